@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The compressor table: what a stateless encoder is to the rest of the library. A leaf header; it knows nothing of ranks. */
+#ifndef TACIT_COMPRESSOR_H
+#define TACIT_COMPRESSOR_H
+
+#include <stdbool.h>
+
+#include "tacit.h"
+
+/* Keys everything random: it is a function of these alone, so that any split into chunks gives the same bytes. */
+typedef struct tacit_key {
+    uint64_t seed, slot, step;
+    uint64_t rank; /* of the encoder */
+} tacit_key_t;
+
+/* One call's work: elements [first, first + count) of a tensor. `first` is a multiple of the grain. */
+typedef struct tacit_block {
+    const void *config; /* this compressor's parsed parameters */
+    tacit_key_t key;
+    size_t      first, count;
+} tacit_block_t;
+
+enum {
+    TACIT_FAULT_NONFINITE = 1u << 0 /* a value, or a number derived from values, is not finite */
+};
+
+typedef enum { TACIT_ISA_SCALAR, TACIT_ISA_AVX2, TACIT_ISA_AVX512, TACIT_ISA_NEON, TACIT_ISA_COUNT } tacit_isa_t;
+
+/* Blockwise: the payload of a range is the concatenation of the payloads of its grains. */
+typedef struct tacit_kernels {
+    /* Encodes a[0..count) into payload, exactly bound(count) bytes, and writes to decoded[] what receivers will decode
+       (decoded may be a). The caller has seen to it that all a are finite, or wants NaN and infinity to pass: then they decode
+       as NaN or infinity, for the whole grain where the format cannot tell. Returns faults. */
+    uint32_t (*encode)(const tacit_block_t *block, const float *a, uint8_t *payload, float *decoded);
+    /* Decodes bound(count) bytes, which may be hostile. add: out[] += values, else out[] = values. */
+    void (*decode)(const tacit_block_t *block, const uint8_t *payload, float *out, bool add);
+    /* Optional: feedback `ef` and encode in one pass; memory and payload exactly as in two. Leaves memory untouched and
+       returns TACIT_FAULT_NONFINITE if an `in` or a sum is not finite. */
+    uint32_t (*fused_ef)(const tacit_block_t *block, const float *in, float *memory, uint8_t *payload);
+} tacit_kernels_t;
+
+/* Sparse: sees the whole tensor and sends some of its elements as (index, value). */
+typedef struct tacit_select {
+    /* Most entries that choose() returns for count elements. */
+    size_t (*limit)(const void *config, size_t count);
+    /* Writes the ascending, unique indices of the elements of a[0..count) to send; none of them is zero. Returns how many. */
+    size_t (*choose)(const tacit_block_t *block, const float *a, uint32_t *indices);
+    /* Bytes at most for `entries` entries among `count` elements. */
+    size_t (*bound)(const void *config, size_t count, size_t entries);
+    /* Encodes a[indices[i]], i < entries, all of them in the block's range (a and indices are the whole tensor's). Writes to
+       decoded[i] what receivers will decode. Returns the bytes written. */
+    size_t (*encode)(const tacit_block_t *block, const float *a, const uint32_t *indices, size_t entries, uint8_t *payload,
+                     float *decoded);
+    /* Reads a payload for the block's range, which may be hostile: up to `capacity` entries, indices relative to the block's
+       first, ascending and below its count, or returns SIZE_MAX. */
+    size_t (*decode)(const tacit_block_t *block, const uint8_t *payload, size_t payload_bytes, uint32_t *indices, float *values,
+                     size_t capacity);
+} tacit_select_t;
+
+/* Linear: what is sent may be summed before it is decoded. Sees the whole tensor; one or more rounds, each of which sums one
+   factor, a vector of float32, over the ranks. */
+typedef struct tacit_linear {
+    int (*rounds)(const void *config);
+    size_t (*factor_count)(const void *config, const tacit_slot_config_t *tensor, int round);
+    /* Floats that the codec keeps for this compressor from step to step (a warm start); zero at first, equal on all ranks,
+       saved with the slot. NULL: none. */
+    size_t (*work_count)(const void *config, const tacit_slot_config_t *tensor);
+    /* Makes the own factor of a round from a[0..count). factors[r] for r < round are the reduced ones of earlier rounds, already
+       the mean over ranks, and may be changed (orthonormalised), on all ranks alike. */
+    void (*make_factor)(const tacit_block_t *block, const tacit_slot_config_t *tensor, int round, const float *a,
+                        const float *work, float *const *factors, float *factor);
+    /* Rebuilds elements [first, first + count) from one factor a round: with the last one reduced, the mean; with the own one
+       in its place, this rank's contribution, which feedback subtracts. */
+    void (*reconstruct)(const tacit_block_t *block, const tacit_slot_config_t *tensor, const float *const *factors, float *out);
+    /* Optional: the step has succeeded on every rank; updates work. */
+    void (*keep)(const tacit_block_t *block, const tacit_slot_config_t *tensor, const float *const *factors, float *work);
+} tacit_linear_t;
+
+/* How good decode(encode(x)) is. Decides which feedback is allowed. */
+typedef enum {
+    TACIT_LOSSLESS,    /* x itself */
+    TACIT_CONTRACTION, /* E|C(x) - x|^2 <= factor |x|^2, factor < 1; may be biased */
+    TACIT_UNBIASED     /* E C(x) = x, E|C(x) - x|^2 <= factor |x|^2 */
+} tacit_quality_t;
+
+typedef struct tacit_compressor {
+    const char          *name;         /* the word in a spec; the file's name */
+    const char          *summary;      /* one line */
+    uint8_t              wire_id;      /* in every frame; never reused */
+    uint8_t              wire_version; /* raised when the payload changes */
+    size_t               config_bytes;
+    const tacit_param_t *params; /* ends with a NULL key */
+
+    /* Optional. Fills in what depends on whether feedback surrounds it ("auto"), and refuses what theory forbids: returns false
+       and writes why, and what to do instead, as a clause ("... ; use ..."). */
+    bool (*settle)(void *config, bool feedback, char *reason, size_t reason_bytes);
+    /* quality, and its factor (worst case) for count elements. */
+    tacit_quality_t (*quality)(const void *config, size_t count, double *factor);
+
+    /* Exactly one of three families. Blockwise: kernels[TACIT_ISA_SCALAR] always; an empty entry falls back to the next
+       simpler one. */
+    const tacit_kernels_t *kernels[TACIT_ISA_COUNT];
+    const tacit_select_t  *select;
+    const tacit_linear_t  *linear;
+    /* Blockwise only. Chunk edges lie on multiples of this many elements, itself a multiple of 8, or at the tensor's end. 0: an owner's
+       part is one block and is never cut; its edges lie on multiples of 8. */
+    size_t (*grain)(const void *config);
+    /* Blockwise only: payload bytes of count elements, exactly. */
+    size_t (*bound)(const void *config, size_t count);
+} tacit_compressor_t;
+
+/* The index-th compressor, NULL past the last; by name or wire id, NULL if there is none. */
+const tacit_compressor_t *tacit__compressor_at(size_t index);
+const tacit_compressor_t *tacit__compressor_named(const char *name);
+const tacit_compressor_t *tacit__compressor_wire(uint8_t wire_id);
+/* The best kernels for the machine (isa.h). */
+const tacit_kernels_t *tacit__compressor_kernels(const tacit_compressor_t *compressor);
+
+#endif

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Aligned, zeroed memory, and the hook by which tests let an allocation fail. */
+#include "internal.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ALIGNMENT = 64 }; /* a cache line, and the widest vector register */
+
+static atomic_uint_fast64_t fail_after;
+
+void tacit__alloc_fail_after(uint64_t nth)
+{
+    atomic_store(&fail_after, nth);
+}
+
+static bool must_fail(void)
+{
+    uint_fast64_t left = atomic_load_explicit(&fail_after, memory_order_relaxed);
+
+    while (left != 0 && !atomic_compare_exchange_weak(&fail_after, &left, left - 1)) {
+    }
+    return left == 1;
+}
+
+void *tacit__alloc(size_t count, size_t size)
+{
+    size_t bytes;
+    void  *memory;
+
+    if (must_fail() || __builtin_mul_overflow(count, size, &bytes) || bytes > SIZE_MAX - ALIGNMENT) {
+        return NULL;
+    }
+    memory = aligned_alloc(ALIGNMENT, tacit__round_up(bytes + (bytes == 0), ALIGNMENT));
+    if (memory != NULL) {
+        memset(memory, 0, bytes);
+    }
+    return memory;
+}
+
+void tacit__free(void *memory)
+{
+    free(memory);
+}
+
+char *tacit__strdup(const char *text)
+{
+    size_t bytes = strlen(text) + 1;
+    char  *copy = tacit__alloc(bytes, 1);
+
+    return copy != NULL ? memcpy(copy, text, bytes) : NULL;
+}

@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Tacit: compressed collectives with error feedback. The public interface of libtacit, and the one home of its version.
+
+   Every call that can fail returns a tacit_status_t; results come back through `..._out` pointers, written on success only.
+   A communicator is used by one thread at a time; different communicators may be used at once. */
+#ifndef TACIT_H
+#define TACIT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define TACIT_VERSION_MAJOR 0
+#define TACIT_VERSION_MINOR 1
+#define TACIT_VERSION_PATCH 0
+
+#if defined(__GNUC__)
+#define TACIT_API __attribute__((visibility("default"), warn_unused_result))
+#define TACIT_API_VOID __attribute__((visibility("default")))
+#else
+#define TACIT_API
+#define TACIT_API_VOID
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* name, value, text. Values are fixed for ever. */
+#define TACIT_STATUS_LIST(X)                                                                                                     \
+    X(OK, 0, "success")                                                                                                          \
+    X(PENDING, 1, "the operation has not completed yet")                                                                         \
+    X(ERR_ARGUMENT, -1, "an argument is invalid")                                                                                \
+    X(ERR_SPEC, -2, "the spec is not understood or not allowed")                                                                 \
+    X(ERR_MISMATCH, -3, "ranks disagree on a slot, a count or a spec")                                                           \
+    X(ERR_FRAME, -4, "a frame is damaged, foreign or truncated")                                                                 \
+    X(ERR_VALUE, -5, "NaN or infinity where the policy forbids it")                                                              \
+    X(ERR_MEMORY, -6, "not enough memory")                                                                                       \
+    X(ERR_TIMEOUT, -7, "a peer did not answer in time")                                                                          \
+    X(ERR_TRANSPORT, -8, "MPI or NCCL reported an error")                                                                        \
+    X(ERR_DEVICE, -9, "CUDA reported an error")                                                                                  \
+    X(ERR_UNSUPPORTED, -10, "not available in this build or on this machine")                                                    \
+    X(ERR_STATE, -11, "the call is not allowed now")                                                                             \
+    X(ERR_BROKEN, -12, "the communicator failed earlier and must be destroyed")                                                  \
+    X(ERR_FILE, -13, "a file cannot be read or written, or is damaged")
+
+typedef enum tacit_status {
+#define TACIT_STATUS_VALUE(name, value, text) TACIT_##name = value,
+    TACIT_STATUS_LIST(TACIT_STATUS_VALUE)
+#undef TACIT_STATUS_VALUE
+} tacit_status_t;
+
+/* 16-bit types are widened to float32 in registers; sums and memory are float32. */
+typedef enum tacit_dtype { TACIT_FLOAT32, TACIT_FLOAT16, TACIT_BFLOAT16 } tacit_dtype_t;
+typedef enum tacit_device { TACIT_CPU, TACIT_CUDA } tacit_device_t;
+typedef enum tacit_op { TACIT_SUM, TACIT_AVERAGE } tacit_op_t;
+
+/* What a NaN or an infinity in `in` does in a framed operation.
+   ERROR  every rank returns TACIT_ERR_VALUE, nothing changes.
+   SKIP   such an element counts as zero.
+   PASS   it reaches `out` (in a blockwise compressor as NaN over its block); memory stays finite. */
+typedef enum tacit_nonfinite { TACIT_NONFINITE_ERROR, TACIT_NONFINITE_SKIP, TACIT_NONFINITE_PASS } tacit_nonfinite_t;
+
+typedef struct tacit_comm tacit_comm_t;
+typedef struct tacit_slot tacit_slot_t;
+typedef struct tacit_request tacit_request_t;
+typedef struct tacit_codec tacit_codec_t;
+
+/* Zero means default in every field. The same on all ranks. */
+typedef struct tacit_config {
+    size_t      struct_bytes; /* sizeof(tacit_config_t): set by TACIT_CONFIG_INIT */
+    const char *spec;         /* default for slots without their own; NULL: $TACIT_SPEC, then "auto" */
+    int64_t     timeout_ms;   /* longest wait for a peer; 0: $TACIT_TIMEOUT_MS, then 60000; -1: no limit */
+    size_t      chunk_bytes;  /* payload of one message; 0: 32768 */
+    uint64_t    seed;         /* of everything random; 0: a fixed constant */
+    int         nonfinite;    /* a tacit_nonfinite_t */
+    int         strict;       /* 1: an error leaves memory exactly as it was, at the price of a second buffer; 0: $TACIT_STRICT */
+} tacit_config_t;
+
+#define TACIT_CONFIG_INIT {sizeof(tacit_config_t), 0, 0, 0, 0, 0, 0}
+
+/* What a tensor is. count must be given; zero means default in every other field. */
+typedef struct tacit_slot_config {
+    size_t         struct_bytes; /* sizeof(tacit_slot_config_t): set by TACIT_SLOT_CONFIG_INIT */
+    size_t         count;        /* elements, below 2^32 */
+    tacit_dtype_t  dtype;
+    tacit_device_t device;
+    int            ndim;     /* 0: one dimension of count elements */
+    size_t         shape[8]; /* product over ndim is count */
+    const char    *spec;     /* NULL: the communicator's */
+} tacit_slot_config_t;
+
+#define TACIT_SLOT_CONFIG_INIT                                                                                                   \
+    {sizeof(tacit_slot_config_t), 0, TACIT_FLOAT32, TACIT_CPU, 0, {0, 0, 0, 0, 0, 0, 0, 0}, 0}
+
+/* ---- Communicators: made by tacit_comm_create_mpi() (tacit_mpi.h) or tacit_comm_create() (tacit_transport.h) ---- */
+
+TACIT_API_VOID int tacit_comm_rank(const tacit_comm_t *comm);
+TACIT_API_VOID int tacit_comm_ranks(const tacit_comm_t *comm);
+/* Destroys the communicator, its slots and its unfinished requests. Local; accepts NULL. */
+TACIT_API_VOID void tacit_comm_destroy(tacit_comm_t *comm);
+
+/* ---- Slots ---- */
+
+/* Registers a tensor under a name. Collective over comm: all ranks pass the same name, shape, dtype and spec, or all get
+   TACIT_ERR_MISMATCH and a message naming the first rank that differs. The slot keeps no pointer to the caller's data.
+   Owned by comm; lives until tacit_slot_destroy() or tacit_comm_destroy(). */
+TACIT_API tacit_status_t tacit_slot_create(tacit_comm_t *comm, const char *name, const tacit_slot_config_t *config,
+                                           tacit_slot_t **slot_out);
+/* Changes parameters (not the compressor or the feedback) between operations; collective; memory is kept. */
+TACIT_API tacit_status_t tacit_slot_set_spec(tacit_slot_t *slot, const char *spec);
+/* Forgets the slot's memory and starts its step count again. Local; call it on every rank. */
+TACIT_API tacit_status_t tacit_slot_reset(tacit_slot_t *slot);
+/* Local; accepts NULL. Call it on every rank. */
+TACIT_API_VOID void tacit_slot_destroy(tacit_slot_t *slot);
+/* The slot's spec as it was given. Valid until the spec changes or the slot is destroyed. */
+TACIT_API_VOID const char *tacit_slot_spec(const tacit_slot_t *slot);
+
+typedef struct tacit_norms {
+    double memory; /* Euclidean norm of what this rank has kept back as a sender */
+    double owner;  /* the same as an owner, in units of the result */
+} tacit_norms_t;
+
+/* Local. One pass over the slot's memory. */
+TACIT_API tacit_status_t tacit_slot_norms(const tacit_slot_t *slot, tacit_norms_t *norms_out);
+
+typedef struct tacit_counters {
+    uint64_t calls;       /* operations completed */
+    uint64_t bytes_in;    /* of `in`, over all calls */
+    uint64_t wire_bytes;  /* that left this rank for other ranks, headers included; native collectives by formula */
+    uint64_t dense_bytes; /* that a dense ring in float32 would have sent: 2(N-1)/N x count x 4 a call */
+    double   encode_seconds, wire_seconds, decode_seconds; /* wire: neither encoding nor decoding */
+} tacit_counters_t;
+
+/* Local. In a group, headers and waiting are shared out by payload bytes. */
+TACIT_API tacit_status_t tacit_slot_counters(const tacit_slot_t *slot, tacit_counters_t *counters_out);
+
+/* ---- Reductions ---- */
+
+/* Reduces `in` over all ranks into `out`, which are count elements each and may be the same buffer. Blocking.
+   Collective: all ranks call it for their slots in the same order. `out` is bit-identical on every rank. After an error every
+   rank returns the same status, the slot's memory is as before the call to within rounding (exactly in strict mode), `in` is
+   unchanged and `out` is unspecified unless it is `in`. After TACIT_ERR_TIMEOUT or TACIT_ERR_TRANSPORT only tacit_save() and
+   tacit_comm_destroy() work. Where the spec's choice is the native collective, the promises are the transport's.
+   Source: Karimireddy et al., "Error Feedback Fixes SignSGD" (ICML 2019), algorithm 2, for specs with "+ef"; at the owner
+   again: Tang et al., "DoubleSqueeze" (ICML 2019), algorithm 1. */
+TACIT_API tacit_status_t tacit_allreduce(tacit_slot_t *slot, const void *in, void *out, tacit_op_t op);
+
+/* As tacit_allreduce(), but returns at once. `in` and `out` belong to the library until the request completes. Requests of one
+   communicator complete in the order in which they were started. */
+TACIT_API tacit_status_t tacit_iallreduce(tacit_slot_t *slot, const void *in, void *out, tacit_op_t op,
+                                          tacit_request_t **request_out);
+/* Advances the communicator's operations. TACIT_PENDING while the request runs; any other status is the operation's: the
+   request is then freed and *request is NULL. A NULL request is complete. */
+TACIT_API tacit_status_t tacit_test(tacit_request_t **request);
+TACIT_API tacit_status_t tacit_wait(tacit_request_t **request);
+
+/* Many slots in one operation: between begin and end, tacit_allreduce() only collects; end runs them all (request_out NULL:
+   blocking). Errors are the group's. Slots travel in the order in which they were created, so ranks may collect them in
+   any order. A slot is collected once at most. */
+TACIT_API tacit_status_t tacit_group_begin(tacit_comm_t *comm);
+TACIT_API tacit_status_t tacit_group_end(tacit_comm_t *comm, tacit_request_t **request_out);
+
+/* ---- Saving ---- */
+
+/* Writes this rank's state of all slots (memory, steps) to the file at `path`, by way of a temporary file that is synced and
+   renamed: the old file or the new one is there, whole, at any moment. Each rank names its own file. Collective: if one rank
+   fails, all return its status (each file that was written stays). On a broken communicator it is local. */
+TACIT_API tacit_status_t tacit_save(tacit_comm_t *comm, const char *path);
+/* Reads what tacit_save() wrote into the slots of the same names, counts and specs, which must all have been created. Collective:
+   on failure every rank returns the same status and no slot has changed. */
+TACIT_API tacit_status_t tacit_load(tacit_comm_t *comm, const char *path);
+
+/* ---- The codec: compression with memory, for programs that move their own bytes ----
+
+   One codec per tensor and rank. A blockwise spec (tacit_codec_grain() > 0) encodes any range whose `first` is a multiple of the
+   grain and whose end is one too or the tensor's; a grain of 0 (topk, randk) encodes the whole tensor, first = 0.
+   Typical use, blockwise, rank r of N owning range r: encode each other rank's range and send it there; add up the own range
+   and what arrived by tacit_decode_add() in rank order; tacit_reencode() the sum and send it to all; tacit_decode() all ranges.
+   A frame is self-describing (doc/wire-format.md) and checked before it is used. Not thread-safe per codec. */
+
+/* rank and ranks key random numbers only. `config` may be NULL; its spec is used where slot_config has none. */
+TACIT_API tacit_status_t tacit_codec_create(const char *name, const tacit_slot_config_t *slot_config,
+                                            const tacit_config_t *config, int rank, int ranks, tacit_codec_t **codec_out);
+TACIT_API_VOID void tacit_codec_destroy(tacit_codec_t *codec);
+TACIT_API_VOID size_t tacit_codec_grain(const tacit_codec_t *codec);
+/* Bytes of the largest frame for `count` elements. */
+TACIT_API_VOID size_t tacit_codec_capacity(const tacit_codec_t *codec, size_t count);
+/* Forgets the memory. */
+TACIT_API_VOID void tacit_codec_reset(tacit_codec_t *codec);
+
+/* Encodes elements [first, first + count) of the tensor at `in` (its start, not the range's) with feedback: what is not sent
+   is remembered and joins the next step. `step` keys random numbers and is checked by the decoder. On an error the memory is
+   as before. */
+TACIT_API tacit_status_t tacit_encode(tacit_codec_t *codec, uint64_t step, const void *in, size_t first, size_t count,
+                                      void *frame, size_t capacity, size_t *bytes_out);
+/* Encodes a reduced range with the owner's own feedback. `sum` is the range's first element, float32. Blockwise specs only. */
+TACIT_API tacit_status_t tacit_reencode(tacit_codec_t *codec, uint64_t step, const float *sum, size_t first, size_t count,
+                                        void *frame, size_t capacity, size_t *bytes_out);
+/* Writes what the frame says over its range of the tensor at `out` (its start, in the codec's dtype). On error `out` is
+   unchanged. first_out and count_out, the frame's range, may be NULL. */
+TACIT_API tacit_status_t tacit_decode(tacit_codec_t *codec, uint64_t step, const void *frame, size_t bytes, void *out,
+                                      size_t *first_out, size_t *count_out);
+/* As tacit_decode(), but adds to float32 sums; `sum` is the start of the whole tensor's sums. */
+TACIT_API tacit_status_t tacit_decode_add(tacit_codec_t *codec, uint64_t step, const void *frame, size_t bytes, float *sum,
+                                          size_t *first_out, size_t *count_out);
+
+/* ---- Words ---- */
+
+/* Text of a status; never NULL, never freed. */
+TACIT_API_VOID const char *tacit_strerror(tacit_status_t status);
+/* What this thread's last failed call found: rank, slot, step, value, and what to do. Valid until the thread's next call. */
+TACIT_API_VOID const char *tacit_last_error(void);
+/* "MAJOR.MINOR.PATCH" of the library that runs. */
+TACIT_API_VOID const char *tacit_version(void);
+/* The vector instructions in use: "scalar", "avx2", "avx512" or "neon". */
+TACIT_API_VOID const char *tacit_isa(void);
+
+/* One parameter of a compressor, a feedback or the environment. */
+typedef enum tacit_param_type { TACIT_PARAM_INT, TACIT_PARAM_REAL, TACIT_PARAM_WORD, TACIT_PARAM_TEXT } tacit_param_type_t;
+typedef struct tacit_param {
+    const char        *key;       /* "bits" */
+    tacit_param_type_t type;
+    size_t             offset;    /* in the library's own configuration: of no use outside */
+    double             low, high; /* both allowed */
+    double             initial;   /* default; of a word: its place in `words` */
+    unsigned           multiple;  /* an INT is a multiple of this; 0 and 1: any */
+    const char        *words;     /* "e4m3 e5m2" */
+    const char        *unit;      /* "elements", "bits", "" */
+    const char        *help;      /* one sentence */
+} tacit_param_t;
+
+typedef struct tacit_module {
+    const char          *name;    /* the word in a spec */
+    const char          *summary; /* one line */
+    const tacit_param_t *params;  /* ends with a NULL key; never NULL */
+} tacit_module_t;
+
+typedef enum tacit_kind { TACIT_COMPRESSORS, TACIT_FEEDBACKS, TACIT_SCHEDULES, TACIT_ENVIRONMENT } tacit_kind_t;
+
+/* The index-th module of a kind: what specs may name and what tacit-info prints. TACIT_ERR_ARGUMENT past the last. The
+   environment is one module whose params are the variables. */
+TACIT_API tacit_status_t tacit_module(tacit_kind_t kind, size_t index, tacit_module_t *module_out);
+
+/* Checks a spec and writes it with every parameter spelled out (truncated to capacity, 0-terminated; NULL, 0: only check). */
+TACIT_API tacit_status_t tacit_spec_check(const char *spec, char *canonical, size_t capacity);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

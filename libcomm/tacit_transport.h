@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How Tacit moves bytes: a table that a framework may fill in for its own network, and the one that runs in one process. */
+#ifndef TACIT_TRANSPORT_H
+#define TACIT_TRANSPORT_H
+
+#include <tacit.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Room for a transport's own handle of one message under way. */
+typedef struct tacit_ticket {
+    void *opaque[2];
+} tacit_ticket_t;
+
+/* Between two ranks, messages arrive in the order in which they were sent and receives are matched in the order in which they
+   were posted. No call waits. A communicator uses its transport from one thread at a time. */
+typedef struct tacit_transport {
+    size_t      struct_bytes; /* sizeof(tacit_transport_t) */
+    const char *name;
+    void       *context; /* first argument of every call; freed by destroy */
+    int         rank, ranks;
+
+    /* `data` stays valid and unchanged until test() says that the message is done. Sizes are at most 2^31 - 1. */
+    tacit_status_t (*send)(void *context, int peer, const void *data, size_t bytes, tacit_ticket_t *ticket);
+    tacit_status_t (*receive)(void *context, int peer, void *data, size_t capacity, tacit_ticket_t *ticket);
+    /* TACIT_OK when done (bytes_out: the size of a received message), TACIT_PENDING, or TACIT_ERR_TRANSPORT. */
+    tacit_status_t (*test)(void *context, tacit_ticket_t *ticket, size_t *bytes_out);
+    /* Ends a receive: TACIT_OK if it was withdrawn, TACIT_PENDING if a message had already met it (test() then says it is done).
+       Of a send: gives it up; TACIT_PENDING means that `data` may still be read and must not be freed. */
+    tacit_status_t (*cancel)(void *context, tacit_ticket_t *ticket);
+
+    /* Optional, done when test() says so: a native sum of count elements; in == out allowed. TACIT_ERR_UNSUPPORTED for
+       a dtype it lacks. NULL: none. */
+    tacit_status_t (*allreduce)(void *context, const void *in, void *out, size_t count, tacit_dtype_t dtype,
+                                tacit_ticket_t *ticket);
+    /* Optional: the same, waiting; chosen where nothing else is to be done meanwhile. */
+    tacit_status_t (*allreduce_wait)(void *context, const void *in, void *out, size_t count, tacit_dtype_t dtype);
+
+    void (*destroy)(void *context);
+} tacit_transport_t;
+
+/* Makes a communicator from a transport, which it owns from now on, also when this call fails. Collective. `config` may be NULL. */
+TACIT_API tacit_status_t tacit_comm_create(const tacit_transport_t *transport, const tacit_config_t *config,
+                                           tacit_comm_t **comm_out);
+
+/* ---- Loop: ranks that are threads of one process, for tests and for learning ---- */
+
+typedef struct tacit_loop tacit_loop_t;
+
+/* What happens to one message: the nth (from 0) that `from` sends to `to` after tacit_loop_fault(). */
+typedef enum tacit_loop_fault {
+    TACIT_LOOP_FLIP,   /* bit `where` of the message is inverted (modulo its length) */
+    TACIT_LOOP_CUT,    /* only `where` bytes arrive (if it has more) */
+    TACIT_LOOP_REPEAT, /* it arrives twice */
+    TACIT_LOOP_DROP,   /* it does not arrive */
+    TACIT_LOOP_DELAY   /* it arrives `where` milliseconds late, and so do those behind it */
+} tacit_loop_fault_t;
+
+/* Joins `ranks` endpoints. Freed with the last of its transports and tacit_loop_release(), whichever comes last. */
+TACIT_API tacit_status_t tacit_loop_create(int ranks, tacit_loop_t **loop_out);
+/* The endpoint of one rank, to be given to tacit_comm_create(). Thread-safe. */
+TACIT_API tacit_status_t tacit_loop_transport(tacit_loop_t *loop, int rank, tacit_transport_t *transport_out);
+/* Arranges one wire fault; an earlier one between the same ranks is forgotten. Thread-safe. */
+TACIT_API tacit_status_t tacit_loop_inject(tacit_loop_t *loop, tacit_loop_fault_t fault, int from, int to, size_t nth,
+                                           size_t where);
+TACIT_API_VOID void tacit_loop_release(tacit_loop_t *loop);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

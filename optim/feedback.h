@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The feedback table: the memory around a compressor, kept per tensor from step to step. A leaf header. */
+#ifndef TACIT_FEEDBACK_H
+#define TACIT_FEEDBACK_H
+
+#include <stdbool.h>
+
+#include "tacit.h"
+
+enum { TACIT_STATE_ARRAYS = 4 };
+
+/* One tensor's memory. `now` is what the last step left, `next` what this one makes of it. They are the same arrays unless the
+   memory is doubled (strict mode, and always at the owner); a successful step then swaps them. */
+typedef struct tacit_state {
+    const void *config;
+    size_t      count; /* elements of each array */
+    float      *now[TACIT_STATE_ARRAYS], *next[TACIT_STATE_ARRAYS];
+} tacit_state_t;
+
+/* In every function, `first` and `count` say which elements of the state meet in[0..count), a[0..count) and d[0..count):
+     in  what the caller gave (float32),
+     a   what is encoded,
+     d   what receivers decode.
+   All are elementwise: any split into ranges gives the same bits. */
+typedef struct tacit_feedback {
+    const char          *name;    /* the word in a spec; the file's name */
+    const char          *summary; /* one line */
+    size_t               config_bytes;
+    const tacit_param_t *params; /* ends with a NULL key */
+    const char          *arrays[TACIT_STATE_ARRAYS + 1]; /* names, for files and reports; ends with NULL */
+    bool                 owns_momentum; /* an optimizer around it must have none of its own */
+
+    /* a := what to encode. a may be `in`, or the elements of next[accumulator]. */
+    void (*before)(const tacit_state_t *state, size_t first, size_t count, const float *in, float *a);
+    /* next := what was kept back. NULL: for sparse compressors only. a may be the elements of next[accumulator]. */
+    void (*after)(const tacit_state_t *state, size_t first, size_t count, const float *in, const float *a, const float *d);
+    /* For compressors that see the whole tensor: the array of the state in which `a` may be built, so that it needs no memory
+       of its own; -1: none. */
+    int accumulator;
+    /* With `a` in next[accumulator], sparse: after() where d is values[] at the ascending indices[] and 0 elsewhere.
+       NULL: after() is called on all elements. */
+    void (*sent)(const tacit_state_t *state, const uint32_t *indices, const float *values, size_t entries);
+    /* Takes back a step: now, which before() and after() have changed, becomes what it was, to within rounding. Called only
+       where now and next are the same arrays. */
+    void (*undo)(const tacit_state_t *state, size_t first, size_t count, const float *in, const float *d);
+    /* The reverse of sent(): afterwards undo() with d = 0 restores. NULL where sent is. */
+    void (*unsent)(const tacit_state_t *state, const uint32_t *indices, const float *values, size_t entries);
+    /* Optional, after the step has succeeded: mean[] is what all ranks agreed on and may be out. NULL: out = mean. */
+    void (*combine)(const tacit_state_t *state, size_t first, size_t count, const float *mean, float *out);
+    /* The feedback that an owner keeps around what it encodes again; it has no combine. */
+    const struct tacit_feedback *owner;
+} tacit_feedback_t;
+
+const tacit_feedback_t *tacit__feedback_at(size_t index);
+const tacit_feedback_t *tacit__feedback_named(const char *name);
+
+#endif
