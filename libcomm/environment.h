@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The environment variables: one table, read once when a communicator or a codec is made. */
+#ifndef TACIT_ENVIRONMENT_H
+#define TACIT_ENVIRONMENT_H
+
+#include "internal.h"
+
+typedef struct tacit_environment {
+    const char *spec;
+    int64_t     timeout_ms, strict, check, disable;
+    int         isa, log; /* read by isa.c and log.c themselves; here for the table */
+} tacit_environment_t;
+
+/* The table, ending with a NULL key. */
+const tacit_param_t *tacit__environment_params(void);
+/* Reads all variables. A bad value is a warning and leaves the default; so is a TACIT_ variable that does not exist, once. */
+void tacit__environment_read(tacit_environment_t *environment);
+
+#endif

@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Parses specs, answers typos with the nearest right word, and refuses pairs that theory forbids. */
+#include "spec.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "param.h"
+
+enum { LIST_BYTES = 200, REASON_BYTES = 256 };
+
+/* Where the parser stands. */
+typedef struct tacit_cursor {
+    const char *at;
+} tacit_cursor_t;
+
+static bool is_value(char c)
+{
+    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
+}
+
+static size_t word_length(const char *text)
+{
+    size_t bytes = 0;
+
+    while (is_value(text[bytes])) {
+        bytes++;
+    }
+    return bytes;
+}
+
+/* Collects the words of a table for an error message, and the nearest of them to a typo. */
+typedef struct tacit_suggestion {
+    char        list[LIST_BYTES];
+    const char *nearest;
+    unsigned    distance;
+} tacit_suggestion_t;
+
+static void suggest(tacit_suggestion_t *suggestion, const char *word, const char *typo, size_t typo_bytes)
+{
+    size_t   used = strlen(suggestion->list);
+    unsigned distance = tacit__word_distance(typo, typo_bytes, word, strlen(word));
+
+    snprintf(suggestion->list + used, sizeof suggestion->list - used, "%s%s", used != 0 ? ", " : "", word);
+    if (suggestion->nearest == NULL || distance < suggestion->distance) {
+        suggestion->nearest = word;
+        suggestion->distance = distance;
+    }
+}
+
+static tacit_status_t unknown(const char *what, const char *typo, size_t typo_bytes, const tacit_suggestion_t *suggestion)
+{
+    bool near = suggestion->nearest != NULL && suggestion->distance <= 2 + typo_bytes / 4;
+
+    return tacit__fail(TACIT_ERR_SPEC, "unknown %s '%.*s'%s%s%s; there %s: %s", what, (int)tacit__min(typo_bytes, 40), typo,
+                       near ? "; did you mean '" : "", near ? suggestion->nearest : "", near ? "'?" : "",
+                       suggestion->nearest == NULL ? "are none" : "are", suggestion->list);
+}
+
+static tacit_status_t unknown_compressor(const char *word, size_t bytes)
+{
+    tacit_suggestion_t        suggestion = {.nearest = NULL};
+    const tacit_compressor_t *compressor;
+
+    for (size_t i = 0; (compressor = tacit__compressor_at(i)) != NULL; i++) {
+        suggest(&suggestion, compressor->name, word, bytes);
+    }
+    suggest(&suggestion, "auto", word, bytes);
+    return unknown("compressor", word, bytes, &suggestion);
+}
+
+static tacit_status_t unknown_feedback(const char *word, size_t bytes)
+{
+    tacit_suggestion_t      suggestion = {.nearest = NULL};
+    const tacit_feedback_t *feedback;
+
+    for (size_t i = 0; (feedback = tacit__feedback_at(i)) != NULL; i++) {
+        suggest(&suggestion, feedback->name, word, bytes);
+    }
+    return unknown("feedback", word, bytes, &suggestion);
+}
+
+static tacit_status_t unknown_key(const char *owner, const tacit_param_t *params, const char *key, size_t bytes)
+{
+    tacit_suggestion_t suggestion = {.nearest = NULL};
+    char               what[64];
+
+    for (const tacit_param_t *param = params; param->key != NULL; param++) {
+        suggest(&suggestion, param->key, key, bytes);
+    }
+    snprintf(what, sizeof what, "parameter of %s", owner);
+    return unknown(what, key, bytes, &suggestion);
+}
+
+/* ":" key "=" value { "," key "=" value } */
+static tacit_status_t parse_params(tacit_cursor_t *cursor, const char *owner, const tacit_param_t *params, void *config)
+{
+    tacit_status_t status = TACIT_OK;
+    uint64_t       seen = 0;
+
+    if (*cursor->at != ':') {
+        goto out;
+    }
+    do {
+        const char          *key = cursor->at + 1;
+        size_t               key_bytes = word_length(key);
+        const char          *value = key + key_bytes + 1;
+        const tacit_param_t *param = tacit__param_find(params, key, key_bytes);
+        size_t               value_bytes;
+
+        if (key_bytes == 0 || key[key_bytes] != '=' || (value_bytes = word_length(value)) == 0) {
+            status = tacit__fail(TACIT_ERR_SPEC, "expected key=value after '%c' in '%.40s' (parameters of %s)", *cursor->at,
+                                 cursor->at, owner);
+            goto out;
+        }
+        if (param == NULL) {
+            status = unknown_key(owner, params, key, key_bytes);
+            goto out;
+        }
+        if (seen & (UINT64_C(1) << (param - params))) {
+            status = tacit__fail(TACIT_ERR_SPEC, "%s: %s is given twice", owner, param->key);
+            goto out;
+        }
+        seen |= UINT64_C(1) << (param - params);
+        TRY(tacit__param_parse(owner, param, value, value_bytes, config));
+        cursor->at = value + value_bytes;
+    } while (*cursor->at == ',');
+out:
+    return status;
+}
+
+/* A copy of word[0..bytes) for look-up; words longer than any name are cut, and then not found. */
+static void copy_word(char *name, size_t capacity, const char *word, size_t bytes)
+{
+    snprintf(name, capacity, "%.*s", (int)tacit__min(bytes, capacity - 1), word);
+}
+
+static tacit_status_t parse_compressor(tacit_cursor_t *cursor, tacit_spec_t *spec)
+{
+    tacit_status_t status;
+    size_t         bytes = word_length(cursor->at);
+    char           name[64];
+
+    copy_word(name, sizeof name, cursor->at, bytes);
+    if (strcmp(name, "auto") == 0) {
+        spec->automatic = true;
+        cursor->at += bytes;
+        if (*cursor->at != '\0') {
+            status = tacit__fail(TACIT_ERR_SPEC, "'auto' takes no parameters and no feedback in this version");
+            goto out;
+        }
+        copy_word(name, sizeof name, "none", 4);
+        bytes = 0;
+    }
+    spec->compressor = tacit__compressor_named(name);
+    if (spec->compressor == NULL) {
+        status = unknown_compressor(cursor->at, bytes);
+        goto out;
+    }
+    cursor->at += bytes;
+    spec->compressor_config = tacit__alloc(1, spec->compressor->config_bytes);
+    if (spec->compressor_config == NULL) {
+        status = tacit__fail(TACIT_ERR_MEMORY, "no memory for a spec");
+        goto out;
+    }
+    tacit__param_defaults(spec->compressor->params, spec->compressor_config);
+    TRY(parse_params(cursor, spec->compressor->name, spec->compressor->params, spec->compressor_config));
+out:
+    return status;
+}
+
+static tacit_status_t parse_feedback(tacit_cursor_t *cursor, tacit_spec_t *spec)
+{
+    tacit_status_t status = TACIT_OK;
+    size_t         bytes;
+    char           name[64];
+
+    if (*cursor->at != '+') {
+        goto out;
+    }
+    cursor->at++;
+    bytes = word_length(cursor->at);
+    copy_word(name, sizeof name, cursor->at, bytes);
+    spec->feedback = tacit__feedback_named(name);
+    if (spec->feedback == NULL) {
+        status = unknown_feedback(cursor->at, bytes);
+        goto out;
+    }
+    cursor->at += bytes;
+    spec->feedback_config = tacit__alloc(1, spec->feedback->config_bytes);
+    if (spec->feedback_config == NULL) {
+        status = tacit__fail(TACIT_ERR_MEMORY, "no memory for a spec");
+        goto out;
+    }
+    tacit__param_defaults(spec->feedback->params, spec->feedback_config);
+    TRY(parse_params(cursor, spec->feedback->name, spec->feedback->params, spec->feedback_config));
+out:
+    return status;
+}
+
+/* What theory forbids: feedback around an unscaled unbiased compressor with omega >= 1 is expansive (algorithms: Karimireddy et
+   al. 2019 need a contraction). Checked for a tensor large enough for the worst case. */
+static tacit_status_t check_pair(tacit_spec_t *spec)
+{
+    char          reason[REASON_BYTES] = "";
+    double        factor = 0.0;
+    const size_t  large = (size_t)1 << 24;
+
+    if (spec->compressor->settle != NULL &&
+        !spec->compressor->settle(spec->compressor_config, spec->feedback != NULL, reason, sizeof reason)) {
+        return tacit__fail(TACIT_ERR_SPEC, "%s: %s", spec->text, reason);
+    }
+    if (spec->feedback == NULL) {
+        return TACIT_OK;
+    }
+    if (spec->compressor->quality(spec->compressor_config, large, &factor) == TACIT_UNBIASED && factor >= 1.0) {
+        return tacit__fail(TACIT_ERR_SPEC,
+                           "%s: feedback around an unbiased compressor with variance factor %.3g >= 1 grows without bound; leave "
+                           "out '+%s' or choose a smaller error",
+                           spec->text, factor, spec->feedback->name);
+    }
+    if (spec->feedback->after == NULL && spec->compressor->select == NULL) {
+        return tacit__fail(TACIT_ERR_SPEC, "%s: feedback '%s' works with sparse compressors only (topk)", spec->text,
+                           spec->feedback->name);
+    }
+    return TACIT_OK;
+}
+
+static void print_params(const tacit_param_t *params, const void *config, char *text, size_t capacity)
+{
+    size_t used = strlen(text);
+    char   separator = ':';
+
+    for (const tacit_param_t *param = params; param->key != NULL && used + 1 < capacity; param++) {
+        used += (size_t)snprintf(text + used, capacity - used, "%c%s=", separator, param->key);
+        if (used < capacity) {
+            used += tacit__param_print(param, config, text + used, capacity - used);
+        }
+        separator = ',';
+    }
+}
+
+static void print_canonical(tacit_spec_t *spec)
+{
+    char  *text = spec->canonical;
+    size_t used;
+
+    if (spec->automatic) {
+        snprintf(text, TACIT_SPEC_BYTES, "auto");
+        return;
+    }
+    snprintf(text, TACIT_SPEC_BYTES, "%s", spec->compressor->name);
+    print_params(spec->compressor->params, spec->compressor_config, text, TACIT_SPEC_BYTES);
+    if (spec->feedback != NULL) {
+        used = strlen(text);
+        snprintf(text + used, TACIT_SPEC_BYTES - used, "+%s", spec->feedback->name);
+        print_params(spec->feedback->params, spec->feedback_config, text, TACIT_SPEC_BYTES);
+    }
+}
+
+tacit_status_t tacit__spec_parse(const char *text, tacit_spec_t *spec_out)
+{
+    tacit_status_t status;
+    tacit_spec_t   spec = {0};
+    tacit_cursor_t cursor = {text};
+
+    if (text == NULL || *text == '\0') {
+        status = tacit__fail(TACIT_ERR_SPEC, "the spec is empty; 'none' is the plain reduction");
+        goto out;
+    }
+    if (strlen(text) >= TACIT_SPEC_BYTES / 2) {
+        status = tacit__fail(TACIT_ERR_SPEC, "the spec '%.40s...' is longer than %d characters", text, TACIT_SPEC_BYTES / 2 - 1);
+        goto out;
+    }
+    snprintf(spec.text, sizeof spec.text, "%s", text);
+    TRY(parse_compressor(&cursor, &spec));
+    TRY(parse_feedback(&cursor, &spec));
+    if (*cursor.at != '\0') {
+        status = tacit__fail(TACIT_ERR_SPEC, "'%.40s' in the spec '%s' is not understood; the form is compressor:key=value,...+feedback",
+                             cursor.at, text);
+        goto out;
+    }
+    TRY(check_pair(&spec));
+    print_canonical(&spec);
+    spec.hash = tacit__hash_text(spec.canonical);
+
+    *spec_out = spec;
+    spec = (tacit_spec_t){0}; /* now the caller's */
+out:
+    tacit__spec_release(&spec);
+    return status;
+}
+
+void tacit__spec_release(tacit_spec_t *spec)
+{
+    tacit__free(spec->compressor_config);
+    tacit__free(spec->feedback_config);
+    *spec = (tacit_spec_t){0};
+}
+
+tacit_status_t tacit_spec_check(const char *text, char *canonical, size_t capacity)
+{
+    tacit_status_t status;
+    tacit_spec_t   spec = {0};
+
+    TRY(tacit__spec_parse(text, &spec));
+    if (canonical != NULL && capacity != 0) {
+        snprintf(canonical, capacity, "%s", spec.canonical);
+    }
+out:
+    tacit__spec_release(&spec);
+    return status;
+}
