@@ -22,7 +22,7 @@
         }                                                                                                                        \
     } while (0)
 
-#define TACIT_PRINTF(format, first) __attribute__((format(printf, format, first)))
+#define TACIT_PRINTF(text, first) __attribute__((format(printf, text, first)))
 
 /* status.c: the text of this thread's last error. Called where a fault is found; returns status. */
 tacit_status_t tacit__fail(tacit_status_t status, const char *format, ...) TACIT_PRINTF(2, 3);
