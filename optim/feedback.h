@@ -51,6 +51,7 @@ typedef struct tacit_feedback {
     const struct tacit_feedback *owner;
 } tacit_feedback_t;
 
+/* The index-th feedback, NULL past the last; by name, NULL if there is none. */
 const tacit_feedback_t *tacit__feedback_at(size_t index);
 const tacit_feedback_t *tacit__feedback_named(const char *name);
 

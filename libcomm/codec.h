@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One tensor's compressor and memory, without ranks or wires: what the public codec calls and every schedule are made of. */
+#ifndef TACIT_CODEC_H
+#define TACIT_CODEC_H
+
+#include "spec.h"
+
+struct tacit_codec {
+    char                     *name;
+    tacit_slot_config_t       tensor; /* spec: NULL */
+    tacit_spec_t              spec;   /* in force: for 16-bit tensors `none` is the cast of that type */
+    tacit_spec_t              given;  /* as the caller wrote it */
+    const tacit_compressor_t *compressor;
+    const tacit_kernels_t    *kernels; /* blockwise */
+    const tacit_feedback_t   *feedback;
+    tacit_key_t               key;  /* all but the step */
+    int                       rank, ranks;
+    tacit_nonfinite_t         nonfinite;
+    bool                      strict;
+
+    tacit_state_t memory;      /* the sender's; count elements */
+    tacit_state_t owner;       /* the owner's, of the part below */
+    size_t        owner_first; /* owner.count elements from here */
+    bool          owner_is_mean; /* units of the owner's memory: the result was an average */
+    float        *work;        /* linear: kept from step to step */
+
+    size_t unit;              /* elements handled at once, so that they stay in L1 */
+    float *x, *a, *d;         /* unit elements each: input widened, what is encoded, what is decoded */
+    float *whole;             /* count elements, for compressors that see all, where feedback lends no array; else NULL */
+};
+
+/* Elements handled at once: 8 KiB each of input, memory, a and d are within an L1 of 32 KiB. */
+enum { TACIT_UNIT = 2048 };
+
+/* Makes a codec; `environment_spec` is used where neither configuration has a spec. */
+tacit_status_t tacit__codec_create(const char *name, const tacit_slot_config_t *slot_config, const tacit_config_t *config,
+                                   int rank, int ranks, tacit_codec_t **codec_out);
+/* Parameters of the same compressor and feedback; memory is kept. On failure nothing has changed. */
+tacit_status_t tacit__codec_set_spec(tacit_codec_t *codec, const char *text);
+bool           tacit__codec_is_blockwise(const tacit_codec_t *codec);
+/* The smallest multiple at which a range may begin: the grain, or 8 where a part is one block. */
+size_t tacit__codec_edge(const tacit_codec_t *codec);
+/* True where a part may not be cut into chunks. */
+bool   tacit__codec_is_uncut(const tacit_codec_t *codec);
+bool   tacit__codec_own_coded(const tacit_codec_t *codec);
+size_t tacit__codec_element_bytes(const tacit_codec_t *codec);
+
+/* Makes room for ranges that are encoded as one block of `count` elements. */
+tacit_status_t tacit__codec_reserve(tacit_codec_t *codec, size_t count);
+/* Makes [first, first + count) the owned part. If another part was owned, its memory joins the sender's, so that no sum changes.
+   count 0: owns nothing. */
+tacit_status_t tacit__codec_own_part(tacit_codec_t *codec, size_t first, size_t count, bool mean);
+
+/* ---- Blockwise. Ranges begin at edges. `in` and `out` are the start of the whole tensor, in its dtype. ---- */
+
+/* Encodes a range into bound(count) bytes and updates memory. Faults: memory is as before. */
+uint32_t tacit__codec_encode(tacit_codec_t *codec, uint64_t step, const void *in, size_t first, size_t count, uint8_t *payload);
+/* Takes back what encode() did to memory. */
+void tacit__codec_undo(tacit_codec_t *codec, uint64_t step, const void *in, size_t first, size_t count, const uint8_t *payload);
+/* The own contribution to the own part, exactly: sum = or += what encode() would encode. Memory is not touched … */
+uint32_t tacit__codec_own(tacit_codec_t *codec, const void *in, size_t first, size_t count, float *sum, bool add);
+/* … until the operation has succeeded. */
+void tacit__codec_own_keep(tacit_codec_t *codec, const void *in, size_t first, size_t count);
+/* sum = or += a payload's values. */
+void tacit__codec_add(tacit_codec_t *codec, uint64_t step, const uint8_t *payload, size_t first, size_t count, float *sum,
+                      bool add);
+/* Encodes a reduced range of the owned part; sum is the range's and is spoilt. */
+uint32_t tacit__codec_reencode(tacit_codec_t *codec, uint64_t step, float *sum, size_t first, size_t count, uint8_t *payload);
+/* The result: decodes, combines (feedback), stores in the tensor's dtype. */
+void tacit__codec_finish(tacit_codec_t *codec, uint64_t step, const uint8_t *payload, size_t first, size_t count, void *out);
+/* The same from values instead of a payload; values may be spoilt. */
+void tacit__codec_store(tacit_codec_t *codec, float *values, size_t first, size_t count, void *out);
+
+/* ---- Compressors that see the whole tensor ---- */
+
+/* Builds `a` from in and memory; *a_out is valid until the step ends. Faults: memory is as before. */
+uint32_t tacit__codec_gather(tacit_codec_t *codec, const void *in, const float **a_out);
+/* Takes gather() back, and sent() or rebuilt() if that has been called (then unsent()/d say what was sent). */
+void tacit__codec_ungather(tacit_codec_t *codec, const void *in);
+/* Sparse: values[i] at indices[i] go out. */
+void tacit__codec_sent(tacit_codec_t *codec, const void *in, const float *a, const uint32_t *indices, const float *values,
+                       size_t entries);
+void tacit__codec_unsent(tacit_codec_t *codec, const void *in, const uint32_t *indices, const float *values, size_t entries);
+/* Linear: what the factors stand for goes out. */
+void tacit__codec_rebuilt(tacit_codec_t *codec, uint64_t step, const void *in, const float *a, const float *const *factors);
+void tacit__codec_unbuilt(tacit_codec_t *codec, uint64_t step, const void *in, const float *const *factors);
+/* The work of one call on the whole tensor. */
+tacit_block_t tacit__codec_block(const tacit_codec_t *codec, uint64_t step, size_t first, size_t count);
+
+/* ---- The step's end ---- */
+
+/* The step has succeeded: doubled memory is swapped. */
+void tacit__codec_commit(tacit_codec_t *codec);
+/* Walks all arrays that are memory: for saving, loading and norms. Returns false past the last. */
+typedef struct tacit_array {
+    const char *name; /* "memory", "owner.memory", … */
+    float      *values;
+    size_t      count;
+} tacit_array_t;
+bool tacit__codec_array(const tacit_codec_t *codec, size_t index, tacit_array_t *array_out);
+
+#endif

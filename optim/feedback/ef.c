@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Error feedback: what encoding lost joins the next step. Karimireddy et al., "Error Feedback Fixes SignSGD and other Gradient
+   Compression Schemes" (ICML 2019), algorithm 2, in units of the gradient. */
+#include "feedback.h"
+
+enum { RESIDUAL };
+
+static void before(const tacit_state_t *state, size_t first, size_t count, const float *in, float *a)
+{
+    const float *residual = state->now[RESIDUAL] + first;
+
+    for (size_t i = 0; i < count; i++) {
+        a[i] = in[i] + residual[i];
+    }
+}
+
+static void after(const tacit_state_t *state, size_t first, size_t count, const float *in, const float *a, const float *d)
+{
+    float *residual = state->next[RESIDUAL] + first;
+
+    (void)in;
+    for (size_t i = 0; i < count; i++) {
+        residual[i] = a[i] - d[i];
+    }
+}
+
+static void sent(const tacit_state_t *state, const uint32_t *indices, const float *values, size_t entries)
+{
+    float *residual = state->next[RESIDUAL];
+
+    for (size_t i = 0; i < entries; i++) {
+        residual[indices[i]] -= values[i];
+    }
+}
+
+static void undo(const tacit_state_t *state, size_t first, size_t count, const float *in, const float *d)
+{
+    float *residual = state->now[RESIDUAL] + first;
+
+    for (size_t i = 0; i < count; i++) {
+        residual[i] = (residual[i] + d[i]) - in[i];
+    }
+}
+
+static void unsent(const tacit_state_t *state, const uint32_t *indices, const float *values, size_t entries)
+{
+    float *residual = state->now[RESIDUAL];
+
+    for (size_t i = 0; i < entries; i++) {
+        residual[indices[i]] += values[i];
+    }
+}
+
+static const tacit_param_t params[] = {
+    {NULL, TACIT_PARAM_INT, 0, 0, 0, 0, 0, NULL, NULL, NULL},
+};
+
+const tacit_feedback_t tacit__feedback_ef = {
+    .name = "ef",
+    .summary = "error feedback: what was not sent is added to the next step",
+    .config_bytes = 0,
+    .params = params,
+    .arrays = {"residual", NULL},
+    .before = before,
+    .after = after,
+    .accumulator = RESIDUAL,
+    .sent = sent,
+    .undo = undo,
+    .unsent = unsent,
+    .owner = &tacit__feedback_ef,
+};
