@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A small model library for the examples: dense layers with ReLU between them, softmax cross-entropy at the end, and two
+   optimizers. Matrices are row-major float32; one row is one sample. */
+#ifndef MODEL_H
+#define MODEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { MODEL_LAYERS = 8, MODEL_NAME_BYTES = 24 };
+
+/* A named piece of the model's two flat buffers. A layer's weight is outputs x inputs, its bias 1 x outputs. */
+typedef struct model_tensor {
+    char   name[MODEL_NAME_BYTES]; /* "layer1.weight" */
+    size_t rows, cols;
+    float *values, *gradients;
+} model_tensor_t;
+
+typedef struct model {
+    size_t         layers, widths[MODEL_LAYERS + 1]; /* widths[0] inputs ... widths[layers] classes */
+    size_t         batch_limit;
+    size_t         tensor_count;
+    model_tensor_t tensors[2 * MODEL_LAYERS]; /* weight and bias of layer 1, of layer 2, ... */
+    size_t         count;                     /* parameters */
+    float         *values, *gradients;        /* count each */
+    float         *outputs[MODEL_LAYERS];     /* of each layer, batch_limit rows */
+    float         *deltas[MODEL_LAYERS];      /* the loss's gradient by those */
+} model_t;
+
+/* A stream of random numbers, the same on every machine (SplitMix64). The state is the seed. */
+uint64_t random_next(uint64_t *state);
+/* From 0 to limit - 1. */
+uint64_t random_below(uint64_t *state, uint64_t limit);
+double   random_normal(uint64_t *state);
+/* Puts 0 ... count - 1 in random order. */
+void random_permutation(uint64_t seed, size_t count, uint32_t *order_out);
+
+/* Makes a model of `layers` dense layers for batches of up to batch_limit samples; all parameters are 0. Returns 0, or -1
+   where memory is missing. BLAS is limited to one thread, since ranks share the cores. */
+int  model_init(model_t *model, const size_t *widths, size_t layers, size_t batch_limit);
+void model_fini(model_t *model);
+/* Weights ~ N(0, 2 / inputs), biases 0.
+   Source: He et al., "Delving Deep into Rectifiers" (ICCV 2015), equation 10. */
+void model_randomize(model_t *model, uint64_t seed);
+
+/* The mean loss over a batch of at most batch_limit samples; leaves its gradient in model->gradients. */
+double model_loss_gradient(model_t *model, const float *inputs, const uint8_t *classes, size_t batch);
+/* Adds the losses of any number of samples to *loss and the number of right answers to *right. */
+void model_evaluate(model_t *model, const float *inputs, const uint8_t *classes, size_t count, double *loss, size_t *right);
+
+typedef enum optimizer_kind { OPTIMIZER_SGD, OPTIMIZER_ADAM } optimizer_kind_t;
+
+/* Everything but `state` and `steps` is a setting and may change between steps. */
+typedef struct optimizer {
+    optimizer_kind_t kind;
+    double           rate;
+    double           momentum;              /* sgd */
+    double           beta1, beta2, epsilon; /* adam */
+    size_t           count;                 /* parameters */
+    uint64_t         steps;                 /* taken so far */
+    size_t           state_count;           /* saved with `steps`, this is all that an optimizer remembers */
+    float           *state;                 /* sgd: velocity; adam: first moments, then second moments */
+} optimizer_t;
+
+/* Returns 0, or -1 where memory is missing. The settings are the customary ones: momentum 0.9; betas 0.9 and 0.999, epsilon 1e-8. */
+int  optimizer_init(optimizer_t *optimizer, optimizer_kind_t kind, double rate, size_t count);
+void optimizer_fini(optimizer_t *optimizer);
+/* Moves values by one step. Elementwise in a fixed order: equal gradients give equal bits on every rank.
+   Sources: sgd: v = momentum v + g, x = x - rate v; adam: Kingma and Ba, "Adam" (ICLR 2015), algorithm 1. */
+void optimizer_step(optimizer_t *optimizer, float *values, const float *gradients);
+
+#endif
