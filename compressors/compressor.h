@@ -107,6 +107,8 @@ typedef struct tacit_compressor {
     size_t (*grain)(const void *config);
     /* Blockwise only: payload bytes of count elements, exactly. */
     size_t (*bound)(const void *config, size_t count);
+    /* Blockwise, optional: whether an owner encodes its own contribution too, as if it came from another rank. NULL: no. */
+    bool (*own_coded)(const void *config);
 } tacit_compressor_t;
 
 /* The index-th compressor, NULL past the last; by name or wire id, NULL if there is none. */

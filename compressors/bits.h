@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Floats as bits, and words of a payload, which is little-endian and at any address. */
+#ifndef TACIT_BITS_H
+#define TACIT_BITS_H
+
+#include <stdint.h>
+#include <string.h>
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "payloads are little-endian and copied as they are");
+
+/* Inner loops run over this many elements at a time: a constant that every vector width divides, so that compilers vectorize
+   them at -O2. It is also the number of lanes of a block sum. */
+enum { TACIT_LANES = 64 };
+
+#define TACIT_FLOAT_NAN 0x7fc00000u /* the NaN that encoders write */
+
+static inline uint32_t tacit__float_bits(float value)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static inline float tacit__bits_float(uint32_t bits)
+{
+    float value;
+
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* The top bit is set if the value is NaN or infinity. To be ORed over many values. */
+static inline uint32_t tacit__nonfinite_bit(float value)
+{
+    return (tacit__float_bits(value) & 0x7fffffffu) + 0x00800000u;
+}
+
+static inline uint32_t tacit__load32(const uint8_t *bytes)
+{
+    uint32_t word;
+
+    memcpy(&word, bytes, sizeof word);
+    return word;
+}
+
+static inline void tacit__store32(uint8_t *bytes, uint32_t word)
+{
+    memcpy(bytes, &word, sizeof word);
+}
+
+#endif

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `none`: the values themselves, 4 bytes each. What compressed collectives are held against, and what carries tensors that
+   are not worth compressing. */
+#include "bits.h"
+#include "compressor.h"
+
+static uint32_t encode(const tacit_block_t *block, const float *a, uint8_t *payload, float *decoded)
+{
+    const size_t whole = block->count - block->count % TACIT_LANES;
+    uint32_t     nonfinite = 0;
+
+    for (size_t i = 0; i < whole; i += TACIT_LANES) {
+        for (size_t j = 0; j < TACIT_LANES; j++) {
+            nonfinite |= tacit__nonfinite_bit(a[i + j]);
+        }
+    }
+    for (size_t i = whole; i < block->count; i++) {
+        nonfinite |= tacit__nonfinite_bit(a[i]);
+    }
+    memcpy(payload, a, block->count * sizeof *a);
+    if (decoded != a) {
+        memcpy(decoded, a, block->count * sizeof *a);
+    }
+    return nonfinite >> 31 ? TACIT_FAULT_NONFINITE : 0u;
+}
+
+static void add_lanes(const uint8_t *restrict payload, float *restrict out)
+{
+    for (size_t j = 0; j < TACIT_LANES; j++) {
+        out[j] += tacit__bits_float(tacit__load32(payload + 4 * j));
+    }
+}
+
+static void decode(const tacit_block_t *block, const uint8_t *payload, float *out, bool add)
+{
+    const size_t whole = block->count - block->count % TACIT_LANES;
+
+    if (!add) {
+        memcpy(out, payload, block->count * sizeof *out);
+        return;
+    }
+    for (size_t i = 0; i < whole; i += TACIT_LANES) {
+        add_lanes(payload + 4 * i, out + i);
+    }
+    for (size_t i = whole; i < block->count; i++) {
+        out[i] += tacit__bits_float(tacit__load32(payload + 4 * i));
+    }
+}
+
+static tacit_quality_t quality(const void *config, size_t count, double *factor)
+{
+    (void)config;
+    (void)count;
+    *factor = 0;
+    return TACIT_LOSSLESS;
+}
+
+static size_t grain(const void *config)
+{
+    (void)config;
+    return TACIT_LANES;
+}
+
+static size_t bound(const void *config, size_t count)
+{
+    (void)config;
+    return count * sizeof(float);
+}
+
+static const tacit_param_t   params[] = {{.key = NULL}};
+static const tacit_kernels_t kernels = {.encode = encode, .decode = decode};
+
+const tacit_compressor_t tacit__compressor_none = {
+    .name = "none",
+    .summary = "no compression: float32 as it is",
+    .wire_id = 1,
+    .wire_version = 1,
+    .params = params,
+    .quality = quality,
+    .kernels = {[TACIT_ISA_SCALAR] = &kernels},
+    .grain = grain,
+    .bound = bound,
+};
