@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `qsgd`: 2^bits evenly spaced levels from each block's minimum to its maximum, rounded to the nearest or at random (Alistarh
+   et al., "QSGD", NIPS 2017, in the bucketed min-max form of Markov et al., "CGX", Middleware 2022).
+
+   A record, one a block: unit, the distance of levels, and the minimum, both float32; then the levels. 8 elements form a
+   little-endian integer of `bits` bytes, element j at its bits j * bits and up. Elements are padded with level 0 to whole
+   groups of 8, bytes with zeros to a multiple of 4. No elements: no bytes. */
+#include "bits.h"
+#include "compressor.h"
+#include "own.h"
+#include "random.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+
+enum { GROUPS = TACIT_LANES / 8, MAX_BITS = 8 };
+
+typedef enum { ROUNDING_AUTO, ROUNDING_NEAREST, ROUNDING_STOCHASTIC } rounding_t;
+
+typedef struct config {
+    int     own; /* a tacit_own_t */
+    int     rounding;
+    int64_t bits;
+    int64_t block;
+} config_t;
+
+/* Element values are minimum + unit * level. */
+typedef struct scale {
+    float unit, minimum;
+} scale_t;
+
+static float top_level(unsigned bits)
+{
+    return (float)((1u << bits) - 1);
+}
+
+/* ---- Levels to bits: 8 bytes, each below 2^bits, to and from 8 * bits bits, in three halvings ---- */
+
+static inline uint64_t pack8(uint64_t levels, unsigned bits)
+{
+    levels = (levels & 0x00ff00ff00ff00ffu) | (levels >> 8 & 0x00ff00ff00ff00ffu) << bits;
+    levels = (levels & 0x0000ffff0000ffffu) | (levels >> 16 & 0x0000ffff0000ffffu) << 2 * bits;
+    return (levels & 0x00000000ffffffffu) | levels >> 32 << 4 * bits;
+}
+
+static inline uint64_t unpack8(uint64_t packed, unsigned bits)
+{
+    const uint64_t four = ((uint64_t)1 << 4 * bits) - 1;
+    const uint64_t two = (((uint64_t)1 << 2 * bits) - 1) * 0x0000000100000001u;
+    const uint64_t one = (((uint64_t)1 << bits) - 1) * 0x0001000100010001u;
+
+    packed = (packed & four) | (packed >> 4 * bits & four) << 32;
+    packed = (packed & two) | (packed >> 2 * bits & two) << 16;
+    return (packed & one) | (packed >> bits & one) << 8;
+}
+
+/* Writes the GROUPS * bits bytes of 64 levels, and rubbish in up to 8 bytes behind them. */
+static void pack_lanes(const uint8_t *levels, unsigned bits, uint8_t *bytes)
+{
+    for (size_t group = 0; group < GROUPS; group++) {
+        uint64_t eight;
+        memcpy(&eight, levels + 8 * group, sizeof eight);
+        eight = pack8(eight, bits);
+        memcpy(bytes + group * bits, &eight, sizeof eight);
+    }
+}
+
+/* Reads the GROUPS * bits bytes of 64 levels, and does not use up to 8 bytes behind them. */
+static void unpack_lanes(const uint8_t *bytes, unsigned bits, uint8_t *levels)
+{
+    for (size_t group = 0; group < GROUPS; group++) {
+        uint64_t eight;
+        memcpy(&eight, bytes + group * bits, sizeof eight);
+        eight = unpack8(eight, bits);
+        memcpy(levels + 8 * group, &eight, sizeof eight);
+    }
+}
+
+/* ---- 64 elements ---- */
+
+/* The product is rounded before it is added. */
+static inline void values_of(const uint8_t *restrict levels, scale_t scale, float *restrict values)
+{
+    for (size_t j = 0; j < TACIT_LANES; j++) {
+        values[j] = scale.minimum + scale.unit * (float)levels[j];
+    }
+}
+
+static inline void levels_of(const float *restrict a, const float *restrict shift, scale_t scale, float top, uint8_t *restrict levels)
+{
+    for (size_t j = 0; j < TACIT_LANES; j++) {
+        float level = (a[j] - scale.minimum) / scale.unit + shift[j];
+        levels[j] = (uint8_t)(int)(level < top ? level : top); /* never negative, so this rounds down */
+    }
+}
+
+/* What is added before rounding down. `element` is the first one's index in the whole tensor, a multiple of 4. */
+static void shifts_of(const config_t *config, const tacit_stream_t *stream, uint64_t element, float *shifts)
+{
+    uint32_t words[TACIT_LANES];
+
+    if (config->rounding != ROUNDING_STOCHASTIC) {
+        for (size_t j = 0; j < TACIT_LANES; j++) {
+            shifts[j] = 0.5f;
+        }
+        return;
+    }
+    for (size_t j = 0; j < TACIT_LANES; j += 4) {
+        tacit__random4(stream, (element + j) / 4, words + j);
+    }
+    for (size_t j = 0; j < TACIT_LANES; j++) {
+        shifts[j] = tacit__uniform(words[j]);
+    }
+}
+
+/* ---- Records ---- */
+
+static size_t record_bytes(unsigned bits, size_t count)
+{
+    return count > 0 ? 8 + (bits * ((count + 7) / 8) + 3) / 4 * 4 : 0;
+}
+
+/* The unit is NaN if something is not finite: an element, or what the levels would decode to. */
+static scale_t scale_of(const float *a, size_t count, float top)
+{
+    float    low[TACIT_LANES], high[TACIT_LANES], highest;
+    uint32_t nonfinite = 0;
+    size_t   i = 0;
+    scale_t  scale;
+
+    for (size_t j = 0; j < TACIT_LANES; j++) {
+        low[j] = high[j] = a[0];
+    }
+    for (; i + TACIT_LANES <= count; i += TACIT_LANES) {
+        for (size_t j = 0; j < TACIT_LANES; j++) {
+            low[j] = a[i + j] < low[j] ? a[i + j] : low[j];
+            high[j] = a[i + j] > high[j] ? a[i + j] : high[j];
+            nonfinite |= tacit__nonfinite_bit(a[i + j]);
+        }
+    }
+    for (size_t j = 0; i + j < count; j++) {
+        low[j] = a[i + j] < low[j] ? a[i + j] : low[j];
+        high[j] = a[i + j] > high[j] ? a[i + j] : high[j];
+        nonfinite |= tacit__nonfinite_bit(a[i + j]);
+    }
+    for (size_t j = 1; j < TACIT_LANES; j++) {
+        low[0] = low[j] < low[0] ? low[j] : low[0];
+        high[0] = high[j] > high[0] ? high[j] : high[0];
+    }
+    scale.minimum = low[0] + 0.0f; /* not -0, which of two zeros was met first is an accident */
+    scale.unit = (high[0] - low[0]) / top;
+    highest = scale.unit * top;
+    highest += scale.minimum;
+    if (nonfinite >> 31 || !isfinite(highest)) {
+        scale.unit = scale.minimum = tacit__bits_float(TACIT_FLOAT_NAN);
+    }
+    return scale;
+}
+
+/* `record` is one block, or the last part of one. */
+static uint32_t encode_record(const tacit_block_t *record, const tacit_stream_t *stream, const float *a, uint8_t *payload,
+                              float *decoded)
+{
+    const config_t *config = record->config;
+    const unsigned  bits = (unsigned)config->bits;
+    const float     top = top_level(bits);
+    const scale_t   scale = scale_of(a, record->count, top);
+    float           shifts[TACIT_LANES], values[TACIT_LANES];
+    uint8_t         levels[TACIT_LANES] = {0}, bytes[TACIT_LANES + 8];
+
+    tacit__store32(payload, tacit__float_bits(scale.unit));
+    tacit__store32(payload + 4, tacit__float_bits(scale.minimum));
+    payload += 8;
+    for (size_t i = 0; i < record->count; i += TACIT_LANES) {
+        const size_t part = record->count - i < TACIT_LANES ? record->count - i : TACIT_LANES;
+        memcpy(values, a + i, part * sizeof *a);
+        for (size_t j = part; j < TACIT_LANES; j++) {
+            values[j] = scale.minimum; /* level 0 */
+        }
+        if (scale.unit > 0) {
+            shifts_of(config, stream, record->first + i, shifts);
+            levels_of(values, shifts, scale, top, levels);
+        }
+        pack_lanes(levels, bits, bytes);
+        memcpy(payload + i / 8 * bits, bytes, record_bytes(bits, part) - 8);
+        values_of(levels, scale, values);
+        memcpy(decoded + i, values, part * sizeof *a);
+    }
+    return isfinite(scale.unit) ? 0u : TACIT_FAULT_NONFINITE;
+}
+
+static void decode_record(unsigned bits, const uint8_t *payload, size_t count, float *out, bool add)
+{
+    const scale_t scale = {tacit__bits_float(tacit__load32(payload)), tacit__bits_float(tacit__load32(payload + 4))};
+    float         values[TACIT_LANES];
+    uint8_t       levels[TACIT_LANES], bytes[TACIT_LANES + 8] = {0};
+
+    payload += 8;
+    for (size_t i = 0; i < count; i += TACIT_LANES) {
+        const size_t part = count - i < TACIT_LANES ? count - i : TACIT_LANES;
+        memcpy(bytes, payload + i / 8 * bits, record_bytes(bits, part) - 8);
+        unpack_lanes(bytes, bits, levels);
+        values_of(levels, scale, values);
+        for (size_t j = 0; j < part && add; j++) {
+            values[j] += out[i + j];
+        }
+        memcpy(out + i, values, part * sizeof *out);
+    }
+}
+
+/* ---- The table ---- */
+
+static uint32_t encode(const tacit_block_t *block, const float *a, uint8_t *payload, float *decoded)
+{
+    const config_t      *config = block->config;
+    const tacit_stream_t stream = tacit__stream(&block->key, false);
+    const size_t         step = (size_t)config->block;
+    uint32_t             faults = 0;
+
+    for (tacit_block_t record = *block; record.first < block->first + block->count; record.first += step) {
+        const size_t i = record.first - block->first;
+        record.count = block->count - i < step ? block->count - i : step;
+        faults |= encode_record(&record, &stream, a + i, payload, decoded + i);
+        payload += record_bytes((unsigned)config->bits, record.count);
+    }
+    return faults;
+}
+
+static void decode(const tacit_block_t *block, const uint8_t *payload, float *out, bool add)
+{
+    const config_t *config = block->config;
+    const size_t    step = (size_t)config->block;
+
+    for (size_t i = 0; i < block->count; i += step) {
+        const size_t count = block->count - i < step ? block->count - i : step;
+        decode_record((unsigned)config->bits, payload, count, out + i, add);
+        payload += record_bytes((unsigned)config->bits, count);
+    }
+}
+
+/* The largest block with B / (2 (2^bits - 1)^2) < 1. */
+static int64_t largest_block(int64_t bits)
+{
+    const int64_t top = ((int64_t)1 << bits) - 1;
+
+    return (2 * top * top - 1) / 32 * 32;
+}
+
+static bool settle(void *config, bool feedback, char *reason, size_t reason_bytes)
+{
+    config_t     *own = config;
+    const int64_t largest = largest_block(own->bits);
+
+    if (own->rounding == ROUNDING_AUTO) {
+        own->rounding = feedback ? ROUNDING_NEAREST : ROUNDING_STOCHASTIC;
+    }
+    if (own->bits == 1 && (feedback || own->rounding == ROUNDING_NEAREST)) {
+        snprintf(reason, reason_bytes, "1 bit between minimum and maximum loses more than it keeps; use onebit");
+        return false;
+    }
+    if (!feedback || own->rounding == ROUNDING_NEAREST || own->block <= largest) {
+        return true;
+    }
+    if (largest > 0) {
+        snprintf(reason, reason_bytes,
+                 "feedback grows without limit around stochastic rounding with %" PRId64 " bits in blocks of %" PRId64
+                 "; use block=%" PRId64 " or less, or rounding=nearest",
+                 own->bits, own->block, largest);
+    } else {
+        snprintf(reason, reason_bytes,
+                 "feedback grows without limit around stochastic rounding with %" PRId64
+                 " bits, whatever the block; use rounding=nearest",
+                 own->bits);
+    }
+    return false;
+}
+
+/* An element is off by half a unit at most, or in the mean square, and (max - min)^2 <= 2 |x|^2. */
+static tacit_quality_t quality(const void *config, size_t count, double *factor)
+{
+    const config_t *own = config;
+    const double    top = (double)top_level((unsigned)own->bits);
+    const size_t    n = count < (size_t)own->block ? count : (size_t)own->block;
+
+    *factor = (double)n / (2 * top * top);
+    return own->rounding == ROUNDING_NEAREST ? TACIT_CONTRACTION : TACIT_UNBIASED;
+}
+
+static size_t grain(const void *config)
+{
+    const config_t *own = config;
+
+    return (size_t)own->block;
+}
+
+static size_t bound(const void *config, size_t count)
+{
+    const config_t *own = config;
+    const unsigned  bits = (unsigned)own->bits;
+    const size_t    block = (size_t)own->block;
+
+    return count / block * record_bytes(bits, block) + record_bytes(bits, count % block);
+}
+
+static const tacit_param_t params[] = {
+    {.key = "bits",
+     .type = TACIT_PARAM_INT,
+     .offset = offsetof(config_t, bits),
+     .low = 1,
+     .high = MAX_BITS,
+     .initial = 4,
+     .unit = "bits",
+     .help = "Bits an element: 2^bits levels from a block's minimum to its maximum."},
+    {.key = "block",
+     .type = TACIT_PARAM_INT,
+     .offset = offsetof(config_t, block),
+     .low = 32,
+     .high = 65536,
+     .initial = 256,
+     .multiple = 32,
+     .unit = "elements",
+     .help = "Elements that share one minimum and maximum, which cost 64 bits."},
+    {.key = "rounding",
+     .type = TACIT_PARAM_WORD,
+     .offset = offsetof(config_t, rounding),
+     .initial = ROUNDING_AUTO,
+     .words = "auto nearest stochastic",
+     .unit = "",
+     .help = "How a value becomes a level: to the nearest, or at random so that the mean is right; auto: nearest with feedback."},
+    TACIT_PARAM_OWN,
+    {.key = NULL},
+};
+
+static const tacit_kernels_t kernels = {.encode = encode, .decode = decode};
+
+const tacit_compressor_t tacit__compressor_qsgd = {
+    .name = "qsgd",
+    .summary = "evenly spaced levels between each block's minimum and maximum: 1 to 8 bits an element",
+    .wire_id = 5,
+    .wire_version = 1,
+    .config_bytes = sizeof(config_t),
+    .params = params,
+    .settle = settle,
+    .quality = quality,
+    .kernels = {[TACIT_ISA_SCALAR] = &kernels},
+    .grain = grain,
+    .bound = bound,
+    .own_coded = tacit__own_coded,
+};
