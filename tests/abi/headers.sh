@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Every header compiles alone: as C11, and a public one as C++11 too.
+set -u
+root=${srcdir:-.}
+failed=0
+warnings="-Wall -Wextra -Wpedantic -Werror"
+
+# try HEADER COMPILER FLAG...
+try() {
+    local header=$1
+    shift
+    # shellcheck disable=SC2086 # MPI_CFLAGS is a list
+    if ! echo "#include \"$header\"" | "$@" -fsyntax-only -I. -I"$root/libcomm" -I"$root/compressors" -I"$root/optim" \
+        $MPI_CFLAGS -; then
+        echo "$header does not compile alone with $*"
+        failed=1
+    fi
+}
+
+for path in "$root"/libcomm/*.h "$root"/compressors/*.h "$root"/optim/*.h; do
+    header=${path##*/}
+    case $header in
+    tacit_mpi.h) [ -n "$MPI_CFLAGS" ] || continue ;;
+    esac
+    case $header in
+    tacit*.h)
+        # shellcheck disable=SC2086
+        try "$header" $CC -std=c11 -x c $warnings
+        # shellcheck disable=SC2086
+        if command -v "${CXX%% *}" >/dev/null; then
+            # MPI's own header is not held to our warnings.
+            try "$header" $CXX -std=c++11 -x c++ ${warnings/-Wpedantic/}
+        fi
+        ;;
+    *)
+        # shellcheck disable=SC2086
+        try "$header" $CC -std=gnu11 -x c -Wall -Wextra -Werror -Wno-unused-function
+        ;;
+    esac
+done
+exit $failed

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# The shared libraries export the names that libtacit.symbols and libtacit_mpi.symbols list, no more and no fewer, and libtacit
+# needs no MPI. Runs in the build directory.
+set -u
+abi=${srcdir:-.}/tests/abi
+failed=0
+
+# compare LIBRARY: its exported names with the list.
+compare() {
+    local library=.libs/$1.so
+    ${NM:-nm} -D --defined-only "$library" | sed 's/.* //' | LC_ALL=C sort >"$1.exported"
+    if ! diff -u "$abi/$1.symbols" "$1.exported"; then
+        echo "$1 exports other names (+) than tests/abi/$1.symbols lists (-)"
+        failed=1
+    fi
+    rm -f "$1.exported"
+}
+
+if [ ! -e .libs/libtacit.so ]; then
+    echo "skipped: no shared library was built"
+    exit 77
+fi
+compare libtacit
+[ ! -e .libs/libtacit_mpi.so ] || compare libtacit_mpi
+if ${NM:-nm} -D --undefined-only .libs/libtacit.so | grep ' P\?MPI_\| nccl\| cuda'; then
+    echo "libtacit needs the names above, which belong in another library"
+    failed=1
+fi
+exit $failed
