@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `bf16`: every value rounded to bfloat16. Values beyond its range become its largest finite number,
-   so that feedback keeps the excess. */
+/* `bf16`: every value rounded to bfloat16. Values beyond its range become its largest finite number, so that
+   feedback keeps the excess. */
 #include "half.h"
 #include "own.h"
 
