@@ -21,14 +21,14 @@
 
 enum {
     CSV_PIXELS = 64,
-    CSV_TOP = 16,              /* the largest pixel */
-    LINE_BYTES = 512,          /* 64 numbers of at most two digits, a comma each, and room for mistakes */
+    CSV_TOP = 16,     /* the largest pixel */
+    LINE_BYTES = 512, /* 64 numbers of at most two digits, a comma each, and room for mistakes */
     PATH_BYTES = 4096,
-    PIXELS_LIMIT = 1 << 16,    /* an IDX file beyond these is damaged, not large */
+    PIXELS_LIMIT = 1 << 16, /* an IDX file beyond these is damaged, not large */
     IMAGES_LIMIT = 1 << 24,
-    IDX_IMAGES = 0x00000803,   /* unsigned bytes in three dimensions */
-    IDX_CLASSES = 0x00000801,  /* in one */
-    SPLIT_SEED = 20240229,     /* any fixed number: the split is part of the data set */
+    IDX_IMAGES = 0x00000803,  /* unsigned bytes in three dimensions */
+    IDX_CLASSES = 0x00000801, /* in one */
+    SPLIT_SEED = 20240229,    /* any fixed number: the split is part of the data set */
 };
 
 /* Where a reader puts its sentence about what went wrong. */
@@ -271,7 +271,6 @@ static int read_idx_classes(FILE *file, const char *path, digits_t *digits, digi
     }
     return 0;
 }
-
 
 typedef int idx_reader_t(FILE *file, const char *path, digits_t *digits, digits_set_t *set, report_t report);
 

@@ -140,8 +140,8 @@ static void forward(model_t *model, const float *inputs, size_t batch)
         for (size_t i = 0; i < batch; i++) {
             memcpy(output + i * (size_t)outs, bias, (size_t)outs * sizeof *bias);
         }
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, outs, ins, 1.0f, inputs, ins,
-                    model->tensors[2 * l].values, ins, 1.0f, output, outs);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, outs, ins, 1.0f, inputs, ins, model->tensors[2 * l].values,
+                    ins, 1.0f, output, outs);
         if (l + 1 < model->layers) {
             for (size_t i = 0; i < batch * (size_t)outs; i++) {
                 output[i] = output[i] > 0.0f ? output[i] : 0.0f;
