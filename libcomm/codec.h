@@ -24,9 +24,10 @@ struct tacit_codec {
     bool          owner_is_mean; /* units of the owner's memory: the result was an average */
     float        *work;        /* linear: kept from step to step */
 
-    size_t unit;              /* elements handled at once, so that they stay in L1 */
-    float *x, *a, *d;         /* unit elements each: input widened, what is encoded, what is decoded */
-    float *whole;             /* count elements, for compressors that see all, where feedback lends no array; else NULL */
+    size_t unit;      /* elements handled at once, so that they stay in L1 */
+    size_t room;      /* elements of each of the next three */
+    float *x, *a, *d; /* input widened, what is encoded, what is decoded */
+    float *whole;     /* count elements, for compressors that see all, where feedback lends no array; else NULL */
 };
 
 /* Elements handled at once: 8 KiB each of input, memory, a and d are within an L1 of 32 KiB. */
@@ -75,12 +76,18 @@ void tacit__codec_store(tacit_codec_t *codec, float *values, size_t first, size_
 
 /* Builds `a` from in and memory; *a_out is valid until the step ends. Faults: memory is as before. */
 uint32_t tacit__codec_gather(tacit_codec_t *codec, const void *in, const float **a_out);
-/* Takes gather() back, and sent() or rebuilt() if that has been called (then unsent()/d say what was sent). */
+/* Takes gather() back; after sent() or rebuilt(), call their reverse instead. */
 void tacit__codec_ungather(tacit_codec_t *codec, const void *in);
-/* Sparse: values[i] at indices[i] go out. */
-void tacit__codec_sent(tacit_codec_t *codec, const void *in, const float *a, const uint32_t *indices, const float *values,
-                       size_t entries);
-void tacit__codec_unsent(tacit_codec_t *codec, const void *in, const uint32_t *indices, const float *values, size_t entries);
+/* What goes out of a, as index/value pairs. */
+typedef struct tacit_entries {
+    uint32_t *indices; /* ascending */
+    float    *values;  /* as receivers decode them */
+    size_t    count;
+} tacit_entries_t;
+/* codec->d := the entries of [first, first + count), zero elsewhere; *next, from 0, is the first entry not yet passed. */
+void tacit__codec_scatter(const tacit_codec_t *codec, const tacit_entries_t *entries, size_t *next, size_t first, size_t count);
+void tacit__codec_sent(tacit_codec_t *codec, const void *in, const float *a, const tacit_entries_t *entries);
+void tacit__codec_unsent(tacit_codec_t *codec, const void *in, const tacit_entries_t *entries);
 /* Linear: what the factors stand for goes out. */
 void tacit__codec_rebuilt(tacit_codec_t *codec, uint64_t step, const void *in, const float *a, const float *const *factors);
 void tacit__codec_unbuilt(tacit_codec_t *codec, uint64_t step, const void *in, const float *const *factors);

@@ -38,6 +38,7 @@ enum { TACIT_NO_RANK = -1 };
 
 /* memory.c: zeroed, aligned to 64 bytes; NULL if there is none (or if a test says so). count * size may overflow: NULL. */
 void *tacit__alloc(size_t count, size_t size);
+void *tacit__alloc_unset(size_t bytes); /* as above, but not zeroed */
 void  tacit__free(void *memory);
 char *tacit__strdup(const char *text);
 /* For tests: the nth allocation from now fails, once; 0: none does. */

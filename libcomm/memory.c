@@ -24,15 +24,23 @@ static bool must_fail(void)
     return left == 1;
 }
 
+void *tacit__alloc_unset(size_t bytes)
+{
+    if (must_fail() || bytes > SIZE_MAX - ALIGNMENT) {
+        return NULL;
+    }
+    return aligned_alloc(ALIGNMENT, tacit__round_up(bytes + (bytes == 0), ALIGNMENT));
+}
+
 void *tacit__alloc(size_t count, size_t size)
 {
     size_t bytes;
     void  *memory;
 
-    if (must_fail() || __builtin_mul_overflow(count, size, &bytes) || bytes > SIZE_MAX - ALIGNMENT) {
+    if (__builtin_mul_overflow(count, size, &bytes)) {
         return NULL;
     }
-    memory = aligned_alloc(ALIGNMENT, tacit__round_up(bytes + (bytes == 0), ALIGNMENT));
+    memory = tacit__alloc_unset(bytes);
     if (memory != NULL) {
         memset(memory, 0, bytes);
     }

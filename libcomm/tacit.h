@@ -174,8 +174,9 @@ TACIT_API tacit_status_t tacit_load(tacit_comm_t *comm, const char *path);
 
    One codec per tensor and rank. A blockwise spec (tacit_codec_grain() > 0) encodes any range whose `first` is a multiple of the
    grain and whose end is one too or the tensor's; a grain of 0 (topk, randk) encodes the whole tensor, first = 0.
-   Typical use, blockwise, rank r of N owning range r: encode each other rank's range and send it there; add up the own range
-   and what arrived by tacit_decode_add() in rank order; tacit_reencode() the sum and send it to all; tacit_decode() all ranges.
+   Typical use, blockwise, rank r of N owning range r (tacit_codec_own()): encode every range and send it to its owner; add up what
+   arrived, and the own frame, by tacit_decode_add() in rank order; tacit_reencode() the sum and send it to all; tacit_decode()
+   all ranges. With a grain of 0: send the frame to all; tacit_decode_add() all frames in rank order.
    A frame is self-describing (doc/wire-format.md) and checked before it is used. Not thread-safe per codec. */
 
 /* rank and ranks key random numbers only. `config` may be NULL; its spec is used where slot_config has none. */
@@ -193,7 +194,10 @@ TACIT_API_VOID void tacit_codec_reset(tacit_codec_t *codec);
    as before. */
 TACIT_API tacit_status_t tacit_encode(tacit_codec_t *codec, uint64_t step, const void *in, size_t first, size_t count,
                                       void *frame, size_t capacity, size_t *bytes_out);
-/* Encodes a reduced range with the owner's own feedback. `sum` is the range's first element, float32. Blockwise specs only. */
+/* Says which range this rank owns, that is, encodes again after reducing it, and whether as a sum or an average. If another
+   was owned before, the owner's memory of it joins the sender's, so that nothing is lost. Blockwise specs only. */
+TACIT_API tacit_status_t tacit_codec_own(tacit_codec_t *codec, size_t first, size_t count, tacit_op_t op);
+/* Encodes a reduced range, within the owned one, with the owner's own feedback. `sum` is the range's first element, float32. */
 TACIT_API tacit_status_t tacit_reencode(tacit_codec_t *codec, uint64_t step, const float *sum, size_t first, size_t count,
                                         void *frame, size_t capacity, size_t *bytes_out);
 /* Writes what the frame says over its range of the tensor at `out` (its start, in the codec's dtype). On error `out` is

@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Blockwise work of a codec: ranges are handled a unit at a time, so that what one loop writes the next reads from L1. */
+#include <math.h>
+#include <string.h>
+
+#include "codec_unit.h"
+
+/* Bytes of a payload up to an element of the range, which is a multiple of the grain or the range's end. */
+static size_t payload_at(const tacit_codec_t *codec, size_t elements)
+{
+    return codec->compressor->bound(codec->spec.compressor_config, elements);
+}
+
+/* Elements of the next unit of a range; an uncut range is one. */
+static size_t unit_count(const tacit_codec_t *codec, size_t left)
+{
+    return tacit__codec_is_uncut(codec) ? left : tacit__min(left, codec->unit);
+}
+
+/* One unit of encode(): nothing has changed if it returns a fault. */
+static uint32_t encode_unit(tacit_codec_t *codec, const tacit_block_t *block, const void *in, uint8_t *payload)
+{
+    const tacit_feedback_t *feedback = codec->feedback;
+    const float            *x = tacit__unit_load(codec, in, block->first, block->count);
+    const float            *a = x;
+    uint32_t                faults;
+    bool                    finite;
+
+    if (feedback != NULL) {
+        feedback->before(&codec->memory, block->first, block->count, x, codec->a);
+        a = codec->a;
+    }
+    finite = tacit__unit_is_finite(a, block->count);
+    if (!finite && codec->nonfinite != TACIT_NONFINITE_PASS) {
+        return TACIT_FAULT_NONFINITE;
+    }
+    faults = codec->kernels->encode(block, a, payload, codec->d);
+    if (finite && faults != 0 && codec->nonfinite != TACIT_NONFINITE_PASS) {
+        return faults;
+    }
+    if (feedback != NULL && finite && faults == 0) {
+        feedback->after(&codec->memory, block->first, block->count, x, a, codec->d);
+    } else if (feedback != NULL) {
+        tacit__unit_keep(codec, block->first, block->count);
+    }
+    return 0;
+}
+
+/* The reverse of encode_unit(), where memory is not doubled. */
+static void undo_unit(tacit_codec_t *codec, const tacit_block_t *block, const void *in, const uint8_t *payload)
+{
+    const float *x = tacit__unit_load(codec, in, block->first, block->count);
+
+    codec->kernels->decode(block, payload, codec->d, false);
+    if (!tacit__unit_is_finite(x, block->count) || !tacit__unit_is_finite(codec->d, block->count)) {
+        return; /* passed on, and memory left alone */
+    }
+    codec->feedback->undo(&codec->memory, block->first, block->count, x, codec->d);
+}
+
+void tacit__codec_undo(tacit_codec_t *codec, uint64_t step, const void *in, size_t first, size_t count, const uint8_t *payload)
+{
+    size_t units = 0;
+
+    if (codec->feedback == NULL || codec->strict) {
+        return;
+    }
+    for (size_t done = 0; done < count; done += units) {
+        tacit_block_t block = tacit__codec_block(codec, step, first + done, units = unit_count(codec, count - done));
+
+        undo_unit(codec, &block, in, payload + payload_at(codec, done));
+    }
+}
+
+uint32_t tacit__codec_encode(tacit_codec_t *codec, uint64_t step, const void *in, size_t first, size_t count, uint8_t *payload)
+{
+    size_t units = 0;
+
+    for (size_t done = 0; done < count; done += units) {
+        tacit_block_t block = tacit__codec_block(codec, step, first + done, units = unit_count(codec, count - done));
+        uint32_t      faults = encode_unit(codec, &block, in, payload + payload_at(codec, done));
+
+        if (faults != 0) {
+            tacit__codec_undo(codec, step, in, first, done, payload);
+            return faults;
+        }
+    }
+    return 0;
+}
+
+uint32_t tacit__codec_own(tacit_codec_t *codec, const void *in, size_t first, size_t count, float *sum, bool add)
+{
+    size_t units = 0;
+
+    for (size_t done = 0; done < count; done += units) {
+        const float *a = tacit__unit_load(codec, in, first + done, units = tacit__min(count - done, codec->unit));
+
+        if (codec->feedback != NULL) {
+            codec->feedback->before(&codec->memory, first + done, units, a, codec->a);
+            a = codec->a;
+        }
+        if (codec->nonfinite != TACIT_NONFINITE_PASS && !tacit__unit_is_finite(a, units)) {
+            return TACIT_FAULT_NONFINITE;
+        }
+        if (!add) {
+            memcpy(sum + done, a, units * sizeof *a);
+            continue;
+        }
+        for (size_t i = 0; i < units; i++) {
+            sum[done + i] += a[i];
+        }
+    }
+    return 0;
+}
+
+void tacit__codec_own_keep(tacit_codec_t *codec, const void *in, size_t first, size_t count)
+{
+    size_t units = 0;
+
+    for (size_t done = 0; codec->feedback != NULL && done < count; done += units) {
+        const float *x = tacit__unit_load(codec, in, first + done, units = tacit__min(count - done, codec->unit));
+
+        codec->feedback->before(&codec->memory, first + done, units, x, codec->a);
+        if (tacit__unit_is_finite(codec->a, units)) {
+            codec->feedback->after(&codec->memory, first + done, units, x, codec->a, codec->a);
+        } else {
+            tacit__unit_keep(codec, first + done, units);
+        }
+    }
+}
+
+void tacit__codec_add(tacit_codec_t *codec, uint64_t step, const uint8_t *payload, size_t first, size_t count, float *sum,
+                      bool add)
+{
+    tacit_block_t block = tacit__codec_block(codec, step, first, count);
+
+    codec->kernels->decode(&block, payload, sum, add);
+}
+
+/* One unit of a reduced range: with the owner's own feedback, whose next memory is written beside the present one. */
+static uint32_t reencode_unit(tacit_codec_t *codec, const tacit_block_t *block, float *sum, uint8_t *payload)
+{
+    const tacit_feedback_t *owner = codec->feedback != NULL ? codec->feedback->owner : NULL;
+    const size_t            first = block->first - codec->owner_first;
+    uint32_t                faults;
+    bool                    finite;
+
+    if (owner != NULL) {
+        owner->before(&codec->owner, first, block->count, sum, codec->a);
+        memcpy(sum, codec->a, block->count * sizeof *sum);
+    }
+    finite = tacit__unit_is_finite(sum, block->count);
+    if (!finite && codec->nonfinite == TACIT_NONFINITE_ERROR) {
+        return TACIT_FAULT_NONFINITE;
+    }
+    faults = codec->kernels->encode(block, sum, payload, codec->d);
+    if (finite && faults != 0 && codec->nonfinite == TACIT_NONFINITE_ERROR) {
+        return faults;
+    }
+    if (owner != NULL && finite && faults == 0) {
+        owner->after(&codec->owner, first, block->count, sum, sum, codec->d);
+    } else if (owner != NULL) {
+        for (size_t i = 0; owner->arrays[i] != NULL; i++) {
+            memcpy(codec->owner.next[i] + first, codec->owner.now[i] + first, block->count * sizeof(float));
+        }
+    }
+    return 0;
+}
+
+uint32_t tacit__codec_reencode(tacit_codec_t *codec, uint64_t step, float *sum, size_t first, size_t count, uint8_t *payload)
+{
+    size_t units = 0;
+
+    for (size_t done = 0; done < count; done += units) {
+        tacit_block_t block = tacit__codec_block(codec, step, first + done, units = unit_count(codec, count - done));
+        uint32_t      faults;
+
+        block.key.rank += (uint64_t)codec->ranks; /* not the random numbers of this rank's contribution */
+        faults = reencode_unit(codec, &block, sum + done, payload + payload_at(codec, done));
+        if (faults != 0) {
+            return faults;
+        }
+    }
+    return 0;
+}
+
+void tacit__codec_store(tacit_codec_t *codec, float *values, size_t first, size_t count, void *out)
+{
+    if (codec->feedback != NULL && codec->feedback->combine != NULL) {
+        codec->feedback->combine(&codec->memory, first, count, values, values);
+    }
+    tacit__unit_store(codec, values, first, count, out);
+}
+
+void tacit__codec_finish(tacit_codec_t *codec, uint64_t step, const uint8_t *payload, size_t first, size_t count, void *out)
+{
+    bool   direct = codec->tensor.dtype == TACIT_FLOAT32 && (codec->feedback == NULL || codec->feedback->combine == NULL);
+    size_t units = 0;
+
+    for (size_t done = 0; done < count; done += units) {
+        tacit_block_t block = tacit__codec_block(codec, step, first + done, units = unit_count(codec, count - done));
+        float        *values = direct ? (float *)out + block.first : codec->d;
+
+        codec->kernels->decode(&block, payload + payload_at(codec, done), values, false);
+        if (!direct) {
+            tacit__codec_store(codec, values, block.first, units, out);
+        }
+    }
+}

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Work of a codec whose compressor sees the whole tensor: sparse (topk) and linear (randk, powersgd). */
+#include <string.h>
+
+#include "codec_unit.h"
+
+/* The accumulator that feedback lends for `a`, or NULL. */
+static float *lent(const tacit_codec_t *codec)
+{
+    const tacit_feedback_t *feedback = codec->feedback;
+
+    return feedback != NULL && feedback->accumulator >= 0 ? codec->memory.next[feedback->accumulator] : NULL;
+}
+
+/* Memory stays finite where values that are not were passed on. */
+static void scrub(const tacit_codec_t *codec)
+{
+    for (size_t array = 0; codec->feedback != NULL && codec->feedback->arrays[array] != NULL; array++) {
+        float *values = codec->memory.next[array];
+
+        for (size_t i = 0; i < codec->memory.count; i++) {
+            if (!tacit__unit_is_finite(values + i, 1)) {
+                values[i] = 0.0f;
+            }
+        }
+    }
+}
+
+/* Takes back `before` on elements [0, count), of which nothing has been sent. */
+static void unbefore(tacit_codec_t *codec, const void *in, size_t count)
+{
+    size_t units = 0;
+
+    if (lent(codec) == NULL || codec->strict) {
+        return; /* a was built elsewhere, or beside the memory */
+    }
+    memset(codec->d, 0, codec->unit * sizeof *codec->d);
+    for (size_t done = 0; done < count; done += units) {
+        const float *x = tacit__unit_load(codec, in, done, units = tacit__min(count - done, codec->unit));
+
+        codec->feedback->undo(&codec->memory, done, units, x, codec->d);
+    }
+}
+
+uint32_t tacit__codec_gather(tacit_codec_t *codec, const void *in, const float **a_out)
+{
+    float *a = lent(codec) != NULL ? lent(codec) : codec->whole;
+    size_t units = 0;
+
+    if (a == NULL && (codec->nonfinite == TACIT_NONFINITE_PASS || tacit__unit_is_finite(in, codec->tensor.count))) {
+        *a_out = in;
+        return 0;
+    }
+    for (size_t done = 0; a != NULL && done < codec->tensor.count; done += units) {
+        const float *x = tacit__unit_load(codec, in, done, units = tacit__min(codec->tensor.count - done, codec->unit));
+
+        if (codec->nonfinite == TACIT_NONFINITE_ERROR && !tacit__unit_is_finite(x, units)) {
+            unbefore(codec, in, done);
+            return TACIT_FAULT_NONFINITE;
+        }
+        if (codec->feedback != NULL) {
+            codec->feedback->before(&codec->memory, done, units, x, a + done);
+        } else {
+            memcpy(a + done, x, units * sizeof *x);
+        }
+    }
+    *a_out = a;
+    return a != NULL ? 0 : TACIT_FAULT_NONFINITE;
+}
+
+void tacit__codec_ungather(tacit_codec_t *codec, const void *in)
+{
+    unbefore(codec, in, codec->tensor.count);
+}
+
+void tacit__codec_scatter(const tacit_codec_t *codec, const tacit_entries_t *entries, size_t *next, size_t first, size_t count)
+{
+    memset(codec->d, 0, count * sizeof *codec->d);
+    for (; *next < entries->count && entries->indices[*next] < first + count; ++*next) {
+        codec->d[entries->indices[*next] - first] = entries->values[*next];
+    }
+}
+
+void tacit__codec_sent(tacit_codec_t *codec, const void *in, const float *a, const tacit_entries_t *entries)
+{
+    size_t next = 0, units = 0;
+
+    if (codec->feedback == NULL) {
+        return;
+    }
+    if (codec->feedback->sent != NULL) {
+        codec->feedback->sent(&codec->memory, entries->indices, entries->values, entries->count);
+    }
+    for (size_t done = 0; codec->feedback->sent == NULL && done < codec->tensor.count; done += units) {
+        const float *x = tacit__unit_load(codec, in, done, units = tacit__min(codec->tensor.count - done, codec->unit));
+
+        tacit__codec_scatter(codec, entries, &next, done, units);
+        codec->feedback->after(&codec->memory, done, units, x, a + done, codec->d);
+    }
+    if (codec->nonfinite == TACIT_NONFINITE_PASS) {
+        scrub(codec);
+    }
+}
+
+void tacit__codec_unsent(tacit_codec_t *codec, const void *in, const tacit_entries_t *entries)
+{
+    size_t next = 0, units = 0;
+
+    if (codec->feedback == NULL || codec->strict) {
+        return;
+    }
+    if (codec->feedback->unsent != NULL) {
+        codec->feedback->unsent(&codec->memory, entries->indices, entries->values, entries->count);
+        unbefore(codec, in, codec->tensor.count);
+        return;
+    }
+    for (size_t done = 0; done < codec->tensor.count; done += units) {
+        const float *x = tacit__unit_load(codec, in, done, units = tacit__min(codec->tensor.count - done, codec->unit));
+
+        tacit__codec_scatter(codec, entries, &next, done, units);
+        codec->feedback->undo(&codec->memory, done, units, x, codec->d);
+    }
+}
+
+void tacit__codec_rebuilt(tacit_codec_t *codec, uint64_t step, const void *in, const float *a, const float *const *factors)
+{
+    size_t units = 0;
+
+    for (size_t done = 0; codec->feedback != NULL && done < codec->tensor.count; done += units) {
+        const float  *x = tacit__unit_load(codec, in, done, units = tacit__min(codec->tensor.count - done, codec->unit));
+        tacit_block_t block = tacit__codec_block(codec, step, done, units);
+
+        codec->compressor->linear->reconstruct(&block, &codec->tensor, factors, codec->d);
+        codec->feedback->after(&codec->memory, done, units, x, a + done, codec->d);
+    }
+    if (codec->nonfinite == TACIT_NONFINITE_PASS) {
+        scrub(codec);
+    }
+}
+
+void tacit__codec_unbuilt(tacit_codec_t *codec, uint64_t step, const void *in, const float *const *factors)
+{
+    size_t units = 0;
+
+    for (size_t done = 0; codec->feedback != NULL && !codec->strict && done < codec->tensor.count; done += units) {
+        const float  *x = tacit__unit_load(codec, in, done, units = tacit__min(codec->tensor.count - done, codec->unit));
+        tacit_block_t block = tacit__codec_block(codec, step, done, units);
+
+        codec->compressor->linear->reconstruct(&block, &codec->tensor, factors, codec->d);
+        codec->feedback->undo(&codec->memory, done, units, x, codec->d);
+    }
+}
