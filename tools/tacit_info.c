@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tacit-info: what this Tacit is and knows, and whether a spec is right. Needs no MPI to be running. */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <tacit.h>
+
+#include "json.h"
+#include "options.h"
+
+static const char help[] =
+    "usage: tacit-info [--json]\n"
+    "       tacit-info --check SPEC\n"
+    "\n"
+    "Prints the version, the vector instructions in use, the transports, everything that a spec may name with its parameters,\n"
+    "and the environment variables.\n"
+    "\n"
+    "  --check SPEC   print SPEC with every parameter spelled out (status 0), or what is wrong with it (status 2)\n"
+    "  --json         print one JSON object\n"
+    "  --help         this text\n";
+
+static const char *const transports[] = {
+    "loop",
+#if TACIT_HAVE_MPI
+    "mpi",
+#endif
+};
+
+static const struct {
+    tacit_kind_t kind;
+    const char  *name;
+} kinds[] = {
+    {TACIT_COMPRESSORS, "compressors"},
+    {TACIT_FEEDBACKS, "feedbacks"},
+    {TACIT_SCHEDULES, "schedules"},
+    {TACIT_ENVIRONMENT, "environment"},
+};
+
+#define COUNT_OF(array) (sizeof(array) / sizeof *(array))
+
+static const char *const type_names[] = {
+    [TACIT_PARAM_INT] = "int", [TACIT_PARAM_REAL] = "real", [TACIT_PARAM_WORD] = "word", [TACIT_PARAM_TEXT] = "text"};
+
+/* The index-th word of a list with spaces between them; *bytes_out is its length. */
+static const char *word_at(const char *words, size_t index, size_t *bytes_out)
+{
+    for (; index > 0; index--) {
+        words += strcspn(words, " ");
+        words += strspn(words, " ");
+    }
+    *bytes_out = strcspn(words, " ");
+    return words;
+}
+
+/* Writes a parameter's default as a spec would spell it. */
+static void write_default(const tacit_param_t *param, char *text, size_t capacity)
+{
+    const char *word = "";
+    size_t      bytes = 0;
+
+    if (param->type == TACIT_PARAM_INT || param->type == TACIT_PARAM_REAL) {
+        snprintf(text, capacity, "%.12g", param->initial);
+        return;
+    }
+    if (param->type == TACIT_PARAM_WORD) {
+        word = word_at(param->words, (size_t)param->initial, &bytes);
+    }
+    snprintf(text, capacity, "%.*s", (int)bytes, word);
+}
+
+/* ---- For people ---- */
+
+static void print_param(const tacit_param_t *param)
+{
+    char initial[64], setting[96], range[160];
+    int  used = 0;
+
+    write_default(param, initial, sizeof initial);
+    snprintf(setting, sizeof setting, "%s=%s", param->key, initial);
+    if (param->type == TACIT_PARAM_WORD) {
+        used = snprintf(range, sizeof range, "%s", param->words);
+    } else if (param->type == TACIT_PARAM_TEXT) {
+        used = snprintf(range, sizeof range, "text");
+    } else {
+        used = snprintf(range, sizeof range, "%.12g to %.12g", param->low, param->high);
+    }
+    if (param->multiple > 1 && used >= 0 && (size_t)used < sizeof range) {
+        used += snprintf(range + used, sizeof range - (size_t)used, ", multiple of %u", param->multiple);
+    }
+    if (param->unit[0] != '\0' && used >= 0 && (size_t)used < sizeof range) {
+        snprintf(range + used, sizeof range - (size_t)used, " %s", param->unit);
+    }
+    printf("    %-24s %s (%s)\n", setting, param->help, range);
+}
+
+static void print_text(void)
+{
+    tacit_module_t module;
+
+    printf("Tacit %s\n\ninstructions  %s\ntransports   ", tacit_version(), tacit_isa());
+    for (size_t i = 0; i < COUNT_OF(transports); i++) {
+        printf(" %s", transports[i]);
+    }
+    putchar('\n');
+    for (size_t i = 0; i < COUNT_OF(kinds); i++) {
+        printf("\n%s\n", kinds[i].name);
+        for (size_t index = 0; tacit_module(kinds[i].kind, index, &module) == TACIT_OK; index++) {
+            printf("  %-12s %s\n", module.name, module.summary);
+            for (const tacit_param_t *param = module.params; param->key != NULL; param++) {
+                print_param(param);
+            }
+        }
+    }
+}
+
+/* ---- For programs ---- */
+
+static void write_param(json_t *json, const tacit_param_t *param)
+{
+    char initial[64];
+
+    json_open(json, NULL, '{');
+    json_text(json, "key", param->key);
+    json_text(json, "type", type_names[param->type]);
+    if (param->type == TACIT_PARAM_INT || param->type == TACIT_PARAM_REAL) {
+        json_number(json, "low", param->low);
+        json_number(json, "high", param->high);
+        json_number(json, "default", param->initial);
+        json_count(json, "multiple", param->multiple > 1 ? param->multiple : 1);
+    } else {
+        write_default(param, initial, sizeof initial);
+        json_text(json, "default", initial);
+    }
+    if (param->type == TACIT_PARAM_WORD) {
+        const char *word;
+        size_t      bytes;
+
+        json_open(json, "words", '[');
+        for (size_t i = 0; word = word_at(param->words, i, &bytes), bytes > 0; i++) {
+            snprintf(initial, sizeof initial, "%.*s", (int)bytes, word);
+            json_text(json, NULL, initial);
+        }
+        json_close(json, ']');
+    }
+    json_text(json, "unit", param->unit);
+    json_text(json, "help", param->help);
+    json_close(json, '}');
+}
+
+static void print_json(void)
+{
+    json_t         json = {0};
+    tacit_module_t module;
+
+    json_open(&json, NULL, '{');
+    json_text(&json, "version", tacit_version());
+    json_text(&json, "isa", tacit_isa());
+    json_open(&json, "transports", '[');
+    for (size_t i = 0; i < COUNT_OF(transports); i++) {
+        json_text(&json, NULL, transports[i]);
+    }
+    json_close(&json, ']');
+    for (size_t i = 0; i < COUNT_OF(kinds); i++) {
+        json_open(&json, kinds[i].name, '[');
+        for (size_t index = 0; tacit_module(kinds[i].kind, index, &module) == TACIT_OK; index++) {
+            json_open(&json, NULL, '{');
+            json_text(&json, "name", module.name);
+            json_text(&json, "summary", module.summary);
+            json_open(&json, "params", '[');
+            for (const tacit_param_t *param = module.params; param->key != NULL; param++) {
+                write_param(&json, param);
+            }
+            json_close(&json, ']');
+            json_close(&json, '}');
+        }
+        json_close(&json, ']');
+    }
+    json_close(&json, '}');
+    json_end(&json);
+}
+
+static int check(const char *spec)
+{
+    char canonical[1024];
+
+    if (tacit_spec_check(spec, canonical, sizeof canonical) != TACIT_OK) {
+        return usage_error("%s", tacit_last_error());
+    }
+    puts(canonical);
+    return EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {{"check", required_argument, NULL, 'c'},
+                                            {"json", no_argument, NULL, 'j'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {NULL, 0, NULL, 0}};
+    const char *spec = NULL;
+    bool        json = false;
+    int         option;
+
+    while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+        switch (option) {
+        case 'c':
+            spec = optarg;
+            break;
+        case 'j':
+            json = true;
+            break;
+        case 'h':
+            fputs(help, stdout);
+            return EXIT_SUCCESS;
+        default:
+            return usage_error("see --help");
+        }
+    }
+    if (optind < argc) {
+        return usage_error("'%s' is not an option; see --help", argv[optind]);
+    }
+    if (spec != NULL) {
+        return check(spec);
+    }
+    if (json) {
+        print_json();
+    } else {
+        print_text();
+    }
+    return EXIT_SUCCESS;
+}
