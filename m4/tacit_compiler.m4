@@ -31,16 +31,16 @@ AS_IF([test "$enable_sanitizers" = yes], [
     TACIT_CFLAGS="$TACIT_CFLAGS $sanitize"
     TACIT_LDFLAGS="$TACIT_LDFLAGS $sanitize"
     TACIT_TRY_CFLAGS([$sanitize], [], [AC_MSG_ERROR([$CC cannot build with $sanitize])])
-    tacit_checks="sanitizers"
+    tacit_checks="sanitizers "
 ])
 ASSERT_CPPFLAGS=-DNDEBUG
 AS_IF([test "$enable_asserts" = yes], [
     ASSERT_CPPFLAGS=
-    tacit_checks="$tacit_checks asserts"
+    tacit_checks="${tacit_checks}asserts "
 ])
 AS_IF([test "$enable_werror" = yes], [
     TACIT_CFLAGS="$TACIT_CFLAGS -Werror"
-    tacit_checks="$tacit_checks warnings-are-errors"
+    tacit_checks="${tacit_checks}warnings-are-errors"
 ])
 AS_IF([test -z "$tacit_checks"], [tacit_checks=none])
 AC_SUBST([TACIT_CFLAGS])

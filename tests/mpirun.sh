@@ -35,7 +35,7 @@ rank_counts() {
 
 launcher=${MPIRUN:-mpirun}
 if ! command -v "$launcher" >/dev/null; then
-    echo "$name: skipped: no $launcher"
+    echo "skipped: there is no $launcher"
     exit 77
 fi
 
@@ -61,7 +61,7 @@ for ranks in $(rank_counts); do
         echo "$name: failed on $ranks ranks: still running after $seconds seconds, or killed"
         exit 1
     elif [ "$status" -eq 77 ] && [ "$expected" -ne 77 ]; then
-        echo "$name: skipped on $ranks ranks"
+        echo "skipped: on $ranks ranks"
         exit 77
     elif [ "$status" -ne "$expected" ]; then
         echo "$name: failed on $ranks ranks: exit status $status, expected $expected"
