@@ -62,7 +62,7 @@ void tacit__bfloat16_narrow(const float *in, uint16_t *out, size_t count);
 
 /* ---- Loops over any of the four conversions: always inline, so that each caller's vectorizes ---- */
 
-typedef float tacit_widen_t(uint16_t half);
+typedef float    tacit_widen_t(uint16_t half);
 typedef uint16_t tacit_narrow_t(float value, uint32_t overflow);
 
 #define TACIT_ALWAYS_INLINE static inline __attribute__((always_inline))
@@ -81,8 +81,8 @@ TACIT_ALWAYS_INLINE void tacit__widen_array(const uint16_t *restrict in, float *
     }
 }
 
-TACIT_ALWAYS_INLINE void tacit__narrow_array(const float *restrict in, uint16_t *restrict out, size_t count, tacit_narrow_t narrow,
-                                             uint32_t overflow)
+TACIT_ALWAYS_INLINE void tacit__narrow_array(const float *restrict in, uint16_t *restrict out, size_t count,
+                                             tacit_narrow_t narrow, uint32_t overflow)
 {
     size_t i = 0;
 

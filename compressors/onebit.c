@@ -110,7 +110,8 @@ static inline void encode_lanes(const float *a, float scale, uint8_t *payload, f
     }
     for (size_t byte = 0; byte < TACIT_LANES / 8; byte++) {
         memcpy(&eight, set + 8 * byte, sizeof eight);
-        payload[byte] = (uint8_t)((eight * 0x8040201008040201u) >> 56); /* byte k goes to bit 7 - k; no two terms of the product meet */
+        payload[byte] =
+            (uint8_t)((eight * 0x8040201008040201u) >> 56); /* byte k goes to bit 7 - k; no two terms of the product meet */
     }
 }
 

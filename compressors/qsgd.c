@@ -87,7 +87,8 @@ static inline void values_of(const uint8_t *restrict levels, scale_t scale, floa
     }
 }
 
-static inline void levels_of(const float *restrict a, const float *restrict shift, scale_t scale, float top, uint8_t *restrict levels)
+static inline void levels_of(const float *restrict a, const float *restrict shift, scale_t scale, float top,
+                             uint8_t *restrict levels)
 {
     for (size_t j = 0; j < TACIT_LANES; j++) {
         float level = (a[j] - scale.minimum) / scale.unit + shift[j];

@@ -13,6 +13,8 @@
 
 enum {
     HEADER_BYTES = 8,
+    MAGNITUDE_BITS = 31,
+    STEP = 16,           /* elements looked at together */
     SPAN = 65536,        /* elements that 16 bits tell apart */
     DIGIT_VALUES = 2048, /* of the widest radix digit: its counts, 8 KiB, are the one large thing on the stack */
 };
@@ -34,16 +36,45 @@ static inline uint32_t magnitude_bits(float value)
     return tacit__float_bits(value) & 0x7fffffffu; /* ascends with |value| */
 }
 
+/* Of STEP elements, whether any magnitude's bits above `shift` are `prefix`, or are at least that. Few are: to look first, with
+   vectors, is quicker than to look at each. */
+static inline bool any_equal(const float *a, unsigned shift, uint32_t prefix)
+{
+    uint32_t any = 0;
+
+    for (size_t j = 0; j < STEP; j++) {
+        any |= magnitude_bits(a[j]) >> shift == prefix;
+    }
+    return any != 0;
+}
+
+static inline bool any_at_least(const float *a, uint32_t least)
+{
+    uint32_t any = 0;
+
+    for (size_t j = 0; j < STEP; j++) {
+        any |= (int32_t)magnitude_bits(a[j]) >= (int32_t)least; /* signed, as SSE2 compares */
+    }
+    return any != 0;
+}
+
 /* Counts the magnitudes by the `width` bits above `shift`, among those whose bits above these are `prefix`. */
 static void count_digits(const float *a, size_t count, unsigned shift, unsigned width, uint32_t prefix, uint32_t *counts)
 {
     const uint32_t mask = (1u << width) - 1;
+    const bool     all = shift + width == MAGNITUDE_BITS; /* there is nothing above */
 
     memset(counts, 0, DIGIT_VALUES * sizeof *counts);
-    for (size_t i = 0; i < count; i++) {
-        const uint32_t bits = magnitude_bits(a[i]) >> shift;
-        if (bits >> width == prefix) {
-            counts[bits & mask]++;
+    for (size_t i = 0, part; i < count; i += part) {
+        part = count - i < STEP ? count - i : STEP;
+        if (part == STEP && !all && !any_equal(a + i, shift + width, prefix)) {
+            continue;
+        }
+        for (size_t j = i; j < i + part; j++) {
+            const uint32_t bits = magnitude_bits(a[j]) >> shift;
+            if (bits >> width == prefix) {
+                counts[bits & mask]++;
+            }
         }
     }
 }
@@ -90,16 +121,17 @@ static size_t choose(const tacit_block_t *block, const float *a, uint32_t *indic
     if (least == 0) {
         equal = 0; /* all that is not zero, and fewer than `keep` */
     }
-    for (size_t i = 0; i < block->count; i++) {
-        const uint32_t bits = magnitude_bits(a[i]);
-        if (bits < least) {
+    for (size_t i = 0, part; i < block->count; i += part) {
+        part = block->count - i < STEP ? block->count - i : STEP;
+        if (part == STEP && !any_at_least(a + i, least)) {
             continue;
         }
-        if (bits > least) {
-            indices[entries++] = (uint32_t)i;
-        } else if (equal > 0) {
-            indices[entries++] = (uint32_t)i;
-            equal--;
+        for (size_t j = i; j < i + part; j++) {
+            const uint32_t bits = magnitude_bits(a[j]);
+            if (bits > least || (bits == least && equal > 0)) {
+                equal -= bits == least;
+                indices[entries++] = (uint32_t)j;
+            }
         }
     }
     return entries;
@@ -129,7 +161,8 @@ static size_t bound(const void *config, size_t count, size_t entries)
 {
     const config_t *own = config;
 
-    return HEADER_BYTES + index_bytes(coding_of(own, count, entries), count, entries) + value_bytes((values_t)own->values, entries);
+    return HEADER_BYTES + index_bytes(coding_of(own, count, entries), count, entries) +
+           value_bytes((values_t)own->values, entries);
 }
 
 /* Both index codings write exactly index_bytes(). */
