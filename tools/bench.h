@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the parts of tacit-bench share: its command line, its data and its statistics. */
+#ifndef TOOLS_BENCH_H
+#define TOOLS_BENCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <tacit.h>
+
+enum { BENCH_SPECS = 64, BENCH_SIZES = 64 };
+
+typedef struct bench_options {
+    const char *specs[BENCH_SPECS];
+    size_t      spec_count; /* at least 1 */
+    size_t      bytes[BENCH_SIZES];
+    size_t      size_count; /* at least 1 */
+    uint64_t    seed;
+    double      link_rate; /* bits per second; 0: not given */
+    uint64_t    calls;     /* 0: not given */
+    const char *schedule;
+    bool        native; /* measure the native collective beside ours */
+    bool        json;
+} bench_options_t;
+
+/* Both return the tool's status. */
+int bench_kernels(const bench_options_t *options);
+int bench_allreduce(const bench_options_t *options);
+
+/* ---- What a spec says ---- */
+
+/* The schedule that a spec is reduced by: "native", "blockwise", "sparse" or "linear". */
+const char *bench_schedule(const char *spec);
+/* Least memory traffic of a spec's feedback, in bytes an element: in the pass that encodes, and in the one that makes the
+   result. NaN where the feedback is not known here. */
+double bench_encode_traffic(const char *spec);
+double bench_result_traffic(const char *spec);
+/* A tensor of count elements with two dimensions, as square as count allows, for compressors that want a matrix. */
+tacit_slot_config_t bench_tensor(const char *spec, size_t count);
+
+/* ---- Data ---- */
+
+typedef struct bench_random {
+    uint64_t state;
+} bench_random_t;
+
+/* A stream of its own for every (seed, stream, pass). */
+bench_random_t bench_random(uint64_t seed, uint64_t stream, uint64_t pass);
+/* Fills values with the next numbers of N(0,1). */
+void bench_normal(bench_random_t *random, float *values, size_t count);
+/* Aligned memory that has been touched, so that its pages exist. NULL after a message. */
+void *bench_memory(size_t bytes);
+
+/* ---- Statistics ---- */
+
+double bench_seconds(void);
+/* Both sort values. */
+double bench_median(double *values, size_t count);
+/* The lower end of the 95 % interval of the median: the order statistic that is above the true median in at most 2.5 % of
+   samples, whatever their distribution. */
+double bench_median_low(double *values, size_t count);
+
+#endif

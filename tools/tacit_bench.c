@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tacit-bench: measures Tacit beside what bounds it. Reads the command line; the measuring is in bench_<mode>.c. */
+#include <getopt.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench.h"
+#include "options.h"
+
+static const char help[] =
+    "usage: tacit-bench kernels [--spec SPEC]... [--bytes N] [--seed N] [--json]\n"
+    "       mpirun ... tacit-bench allreduce [--spec SPEC]... [--bytes N[,N...]] [--schedule NAME|all] [--link-rate RATE]\n"
+    "                                        [--calls N] [--no-native] [--seed N] [--json]\n"
+    "\n"
+    "kernels: how fast one core encodes (feedback included) and decodes N(0,1) data, beside memcpy and beside a loop with the\n"
+    "same reads and writes and no arithmetic. Rates are 1e9 bytes of uncompressed input a second.\n"
+    "\n"
+    "allreduce: tacit_allreduce() and MPI_Allreduce() of the same buffer, in turns, in one run.\n"
+    "\n"
+    "  --spec SPEC       what to measure; may be repeated (kernels: all compressors; allreduce: $TACIT_SPEC, then auto)\n"
+    "  --bytes N         of the tensor, uncompressed; K, M and G are 1024 (kernels: 1G, more than any cache; allreduce: 64M)\n"
+    "  --schedule NAME   only where the spec is reduced by this schedule; all: one line for each that can be had\n"
+    "  --link-rate RATE  of each rank's network link, as in 1gbit: gives limit_seconds and of_limit\n"
+    "  --calls N         pairs to measure, at least 9; with --no-native: exactly N operations, warm-up included\n"
+    "  --no-native       do not call MPI_Allreduce, so that nothing else is on the wire\n"
+    "  --device cpu      where the data is\n"
+    "  --seed N          of the data (1)\n"
+    "  --json            one JSON object a line, and nothing else on standard output\n"
+    "  --help            this text\n"
+    "\n"
+    "Status 2 means wrong arguments, 1 that a measurement failed.\n";
+
+/* The modes of this build, and the letters of the options that each takes. */
+static const struct {
+    const char *name;
+    int (*run)(const bench_options_t *options);
+    const char *letters;
+    size_t      bytes; /* default */
+} modes[] = {
+    {"kernels", bench_kernels, "sbdej", (size_t)1 << 30},
+#if TACIT_HAVE_MPI
+    {"allreduce", bench_allreduce, "sbdejclnS", (size_t)64 << 20},
+#endif
+};
+
+enum { MODES = sizeof modes / sizeof *modes };
+
+static const struct option long_options[] = {
+    {"spec", required_argument, NULL, 's'},      {"bytes", required_argument, NULL, 'b'},
+    {"device", required_argument, NULL, 'd'},    {"seed", required_argument, NULL, 'e'},
+    {"json", no_argument, NULL, 'j'},            {"calls", required_argument, NULL, 'c'},
+    {"link-rate", required_argument, NULL, 'l'}, {"no-native", no_argument, NULL, 'n'},
+    {"schedule", required_argument, NULL, 'S'},  {"help", no_argument, NULL, 'h'},
+    {NULL, 0, NULL, 0},
+};
+
+static int show_help(void)
+{
+    fputs(help, stdout);
+    return EXIT_SUCCESS;
+}
+
+static int refuse_mode(const char *name)
+{
+    static const char *const planned[] = {"alltoall", "reduce_scatter", "allgather"};
+
+    if (strcmp(name, "allreduce") == 0) {
+        return usage_error("allreduce needs MPI, and this Tacit was configured without one");
+    }
+    for (size_t i = 0; i < sizeof planned / sizeof *planned; i++) {
+        if (strcmp(name, planned[i]) == 0) {
+            return usage_error("%s is not in this version: it measures kernels and allreduce", name);
+        }
+    }
+    return usage_error("'%s' is not a mode; they are kernels and allreduce; see --help", name);
+}
+
+/* Reads one option; false after a message. */
+static bool read_option(int letter, bench_options_t *options)
+{
+    switch (letter) {
+    case 's':
+        if (options->spec_count == BENCH_SPECS) {
+            usage_error("at most %d --spec are measured in one run", BENCH_SPECS);
+            return false;
+        }
+        options->specs[options->spec_count++] = optarg;
+        return true;
+    case 'b':
+        return option_bytes("--bytes", optarg, options->bytes, BENCH_SIZES, &options->size_count);
+    case 'c':
+        return option_count("--calls", optarg, 1, 1000000, &options->calls);
+    case 'e':
+        return option_count("--seed", optarg, 0, UINT64_MAX, &options->seed);
+    case 'l':
+        return option_rate("--link-rate", optarg, &options->link_rate);
+    case 'd':
+        if (strcmp(optarg, "cpu") != 0) {
+            usage_error(strcmp(optarg, "cuda") == 0 ? "--device cuda is not in this version"
+                                                    : "--device takes cpu, not '%s'", optarg);
+            return false;
+        }
+        return true;
+    case 'S':
+        options->schedule = optarg;
+        return true;
+    case 'n':
+        options->native = false;
+        return true;
+    default: /* 'j' */
+        options->json = true;
+        return true;
+    }
+}
+
+/* Every compressor, with feedback where that has a meaning. The texts live as long as the program. */
+static void default_specs(bench_options_t *options)
+{
+    static char    texts[BENCH_SPECS][64];
+    tacit_module_t module;
+
+    for (size_t i = 0; i < BENCH_SPECS && tacit_module(TACIT_COMPRESSORS, i, &module) == TACIT_OK; i++) {
+        snprintf(texts[i], sizeof texts[i], "%s+ef", module.name);
+        if (strcmp(module.name, "none") == 0 || tacit_spec_check(texts[i], NULL, 0) != TACIT_OK) {
+            snprintf(texts[i], sizeof texts[i], "%s", module.name);
+        }
+        options->specs[options->spec_count++] = texts[i];
+    }
+}
+
+static bool check_schedule(const bench_options_t *options)
+{
+    const char *wanted = options->schedule;
+
+    for (size_t i = 0; i < options->spec_count; i++) {
+        const char *own = bench_schedule(options->specs[i]);
+
+        if (strcmp(wanted, "all") != 0 && strcmp(wanted, "auto") != 0 && strcmp(wanted, own) != 0) {
+            usage_error("--schedule %s is not available for '%s': it is reduced by '%s'", wanted, options->specs[i], own);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* What the mode needs and was not given, and whether all of it makes sense. */
+static bool complete(bench_options_t *options, size_t mode)
+{
+    const char *spec = getenv("TACIT_SPEC");
+
+    if (options->size_count == 0) {
+        options->bytes[options->size_count++] = modes[mode].bytes;
+    }
+    if (options->spec_count == 0 && modes[mode].run == bench_kernels) {
+        default_specs(options);
+    } else if (options->spec_count == 0) {
+        options->specs[options->spec_count++] = spec != NULL && *spec != '\0' ? spec : "auto";
+    }
+    for (size_t i = 0; i < options->spec_count; i++) {
+        if (tacit_spec_check(options->specs[i], NULL, 0) != TACIT_OK) {
+            usage_error("%s", tacit_last_error());
+            return false;
+        }
+    }
+    for (size_t i = 0; i < options->size_count; i++) {
+        if (options->bytes[i] % sizeof(float) != 0 || options->bytes[i] / sizeof(float) > UINT32_MAX) {
+            usage_error("--bytes takes multiples of 4 below 16G, not %zu", options->bytes[i]);
+            return false;
+        }
+    }
+    return check_schedule(options);
+}
+
+int main(int argc, char **argv)
+{
+    static bench_options_t options = {.seed = 1, .native = true, .schedule = "auto"};
+    size_t                 mode = 0;
+    int                    letter, index = 0;
+
+    if (argc < 2) {
+        return usage_error("which mode, kernels or allreduce? see --help");
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        return show_help();
+    }
+    while (mode < MODES && strcmp(argv[1], modes[mode].name) != 0) {
+        mode++;
+    }
+    if (mode == MODES) {
+        return refuse_mode(argv[1]);
+    }
+    optind = 2;
+    while ((letter = getopt_long(argc, argv, "h", long_options, &index)) != -1) {
+        if (letter == 'h') {
+            return show_help();
+        }
+        if (letter == '?') {
+            return usage_error("see --help");
+        }
+        if (strchr(modes[mode].letters, letter) == NULL) {
+            return usage_error("--%s is not an option of %s; see --help", long_options[index].name, modes[mode].name);
+        }
+        if (!read_option(letter, &options)) {
+            return STATUS_USAGE;
+        }
+    }
+    if (optind < argc) {
+        return usage_error("'%s' is not an option; see --help", argv[optind]);
+    }
+    return complete(&options, mode) ? modes[mode].run(&options) : STATUS_USAGE;
+}
