@@ -1,0 +1,523 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tacit-bench allreduce: tacit_allreduce() and MPI_Allreduce() of one buffer, in turns. Data come from the seed, so that rank 0
+   can make every rank's and sum them in float64: what is checked never crosses the wire. */
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <mpi.h>
+#include <tacit_mpi.h>
+
+#include "bench.h"
+#include "json.h"
+
+enum {
+    PAIRS_MIN = 9,   /* fewer have no 95 % interval that says much */
+    PAIRS_MAX = 201,
+    CALLS = 20,      /* with --no-native and without --calls */
+    BATCH_MAX = 10000,
+    UNBATCHED = 8,   /* calls that mean_error sees where batches are timed, beside two to warm up */
+    BLOCK = 1 << 16  /* elements handled at once in float64 */
+};
+#define BATCH_SECONDS 5e-4 /* shorter operations are timed several at once */
+#define TOTAL_SECONDS 3.0  /* of measuring, where PAIRS_MIN allows */
+
+/* A round times these, in another order each time; native twice, to know what chance alone does. */
+enum { NATIVE, OURS, NATIVE_AGAIN, TIMED };
+
+typedef struct reduction {
+    const bench_options_t *options;
+    const char            *spec;
+    size_t                 count;
+    int                    rank, ranks, nodes;
+    tacit_comm_t          *comm;
+    tacit_slot_t          *slot;
+    float                 *in, *out;
+    double                *exact, *sum; /* rank 0's: the right result, and the sum of all results */
+    size_t                 summed;      /* calls in sum */
+    size_t                 batch, rounds;
+    double                *seconds[TIMED]; /* a round each */
+    double                 relative_error, mean_error;
+    double                 wire_bytes; /* a call, mean over ranks */
+    double                 limit_seconds, payload_ratio;
+} reduction_t;
+
+/* ---- Exactness, on rank 0 ---- */
+
+/* Other ranks' data come from their streams, a block at a time. */
+static void make_exact(reduction_t *run)
+{
+    static float block[BLOCK];
+
+    memset(run->exact, 0, run->count * sizeof *run->exact);
+    for (int rank = 0; rank < run->ranks; rank++) {
+        bench_random_t random = bench_random(run->options->seed, (uint64_t)rank, 0);
+
+        for (size_t done = 0; done < run->count; done += BLOCK) {
+            size_t count = run->count - done < BLOCK ? run->count - done : BLOCK;
+
+            bench_normal(&random, block, count);
+            for (size_t i = 0; i < count; i++) {
+                run->exact[done + i] += (double)block[i];
+            }
+        }
+    }
+}
+
+/* |sum / calls - exact| / |exact| */
+static double error_of_sum(const reduction_t *run)
+{
+    double error = 0, norm = 0;
+
+    for (size_t i = 0; i < run->count; i++) {
+        double difference = run->sum[i] / (double)run->summed - run->exact[i];
+
+        error += difference * difference;
+        norm += run->exact[i] * run->exact[i];
+    }
+    return sqrt(error / norm);
+}
+
+/* Takes the result of a call of ours into account. After a native one it does the same work and counts nothing, so that all
+   kinds of calls find the same caches. */
+static void collect(reduction_t *run, bool ours)
+{
+    double weight = ours ? 1 : 0;
+
+    if (run->rank != 0) {
+        return;
+    }
+    for (size_t i = 0; i < run->count; i++) {
+        run->sum[i] += weight * (double)run->out[i];
+    }
+    run->summed += ours;
+    if (ours && run->summed == 1) {
+        run->relative_error = error_of_sum(run);
+    }
+}
+
+/* ---- Timing ---- */
+
+/* Times a batch of one kind; the result is of one operation, on this rank. */
+static tacit_status_t time_batch(reduction_t *run, int kind, size_t batch, double *seconds_out)
+{
+    tacit_status_t status = TACIT_OK;
+    double         start;
+
+    MPI_Barrier(MPI_COMM_WORLD);
+    start = MPI_Wtime();
+    for (size_t i = 0; i < batch && status == TACIT_OK; i++) {
+        if (kind == OURS) {
+            status = tacit_allreduce(run->slot, run->in, run->out, TACIT_SUM);
+        } else if (MPI_Allreduce(run->in, run->out, (int)run->count, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD) != MPI_SUCCESS) {
+            status = TACIT_ERR_TRANSPORT;
+        }
+    }
+    *seconds_out = (MPI_Wtime() - start) / (double)batch;
+    if (status == TACIT_OK && batch == 1) {
+        collect(run, kind == OURS);
+    }
+    return status;
+}
+
+/* Rank 0 decides how much is measured from what a call took; the first one also warms up. */
+static tacit_status_t plan(reduction_t *run)
+{
+    unsigned long long decision[2];
+    double             seconds[TIMED] = {0}, mine, longest, round;
+    tacit_status_t     status = TACIT_OK;
+
+    for (int warm_up = 0; warm_up < 2; warm_up++) {
+        for (int kind = OURS; kind >= NATIVE && status == TACIT_OK; kind--) {
+            status = time_batch(run, kind, 1, &seconds[kind]);
+        }
+    }
+    if (status != TACIT_OK) {
+        return status;
+    }
+    mine = seconds[NATIVE] > seconds[OURS] ? seconds[OURS] : seconds[NATIVE];
+    MPI_Allreduce(&mine, &longest, 1, MPI_DOUBLE, MPI_MAX, MPI_COMM_WORLD);
+    decision[0] = (unsigned long long)fmin(fmax(ceil(BATCH_SECONDS / fmax(longest, 1e-9)), 1), BATCH_MAX);
+    round = (double)decision[0] * (2 * seconds[NATIVE] + seconds[OURS]);
+    decision[1] = run->options->calls != 0 ? run->options->calls : (unsigned long long)fmin(TOTAL_SECONDS / round, PAIRS_MAX);
+    MPI_Bcast(decision, 2, MPI_UNSIGNED_LONG_LONG, 0, MPI_COMM_WORLD);
+    run->batch = (size_t)decision[0];
+    run->rounds = decision[1] < PAIRS_MIN ? PAIRS_MIN : (size_t)decision[1];
+    for (int call = 0; call < UNBATCHED && run->batch > 1 && status == TACIT_OK; call++) {
+        status = time_batch(run, OURS, 1, &mine);
+    }
+    return status;
+}
+
+/* An operation takes as long as it takes the last rank. */
+static void slowest(double *seconds, size_t count)
+{
+    MPI_Allreduce(MPI_IN_PLACE, seconds, (int)count, MPI_DOUBLE, MPI_MAX, MPI_COMM_WORLD);
+}
+
+static bool make_rounds(reduction_t *run, size_t rounds)
+{
+    for (int kind = 0; kind < TIMED; kind++) {
+        run->seconds[kind] = bench_memory((rounds + 1) * sizeof(double));
+        if (run->seconds[kind] == NULL) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static tacit_status_t measure_pairs(reduction_t *run)
+{
+    tacit_status_t status = plan(run);
+
+    if (status == TACIT_OK && !make_rounds(run, run->rounds)) {
+        MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
+    }
+    for (size_t round = 0; round < run->rounds; round++) {
+        for (size_t i = 0; i < TIMED && status == TACIT_OK; i++) {
+            int kind = (int)((round + (round % 2 == 0 ? i : TIMED - i)) % TIMED);
+
+            status = time_batch(run, kind, run->batch, &run->seconds[kind][round]);
+        }
+    }
+    for (int kind = 0; kind < TIMED && status == TACIT_OK; kind++) {
+        slowest(run->seconds[kind], run->rounds);
+    }
+    return status;
+}
+
+/* Exactly the calls that were asked for; the first one, the warm-up, is not among the times. */
+static tacit_status_t measure_ours(reduction_t *run)
+{
+    size_t         calls = run->options->calls != 0 ? (size_t)run->options->calls : CALLS;
+    tacit_status_t status = TACIT_OK;
+
+    if (!make_rounds(run, calls)) {
+        MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
+    }
+    run->rounds = calls > 1 ? calls - 1 : 1;
+    for (size_t call = 0; call < calls && status == TACIT_OK; call++) {
+        status = time_batch(run, OURS, 1, &run->seconds[OURS][call > 0 ? call - 1 : 0]);
+    }
+    if (status == TACIT_OK) {
+        slowest(run->seconds[OURS], run->rounds);
+    }
+    return status;
+}
+
+/* ---- Bounds and counts ---- */
+
+/* What all ranks reach at once, each for itself, so that ranks that share a core share it here too: bytes read plus written
+   per second of one rank. */
+static double copy_rate(reduction_t *run)
+{
+    size_t bytes = run->count * sizeof(float), copies = 8 + ((size_t)16 << 20) / bytes;
+    double seconds, start;
+
+    memcpy(run->out, run->in, bytes);
+    MPI_Barrier(MPI_COMM_WORLD);
+    start = MPI_Wtime();
+    for (size_t i = 0; i < copies; i++) {
+        memcpy(run->out, run->in, bytes);
+        __asm__ volatile("" : : "r"(run->out) : "memory"); /* each copy is wanted */
+    }
+    seconds = MPI_Wtime() - start;
+    MPI_Allreduce(MPI_IN_PLACE, &seconds, 1, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
+    return 2 * (double)copies * (double)bytes * run->ranks / seconds;
+}
+
+static tacit_status_t read_counters(reduction_t *run)
+{
+    tacit_counters_t counters;
+    tacit_status_t   status = tacit_slot_counters(run->slot, &counters);
+    double           bytes, total;
+
+    if (status != TACIT_OK) {
+        return status;
+    }
+    bytes = (double)counters.wire_bytes / (double)counters.calls;
+    MPI_Allreduce(&bytes, &total, 1, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
+    run->wire_bytes = total / run->ranks;
+    return TACIT_OK;
+}
+
+/* The larger of the wire's time and the memory's: the tensor is read, the result written, feedback read and written. */
+static void find_limit(reduction_t *run)
+{
+    double traffic = 2 * sizeof(float) + bench_encode_traffic(run->spec) + bench_result_traffic(run->spec);
+    double wire = run->wire_bytes * 8 / run->options->link_rate;
+
+    run->limit_seconds = NAN;
+    if (run->options->link_rate > 0) {
+        run->limit_seconds = isnan(traffic) ? NAN : fmax(wire, traffic * (double)run->count / copy_rate(run));
+    }
+}
+
+/* Bytes of the tensor over bytes of one frame of it, made here and sent to nobody. */
+static double payload_ratio(const reduction_t *run)
+{
+    tacit_slot_config_t tensor = bench_tensor(run->spec, run->count);
+    tacit_codec_t      *codec = NULL;
+    uint8_t            *frame = NULL;
+    size_t              bytes = 0;
+
+    if (tacit_codec_create("bench", &tensor, NULL, 0, 1, &codec) != TACIT_OK) {
+        return NAN;
+    }
+    if (tacit_codec_grain(codec) != 0) {
+        bytes = tacit_codec_capacity(codec, run->count);
+    } else {
+        frame = malloc(tacit_codec_capacity(codec, run->count));
+        if (frame == NULL || tacit_encode(codec, 0, run->in, 0, run->count, frame, tacit_codec_capacity(codec, run->count),
+                                          &bytes) != TACIT_OK) {
+            bytes = 0;
+        }
+    }
+    free(frame);
+    tacit_codec_destroy(codec);
+    return bytes == 0 ? NAN : (double)(run->count * sizeof(float)) / (double)bytes;
+}
+
+static int count_nodes(int ranks)
+{
+    char  name[MPI_MAX_PROCESSOR_NAME] = "";
+    char *names = calloc((size_t)ranks, sizeof name);
+    int   length, nodes = 0;
+
+    if (names == NULL) {
+        MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
+        return 0;
+    }
+    MPI_Get_processor_name(name, &length);
+    MPI_Allgather(name, sizeof name, MPI_CHAR, names, sizeof name, MPI_CHAR, MPI_COMM_WORLD);
+    for (int i = 0; i < ranks; i++) {
+        int first = 0;
+
+        while (strcmp(names + (size_t)first * sizeof name, names + (size_t)i * sizeof name) != 0) {
+            first++;
+        }
+        nodes += first == i;
+    }
+    free(names);
+    return nodes;
+}
+
+/* ---- Reporting ---- */
+
+typedef struct result {
+    double seconds, native_seconds, speedup, speedup_low, native_repeat, dense_bytes;
+} result_t;
+
+/* Paired, round by round: what disturbs the machine for a while disturbs both. */
+static double ratio_low(const double *above, const double *below, size_t count, double *ratios, double *median_out)
+{
+    for (size_t i = 0; i < count; i++) {
+        ratios[i] = above[i] / below[i];
+    }
+    *median_out = bench_median(ratios, count);
+    return bench_median_low(ratios, count);
+}
+
+static result_t evaluate(reduction_t *run)
+{
+    result_t result = {.native_seconds = NAN, .speedup = NAN, .speedup_low = NAN, .native_repeat = NAN};
+    double  *ratios = malloc(run->rounds * sizeof *ratios), unused;
+
+    if (ratios == NULL) {
+        MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
+        return result;
+    }
+    if (run->options->native) {
+        result.native_repeat =
+            ratio_low(run->seconds[NATIVE], run->seconds[NATIVE_AGAIN], run->rounds, ratios, &unused);
+        result.speedup_low = ratio_low(run->seconds[NATIVE], run->seconds[OURS], run->rounds, ratios, &result.speedup);
+        result.native_seconds = bench_median(run->seconds[NATIVE], run->rounds);
+    }
+    result.seconds = bench_median(run->seconds[OURS], run->rounds);
+    result.dense_bytes = 2.0 * (run->ranks - 1) / run->ranks * (double)(run->count * sizeof(float));
+    free(ratios);
+    return result;
+}
+
+static void print_title(void)
+{
+    printf("%-32s %-9s %10s %11s %11s %8s %8s %8s %9s %9s %8s\n", "spec", "schedule", "bytes", "seconds", "native", "speedup",
+           "at least", "ratio", "error", "mean err", "of limit");
+}
+
+static void print_row(const reduction_t *run, const result_t *result)
+{
+    printf("%-32s %-9s %10zu %11.3e %11.3e %8.2f %8.2f %8.2f %9.2e %9.2e %8.2f\n", run->spec, bench_schedule(run->spec),
+           run->count * sizeof(float), result->seconds, result->native_seconds, result->speedup, result->speedup_low,
+           result->dense_bytes / run->wire_bytes, run->relative_error, run->mean_error, run->limit_seconds / result->seconds);
+    fflush(stdout);
+}
+
+static void print_json(const reduction_t *run, const result_t *result)
+{
+    double ratio = result->dense_bytes / run->wire_bytes;
+    json_t json = {0};
+
+    json_open(&json, NULL, '{');
+    json_text(&json, "mode", "allreduce");
+    json_text(&json, "spec", run->spec);
+    json_text(&json, "schedule", bench_schedule(run->spec));
+    json_count(&json, "ranks", (uint64_t)run->ranks);
+    json_count(&json, "nodes", (uint64_t)run->nodes);
+    json_count(&json, "bytes", run->count * sizeof(float));
+    json_number(&json, "seconds", result->seconds);
+    json_number(&json, "native_seconds", result->native_seconds);
+    json_number(&json, "speedup", result->speedup);
+    json_number(&json, "speedup_low", result->speedup_low);
+    json_number(&json, "native_repeat", result->native_repeat);
+    json_number(&json, "predicted_seconds", NAN);
+    json_number(&json, "wire_bytes", run->wire_bytes);
+    json_number(&json, "dense_bytes", result->dense_bytes);
+    json_number(&json, "ratio", ratio);
+    json_number(&json, "ratio_fp16", ratio / 2);
+    json_number(&json, "payload_ratio", run->payload_ratio);
+    json_number(&json, "relative_error", run->relative_error);
+    json_number(&json, "mean_error", run->mean_error);
+    json_number(&json, "limit_seconds", run->limit_seconds);
+    json_number(&json, "of_limit", run->limit_seconds / result->seconds);
+    json_close(&json, '}');
+    json_end(&json);
+}
+
+static void report(reduction_t *run)
+{
+    result_t result = evaluate(run);
+
+    run->mean_error = error_of_sum(run);
+    run->payload_ratio = payload_ratio(run);
+    if (run->options->json) {
+        print_json(run, &result);
+    } else {
+        print_row(run, &result);
+    }
+}
+
+/* ---- One spec and size ---- */
+
+static tacit_status_t prepare(reduction_t *run)
+{
+    tacit_slot_config_t tensor = bench_tensor(run->spec, run->count);
+    bench_random_t      random = bench_random(run->options->seed, (uint64_t)run->rank, 0);
+    size_t              bytes = run->count * sizeof(float);
+
+    run->in = bench_memory(bytes);
+    run->out = bench_memory(bytes);
+    if (run->rank == 0) {
+        run->exact = bench_memory(run->count * sizeof *run->exact);
+        run->sum = bench_memory(run->count * sizeof *run->sum);
+    }
+    if (run->in == NULL || run->out == NULL || (run->rank == 0 && (run->exact == NULL || run->sum == NULL))) {
+        MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
+    }
+    bench_normal(&random, run->in, run->count);
+    if (run->rank == 0) {
+        make_exact(run);
+    }
+    return tacit_slot_create(run->comm, "bench", &tensor, &run->slot);
+}
+
+static void release(reduction_t *run)
+{
+    tacit_slot_destroy(run->slot);
+    free(run->in);
+    free(run->out);
+    free(run->exact);
+    free(run->sum);
+    for (int kind = 0; kind < TIMED; kind++) {
+        free(run->seconds[kind]);
+    }
+}
+
+/* Every rank gets the same status from the library, and so takes the same way. */
+static tacit_status_t run_one(reduction_t *run)
+{
+    tacit_status_t status = prepare(run);
+
+    if (status == TACIT_OK) {
+        status = run->options->native ? measure_pairs(run) : measure_ours(run);
+    }
+    if (status == TACIT_OK) {
+        status = read_counters(run);
+    }
+    if (status == TACIT_OK) {
+        find_limit(run);
+        if (run->rank == 0) {
+            report(run);
+        }
+    } else if (run->rank == 0) {
+        const char *text = tacit_last_error();
+
+        fprintf(stderr, "tacit-bench: %s: %s\n", run->spec, text[0] != '\0' ? text : tacit_strerror(status));
+    }
+    release(run);
+    return status;
+}
+
+static tacit_status_t run_all(const bench_options_t *options, int rank, int ranks, tacit_comm_t *comm)
+{
+    int            nodes = count_nodes(ranks);
+    tacit_status_t status = TACIT_OK;
+
+    if (rank == 0 && !options->json) {
+        print_title();
+    }
+    for (size_t i = 0; i < options->spec_count; i++) {
+        for (size_t j = 0; j < options->size_count && status == TACIT_OK; j++) {
+            reduction_t run = {.options = options,
+                               .spec = options->specs[i],
+                               .count = options->bytes[j] / sizeof(float),
+                               .rank = rank,
+                               .ranks = ranks,
+                               .nodes = nodes,
+                               .comm = comm};
+
+            status = run_one(&run);
+        }
+    }
+    return status;
+}
+
+static bool sizes_suit_mpi(const bench_options_t *options, int rank)
+{
+    for (size_t i = 0; i < options->size_count; i++) {
+        if (options->bytes[i] / sizeof(float) > INT_MAX) {
+            if (rank == 0) {
+                fprintf(stderr, "tacit-bench: MPI_Allreduce counts with an int: --bytes must be below 8G, not %zu\n",
+                        options->bytes[i]);
+            }
+            return false;
+        }
+    }
+    return true;
+}
+
+int bench_allreduce(const bench_options_t *options)
+{
+    tacit_comm_t  *comm = NULL;
+    tacit_status_t status;
+    int            rank, ranks;
+
+    MPI_Init(NULL, NULL);
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &ranks);
+    if (!sizes_suit_mpi(options, rank)) {
+        MPI_Finalize();
+        return EXIT_FAILURE;
+    }
+    status = tacit_comm_create_mpi(MPI_COMM_WORLD, NULL, &comm);
+    if (status == TACIT_OK) {
+        status = run_all(options, rank, ranks, comm);
+    } else if (rank == 0) {
+        fprintf(stderr, "tacit-bench: %s\n", tacit_last_error());
+    }
+    tacit_comm_destroy(comm);
+    MPI_Finalize();
+    return status == TACIT_OK ? EXIT_SUCCESS : EXIT_FAILURE;
+}
