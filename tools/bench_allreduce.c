@@ -14,12 +14,12 @@
 #include "json.h"
 
 enum {
-    PAIRS_MIN = 9,   /* fewer have no 95 % interval that says much */
+    PAIRS_MIN = 9, /* fewer have no 95 % interval that says much */
     PAIRS_MAX = 201,
-    CALLS = 20,      /* with --no-native and without --calls */
+    CALLS = 20, /* with --no-native and without --calls */
     BATCH_MAX = 10000,
-    UNBATCHED = 8,   /* calls that mean_error sees where batches are timed, beside two to warm up */
-    BLOCK = 1 << 16  /* elements handled at once in float64 */
+    UNBATCHED = 8,  /* calls that mean_error sees where batches are timed, beside two to warm up */
+    BLOCK = 1 << 16 /* elements handled at once in float64 */
 };
 #define BATCH_SECONDS 5e-4 /* shorter operations are timed several at once */
 #define TOTAL_SECONDS 3.0  /* of measuring, where PAIRS_MIN allows */
@@ -270,8 +270,8 @@ static double payload_ratio(const reduction_t *run)
         bytes = tacit_codec_capacity(codec, run->count);
     } else {
         frame = malloc(tacit_codec_capacity(codec, run->count));
-        if (frame == NULL || tacit_encode(codec, 0, run->in, 0, run->count, frame, tacit_codec_capacity(codec, run->count),
-                                          &bytes) != TACIT_OK) {
+        if (frame == NULL ||
+            tacit_encode(codec, 0, run->in, 0, run->count, frame, tacit_codec_capacity(codec, run->count), &bytes) != TACIT_OK) {
             bytes = 0;
         }
     }
@@ -330,8 +330,7 @@ static result_t evaluate(reduction_t *run)
         return result;
     }
     if (run->options->native) {
-        result.native_repeat =
-            ratio_low(run->seconds[NATIVE], run->seconds[NATIVE_AGAIN], run->rounds, ratios, &unused);
+        result.native_repeat = ratio_low(run->seconds[NATIVE], run->seconds[NATIVE_AGAIN], run->rounds, ratios, &unused);
         result.speedup_low = ratio_low(run->seconds[NATIVE], run->seconds[OURS], run->rounds, ratios, &result.speedup);
         result.native_seconds = bench_median(run->seconds[NATIVE], run->rounds);
     }

@@ -39,7 +39,7 @@ static double uniform(bench_random_t *random)
 /* The ziggurat of Marsaglia and Tsang (J. Stat. Software 5, 2000) with 128 layers of equal area under exp(-x^2/2), in the
    form of Doornik, "An Improved Ziggurat Method" (2005). */
 enum { LAYERS = 128 };
-#define TAIL 3.442619855899         /* where the lowest layer goes over into the tail */
+#define TAIL 3.442619855899            /* where the lowest layer goes over into the tail */
 #define LAYER_AREA 9.91256303526217e-3 /* of one layer */
 
 static double edges[LAYERS + 1]; /* falling */

@@ -24,15 +24,15 @@ enum { COPY, ENCODE, ENCODE_STREAM, DECODE, DECODE_STREAM, OPERATIONS };
 typedef struct kernels {
     const char    *spec;
     size_t         count;
-    size_t         chunk; /* elements of a frame */
-    bool           whole; /* one frame for the whole tensor, and decoding writes a dense result */
+    size_t         chunk;  /* elements of a frame */
+    bool           whole;  /* one frame for the whole tensor, and decoding writes a dense result */
     size_t         arrays; /* of memory, in the plain loop's traffic */
     tacit_codec_t *codec;
     float         *in, *sum;
-    float         *scratch;     /* copy's target and the plain loop's memory */
-    uint8_t       *frames;      /* one behind the other */
-    size_t         frames_room; /* bytes */
-    size_t        *frame_bytes; /* of each */
+    float         *scratch;       /* copy's target and the plain loop's memory */
+    uint8_t       *frames;        /* one behind the other */
+    size_t         frames_room;   /* bytes */
+    size_t        *frame_bytes;   /* of each */
     size_t         payload_bytes; /* of all */
     double         seconds[OPERATIONS][PASSES];
 } kernels_t;
@@ -45,8 +45,8 @@ static tacit_status_t encode(kernels_t *run, uint64_t step)
 
     while (done < run->count) {
         size_t         count = run->count - done < run->chunk ? run->count - done : run->chunk;
-        tacit_status_t status = tacit_encode(run->codec, step, run->in, done, count, run->frames + used,
-                                             run->frames_room - used, &run->frame_bytes[frame]);
+        tacit_status_t status = tacit_encode(run->codec, step, run->in, done, count, run->frames + used, run->frames_room - used,
+                                             &run->frame_bytes[frame]);
 
         if (status != TACIT_OK) {
             return status;

@@ -48,11 +48,16 @@ static const struct {
 enum { MODES = sizeof modes / sizeof *modes };
 
 static const struct option long_options[] = {
-    {"spec", required_argument, NULL, 's'},      {"bytes", required_argument, NULL, 'b'},
-    {"device", required_argument, NULL, 'd'},    {"seed", required_argument, NULL, 'e'},
-    {"json", no_argument, NULL, 'j'},            {"calls", required_argument, NULL, 'c'},
-    {"link-rate", required_argument, NULL, 'l'}, {"no-native", no_argument, NULL, 'n'},
-    {"schedule", required_argument, NULL, 'S'},  {"help", no_argument, NULL, 'h'},
+    {"spec", required_argument, NULL, 's'},
+    {"bytes", required_argument, NULL, 'b'},
+    {"device", required_argument, NULL, 'd'},
+    {"seed", required_argument, NULL, 'e'},
+    {"json", no_argument, NULL, 'j'},
+    {"calls", required_argument, NULL, 'c'},
+    {"link-rate", required_argument, NULL, 'l'},
+    {"no-native", no_argument, NULL, 'n'},
+    {"schedule", required_argument, NULL, 'S'},
+    {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
 
@@ -98,8 +103,8 @@ static bool read_option(int letter, bench_options_t *options)
         return option_rate("--link-rate", optarg, &options->link_rate);
     case 'd':
         if (strcmp(optarg, "cpu") != 0) {
-            usage_error(strcmp(optarg, "cuda") == 0 ? "--device cuda is not in this version"
-                                                    : "--device takes cpu, not '%s'", optarg);
+            usage_error(strcmp(optarg, "cuda") == 0 ? "--device cuda is not in this version" : "--device takes cpu, not '%s'",
+                        optarg);
             return false;
         }
         return true;

@@ -198,9 +198,9 @@ int main(int argc, char **argv)
                                             {"json", no_argument, NULL, 'j'},
                                             {"help", no_argument, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};
-    const char *spec = NULL;
-    bool        json = false;
-    int         option;
+    const char                *spec = NULL;
+    bool                       json = false;
+    int                        option;
 
     while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
         switch (option) {
