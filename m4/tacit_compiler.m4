@@ -27,7 +27,10 @@ TACIT_TRY_CFLAGS([-fvect-cost-model=dynamic], [TACIT_CFLAGS="$TACIT_CFLAGS -fvec
 tacit_checks=
 AS_IF([test "$enable_sanitizers" = yes], [
     sanitize="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
-    AS_IF([test "$enable_fuzzing" = yes], [sanitize="$sanitize -fsanitize=fuzzer-no-link"])
+    AS_IF([test "$enable_fuzzing" = yes], [
+        sanitize="$sanitize -fsanitize=fuzzer-no-link"
+        FUZZER_LIBS=-fsanitize=fuzzer
+    ])
     TACIT_CFLAGS="$TACIT_CFLAGS $sanitize"
     TACIT_LDFLAGS="$TACIT_LDFLAGS $sanitize"
     TACIT_TRY_CFLAGS([$sanitize], [], [AC_MSG_ERROR([$CC cannot build with $sanitize])])
@@ -46,6 +49,7 @@ AS_IF([test -z "$tacit_checks"], [tacit_checks=none])
 AC_SUBST([TACIT_CFLAGS])
 AC_SUBST([TACIT_LDFLAGS])
 AC_SUBST([ASSERT_CPPFLAGS])
+AC_SUBST([FUZZER_LIBS])
 ])
 
 # TACIT_TRY_CFLAGS(FLAGS, IF-UNDERSTOOD, IF-NOT)
