@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What tests of compressors share: a compressor with its parameters from a spec, and a way to say "these bits are equal". */
+#ifndef TACIT_TEST_COMPRESS_H
+#define TACIT_TEST_COMPRESS_H
+
+#include <check.h>
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bits.h"
+#include "compressor.h"
+#include "harness.h"
+#include "spec.h"
+
+#define COUNT_OF(array) (sizeof(array) / sizeof *(array))
+
+static inline tacit_spec_t spec_of(const char *text)
+{
+    tacit_spec_t spec = {0};
+
+    ck_assert_msg(tacit__spec_parse(text, &spec) == TACIT_OK, "%s: %s", text, tacit_last_error());
+    return spec;
+}
+
+/* The spec is refused, with all of these words in the message. */
+static inline void refused(const char *text, const char *words)
+{
+    tacit_spec_t spec = {0};
+    char         copy[200];
+
+    ck_assert_msg(tacit__spec_parse(text, &spec) == TACIT_ERR_SPEC, "%s is accepted", text);
+    snprintf(copy, sizeof copy, "%s", words);
+    for (const char *word = strtok(copy, "|"); word; word = strtok(NULL, "|")) {
+        ck_assert_msg(strstr(tacit_last_error(), word) != NULL, "'%s' is not in '%s'", word, tacit_last_error());
+    }
+    tacit__spec_release(&spec);
+}
+
+static inline tacit_block_t block_of(const tacit_spec_t *spec, size_t first, size_t count)
+{
+    return (tacit_block_t){.config = spec->compressor_config, .key = {1, 2, 3, 4}, .first = first, .count = count};
+}
+
+static inline void same_bytes(const void *a, const void *b, size_t bytes, const char *what)
+{
+    const uint8_t *x = a, *y = b;
+
+    if (memcmp(a, b, bytes) == 0) {
+        return;
+    }
+    for (size_t i = 0; i < bytes; i++) {
+        ck_assert_msg(x[i] == y[i], "%s: byte %zu of %zu is %02x, not %02x", what, i, bytes, x[i], y[i]);
+    }
+}
+
+static inline void same_floats(const float *a, const float *b, size_t count, const char *what)
+{
+    if (memcmp(a, b, count * sizeof *a) == 0) {
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        ck_assert_msg(tacit__float_bits(a[i]) == tacit__float_bits(b[i]), "%s: element %zu of %zu is %a (%08x), not %a (%08x)", what,
+                      i, count, (double)a[i], tacit__float_bits(a[i]), (double)b[i], tacit__float_bits(b[i]));
+    }
+}
+
+/* Encodes, sees to it that the payload decodes to what `decoded` says, and returns the faults. */
+static inline uint32_t round_trip(const tacit_block_t *block, const tacit_compressor_t *compressor, const float *a, uint8_t *payload,
+                                  float *decoded)
+{
+    const tacit_kernels_t *kernels = compressor->kernels[TACIT_ISA_SCALAR];
+    float                 *received = malloc(block->count * sizeof *received + 1);
+    uint32_t               faults = kernels->encode(block, a, payload, decoded);
+
+    kernels->decode(block, payload, received, false);
+    same_floats(received, decoded, block->count, compressor->name);
+    free(received);
+    return faults;
+}
+
+#endif
