@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The examples' model library: gradients against finite differences, optimizers against steps worked out by hand. */
+#include "model.h"
+
+#include <check.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "harness.h"
+
+enum { LAYERS = 3, INPUTS = 6, HIDDEN_1 = 9, HIDDEN_2 = 7, CLASSES = 4, BATCH = 5, UNITS = BATCH * (HIDDEN_1 + HIDDEN_2) };
+
+static const size_t  widths[LAYERS + 1] = {INPUTS, HIDDEN_1, HIDDEN_2, CLASSES};
+static const uint8_t classes[BATCH] = {0, 3, 1, 1, 2};
+
+static model_t model;
+static float   inputs[BATCH * INPUTS];
+
+static void setup(void)
+{
+    ck_assert_int_eq(model_init(&model, widths, LAYERS, BATCH), 0);
+    harness_fill(model.values, model.count, 1, 0.5f); /* biases too: at zero they would hide mistakes */
+    harness_fill(inputs, BATCH * INPUTS, 2, 1.0f);
+}
+
+static void teardown(void)
+{
+    model_fini(&model);
+}
+
+/* The loss, and which hidden units are on. */
+static double loss_here(bool *on)
+{
+    double loss = 0.0;
+    size_t right = 0, unit = 0;
+
+    model_evaluate(&model, inputs, classes, BATCH, &loss, &right);
+    for (size_t l = 0; l + 1 < LAYERS; l++) {
+        for (size_t i = 0; i < BATCH * widths[l + 1]; i++) {
+            on[unit++] = model.outputs[l][i] > 0.0f;
+        }
+    }
+    return loss / BATCH;
+}
+
+/* (f(x + h) - f(x - h)) / 2h with h = 2^-7 is off by h^2/6 = 1e-5 times the third derivative, which stays below 10 here, and by the
+   rounding of the scores: they are below 8, so each sum of at most 10 products is right to about 4 units of 2^-22, and
+   4 x 2^-22 / h = 1.2e-4. Together below 3e-4. A parameter for which a unit turns on or off between the two points has no
+   derivative to compare with. */
+START_TEST(gradients)
+{
+    const float  h = 0x1p-7f;
+    const double tolerance = 3e-4;
+    size_t       skipped = 0;
+    bool         above_on[UNITS], below_on[UNITS];
+
+    (void)model_loss_gradient(&model, inputs, classes, BATCH);
+    for (size_t i = 0; i < model.count; i++) {
+        const float value = model.values[i];
+        double      above, below;
+
+        model.values[i] = value + h;
+        above = loss_here(above_on);
+        model.values[i] = value - h;
+        below = loss_here(below_on);
+        model.values[i] = value;
+        if (memcmp(above_on, below_on, sizeof above_on) != 0) {
+            skipped++;
+            continue;
+        }
+        ck_assert_double_eq_tol((double)model.gradients[i], (above - below) / (2.0 * (double)h), tolerance);
+    }
+    ck_assert_uint_lt(skipped, model.count / 5);
+}
+END_TEST
+
+START_TEST(tensors)
+{
+    size_t count = 0;
+
+    ck_assert_uint_eq(model.tensor_count, 2 * LAYERS);
+    for (size_t i = 0; i < model.tensor_count; i++) {
+        ck_assert_ptr_eq(model.tensors[i].values, model.values + count);
+        ck_assert_ptr_eq(model.tensors[i].gradients, model.gradients + count);
+        count += model.tensors[i].rows * model.tensors[i].cols;
+    }
+    ck_assert_uint_eq(count, model.count);
+    ck_assert_uint_eq(model.count, (INPUTS + 1) * HIDDEN_1 + (HIDDEN_1 + 1) * HIDDEN_2 + (HIDDEN_2 + 1) * CLASSES);
+    ck_assert_str_eq(model.tensors[0].name, "layer1.weight");
+    ck_assert_uint_eq(model.tensors[0].rows, HIDDEN_1);
+    ck_assert_uint_eq(model.tensors[0].cols, INPUTS);
+    ck_assert_str_eq(model.tensors[5].name, "layer3.bias");
+    ck_assert_uint_eq(model.tensors[5].rows, 1);
+    ck_assert_uint_eq(model.tensors[5].cols, CLASSES);
+}
+END_TEST
+
+/* Scores that are all alike say nothing: the loss is that of guessing. */
+START_TEST(loss_of_guessing)
+{
+    memset(model.values, 0, model.count * sizeof *model.values);
+    ck_assert_double_eq_tol(model_loss_gradient(&model, inputs, classes, BATCH), log(CLASSES), 1e-15);
+}
+END_TEST
+
+/* Scores of 1e6 and -1e6: exponentials of them would be infinite. */
+START_TEST(large_scores)
+{
+    float *bias = model.tensors[5].values;
+
+    memset(model.values, 0, model.count * sizeof *model.values);
+    bias[0] = 1e6f;
+    bias[3] = -1e6f;
+    ck_assert_double_eq_tol(model_loss_gradient(&model, inputs, classes, BATCH), (0.0 + 2e6 + 1e6 + 1e6 + 1e6) / BATCH, 1e-3);
+    ck_assert_float_eq_tol(model.tensors[5].gradients[0], 4.0f / BATCH, 1e-6f);
+    ck_assert_float_eq_tol(model.tensors[5].gradients[3], -1.0f / BATCH, 1e-6f);
+}
+END_TEST
+
+/* Samples are independent: all at once, or in batches of two. The order of a sum inside BLAS may depend on the batch. */
+START_TEST(evaluation_in_batches)
+{
+    double loss = 0.0, loss_in_batches = 0.0;
+    size_t right = 0, right_in_batches = 0;
+
+    model_evaluate(&model, inputs, classes, BATCH, &loss, &right);
+    model.batch_limit = 2;
+    model_evaluate(&model, inputs, classes, BATCH, &loss_in_batches, &right_in_batches);
+    model.batch_limit = BATCH;
+    ck_assert_double_eq_tol(loss, loss_in_batches, 1e-5);
+    ck_assert_uint_eq(right, right_in_batches);
+}
+END_TEST
+
+/* Of n squares of normal numbers the mean is 1 with a deviation of sqrt(2/n): five of them. */
+START_TEST(first_weights)
+{
+    const size_t wide[2] = {200, 300};
+    double       squares = 0.0;
+    model_t      large, again;
+
+    ck_assert_int_eq(model_init(&large, wide, 1, 1), 0);
+    ck_assert_int_eq(model_init(&again, wide, 1, 1), 0);
+    model_randomize(&large, 7);
+    model_randomize(&again, 7);
+    ck_assert_mem_eq(large.values, again.values, large.count * sizeof *large.values);
+    for (size_t i = 0; i < 60000; i++) {
+        squares += (double)large.values[i] * (double)large.values[i];
+    }
+    ck_assert_double_eq_tol(squares / 60000 * 200 / 2, 1.0, 5.0 * sqrt(2.0 / 60000));
+    ck_assert_float_eq(large.tensors[1].values[299], 0.0f);
+    model_fini(&large);
+    model_fini(&again);
+}
+END_TEST
+
+/* The first numbers of SplitMix64 from seed 0, as its authors' program prints them. */
+START_TEST(random_numbers)
+{
+    uint64_t state = 0;
+    uint32_t order[100];
+    bool     seen[100] = {false};
+
+    ck_assert_uint_eq(random_next(&state), 0xE220A8397B1DCDAFu);
+    ck_assert_uint_eq(random_next(&state), 0x6E789E6AA1B965F4u);
+    ck_assert_uint_eq(random_next(&state), 0x06C45D188009454Fu);
+    random_permutation(3, 100, order);
+    for (size_t i = 0; i < 100; i++) {
+        ck_assert_uint_lt(order[i], 100);
+        ck_assert(!seen[order[i]]);
+        seen[order[i]] = true;
+    }
+}
+END_TEST
+
+/* Powers of two: every step is exact. */
+START_TEST(momentum_sgd)
+{
+    const float gradients_1[2] = {1.0f, 4.0f}, gradients_2[2] = {-1.0f, 2.0f};
+    float       values[2] = {1.0f, -2.0f};
+    optimizer_t optimizer;
+
+    ck_assert_int_eq(optimizer_init(&optimizer, OPTIMIZER_SGD, 0.5, 2), 0);
+    optimizer.momentum = 0.5;
+    optimizer_step(&optimizer, values, gradients_1); /* velocity 1, 4 */
+    ck_assert_float_eq(values[0], 0.5f);
+    ck_assert_float_eq(values[1], -4.0f);
+    optimizer_step(&optimizer, values, gradients_2); /* velocity -0.5, 4 */
+    ck_assert_float_eq(values[0], 0.75f);
+    ck_assert_float_eq(values[1], -6.0f);
+    ck_assert_float_eq(optimizer.state[0], -0.5f);
+    ck_assert_float_eq(optimizer.state[1], 4.0f);
+    ck_assert_uint_eq(optimizer.steps, 2);
+    optimizer_fini(&optimizer);
+}
+END_TEST
+
+/* Gradients 1, then 0, at rate 0.1. Step 1: both corrected moments are 1, the step is 0.1. Step 2: moments 0.09 and 0.000999,
+   corrected 0.09 / 0.19 and 0.000999 / 0.001999, the step is 0.1 x 0.4736842 / sqrt(0.4997499) = 0.0670057. Eight roundings of 2^-24
+   and that of 0.999, which counts twice, are below 1e-6 of a step. */
+START_TEST(adam)
+{
+    const float one[2] = {1.0f, -1.0f}, none[2] = {0.0f, 0.0f};
+    float       values[2] = {0.0f, 0.0f};
+    optimizer_t optimizer;
+
+    ck_assert_int_eq(optimizer_init(&optimizer, OPTIMIZER_ADAM, 0.1, 2), 0);
+    optimizer_step(&optimizer, values, one);
+    ck_assert_float_eq_tol(values[0], -0.1f, 1e-7f);
+    ck_assert_float_eq_tol(values[1], 0.1f, 1e-7f);
+    optimizer_step(&optimizer, values, none);
+    ck_assert_double_eq_tol((double)values[0], -0.1 - 0.1 * (0.09 / 0.19) / sqrt(0.000999 / 0.001999), 2e-7);
+    ck_assert_float_eq(values[1], -values[0]);
+    ck_assert_uint_eq(optimizer.state_count, 4);
+    ck_assert_float_eq_tol(optimizer.state[0], 0.09f, 1e-8f);
+    ck_assert_float_eq_tol(optimizer.state[2], 0.000999f, 1e-10f);
+    optimizer_fini(&optimizer);
+}
+END_TEST
+
+/* A gradient far below epsilon hardly moves anything: epsilon stands beside the corrected moment. */
+START_TEST(adam_epsilon)
+{
+    const float small = 1e-10f;
+    float       value = 0.0f;
+    optimizer_t optimizer;
+
+    ck_assert_int_eq(optimizer_init(&optimizer, OPTIMIZER_ADAM, 0.1, 1), 0);
+    optimizer_step(&optimizer, &value, &small);
+    ck_assert_double_eq_tol((double)value, -0.1 * 1e-10 / (1e-10 + 1e-8), 1e-8);
+    optimizer_fini(&optimizer);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("model");
+    TCase *layers = tcase_create("layers");
+    TCase *steps = tcase_create("steps");
+
+    tcase_add_checked_fixture(layers, setup, teardown);
+    tcase_add_test(layers, gradients);
+    tcase_add_test(layers, tensors);
+    tcase_add_test(layers, loss_of_guessing);
+    tcase_add_test(layers, large_scores);
+    tcase_add_test(layers, evaluation_in_batches);
+    suite_add_tcase(suite, layers);
+    tcase_add_test(steps, first_weights);
+    tcase_add_test(steps, random_numbers);
+    tcase_add_test(steps, momentum_sgd);
+    tcase_add_test(steps, adam);
+    tcase_add_test(steps, adam_epsilon);
+    suite_add_tcase(suite, steps);
+    return harness_main(suite);
+}
