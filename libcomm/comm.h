@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A communicator from inside: its slots, its queue of operations and its exchange of messages. */
+#ifndef TACIT_COMM_H
+#define TACIT_COMM_H
+
+#include <stdatomic.h>
+
+#include "environment.h"
+#include "exchange.h"
+#include "schedule.h"
+#include "tacit_transport.h"
+
+struct tacit_slot {
+    tacit_comm_t           *comm;
+    tacit_slot_t           *next; /* in the order of creation */
+    uint64_t                id;   /* that order */
+    tacit_codec_t          *codec;
+    const tacit_schedule_t *schedule;
+    uint64_t                step; /* operations that have succeeded */
+    bool                    busy; /* in an unfinished operation or in the open group */
+    tacit_counters_t        counters;
+};
+
+struct tacit_comm {
+    tacit_transport_t   transport;
+    int                 rank, ranks;
+    tacit_config_t      config; /* complete: no zero means default any more */
+    char               *spec;   /* config.spec's text */
+    tacit_environment_t environment;
+    tacit_exchange_t    exchange;
+    tacit_slot_t       *slots;
+    uint64_t            slots_made;
+    tacit_request_t    *queue; /* operations not yet finished, the first one runs */
+    bool                group_open;
+    tacit_item_t       *group; /* collected items */
+    size_t              group_count, group_room;
+    uint32_t            history; /* rolling hash of (slot, op, step) of native calls */
+    bool                broken;
+    char                broken_text[TACIT_TEXT_BYTES];
+    atomic_flag         in_use; /* by some thread */
+};
+
+/* Every public call on a communicator is between these. ERR_STATE where another thread is inside, ERR_BROKEN after a failure
+   unless the call may then still work. */
+tacit_status_t tacit__comm_enter(tacit_comm_t *comm, bool even_if_broken);
+void           tacit__comm_leave(tacit_comm_t *comm);
+/* Nothing but saving and destroying works from now on. The text is this thread's last error. */
+void tacit__comm_break(tacit_comm_t *comm);
+
+/* Runs an operation without slots: `text` must be the same on all ranks. `mine` is this rank's own status so far, whose text is
+   the last error: if it is not OK, every rank returns it. `what` names the call in messages ("tacit_slot_create"). capacity: if
+   all agree, messages may have so many bytes from now on. */
+tacit_status_t tacit__comm_agree(tacit_comm_t *comm, const char *what, const char *text, tacit_status_t mine, size_t capacity);
+
+#endif

@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Moves messages for the operation that runs, and keeps receives posted for the next one. */
+#include "exchange.h"
+
+#include <string.h>
+
+static tacit_status_t post(tacit_exchange_t *exchange, int peer, tacit_receive_t *receive)
+{
+    const tacit_transport_t *transport = exchange->transport;
+    tacit_peer_t            *from = &exchange->peers[peer];
+    tacit_status_t           status;
+
+    if (receive->capacity < exchange->capacity) {
+        tacit__free(receive->message);
+        receive->message = tacit__alloc_unset(exchange->capacity);
+        receive->capacity = receive->message != NULL ? exchange->capacity : 0;
+        if (receive->message == NULL) {
+            return tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory to receive %zu bytes from rank %d", transport->rank,
+                               exchange->capacity, peer);
+        }
+    }
+    status = transport->receive(transport->context, peer, receive->message, receive->capacity, &receive->ticket);
+    if (status == TACIT_OK) {
+        receive->posted = true;
+        receive->order = from->posted++;
+    }
+    return status;
+}
+
+tacit_status_t tacit__exchange_init(tacit_exchange_t *exchange, const tacit_transport_t *transport, size_t capacity)
+{
+    tacit_status_t status = TACIT_OK;
+
+    *exchange = (tacit_exchange_t){.transport = transport, .capacity = capacity};
+    exchange->peers = tacit__alloc((size_t)transport->ranks, sizeof *exchange->peers);
+    if (exchange->peers == NULL) {
+        return tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for %d peers", transport->rank, transport->ranks);
+    }
+    for (int peer = 0; peer < transport->ranks; peer++) {
+        for (int i = 0; peer != transport->rank && i < TACIT_WINDOW; i++) {
+            TRY(post(exchange, peer, &exchange->peers[peer].window[i]));
+        }
+    }
+out:
+    return status;
+}
+
+void tacit__exchange_fini(tacit_exchange_t *exchange)
+{
+    const tacit_transport_t *transport = exchange->transport;
+
+    for (int peer = 0; exchange->peers != NULL && peer < transport->ranks; peer++) {
+        for (int i = 0; i < TACIT_WINDOW; i++) {
+            tacit_receive_t *receive = &exchange->peers[peer].window[i];
+            size_t           bytes;
+
+            /* A message may have met it already: then it is done at once, or its buffer is left to the transport. */
+            if (receive->posted && transport->cancel(transport->context, &receive->ticket) == TACIT_PENDING &&
+                transport->test(transport->context, &receive->ticket, &bytes) == TACIT_PENDING) {
+                continue;
+            }
+            tacit__free(receive->message);
+        }
+    }
+    for (size_t i = 0; i < exchange->free_count; i++) {
+        tacit__free(exchange->free[i].data);
+    }
+    tacit__free(exchange->peers);
+    tacit__free(exchange->sends);
+    *exchange = (tacit_exchange_t){0};
+}
+
+tacit_status_t tacit__exchange_resize(tacit_exchange_t *exchange, size_t capacity)
+{
+    const tacit_transport_t *transport = exchange->transport;
+    tacit_status_t           status = TACIT_OK;
+    size_t                   before = exchange->capacity;
+
+    if (capacity <= exchange->capacity) {
+        return TACIT_OK;
+    }
+    exchange->capacity = capacity;
+    for (int peer = 0; peer < transport->ranks; peer++) {
+        for (int i = 0; peer != transport->rank && i < TACIT_WINDOW; i++) {
+            tacit_receive_t *receive = &exchange->peers[peer].window[i];
+
+            if (receive->posted) {
+                status = transport->cancel(transport->context, &receive->ticket);
+                if (status == TACIT_PENDING) {
+                    status = TACIT_OK; /* it holds a message; release() will post it anew, larger */
+                    continue;
+                }
+                receive->posted = false;
+                TRY(status);
+            }
+            TRY(post(exchange, peer, receive));
+        }
+    }
+out:
+    if (status != TACIT_OK) {
+        exchange->capacity = before;
+    }
+    return status;
+}
+
+void tacit__exchange_begin(tacit_exchange_t *exchange)
+{
+    exchange->sequence++;
+    exchange->send_count = exchange->sends_done = 0;
+    exchange->bytes_sent = 0;
+    for (int peer = 0; peer < exchange->transport->ranks; peer++) {
+        tacit_peer_t *from = &exchange->peers[peer];
+
+        memset(from->expected, 0, sizeof from->expected);
+        from->judged = false;
+        from->verdict = TACIT_OK;
+        from->text[0] = '\0';
+    }
+}
+
+tacit_status_t tacit__exchange_send(tacit_exchange_t *exchange, int peer, const uint8_t *message, size_t bytes)
+{
+    const tacit_transport_t *transport = exchange->transport;
+    tacit_status_t           status;
+
+    if (exchange->send_count == exchange->send_room) {
+        size_t        room = exchange->send_room != 0 ? 2 * exchange->send_room : 64;
+        tacit_send_t *sends = tacit__alloc(room, sizeof *sends);
+
+        if (sends == NULL) {
+            return tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory to track %zu messages", transport->rank, room);
+        }
+        if (exchange->send_count != 0) {
+            memcpy(sends, exchange->sends, exchange->send_count * sizeof *sends);
+        }
+        tacit__free(exchange->sends);
+        exchange->sends = sends;
+        exchange->send_room = room;
+    }
+    exchange->sends[exchange->send_count].done = false;
+    status = transport->send(transport->context, peer, message, bytes, &exchange->sends[exchange->send_count].ticket);
+    if (status == TACIT_OK) {
+        exchange->send_count++;
+        exchange->bytes_sent += bytes;
+    }
+    return status;
+}
+
+tacit_status_t tacit__exchange_poll_sends(tacit_exchange_t *exchange, bool *finished_out)
+{
+    const tacit_transport_t *transport = exchange->transport;
+    size_t                   looked = 0;
+
+    /* Messages end about in the order in which they began: a few unfinished ones tell that the rest is unfinished. */
+    for (size_t i = exchange->sends_done; i < exchange->send_count && looked < 4 * (size_t)transport->ranks; i++) {
+        tacit_send_t  *send = &exchange->sends[i];
+        size_t         bytes;
+        tacit_status_t status = send->done ? TACIT_OK : transport->test(transport->context, &send->ticket, &bytes);
+
+        if (status == TACIT_PENDING) {
+            looked++;
+            continue;
+        }
+        if (status != TACIT_OK) {
+            return status;
+        }
+        send->done = true;
+    }
+    while (exchange->sends_done < exchange->send_count && exchange->sends[exchange->sends_done].done) {
+        exchange->sends_done++;
+    }
+    *finished_out = exchange->sends_done == exchange->send_count;
+    return TACIT_OK;
+}
+
+/* The receive that completes first. */
+static tacit_receive_t *head(tacit_peer_t *from)
+{
+    tacit_receive_t *first = &from->window[0];
+
+    for (int i = 1; i < TACIT_WINDOW; i++) {
+        if (from->window[i].order < first->order) {
+            first = &from->window[i];
+        }
+    }
+    return first;
+}
+
+tacit_status_t tacit__exchange_release(tacit_exchange_t *exchange, int peer)
+{
+    return post(exchange, peer, head(&exchange->peers[peer]));
+}
+
+/* The message stays where it is until the operation that it belongs to runs: its receive is done but not posted again. */
+tacit_status_t tacit__exchange_receive(tacit_exchange_t *exchange, int peer, tacit_frame_t *frame_out)
+{
+    const tacit_transport_t *transport = exchange->transport;
+    tacit_peer_t            *from = &exchange->peers[peer];
+    tacit_status_t           status;
+
+    for (;;) {
+        tacit_receive_t *receive = head(from);
+        const char      *reason;
+        uint32_t        *expected;
+        size_t           bytes = 0;
+
+        status = transport->test(transport->context, &receive->ticket, &bytes);
+        if (status != TACIT_OK) {
+            return status;
+        }
+        receive->posted = false;
+        reason = tacit__frame_parse(receive->message, bytes, frame_out);
+        if (reason != NULL || frame_out->rank != (uint16_t)peer || frame_out->round >= TACIT_ROUNDS) {
+            TRY(tacit__exchange_release(exchange, peer));
+            return tacit__fail(TACIT_ERR_FRAME, "rank %d: a message of %zu bytes from rank %d cannot be used: %s", transport->rank,
+                               bytes, peer, reason != NULL ? reason : "it is not from there");
+        }
+        expected = &from->expected[frame_out->kind][frame_out->round];
+        if (frame_out->sequence == exchange->sequence && frame_out->index == *expected) {
+            ++*expected;
+            return TACIT_OK;
+        }
+        /* An earlier operation's, or seen already (each verdict comes twice). */
+        TRY(tacit__exchange_release(exchange, peer));
+        if (frame_out->sequence == exchange->sequence && frame_out->index > *expected) {
+            return tacit__fail(TACIT_ERR_FRAME, "rank %d: a message from rank %d is missing: got number %u, expected %u",
+                               transport->rank, peer, frame_out->index, *expected);
+        }
+        if ((int32_t)(frame_out->sequence - exchange->sequence) > 0) {
+            return tacit__fail(TACIT_ERR_FRAME, "rank %d: rank %d is at operation %u, this rank at %u", transport->rank, peer,
+                               frame_out->sequence, exchange->sequence);
+        }
+    }
+out:
+    return status;
+}
+
+void tacit__exchange_abandon(tacit_exchange_t *exchange)
+{
+    const tacit_transport_t *transport = exchange->transport;
+
+    for (size_t i = exchange->sends_done; i < exchange->send_count; i++) {
+        tacit_send_t *send = &exchange->sends[i];
+        size_t        bytes;
+
+        if (!send->done && transport->test(transport->context, &send->ticket, &bytes) == TACIT_PENDING &&
+            transport->cancel(transport->context, &send->ticket) == TACIT_PENDING) {
+            exchange->leaked = true;
+        }
+    }
+    exchange->send_count = exchange->sends_done = 0;
+}
+
+tacit_status_t tacit__buffer_take(tacit_exchange_t *exchange, size_t bytes, tacit_buffer_t *buffer_out)
+{
+    size_t best = exchange->free_count;
+
+    for (size_t i = 0; i < exchange->free_count; i++) {
+        if (exchange->free[i].bytes >= bytes && (best == exchange->free_count || exchange->free[i].bytes < exchange->free[best].bytes)) {
+            best = i;
+        }
+    }
+    if (best < exchange->free_count && exchange->free[best].bytes <= 2 * bytes + 4096) {
+        *buffer_out = exchange->free[best];
+        exchange->free[best] = exchange->free[--exchange->free_count];
+        return TACIT_OK;
+    }
+    buffer_out->data = tacit__alloc_unset(bytes);
+    buffer_out->bytes = bytes;
+    return buffer_out->data != NULL ? TACIT_OK
+                                    : tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for %zu bytes", exchange->transport->rank, bytes);
+}
+
+void tacit__buffer_give(tacit_exchange_t *exchange, tacit_buffer_t *buffer)
+{
+    if (buffer->data == NULL || exchange->leaked) {
+        /* nothing, or the transport may still read it */
+    } else if (exchange->free_count < TACIT_BUFFERS) {
+        exchange->free[exchange->free_count++] = *buffer;
+    } else {
+        tacit__free(exchange->free[0].data);
+        exchange->free[0] = *buffer;
+    }
+    *buffer = (tacit_buffer_t){0};
+}

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The exchange of messages between the ranks of a communicator: receives that are posted ahead all the time, each of the agreed
+   capacity, sends that are tracked to their end, and buffers that are used again. It knows frames only by their order. */
+#ifndef TACIT_EXCHANGE_H
+#define TACIT_EXCHANGE_H
+
+#include "frame.h"
+#include "tacit_transport.h"
+
+enum {
+    TACIT_WINDOW = 2,   /* receives posted for each peer: one is read while the next one arrives */
+    TACIT_ROUNDS = 4,   /* legs of an operation whose frames are told apart */
+    TACIT_BUFFERS = 64  /* free buffers kept for later */
+};
+
+typedef struct tacit_receive {
+    uint8_t       *message;
+    size_t         capacity;
+    uint64_t       order; /* of posting: the lowest completes first */
+    bool           posted;
+    tacit_ticket_t ticket;
+} tacit_receive_t;
+
+typedef struct tacit_peer {
+    tacit_receive_t window[TACIT_WINDOW];
+    uint64_t        posted;                                  /* receives so far */
+    uint32_t        expected[TACIT_FRAME_KINDS][TACIT_ROUNDS]; /* index of the next frame of a kind and round */
+    bool            judged;                                  /* the peer's verdict on this operation is here */
+    tacit_status_t  verdict;
+    char            text[TACIT_TEXT_BYTES];
+} tacit_peer_t;
+
+typedef struct tacit_send {
+    tacit_ticket_t ticket;
+    bool           done;
+} tacit_send_t;
+
+typedef struct tacit_buffer {
+    uint8_t *data;
+    size_t   bytes;
+} tacit_buffer_t;
+
+typedef struct tacit_exchange {
+    const tacit_transport_t *transport;
+    size_t                   capacity; /* bytes of a message at most */
+    uint32_t                 sequence; /* of the operation that runs or ran last */
+    tacit_peer_t            *peers;    /* one a rank; the own one is unused */
+    tacit_send_t            *sends;    /* of this operation */
+    size_t                   send_count, send_room, sends_done;
+    uint64_t                 bytes_sent; /* by this operation */
+    tacit_buffer_t           free[TACIT_BUFFERS];
+    size_t                   free_count;
+    bool                     leaked; /* a send could not be given up: its buffers must outlive us */
+} tacit_exchange_t;
+
+tacit_status_t tacit__exchange_init(tacit_exchange_t *exchange, const tacit_transport_t *transport, size_t capacity);
+/* Withdraws all receives and frees. */
+void tacit__exchange_fini(tacit_exchange_t *exchange);
+/* Raises the capacity. No message larger than the old one may be under way. */
+tacit_status_t tacit__exchange_resize(tacit_exchange_t *exchange, size_t capacity);
+
+/* Begins the next operation. */
+void tacit__exchange_begin(tacit_exchange_t *exchange);
+/* Sends a message, which stays unchanged until sends_finished(). */
+tacit_status_t tacit__exchange_send(tacit_exchange_t *exchange, int peer, const uint8_t *message, size_t bytes);
+/* Tests the sends under way. *finished_out: none is left. */
+tacit_status_t tacit__exchange_poll_sends(tacit_exchange_t *exchange, bool *finished_out);
+/* Looks for the next message of a peer. TACIT_PENDING: none. TACIT_OK: *frame_out is valid until release(). TACIT_ERR_FRAME:
+   a message was damaged, or one before it is missing (tacit_last_error() says what); it has been released. Messages of earlier
+   operations and repeated ones are passed over; those of later ones stay. */
+tacit_status_t tacit__exchange_receive(tacit_exchange_t *exchange, int peer, tacit_frame_t *frame_out);
+/* Posts the receive of the message that receive() gave last for this peer again. */
+tacit_status_t tacit__exchange_release(tacit_exchange_t *exchange, int peer);
+/* Gives up all sends under way, after which nothing works any more. */
+void tacit__exchange_abandon(tacit_exchange_t *exchange);
+
+/* A buffer of at least so many bytes, not zeroed; give() keeps it for the next taker. */
+tacit_status_t tacit__buffer_take(tacit_exchange_t *exchange, size_t bytes, tacit_buffer_t *buffer_out);
+void           tacit__buffer_give(tacit_exchange_t *exchange, tacit_buffer_t *buffer);
+
+#endif

@@ -1,0 +1,643 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Runs operations. The framed part of one ends with verdicts: each rank, when its own work is done or a fault is known, sends its
+   status to all, twice (a repeated message is passed over, so the loss of one does no harm); the operation's status is that of
+   the lowest rank whose verdict is a fault, so it is the same everywhere, and nothing is written to memory or `out` for good
+   before. */
+#include "operation.h"
+
+#include <inttypes.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { FRAMES_AT_ONCE = 8 }; /* of one peer before others and the own work have a turn */
+
+/* ---- Making ---- */
+
+static int compare_items(const void *left, const void *right)
+{
+    uint64_t a = ((const tacit_item_t *)left)->slot->id, b = ((const tacit_item_t *)right)->slot->id;
+
+    return (a > b) - (a < b);
+}
+
+/* Keeps the first fault that this rank has found. */
+static void set_fault(tacit_operation_t *operation, tacit_status_t fault)
+{
+    if (fault != TACIT_OK && operation->fault == TACIT_OK) {
+        operation->fault = fault;
+        snprintf(operation->fault_text, sizeof operation->fault_text, "%s", tacit_last_error());
+    }
+}
+
+tacit_status_t tacit__operation_create(tacit_comm_t *comm, const char *what, const tacit_item_t *items, size_t count,
+                                       tacit_status_t fault, tacit_operation_t **operation_out)
+{
+    tacit_operation_t  *operation = tacit__alloc(1, sizeof *operation);
+    tacit_operation_t **last = &comm->queue;
+
+    if (operation != NULL) {
+        operation->items = tacit__alloc(count, sizeof *items);
+        operation->order = tacit__alloc(count, sizeof *operation->order);
+    }
+    if (operation == NULL || operation->items == NULL || operation->order == NULL) {
+        tacit__operation_destroy(operation);
+        return tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for an operation on %zu slots", comm->rank, count);
+    }
+    operation->comm = comm;
+    operation->what = what;
+    set_fault(operation, fault);
+    operation->item_count = count;
+    if (count != 0) {
+        memcpy(operation->items, items, count * sizeof *items);
+        qsort(operation->items, count, sizeof *items, compare_items);
+    }
+    while (*last != NULL) {
+        last = &(*last)->next;
+    }
+    *last = operation;
+    *operation_out = operation;
+    return TACIT_OK;
+}
+
+/* ---- Starting ---- */
+
+/* What all ranks must have in common, in every frame. */
+static void identify(tacit_operation_t *operation)
+{
+    uint64_t slot = TACIT_HASH_START, spec = TACIT_HASH_START, step = TACIT_HASH_START;
+
+    operation->identity = (tacit_frame_t){.rank = (uint16_t)operation->comm->rank, .history = operation->comm->history};
+    for (size_t i = 0; i < operation->item_count; i++) {
+        const tacit_item_t  *item = &operation->items[i];
+        const tacit_codec_t *codec = item->codec;
+
+        slot = tacit__hash(slot, &codec->key.slot, sizeof codec->key.slot);
+        spec = tacit__hash(spec, &codec->spec.hash, sizeof codec->spec.hash);
+        spec = tacit__hash(spec, &item->op, sizeof item->op);
+        step = tacit__hash(step, &item->step, sizeof item->step);
+        operation->identity.elements += (uint32_t)codec->tensor.count;
+    }
+    if (operation->item_count == 1) {
+        slot = operation->items[0].codec->key.slot;
+        step = operation->items[0].step;
+    }
+    operation->identity.slot = (uint32_t)slot;
+    operation->identity.spec = (uint32_t)spec;
+    operation->identity.step = (uint32_t)step;
+}
+
+/* Gives every schedule the items that it carries. */
+static void make_legs(tacit_operation_t *operation)
+{
+    tacit_item_t **next = operation->order;
+
+    if (operation->text != NULL) {
+        operation->legs[operation->leg_count++] = (tacit_leg_t){.schedule = &tacit__schedule_agreement};
+    }
+    for (size_t s = 0; tacit__schedule_at(s) != NULL; s++) {
+        tacit_leg_t leg = {.schedule = tacit__schedule_at(s), .items = next};
+
+        for (size_t i = 0; i < operation->item_count; i++) {
+            if (operation->items[i].slot->schedule == leg.schedule) {
+                leg.items[leg.item_count++] = &operation->items[i];
+            }
+        }
+        if (leg.item_count != 0 && operation->leg_count < TACIT_LEGS) {
+            next += leg.item_count;
+            operation->legs[operation->leg_count++] = leg;
+        }
+    }
+}
+
+static void note_native(tacit_comm_t *comm, const tacit_item_t *item)
+{
+    uint64_t words[4] = {comm->history, item->codec->key.slot, item->step, (uint64_t)item->op};
+
+    comm->history = (uint32_t)tacit__hash(TACIT_HASH_START, words, sizeof words);
+}
+
+static void start(tacit_operation_t *operation)
+{
+    tacit_comm_t *comm = operation->comm;
+
+    operation->began = operation->moved = tacit__seconds();
+    for (size_t i = 0; i < operation->item_count; i++) {
+        operation->items[i].step = operation->items[i].slot->step;
+    }
+    identify(operation);
+    if (operation->fault == TACIT_OK) {
+        make_legs(operation);
+    }
+    operation->framed = operation->fault != TACIT_OK;
+    for (size_t i = 0; i < operation->leg_count; i++) {
+        tacit_leg_t *leg = &operation->legs[i];
+
+        leg->comm = comm;
+        leg->operation = operation;
+        leg->round = leg->schedule->round;
+        operation->framed = operation->framed || leg->schedule->framed;
+    }
+    operation->phase = operation->framed ? TACIT_FRAMED : TACIT_NATIVE;
+    if (operation->framed) {
+        tacit__exchange_begin(&comm->exchange);
+        operation->identity.sequence = comm->exchange.sequence;
+    }
+    for (size_t i = 0; i < operation->leg_count && operation->fault == TACIT_OK; i++) {
+        set_fault(operation, operation->legs[i].schedule->prepare(&operation->legs[i]));
+    }
+}
+
+/* ---- For schedules ---- */
+
+tacit_frame_t tacit__leg_frame(const tacit_leg_t *leg, tacit_frame_kind_t kind)
+{
+    tacit_frame_t frame = leg->operation->identity;
+
+    frame.kind = (uint8_t)kind;
+    frame.round = leg->round;
+    return frame;
+}
+
+tacit_status_t tacit__leg_send(const tacit_leg_t *leg, int peer, const uint8_t *message, size_t bytes)
+{
+    return tacit__exchange_send(&leg->comm->exchange, peer, message, bytes);
+}
+
+tacit_status_t tacit__item_fault(const tacit_item_t *item)
+{
+    return tacit__fail(TACIT_ERR_VALUE,
+                       "rank %d: slot '%s' at step %" PRIu64 " holds NaN or infinity (or values whose range is not finite); nothing "
+                       "was changed. Skip the step, or set nonfinite to skip or pass",
+                       item->codec->rank, item->codec->name, item->step);
+}
+
+tacit_status_t tacit__leg_unexpected(const tacit_leg_t *leg, const tacit_frame_t *frame)
+{
+    return tacit__fail(TACIT_ERR_FRAME,
+                       "rank %d: %s: frame %u of %u from rank %u (kind %u, %u elements, %u payload bytes) is not one that schedule "
+                       "'%s' expects",
+                       leg->comm->rank, leg->operation->what, frame->index, frame->total, frame->rank, frame->kind, frame->count,
+                       frame->payload_bytes, leg->schedule->name);
+}
+
+/* ---- Verdicts ---- */
+
+static tacit_status_t send_verdict(tacit_operation_t *operation)
+{
+    tacit_comm_t  *comm = operation->comm;
+    tacit_frame_t  frame = operation->identity;
+    size_t         text_bytes = operation->fault != TACIT_OK ? strlen(operation->fault_text) : 0;
+    tacit_status_t status;
+
+    frame.kind = TACIT_FRAME_VERDICT;
+    frame.status = (int16_t)operation->fault;
+    frame.payload_bytes = (uint32_t)text_bytes;
+    TRY(tacit__buffer_take(&comm->exchange, TACIT_FRAME_HEADER_BYTES + TACIT_TEXT_BYTES, &operation->verdict));
+    memcpy(operation->verdict.data + TACIT_FRAME_HEADER_BYTES, operation->fault_text, text_bytes);
+    tacit__frame_write(&frame, operation->verdict.data);
+    for (int copy = 0; copy < 2; copy++) {
+        for (int peer = 0; peer < comm->ranks; peer++) {
+            if (peer != comm->rank) {
+                TRY(tacit__exchange_send(&comm->exchange, peer, operation->verdict.data,
+                                         TACIT_FRAME_HEADER_BYTES + text_bytes));
+            }
+        }
+    }
+    operation->judged = true;
+out:
+    return status;
+}
+
+static void take_verdict(tacit_peer_t *from, const tacit_frame_t *frame)
+{
+    size_t bytes = tacit__min(frame->payload_bytes, sizeof from->text - 1);
+
+    from->judged = true;
+    from->verdict = (tacit_status_t)frame->status;
+    memcpy(from->text, frame->payload, bytes);
+    from->text[bytes] = '\0';
+}
+
+/* Some rank has failed, as far as is known here. */
+static bool failed(const tacit_operation_t *operation)
+{
+    const tacit_comm_t *comm = operation->comm;
+
+    for (int peer = 0; peer < comm->ranks; peer++) {
+        if (comm->exchange.peers[peer].judged && comm->exchange.peers[peer].verdict != TACIT_OK) {
+            return true;
+        }
+    }
+    return operation->fault != TACIT_OK;
+}
+
+static bool all_judged(const tacit_operation_t *operation)
+{
+    const tacit_comm_t *comm = operation->comm;
+
+    for (int peer = 0; peer < comm->ranks; peer++) {
+        if (peer != comm->rank && !comm->exchange.peers[peer].judged) {
+            return false;
+        }
+    }
+    return operation->judged;
+}
+
+static bool is_fatal(tacit_status_t status)
+{
+    return status == TACIT_ERR_TIMEOUT || status == TACIT_ERR_TRANSPORT || status == TACIT_ERR_BROKEN;
+}
+
+/* The lowest rank's fault; but one that ends the communicator goes before others. */
+static tacit_status_t common_status(const tacit_operation_t *operation, const char **text_out)
+{
+    const tacit_comm_t *comm = operation->comm;
+    tacit_status_t      status = TACIT_OK;
+
+    for (int rank = 0; rank < comm->ranks; rank++) {
+        const tacit_peer_t *peer = &comm->exchange.peers[rank];
+        tacit_status_t      verdict = rank == comm->rank ? operation->fault : peer->judged ? peer->verdict : TACIT_OK;
+
+        if (verdict != TACIT_OK && (status == TACIT_OK || (is_fatal(verdict) && !is_fatal(status)))) {
+            status = verdict;
+            *text_out = rank == comm->rank ? operation->fault_text : peer->text;
+        }
+    }
+    return status;
+}
+
+/* ---- Ending ---- */
+
+/* Waiting and headers are shared out by payload. */
+static void count_items(const tacit_operation_t *operation)
+{
+    const tacit_comm_t *comm = operation->comm;
+    double              work = 0.0, elapsed = tacit__seconds() - operation->began;
+    uint64_t            payload = 0, sent = operation->framed ? comm->exchange.bytes_sent : 0;
+
+    for (size_t i = 0; i < operation->item_count; i++) {
+        work += operation->items[i].encode_seconds + operation->items[i].decode_seconds;
+        payload += operation->items[i].sent_bytes;
+    }
+    for (size_t i = 0; i < operation->item_count; i++) {
+        const tacit_item_t *item = &operation->items[i];
+        tacit_counters_t   *counters = &item->slot->counters;
+        double              share = payload != 0 ? (double)item->sent_bytes / (double)payload : 1.0 / (double)operation->item_count;
+
+        counters->calls++;
+        counters->bytes_in += item->codec->tensor.count * tacit__codec_element_bytes(item->codec);
+        counters->dense_bytes += 2 * (uint64_t)(comm->ranks - 1) * item->codec->tensor.count * 4 / (uint64_t)comm->ranks;
+        counters->wire_bytes += item->slot->schedule->framed ? (uint64_t)(share * (double)sent + 0.5) : item->sent_bytes;
+        counters->encode_seconds += item->encode_seconds;
+        counters->decode_seconds += item->decode_seconds;
+        counters->wire_seconds += share * (elapsed > work ? elapsed - work : 0.0);
+    }
+}
+
+static void finish(tacit_operation_t *operation, tacit_status_t status, const char *text)
+{
+    tacit_comm_t *comm = operation->comm;
+
+    operation->status = status;
+    snprintf(operation->status_text, sizeof operation->status_text, "%s", status != TACIT_OK ? text : "");
+    if (is_fatal(status)) {
+        tacit__exchange_abandon(&comm->exchange);
+        (void)tacit__fail_text(status, operation->status_text);
+        tacit__comm_break(comm);
+    }
+    for (size_t i = 0; i < operation->leg_count; i++) {
+        operation->legs[i].schedule->release(&operation->legs[i]);
+    }
+    tacit__buffer_give(&comm->exchange, &operation->verdict);
+    if (status == TACIT_OK) {
+        count_items(operation);
+        for (size_t i = 0; i < operation->item_count; i++) {
+            operation->items[i].slot->step++;
+        }
+    }
+    operation->phase = TACIT_FINISHED;
+    comm->queue = operation->next;
+    operation->next = NULL;
+}
+
+/* The framed part is over on this rank. */
+static void conclude(tacit_operation_t *operation)
+{
+    const char    *text = "";
+    tacit_status_t status = common_status(operation, &text);
+    bool           native = false;
+
+    for (size_t i = 0; i < operation->leg_count; i++) {
+        tacit_leg_t *leg = &operation->legs[i];
+
+        native = native || !leg->schedule->framed;
+        if (leg->schedule->framed && leg->state != NULL) {
+            (status == TACIT_OK ? leg->schedule->commit : leg->schedule->undo)(leg);
+        }
+    }
+    if (status == TACIT_OK && native) {
+        operation->phase = TACIT_NATIVE;
+    } else {
+        finish(operation, status, text);
+    }
+}
+
+/* The transport has failed or time is up: nobody is waited for any more. */
+static void collapse(tacit_operation_t *operation, tacit_status_t status)
+{
+    operation->fault = TACIT_OK;
+    set_fault(operation, is_fatal(status) ? status : TACIT_ERR_TRANSPORT);
+    if (operation->framed && status == TACIT_ERR_TIMEOUT && send_verdict(operation) != TACIT_OK) {
+        tacit__log(TACIT_LOG_DEBUG, operation->comm->rank, "the others could not be told of the time-out");
+    }
+    conclude(operation);
+}
+
+/* ---- Advancing ---- */
+
+static const char *slot_named(const tacit_comm_t *comm, uint32_t hash)
+{
+    for (const tacit_slot_t *slot = comm->slots; slot != NULL; slot = slot->next) {
+        if ((uint32_t)slot->codec->key.slot == hash) {
+            return slot->codec->name;
+        }
+    }
+    return "(a group or an unknown slot)";
+}
+
+/* All ranks must be in the same operation. A verdict that is a fault may come from one that is not. */
+static tacit_status_t check_identity(const tacit_operation_t *operation, const tacit_frame_t *frame)
+{
+    const tacit_comm_t  *comm = operation->comm;
+    const tacit_frame_t *mine = &operation->identity;
+
+    if ((frame->kind == TACIT_FRAME_VERDICT && frame->status != TACIT_OK) || operation->fault != TACIT_OK) {
+        return TACIT_OK;
+    }
+    if (frame->slot != mine->slot || frame->elements != mine->elements) {
+        return tacit__fail(TACIT_ERR_MISMATCH,
+                           "rank %d is at slot '%s' (%u elements) where rank %d is at slot '%s' (%u elements); call collectives "
+                           "in the same order on all ranks",
+                           frame->rank, slot_named(comm, frame->slot), frame->elements, comm->rank, slot_named(comm, mine->slot),
+                           mine->elements);
+    }
+    if (frame->step != mine->step) {
+        return tacit__fail(TACIT_ERR_MISMATCH, "rank %d is at step %u of slot '%s' where rank %d is at step %u; reset or load the slot on all ranks alike",
+                           frame->rank, frame->step, slot_named(comm, mine->slot), comm->rank, mine->step);
+    }
+    if (frame->spec != mine->spec) {
+        return tacit__fail(TACIT_ERR_MISMATCH, "rank %d reduces slot '%s' with another spec or operator than rank %d", frame->rank,
+                           slot_named(comm, mine->slot), comm->rank);
+    }
+    if (frame->history != mine->history) {
+        return tacit__fail(TACIT_ERR_MISMATCH,
+                           "before slot '%s', rank %d has made other native calls than rank %d; find them with TACIT_CHECK=1",
+                           slot_named(comm, mine->slot), frame->rank, comm->rank);
+    }
+    return TACIT_OK;
+}
+
+static tacit_status_t dispatch(tacit_operation_t *operation, int peer, const tacit_frame_t *frame)
+{
+    tacit_status_t status = check_identity(operation, frame);
+
+    if (frame->kind == TACIT_FRAME_VERDICT) {
+        take_verdict(&operation->comm->exchange.peers[peer], frame);
+        return status;
+    }
+    if (status != TACIT_OK || failed(operation)) {
+        return status;
+    }
+    for (size_t i = 0; i < operation->leg_count; i++) {
+        tacit_leg_t *leg = &operation->legs[i];
+
+        if (leg->schedule->framed && frame->round >= leg->round && frame->round < leg->round + leg->schedule->rounds) {
+            return leg->schedule->arrived(leg, frame);
+        }
+    }
+    return tacit__fail(TACIT_ERR_FRAME, "rank %d: %s: a frame from rank %d belongs to no part of the operation",
+                       operation->comm->rank, operation->what, peer);
+}
+
+/* Takes in what has come. Only errors of the transport are returned; others become this rank's fault. */
+static tacit_status_t receive_all(tacit_operation_t *operation, bool *moved)
+{
+    tacit_exchange_t *exchange = &operation->comm->exchange;
+    tacit_status_t    status = TACIT_OK;
+
+    for (int peer = 0; peer < operation->comm->ranks; peer++) {
+        for (int i = 0; i < FRAMES_AT_ONCE && peer != operation->comm->rank && !exchange->peers[peer].judged; i++) {
+            tacit_frame_t frame;
+
+            status = tacit__exchange_receive(exchange, peer, &frame);
+            if (status == TACIT_PENDING) {
+                break;
+            }
+            *moved = true;
+            if (status == TACIT_ERR_FRAME) {
+                set_fault(operation, status);
+                continue;
+            }
+            TRY(status);
+            set_fault(operation, dispatch(operation, peer, &frame));
+            TRY(tacit__exchange_release(exchange, peer));
+        }
+    }
+    status = TACIT_OK;
+out:
+    return status;
+}
+
+/* Lets the legs of one kind work. Returns whether all of them are done. */
+static bool advance_legs(tacit_operation_t *operation, bool framed, bool *moved)
+{
+    bool done = true;
+
+    for (size_t i = 0; i < operation->leg_count && operation->fault == TACIT_OK; i++) {
+        tacit_leg_t   *leg = &operation->legs[i];
+        tacit_status_t status;
+
+        if (leg->schedule->framed != framed || leg->schedule->done(leg)) {
+            continue;
+        }
+        status = leg->schedule->advance(leg);
+        *moved = *moved || status != TACIT_PENDING;
+        if (status != TACIT_OK && status != TACIT_PENDING) {
+            set_fault(operation, status);
+        }
+        done = done && leg->schedule->done(leg);
+    }
+    return done;
+}
+
+static tacit_status_t advance_framed(tacit_operation_t *operation, bool *moved)
+{
+    tacit_status_t status;
+    bool           done, sent;
+
+    TRY(tacit__exchange_poll_sends(&operation->comm->exchange, &sent));
+    TRY(receive_all(operation, moved));
+    done = !failed(operation) && advance_legs(operation, true, moved);
+    if (!operation->judged && (done || failed(operation))) {
+        TRY(send_verdict(operation));
+        *moved = true;
+    }
+    if (all_judged(operation) && sent) {
+        TRY(tacit__exchange_poll_sends(&operation->comm->exchange, &sent));
+        if (sent) {
+            conclude(operation);
+            *moved = true;
+        }
+    }
+out:
+    return status;
+}
+
+/* Another rank has given up: what it waited for will not come here either. */
+static bool told_to_give_up(const tacit_operation_t *operation)
+{
+    const char *text = NULL;
+
+    return is_fatal(common_status(operation, &text));
+}
+
+static tacit_status_t out_of_time(const tacit_operation_t *operation)
+{
+    const tacit_comm_t *comm = operation->comm;
+    int                 late = -1;
+
+    for (int peer = 0; peer < comm->ranks && late < 0; peer++) {
+        const tacit_peer_t *from = &comm->exchange.peers[peer];
+        bool                silent = true;
+
+        for (size_t i = 0; i < sizeof from->expected / sizeof from->expected[0][0]; i++) {
+            silent = silent && (&from->expected[0][0])[i] == 0;
+        }
+        late = peer != comm->rank && !from->judged && silent ? peer : late;
+    }
+    for (int peer = 0; peer < comm->ranks && late < 0; peer++) {
+        late = peer != comm->rank && !comm->exchange.peers[peer].judged ? peer : late;
+    }
+    return tacit__fail(TACIT_ERR_TIMEOUT,
+                       "rank %d: %s, slot '%s' at step %u: nothing from rank %d for %lld ms; is it alive, and in the same call? "
+                       "(TACIT_TIMEOUT_MS sets the limit)",
+                       comm->rank, operation->what, operation->item_count == 1 ? operation->items[0].codec->name : "(several)",
+                       operation->identity.step, late, (long long)comm->config.timeout_ms);
+}
+
+static void advance(tacit_operation_t *operation, bool *moved)
+{
+    tacit_status_t status = TACIT_OK;
+
+    if (operation->phase == TACIT_QUEUED) {
+        start(operation);
+        *moved = true;
+    }
+    if (operation->phase == TACIT_FRAMED) {
+        status = advance_framed(operation, moved);
+        if (status != TACIT_OK) {
+            collapse(operation, status);
+            *moved = true;
+            return;
+        }
+        if (operation->phase == TACIT_FRAMED && told_to_give_up(operation)) {
+            conclude(operation);
+            *moved = true;
+            return;
+        }
+    }
+    if (operation->phase == TACIT_NATIVE) {
+        bool done = advance_legs(operation, false, moved);
+
+        if (operation->fault != TACIT_OK) {
+            finish(operation, operation->fault, operation->fault_text);
+        } else if (done) {
+            for (size_t i = 0; i < operation->leg_count; i++) {
+                if (!operation->legs[i].schedule->framed) {
+                    operation->legs[i].schedule->commit(&operation->legs[i]);
+                    for (size_t j = 0; j < operation->legs[i].item_count; j++) {
+                        note_native(operation->comm, operation->legs[i].items[j]);
+                    }
+                }
+            }
+            finish(operation, TACIT_OK, "");
+        }
+    }
+}
+
+bool tacit__comm_progress(tacit_comm_t *comm)
+{
+    tacit_operation_t *operation = comm->queue;
+    int64_t            limit = comm->config.timeout_ms;
+    bool               moved = false;
+
+    if (operation == NULL) {
+        return false;
+    }
+    if (comm->broken) {
+        finish(operation, TACIT_ERR_BROKEN, comm->broken_text);
+        return true;
+    }
+    advance(operation, &moved);
+    if (operation->phase == TACIT_FINISHED) {
+        return true; /* the caller may free it now */
+    }
+    if (moved) {
+        operation->moved = tacit__seconds();
+    } else if (operation->phase == TACIT_FRAMED && limit > 0 &&
+               tacit__seconds() - operation->moved > 1e-3 * (double)limit) {
+        collapse(operation, out_of_time(operation));
+        moved = true;
+    }
+    return moved;
+}
+
+/* Spins for a moment, then lets others run, then sleeps: ranks may be more than cores, and a peer may be long in coming. */
+static void idle(double since)
+{
+    double          waited = tacit__seconds() - since;
+    struct timespec pause = {0, waited > 0.1 ? 500000 : 50000};
+
+    if (waited > 2e-3) {
+        nanosleep(&pause, NULL);
+    } else if (waited > 2e-5) {
+        sched_yield();
+    }
+}
+
+tacit_status_t tacit__operation_wait(tacit_operation_t *operation)
+{
+    double since = tacit__seconds();
+
+    while (operation->phase != TACIT_FINISHED) {
+        if (tacit__comm_progress(operation->comm)) {
+            since = tacit__seconds();
+        } else {
+            idle(since);
+        }
+    }
+    return tacit__operation_end(operation);
+}
+
+tacit_status_t tacit__operation_end(tacit_operation_t *operation)
+{
+    tacit_status_t status = operation->status;
+
+    if (status != TACIT_OK) {
+        (void)tacit__fail_text(status, operation->status_text);
+    }
+    tacit__operation_destroy(operation);
+    return status;
+}
+
+void tacit__operation_destroy(tacit_operation_t *operation)
+{
+    if (operation != NULL) {
+        tacit__free(operation->items);
+        tacit__free(operation->order);
+        tacit__free(operation);
+    }
+}

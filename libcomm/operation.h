@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One operation of a communicator: its items, the legs that carry them, and the verdict by which all ranks end it alike. */
+#ifndef TACIT_OPERATION_H
+#define TACIT_OPERATION_H
+
+#include "comm.h"
+
+enum {
+    TACIT_LEGS = 6,              /* more than there are schedules */
+    TACIT_AGREEMENT_BYTES = 2048 /* a text to agree on, its end included */
+};
+
+typedef enum {
+    TACIT_QUEUED,  /* an earlier operation runs */
+    TACIT_FRAMED,  /* frames and verdicts are exchanged */
+    TACIT_NATIVE,  /* native legs run, after all ranks have agreed on the framed ones */
+    TACIT_FINISHED /* status says how */
+} tacit_phase_t;
+
+struct tacit_request {
+    tacit_comm_t    *comm;
+    tacit_request_t *next; /* in the queue */
+    const char      *what; /* for messages: "tacit_allreduce" */
+    tacit_phase_t    phase;
+
+    tacit_item_t  *items; /* sorted by slot id */
+    tacit_item_t **order; /* the items by leg */
+    size_t         item_count;
+    tacit_leg_t    legs[TACIT_LEGS];
+    size_t         leg_count;
+    bool           framed; /* frames are exchanged at all */
+
+    const char *text;     /* of an agreement; NULL: none */
+    size_t      capacity; /* of messages once all agree; 0: as it is */
+
+    tacit_frame_t  identity; /* what every frame of this operation says on every rank */
+    tacit_status_t fault;    /* found by this rank */
+    char           fault_text[TACIT_TEXT_BYTES];
+    bool           judged; /* the own verdict is under way */
+    tacit_buffer_t verdict;
+    double         began, moved; /* when it started, and when something last happened */
+
+    tacit_status_t status; /* the operation's, on all ranks */
+    char           status_text[TACIT_TEXT_BYTES];
+};
+
+/* Makes an operation of `count` items (copied) and puts it at the queue's end. A status that is not OK is this rank's fault,
+   with the last error as its text: the operation then only tells the others. */
+tacit_status_t tacit__operation_create(tacit_comm_t *comm, const char *what, const tacit_item_t *items, size_t count,
+                                       tacit_status_t fault, tacit_operation_t **operation_out);
+/* Advances the queue once. Returns whether anything happened. */
+bool tacit__comm_progress(tacit_comm_t *comm);
+/* Advances until the operation is finished. Returns its status and sets the last error; frees it. */
+tacit_status_t tacit__operation_wait(tacit_operation_t *operation);
+/* The status of a finished operation, with its text as last error; frees it. */
+tacit_status_t tacit__operation_end(tacit_operation_t *operation);
+/* Takes an unfinished operation down with its communicator. */
+void tacit__operation_destroy(tacit_operation_t *operation);
+
+/* The header that a leg's frame begins with; kind, index, total and ranges are the caller's to fill in. */
+tacit_frame_t tacit__leg_frame(const tacit_leg_t *leg, tacit_frame_kind_t kind);
+tacit_status_t tacit__leg_send(const tacit_leg_t *leg, int peer, const uint8_t *message, size_t bytes);
+/* A native call is done: scales an average, counts the bytes. */
+void tacit__native_finish(const tacit_comm_t *comm, tacit_item_t *item);
+/* A fault of values in an item: TACIT_ERR_VALUE with rank, slot and step. */
+tacit_status_t tacit__item_fault(const tacit_item_t *item);
+/* A frame that its leg did not expect. */
+tacit_status_t tacit__leg_unexpected(const tacit_leg_t *leg, const tacit_frame_t *frame);
+
+#endif

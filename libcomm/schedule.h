@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The schedule table: which rank sends which bytes to whom, when. A leaf header. An operation (operation.h) gives each schedule
+   the items that it carries; their common part, one leg, is a state machine that is started, advanced, and at the end
+   committed or undone. */
+#ifndef TACIT_SCHEDULE_H
+#define TACIT_SCHEDULE_H
+
+#include "codec.h"
+#include "frame.h"
+
+typedef struct tacit_request  tacit_operation_t; /* what a caller's request is, from inside: operation.h */
+typedef struct tacit_schedule tacit_schedule_t;
+
+/* One slot in an operation. */
+typedef struct tacit_item {
+    tacit_slot_t  *slot;
+    tacit_codec_t *codec;
+    uint64_t       step;
+    const void    *in;
+    void          *out;
+    tacit_op_t     op;
+    uint64_t       sent_bytes;                     /* payload that left for other ranks; the schedule counts */
+    double         encode_seconds, decode_seconds; /* the schedule measures */
+} tacit_item_t;
+
+typedef struct tacit_leg {
+    const tacit_schedule_t *schedule;
+    tacit_comm_t           *comm;
+    tacit_operation_t      *operation;
+    tacit_item_t          **items; /* in the order of slots' creation */
+    size_t                  item_count;
+    uint32_t                round; /* marks this leg's frames; a leg of several rounds has the next ones too */
+    void                   *state; /* the schedule's own */
+} tacit_leg_t;
+
+struct tacit_schedule {
+    const char *name;    /* the file's name */
+    const char *summary; /* one line */
+    bool        framed;  /* false: native, without frames of ours */
+    uint32_t    round, rounds; /* of its frames; no two schedules share one */
+    /* Whether a slot's operations go this way; the first schedule of the list that says so carries it. */
+    bool (*carries)(const tacit_comm_t *comm, const tacit_codec_t *codec);
+    /* Gets all memory and lays out the work. Nothing has been sent. On failure, release() follows. */
+    tacit_status_t (*prepare)(tacit_leg_t *leg);
+    /* Does one bounded piece of work. TACIT_OK: something was done; TACIT_PENDING: nothing can be done now; else a fault of
+       this rank, whose text is tacit_last_error(). */
+    tacit_status_t (*advance)(tacit_leg_t *leg);
+    /* All work but commit() is done. */
+    bool (*done)(const tacit_leg_t *leg);
+    /* A frame of this leg's round has come, in order. Its payload is valid during the call. Framed schedules only. */
+    tacit_status_t (*arrived)(tacit_leg_t *leg, const tacit_frame_t *frame);
+    /* Every rank has succeeded: writes the results and keeps the memory. Cannot fail. */
+    void (*commit)(tacit_leg_t *leg);
+    /* Some rank has failed: memory as before. */
+    void (*undo)(tacit_leg_t *leg);
+    /* Frees what prepare() got; also after a failed or missing prepare(). No message of the leg is under way. */
+    void (*release)(tacit_leg_t *leg);
+};
+
+/* The index-th schedule, NULL past the last. */
+const tacit_schedule_t *tacit__schedule_at(size_t index);
+/* Not in the list: a text that must be the same on all ranks. */
+extern const tacit_schedule_t tacit__schedule_agreement;
+/* The one that others are made of. */
+extern const tacit_schedule_t tacit__schedule_blockwise;
+enum { TACIT_LINEAR_ROUNDS = 2 };
+/* The schedule of a slot's own operations. */
+const tacit_schedule_t *tacit__schedule_of(const tacit_comm_t *comm, const tacit_codec_t *codec);
+
+#endif

@@ -1,0 +1,560 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Compressed reduce-scatter and all-gather: each rank owns a part of the concatenated tensors, receives everybody's encoded
+   contribution to it, adds them up in rank order, encodes the sum again with its own feedback, and sends that to all. Parts are
+   cut into chunks, each of which goes its way alone, so that encoding, wire and adding overlap. */
+#include <string.h>
+
+#include "operation.h"
+
+/* A range of one item inside a chunk. */
+typedef struct tacit_segment {
+    tacit_item_t *item;
+    size_t        first, count;
+    size_t        payload_bytes;
+} tacit_segment_t;
+
+/* What one message carries. */
+typedef struct tacit_chunk {
+    size_t   segment_first, segment_count;
+    size_t   elements;
+    size_t   payload_bytes;
+    size_t   at;     /* its message in `sent` and `results` */
+    int      owner;
+    int      contributions; /* that have come; of own chunks */
+    bool     encoded;       /* by this rank, for its owner */
+    bool     reduced;       /* by this rank, its owner */
+} tacit_chunk_t;
+
+typedef struct tacit_blockwise {
+    tacit_segment_t *segments;
+    tacit_chunk_t   *chunks;
+    size_t           segment_count, chunk_count;
+    size_t          *part;      /* part[q] … part[q + 1]: the chunks of owner q */
+    size_t           own_bytes; /* payload of the own part */
+    tacit_buffer_t   sent;      /* messages to owners */
+    tacit_buffer_t   inbox;     /* payloads from each rank for the own part */
+    tacit_buffer_t   results;   /* messages from owners */
+    float           *sum;       /* one unit */
+    size_t           round; /* of encoding: the round-th chunk of every owner … */
+    int              turn;  /* … of which this many ranks behind the own one is next */
+    size_t           to_encode, to_reduce, to_come; /* chunks and results left */
+} tacit_blockwise_t;
+
+/* ---- Layout: the same on every rank ---- */
+
+static size_t payload_bytes(const tacit_codec_t *codec, size_t count)
+{
+    return codec->compressor->bound(codec->spec.compressor_config, count);
+}
+
+static bool carries(const tacit_comm_t *comm, const tacit_codec_t *codec)
+{
+    (void)comm;
+    return tacit__codec_is_blockwise(codec);
+}
+
+/* The element of an item at which the part of `owner` begins, when parts are of equal payload; `before` is the payload of the
+   items before it. A part begins at a multiple of the edge. */
+static size_t part_begin(const tacit_item_t *item, uint64_t before, uint64_t total, int owner, int ranks)
+{
+    size_t   count = item->codec->tensor.count;
+    size_t   edge = tacit__codec_edge(item->codec);
+    uint64_t blocks = (count + edge - 1) / edge;
+    uint64_t bytes = payload_bytes(item->codec, count);
+    /* Both sides times `ranks`, so that equal parts are equal to the block. */
+    unsigned __int128 target = (unsigned __int128)total * (unsigned)owner, start = (unsigned __int128)before * (unsigned)ranks,
+                      length = (unsigned __int128)bytes * (unsigned)ranks;
+
+    if (owner >= ranks || target >= start + length) {
+        return count;
+    }
+    return target <= start ? 0 : tacit__min(count, (size_t)(blocks * (target - start) / length) * edge);
+}
+
+/* The most elements of an item that fit into a chunk with `room` bytes left; 0: none. */
+static size_t fitting(const tacit_codec_t *codec, size_t count, size_t room, bool empty)
+{
+    size_t edge = tacit__codec_edge(codec);
+    size_t blocks;
+
+    if (payload_bytes(codec, count) <= room || (empty && tacit__codec_is_uncut(codec))) {
+        return count;
+    }
+    if (tacit__codec_is_uncut(codec)) {
+        return 0;
+    }
+    blocks = room / payload_bytes(codec, edge);
+    if (blocks > TACIT_UNIT / edge) {
+        blocks -= blocks % tacit__min(blocks, (TACIT_UNIT + edge - 1) / edge); /* whole units: no short one in every chunk */
+    }
+    return tacit__min(count, (blocks != 0 ? blocks : empty) * edge);
+}
+
+/* Walks the parts in order and cuts them into chunks and segments, or only counts these. Leaves the bytes of all messages in
+   results.bytes, for the buffers that follow. */
+static void lay_out(const tacit_leg_t *leg, tacit_blockwise_t *blockwise, bool count_only)
+{
+    const int ranks = leg->comm->ranks;
+    uint64_t  total = 0;
+    size_t    at = 0;
+
+    blockwise->segment_count = blockwise->chunk_count = 0;
+    for (size_t i = 0; i < leg->item_count; i++) {
+        total += payload_bytes(leg->items[i]->codec, leg->items[i]->codec->tensor.count);
+    }
+    for (int owner = 0; owner < ranks; owner++) {
+        uint64_t before = 0;
+        size_t   room = 0;
+
+        blockwise->part[owner] = blockwise->chunk_count;
+        for (size_t i = 0; i < leg->item_count; i++) {
+            tacit_item_t *item = leg->items[i];
+            size_t        next = part_begin(item, before, total, owner, ranks);
+            size_t        end = part_begin(item, before, total, owner + 1, ranks);
+
+            before += payload_bytes(item->codec, item->codec->tensor.count);
+            while (next < end) {
+                size_t         count = fitting(item->codec, end - next, room, false);
+                tacit_chunk_t *chunk;
+                size_t         bytes;
+
+                if (count == 0) {
+                    room = leg->comm->config.chunk_bytes;
+                    count = fitting(item->codec, end - next, room, true);
+                    if (!count_only) {
+                        blockwise->chunks[blockwise->chunk_count] =
+                            (tacit_chunk_t){.segment_first = blockwise->segment_count, .at = at, .owner = owner};
+                    }
+                    at += TACIT_FRAME_HEADER_BYTES;
+                    blockwise->chunk_count++;
+                }
+                bytes = payload_bytes(item->codec, count);
+                if (!count_only) {
+                    chunk = &blockwise->chunks[blockwise->chunk_count - 1];
+                    blockwise->segments[blockwise->segment_count] = (tacit_segment_t){item, next, count, bytes};
+                    chunk->segment_count++;
+                    chunk->elements += count;
+                    chunk->payload_bytes += bytes;
+                }
+                blockwise->segment_count++;
+                room = bytes < room ? room - bytes : 0;
+                at += bytes;
+                next += count;
+            }
+        }
+    }
+    blockwise->part[ranks] = blockwise->chunk_count;
+    blockwise->results.bytes = at;
+}
+
+/* The elements of an item that this rank owns. */
+static void own_range(const tacit_leg_t *leg, const tacit_blockwise_t *blockwise, const tacit_item_t *item, size_t *first_out,
+                      size_t *count_out)
+{
+    const tacit_chunk_t *chunks = blockwise->chunks;
+    size_t               begin = blockwise->part[leg->comm->rank], end = blockwise->part[leg->comm->rank + 1];
+
+    *first_out = *count_out = 0;
+    for (size_t c = begin; c < end; c++) {
+        for (size_t s = chunks[c].segment_first; s < chunks[c].segment_first + chunks[c].segment_count; s++) {
+            if (blockwise->segments[s].item == item) {
+                *first_out = *count_out == 0 ? blockwise->segments[s].first : *first_out;
+                *count_out += blockwise->segments[s].count;
+            }
+        }
+    }
+}
+
+/* ---- Prepare and release ---- */
+
+static tacit_status_t no_memory(const tacit_leg_t *leg)
+{
+    return tacit__fail(TACIT_ERR_MEMORY, "rank %d: %s: no memory for the schedule of %zu slots", leg->comm->rank,
+                       leg->operation->what, leg->item_count);
+}
+
+static tacit_status_t reserve_items(const tacit_leg_t *leg, tacit_blockwise_t *blockwise, size_t *unit_out)
+{
+    tacit_status_t status = TACIT_OK;
+
+    for (size_t s = 0; s < blockwise->segment_count; s++) {
+        tacit_codec_t *codec = blockwise->segments[s].item->codec;
+
+        if (tacit__codec_is_uncut(codec)) {
+            TRY(tacit__codec_reserve(codec, blockwise->segments[s].count));
+            *unit_out = *unit_out > blockwise->segments[s].count ? *unit_out : blockwise->segments[s].count;
+        }
+        *unit_out = *unit_out > codec->unit ? *unit_out : codec->unit;
+    }
+    for (size_t i = 0; i < leg->item_count; i++) {
+        size_t first, count;
+
+        own_range(leg, blockwise, leg->items[i], &first, &count);
+        TRY(tacit__codec_own_part(leg->items[i]->codec, first, count, leg->items[i]->op == TACIT_AVERAGE));
+    }
+out:
+    return status;
+}
+
+static tacit_status_t prepare(tacit_leg_t *leg)
+{
+    tacit_status_t     status;
+    tacit_blockwise_t *blockwise = leg->state = tacit__alloc(1, sizeof *blockwise);
+    tacit_exchange_t  *exchange = &leg->comm->exchange;
+    const int          rank = leg->comm->rank, ranks = leg->comm->ranks;
+    size_t             bytes, unit = TACIT_UNIT;
+
+    if (blockwise == NULL || (blockwise->part = tacit__alloc((size_t)ranks + 1, sizeof *blockwise->part)) == NULL) {
+        return no_memory(leg);
+    }
+    lay_out(leg, blockwise, true);
+    bytes = blockwise->results.bytes;
+    blockwise->results.bytes = 0;
+    blockwise->segments = tacit__alloc(blockwise->segment_count, sizeof *blockwise->segments);
+    blockwise->chunks = tacit__alloc(blockwise->chunk_count, sizeof *blockwise->chunks);
+    if (blockwise->segments == NULL || blockwise->chunks == NULL) {
+        return no_memory(leg);
+    }
+    lay_out(leg, blockwise, false);
+    blockwise->results.bytes = 0;
+    blockwise->turn = 1;
+    for (size_t c = blockwise->part[rank]; c < blockwise->part[rank + 1]; c++) {
+        blockwise->own_bytes += blockwise->chunks[c].payload_bytes;
+    }
+    blockwise->to_reduce = blockwise->part[rank + 1] - blockwise->part[rank];
+    blockwise->to_encode = blockwise->to_come = blockwise->chunk_count - blockwise->to_reduce;
+    TRY(reserve_items(leg, blockwise, &unit));
+    TRY(tacit__buffer_take(exchange, bytes, &blockwise->sent));
+    TRY(tacit__buffer_take(exchange, bytes, &blockwise->results));
+    TRY(tacit__buffer_take(exchange, blockwise->own_bytes * (size_t)ranks, &blockwise->inbox));
+    blockwise->sum = tacit__alloc(unit, sizeof *blockwise->sum);
+    if (blockwise->sum == NULL) {
+        status = no_memory(leg);
+    }
+out:
+    return status;
+}
+
+static void release(tacit_leg_t *leg)
+{
+    tacit_blockwise_t *blockwise = leg->state;
+
+    if (blockwise != NULL) {
+        tacit__buffer_give(&leg->comm->exchange, &blockwise->sent);
+        tacit__buffer_give(&leg->comm->exchange, &blockwise->results);
+        tacit__buffer_give(&leg->comm->exchange, &blockwise->inbox);
+        tacit__free(blockwise->sum);
+        tacit__free(blockwise->chunks);
+        tacit__free(blockwise->segments);
+        tacit__free(blockwise->part);
+        tacit__free(blockwise);
+    }
+    leg->state = NULL;
+}
+
+/* ---- Encoding for owners ---- */
+
+static uint8_t *payload_in(const tacit_buffer_t *messages, const tacit_chunk_t *chunk)
+{
+    return messages->data + chunk->at + TACIT_FRAME_HEADER_BYTES;
+}
+
+static size_t write_header(const tacit_leg_t *leg, tacit_frame_kind_t kind, const tacit_chunk_t *chunk, uint8_t *message)
+{
+    const tacit_blockwise_t *blockwise = leg->state;
+    tacit_frame_t            frame = tacit__leg_frame(leg, kind);
+
+    frame.index = (uint32_t)((size_t)(chunk - blockwise->chunks) - blockwise->part[chunk->owner]);
+    frame.total = (uint32_t)(blockwise->part[chunk->owner + 1] - blockwise->part[chunk->owner]);
+    frame.count = (uint32_t)chunk->elements;
+    frame.payload_bytes = (uint32_t)chunk->payload_bytes;
+    return tacit__frame_write(&frame, message);
+}
+
+/* Whether this rank encodes a segment: all for other owners; of its own part what is asked for by own=coded. */
+static bool encodes(const tacit_leg_t *leg, const tacit_chunk_t *chunk, const tacit_segment_t *segment)
+{
+    return chunk->owner != leg->comm->rank || tacit__codec_own_coded(segment->item->codec);
+}
+
+/* Takes the first `segments` segments of a chunk back from memory. */
+static void undo_segments(const tacit_leg_t *leg, const tacit_chunk_t *chunk, size_t segments)
+{
+    const tacit_blockwise_t *blockwise = leg->state;
+    uint8_t                 *payload = payload_in(&blockwise->sent, chunk);
+
+    for (size_t s = chunk->segment_first; s < chunk->segment_first + segments; s++) {
+        const tacit_segment_t *segment = &blockwise->segments[s];
+        const tacit_item_t    *item = segment->item;
+
+        if (encodes(leg, chunk, segment)) {
+            tacit__codec_undo(item->codec, item->step, item->in, segment->first, segment->count, payload);
+        }
+        payload += segment->payload_bytes;
+    }
+}
+
+static tacit_status_t encode_chunk(const tacit_leg_t *leg, tacit_chunk_t *chunk)
+{
+    const tacit_blockwise_t *blockwise = leg->state;
+    uint8_t                 *payload = payload_in(&blockwise->sent, chunk);
+
+    for (size_t s = 0; s < chunk->segment_count; s++) {
+        const tacit_segment_t *segment = &blockwise->segments[chunk->segment_first + s];
+        tacit_item_t          *item = segment->item;
+        double                 began = tacit__seconds();
+        uint32_t               faults = 0;
+
+        if (encodes(leg, chunk, segment)) {
+            faults = tacit__codec_encode(item->codec, item->step, item->in, segment->first, segment->count, payload);
+        }
+        item->encode_seconds += tacit__seconds() - began;
+        if (faults != 0) {
+            undo_segments(leg, chunk, s);
+            return tacit__item_fault(item);
+        }
+        payload += segment->payload_bytes;
+    }
+    chunk->encoded = true;
+    return TACIT_OK;
+}
+
+/* The next chunk to encode: owners in turn, beginning behind this rank, so that no link waits and no owner gets all at once. */
+static tacit_chunk_t *next_to_encode(const tacit_leg_t *leg, tacit_blockwise_t *blockwise)
+{
+    for (;;) {
+        int    owner = (leg->comm->rank + blockwise->turn) % leg->comm->ranks;
+        size_t c = blockwise->part[owner] + blockwise->round;
+
+        if (blockwise->turn == leg->comm->ranks) {
+            blockwise->turn = 1;
+            blockwise->round++;
+            continue;
+        }
+        blockwise->turn++;
+        if (c < blockwise->part[owner + 1]) {
+            return &blockwise->chunks[c];
+        }
+    }
+}
+
+static void count_sent(const tacit_blockwise_t *blockwise, const tacit_chunk_t *chunk, uint64_t copies)
+{
+    for (size_t s = chunk->segment_first; s < chunk->segment_first + chunk->segment_count; s++) {
+        blockwise->segments[s].item->sent_bytes += copies * blockwise->segments[s].payload_bytes;
+    }
+}
+
+static tacit_status_t send_contribution(const tacit_leg_t *leg, tacit_blockwise_t *blockwise)
+{
+    tacit_chunk_t *chunk = next_to_encode(leg, blockwise);
+    uint8_t       *message = blockwise->sent.data + chunk->at;
+    tacit_status_t status;
+
+    TRY(encode_chunk(leg, chunk));
+    blockwise->to_encode--;
+    count_sent(blockwise, chunk, 1);
+    TRY(tacit__leg_send(leg, chunk->owner, message, write_header(leg, TACIT_FRAME_CONTRIBUTION, chunk, message)));
+out:
+    return status;
+}
+
+/* ---- Reducing the own part ---- */
+
+/* Where rank's payload for an own chunk lies. */
+static uint8_t *contribution(const tacit_leg_t *leg, const tacit_blockwise_t *blockwise, int rank, const tacit_chunk_t *chunk)
+{
+    const tacit_chunk_t *first = &blockwise->chunks[blockwise->part[leg->comm->rank]];
+    size_t headers = (size_t)(chunk - first) * TACIT_FRAME_HEADER_BYTES;
+
+    return blockwise->inbox.data + (size_t)rank * blockwise->own_bytes + (chunk->at - first->at - headers);
+}
+
+/* One unit of an own segment, all ranks in ascending order; `at` is its place within the chunk's payloads. */
+static uint32_t reduce_unit(const tacit_leg_t *leg, tacit_blockwise_t *blockwise, const tacit_chunk_t *chunk,
+                            const tacit_segment_t *unit, size_t at)
+{
+    const tacit_item_t *item = unit->item;
+    tacit_codec_t      *codec = item->codec;
+    bool                coded = tacit__codec_own_coded(codec);
+    float               scale = 1.0f / (float)leg->comm->ranks;
+    uint32_t            faults = 0;
+    double              began = tacit__seconds(), added;
+
+    for (int rank = 0; rank < leg->comm->ranks && faults == 0; rank++) {
+        if (rank == leg->comm->rank && !coded) {
+            faults = tacit__codec_own(codec, item->in, unit->first, unit->count, blockwise->sum, rank != 0);
+        } else {
+            const uint8_t *payload = rank == leg->comm->rank ? payload_in(&blockwise->sent, chunk)
+                                                             : contribution(leg, blockwise, rank, chunk);
+
+            tacit__codec_add(codec, item->step, payload + at, unit->first, unit->count, blockwise->sum, rank != 0);
+        }
+    }
+    for (size_t i = 0; item->op == TACIT_AVERAGE && leg->comm->ranks > 1 && i < unit->count; i++) {
+        blockwise->sum[i] *= scale;
+    }
+    added = tacit__seconds();
+    unit->item->decode_seconds += added - began;
+    if (faults == 0) {
+        faults = tacit__codec_reencode(codec, item->step, blockwise->sum, unit->first, unit->count,
+                                       payload_in(&blockwise->results, chunk) + at);
+    }
+    unit->item->encode_seconds += tacit__seconds() - added;
+    return faults;
+}
+
+static tacit_status_t reduce_chunk(const tacit_leg_t *leg, tacit_blockwise_t *blockwise, tacit_chunk_t *chunk)
+{
+    size_t at = 0;
+
+    for (size_t s = chunk->segment_first; s < chunk->segment_first + chunk->segment_count; s++) {
+        const tacit_segment_t *segment = &blockwise->segments[s];
+        const tacit_codec_t   *codec = segment->item->codec;
+        tacit_segment_t        unit = *segment;
+
+        for (size_t left = segment->count; left != 0; left -= unit.count) {
+            unit.count = tacit__codec_is_uncut(codec) ? left : tacit__min(left, codec->unit);
+            if (reduce_unit(leg, blockwise, chunk, &unit, at + payload_bytes(codec, segment->count - left)) != 0) {
+                return tacit__item_fault(segment->item);
+            }
+            unit.first += unit.count;
+        }
+        at += segment->payload_bytes;
+    }
+    return TACIT_OK;
+}
+
+/* The next own chunk to which all ranks' contributions are here, or NULL. */
+static tacit_chunk_t *next_to_reduce(const tacit_leg_t *leg, const tacit_blockwise_t *blockwise)
+{
+    for (size_t c = blockwise->part[leg->comm->rank]; c < blockwise->part[leg->comm->rank + 1]; c++) {
+        if (!blockwise->chunks[c].reduced) {
+            return blockwise->chunks[c].contributions == leg->comm->ranks - 1 ? &blockwise->chunks[c] : NULL;
+        }
+    }
+    return NULL;
+}
+
+static tacit_status_t send_result(const tacit_leg_t *leg, tacit_blockwise_t *blockwise, tacit_chunk_t *chunk)
+{
+    uint8_t       *message = blockwise->results.data + chunk->at;
+    tacit_status_t status;
+    size_t         bytes;
+
+    TRY(encode_chunk(leg, chunk));
+    TRY(reduce_chunk(leg, blockwise, chunk));
+    chunk->reduced = true;
+    blockwise->to_reduce--;
+    count_sent(blockwise, chunk, (uint64_t)(leg->comm->ranks - 1));
+    bytes = write_header(leg, TACIT_FRAME_RESULT, chunk, message);
+    for (int step = 1; step < leg->comm->ranks; step++) {
+        TRY(tacit__leg_send(leg, (leg->comm->rank + step) % leg->comm->ranks, message, bytes));
+    }
+out:
+    return status;
+}
+
+/* ---- The state machine ---- */
+
+/* Results first: others wait for them. */
+static tacit_status_t advance(tacit_leg_t *leg)
+{
+    tacit_blockwise_t *blockwise = leg->state;
+    tacit_chunk_t     *chunk = blockwise->to_reduce != 0 ? next_to_reduce(leg, blockwise) : NULL;
+
+    if (chunk != NULL) {
+        return send_result(leg, blockwise, chunk);
+    }
+    return blockwise->to_encode != 0 ? send_contribution(leg, blockwise) : TACIT_PENDING;
+}
+
+static bool done(const tacit_leg_t *leg)
+{
+    const tacit_blockwise_t *blockwise = leg->state;
+
+    return blockwise->to_encode == 0 && blockwise->to_reduce == 0 && blockwise->to_come == 0;
+}
+
+static tacit_status_t arrived(tacit_leg_t *leg, const tacit_frame_t *frame)
+{
+    tacit_blockwise_t *blockwise = leg->state;
+    int                owner = frame->kind == TACIT_FRAME_CONTRIBUTION ? leg->comm->rank : (int)frame->rank;
+    size_t             c = blockwise->part[owner] + frame->index;
+    tacit_chunk_t     *chunk = &blockwise->chunks[c];
+
+    if ((frame->kind != TACIT_FRAME_CONTRIBUTION && frame->kind != TACIT_FRAME_RESULT) || c >= blockwise->part[owner + 1] ||
+        frame->count != chunk->elements || frame->payload_bytes != chunk->payload_bytes) {
+        return tacit__leg_unexpected(leg, frame);
+    }
+    if (frame->kind == TACIT_FRAME_CONTRIBUTION) {
+        memcpy(contribution(leg, blockwise, frame->rank, chunk), frame->payload, frame->payload_bytes);
+        chunk->contributions++;
+    } else {
+        memcpy(payload_in(&blockwise->results, chunk), frame->payload, frame->payload_bytes);
+        blockwise->to_come--;
+    }
+    return TACIT_OK;
+}
+
+/* Memory of the own part first: `out` may be `in`. */
+static void commit(tacit_leg_t *leg)
+{
+    tacit_blockwise_t *blockwise = leg->state;
+
+    for (size_t c = blockwise->part[leg->comm->rank]; c < blockwise->part[leg->comm->rank + 1]; c++) {
+        const tacit_chunk_t *chunk = &blockwise->chunks[c];
+
+        for (size_t s = chunk->segment_first; s < chunk->segment_first + chunk->segment_count; s++) {
+            const tacit_segment_t *segment = &blockwise->segments[s];
+
+            if (!tacit__codec_own_coded(segment->item->codec)) {
+                tacit__codec_own_keep(segment->item->codec, segment->item->in, segment->first, segment->count);
+            }
+        }
+    }
+    for (size_t c = 0; c < blockwise->chunk_count; c++) {
+        const tacit_chunk_t *chunk = &blockwise->chunks[c];
+        const uint8_t       *payload = payload_in(&blockwise->results, chunk);
+
+        for (size_t s = chunk->segment_first; s < chunk->segment_first + chunk->segment_count; s++) {
+            const tacit_segment_t *segment = &blockwise->segments[s];
+            tacit_item_t          *item = segment->item;
+            double                 began = tacit__seconds();
+
+            tacit__codec_finish(item->codec, item->step, payload, segment->first, segment->count, item->out);
+            item->decode_seconds += tacit__seconds() - began;
+            payload += segment->payload_bytes;
+        }
+    }
+    for (size_t i = 0; i < leg->item_count; i++) {
+        tacit__codec_commit(leg->items[i]->codec);
+    }
+}
+
+static void undo(tacit_leg_t *leg)
+{
+    const tacit_blockwise_t *blockwise = leg->state;
+
+    for (size_t c = 0; blockwise->chunks != NULL && c < blockwise->chunk_count; c++) {
+        if (blockwise->chunks[c].encoded) {
+            undo_segments(leg, &blockwise->chunks[c], blockwise->chunks[c].segment_count);
+        }
+    }
+}
+
+const tacit_schedule_t tacit__schedule_blockwise = {
+    .name = "blockwise",
+    .summary = "compressed reduce-scatter and all-gather, chunked: encode, wire and decode overlap",
+    .framed = true,
+    .round = 0,
+    .rounds = 1,
+    .carries = carries,
+    .prepare = prepare,
+    .advance = advance,
+    .done = done,
+    .arrived = arrived,
+    .commit = commit,
+    .undo = undo,
+    .release = release,
+};

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The transport's own collective: no frame, scan, message or time limit of ours. */
+#include "operation.h"
+
+typedef struct tacit_native {
+    tacit_ticket_t *tickets; /* one an item */
+    size_t          started, finished;
+} tacit_native_t;
+
+static bool carries(const tacit_comm_t *comm, const tacit_codec_t *codec)
+{
+    double factor;
+
+    return comm->transport.allreduce != NULL && codec->tensor.dtype == TACIT_FLOAT32 && codec->feedback == NULL &&
+           tacit__codec_is_blockwise(codec) &&
+           codec->compressor->quality(codec->spec.compressor_config, codec->tensor.count, &factor) == TACIT_LOSSLESS;
+}
+
+static tacit_status_t prepare(tacit_leg_t *leg)
+{
+    tacit_native_t *native = leg->state = tacit__alloc(1, sizeof *native);
+
+    if (native != NULL) {
+        native->tickets = tacit__alloc(leg->item_count, sizeof *native->tickets);
+    }
+    return native != NULL && native->tickets != NULL ? TACIT_OK
+                                                     : tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for %zu native calls",
+                                                                   leg->comm->rank, leg->item_count);
+}
+
+/* All are started, in order, before the first is waited for: they overlap. */
+static tacit_status_t advance(tacit_leg_t *leg)
+{
+    const tacit_transport_t *transport = &leg->comm->transport;
+    tacit_native_t          *native = leg->state;
+    tacit_status_t           status;
+    size_t                   bytes;
+
+    if (native->started < leg->item_count) {
+        const tacit_item_t *item = leg->items[native->started];
+
+        status = transport->allreduce(transport->context, item->in, item->out, item->codec->tensor.count,
+                                      item->codec->tensor.dtype, &native->tickets[native->started]);
+        native->started += status == TACIT_OK;
+        return status;
+    }
+    status = transport->test(transport->context, &native->tickets[native->finished], &bytes);
+    native->finished += status == TACIT_OK;
+    return status;
+}
+
+static bool done(const tacit_leg_t *leg)
+{
+    return ((const tacit_native_t *)leg->state)->finished == leg->item_count;
+}
+
+static tacit_status_t arrived(tacit_leg_t *leg, const tacit_frame_t *frame)
+{
+    return tacit__leg_unexpected(leg, frame);
+}
+
+static void commit(tacit_leg_t *leg)
+{
+    for (size_t i = 0; i < leg->item_count; i++) {
+        tacit__native_finish(leg->comm, leg->items[i]);
+    }
+}
+
+void tacit__native_finish(const tacit_comm_t *comm, tacit_item_t *item)
+{
+    float  scale = 1.0f / (float)comm->ranks;
+    float *out = item->out;
+    size_t count = item->codec->tensor.count;
+
+    item->sent_bytes = 2 * (uint64_t)(comm->ranks - 1) * count * sizeof *out / (uint64_t)comm->ranks;
+    for (size_t i = 0; item->op == TACIT_AVERAGE && comm->ranks > 1 && i < count; i++) {
+        out[i] *= scale;
+    }
+}
+
+static void undo(tacit_leg_t *leg)
+{
+    (void)leg;
+}
+
+static void release(tacit_leg_t *leg)
+{
+    tacit_native_t *native = leg->state;
+
+    if (native != NULL) {
+        tacit__free(native->tickets);
+        tacit__free(native);
+    }
+    leg->state = NULL;
+}
+
+const tacit_schedule_t tacit__schedule_native = {
+    .name = "native",
+    .summary = "the transport's own all-reduce: nothing is added, nothing is checked",
+    .framed = false,
+    .carries = carries,
+    .prepare = prepare,
+    .advance = advance,
+    .done = done,
+    .arrived = arrived,
+    .commit = commit,
+    .undo = undo,
+    .release = release,
+};

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every schedule of the build, in the order in which slots are offered to them: the list in libcomm/Makefile.inc makes
+   schedules.def. */
+#include "schedule.h"
+
+#define TACIT_MODULE(name) extern const tacit_schedule_t tacit__schedule_##name;
+#include "schedules.def"
+#undef TACIT_MODULE
+
+static const tacit_schedule_t *const schedules[] = {
+#define TACIT_MODULE(name) &tacit__schedule_##name,
+#include "schedules.def"
+#undef TACIT_MODULE
+};
+
+const tacit_schedule_t *tacit__schedule_at(size_t index)
+{
+    return index < sizeof schedules / sizeof *schedules ? schedules[index] : NULL;
+}
+
+const tacit_schedule_t *tacit__schedule_of(const tacit_comm_t *comm, const tacit_codec_t *codec)
+{
+    for (size_t i = 0; i < sizeof schedules / sizeof *schedules; i++) {
+        if (schedules[i]->carries(comm, codec)) {
+            return schedules[i];
+        }
+    }
+    return NULL;
+}
