@@ -10,8 +10,8 @@ AC_ARG_VAR([MPIRUN], [the MPI's launcher, for the tests])
 have_mpi=no
 mpi_summary="no (--without-mpi)"
 AS_IF([test "$with_mpi" != no], [
-    AC_PATH_PROGS([MPICC], [mpicc mpicc.openmpi mpicc.mpich])
-    AC_PATH_PROGS([MPIRUN], [mpirun mpiexec mpirun.openmpi mpirun.mpich])
+    AC_CHECK_PROGS([MPICC], [mpicc mpicc.openmpi mpicc.mpich])
+    AC_CHECK_PROGS([MPIRUN], [mpirun mpiexec mpirun.openmpi mpirun.mpich])
     TACIT_MPI_FLAGS
     TACIT_MPI_LINKS
     AS_IF([test "$have_mpi" = no], [
