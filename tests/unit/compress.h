@@ -62,14 +62,14 @@ static inline void same_floats(const float *a, const float *b, size_t count, con
         return;
     }
     for (size_t i = 0; i < count; i++) {
-        ck_assert_msg(tacit__float_bits(a[i]) == tacit__float_bits(b[i]), "%s: element %zu of %zu is %a (%08x), not %a (%08x)", what,
-                      i, count, (double)a[i], tacit__float_bits(a[i]), (double)b[i], tacit__float_bits(b[i]));
+        ck_assert_msg(tacit__float_bits(a[i]) == tacit__float_bits(b[i]), "%s: element %zu of %zu is %a (%08x), not %a (%08x)",
+                      what, i, count, (double)a[i], tacit__float_bits(a[i]), (double)b[i], tacit__float_bits(b[i]));
     }
 }
 
 /* Encodes, sees to it that the payload decodes to what `decoded` says, and returns the faults. */
-static inline uint32_t round_trip(const tacit_block_t *block, const tacit_compressor_t *compressor, const float *a, uint8_t *payload,
-                                  float *decoded)
+static inline uint32_t round_trip(const tacit_block_t *block, const tacit_compressor_t *compressor, const float *a,
+                                  uint8_t *payload, float *decoded)
 {
     const tacit_kernels_t *kernels = compressor->kernels[TACIT_ISA_SCALAR];
     float                 *received = malloc(block->count * sizeof *received + 1);

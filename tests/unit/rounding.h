@@ -59,7 +59,8 @@ static inline void check_every_number(const format_t *format)
         if (magnitude > format->infinity) {
             wrong += !isnan(values[i]) || (signbit(values[i]) != 0) != (half >> 15);
         } else {
-            const double expected = magnitude == format->infinity ? (half & 0x8000 ? -INFINITY : INFINITY) : value_of(format, half);
+            const double expected =
+                magnitude == format->infinity ? (half & 0x8000 ? -INFINITY : INFINITY) : value_of(format, half);
             wrong += tacit__float_bits(values[i]) != tacit__float_bits((float)expected);
         }
         ck_assert_msg(wrong == 0, "%04zx becomes %a and back %04x", i, (double)values[i], back[i]);
@@ -79,7 +80,8 @@ static inline void check_every_border(const format_t *format)
         const double   low = value_of(format, (uint16_t)half), high = value_of(format, above);
         const float    middle = (float)((low + high) / 2);
         const bool     right = narrow_one(format, middle) == even && narrow_one(format, -middle) == (0x8000 | even) &&
-                           narrow_one(format, nextafterf(middle, 0)) == half && narrow_one(format, nextafterf(middle, INFINITY)) == above &&
+                           narrow_one(format, nextafterf(middle, 0)) == half &&
+                           narrow_one(format, nextafterf(middle, INFINITY)) == above &&
                            narrow_one(format, -nextafterf(middle, 0)) == (0x8000 | half) &&
                            narrow_one(format, -nextafterf(middle, INFINITY)) == (0x8000 | above);
         ck_assert_msg(right, "near %a, between %04x and %04x", (double)middle, half, above);

@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `topk`: exact selection with ties, held against sorting; both index codings byte by byte; payloads that lie. */
+#include "compress.h"
+
+enum { MOST = 200000 };
+
+static float    a[MOST];
+static uint32_t indices[MOST + 1];
+
+static size_t choose(const char *text, size_t count)
+{
+    tacit_spec_t  spec = spec_of(text);
+    tacit_block_t block = block_of(&spec, 0, count);
+    const size_t  limit = spec.compressor->select->limit(spec.compressor_config, count);
+    size_t        entries;
+
+    indices[limit] = 0xdeadbeef;
+    entries = spec.compressor->select->choose(&block, a, indices);
+    ck_assert_uint_le(entries, limit);
+    ck_assert_uint_eq(indices[limit], 0xdeadbeef);
+    tacit__spec_release(&spec);
+    return entries;
+}
+
+START_TEST(worked_example)
+{
+    const float x[8] = {3, -1, 2, .5f, -4, 1, 0, .25f};
+    double      error = 0, square = 0;
+
+    memcpy(a, x, sizeof x);
+    ck_assert_uint_eq(choose("topk:ratio=0.25", 8), 2);
+    ck_assert(indices[0] == 0 && indices[1] == 4);
+    for (size_t i = 0; i < 8; i++) {
+        square += (double)(x[i] * x[i]);
+        error += i == 0 || i == 4 ? 0 : (double)(x[i] * x[i]);
+    }
+    ck_assert(error == 6.3125 && square == 31.3125);
+    ck_assert_double_le(error, (1 - 0.25) * square);
+}
+END_TEST
+
+START_TEST(ties_and_zeros)
+{
+    const float ties[4] = {1, 1, 1, 5}, zeros[4] = {0, -0.0f, 2, -0.0f};
+
+    memcpy(a, ties, sizeof ties);
+    ck_assert_uint_eq(choose("topk:ratio=0.5", 4), 2);
+    ck_assert(indices[0] == 0 && indices[1] == 3);
+    ck_assert_uint_eq(choose("topk:ratio=1", 4), 4);
+    memcpy(a, zeros, sizeof zeros);
+    ck_assert_uint_eq(choose("topk:ratio=0.75", 4), 1);
+    ck_assert_uint_eq(indices[0], 2);
+    a[2] = 0x1p-149f;
+    ck_assert_uint_eq(choose("topk:ratio=0.01", 4), 1);
+    ck_assert_uint_eq(indices[0], 2);
+    a[2] = 0;
+    ck_assert_uint_eq(choose("topk:ratio=1", 4), 0);
+    ck_assert_uint_eq(choose("topk:ratio=1", 0), 0);
+}
+END_TEST
+
+/* NaN, infinity and the largest numbers come first, in this order. */
+START_TEST(not_finite)
+{
+    const float x[6] = {1, FLT_MAX, -INFINITY, 2, -NAN, 3};
+
+    memcpy(a, x, sizeof x);
+    ck_assert_uint_eq(choose("topk:ratio=0.1", 6), 1);
+    ck_assert_uint_eq(indices[0], 4);
+    ck_assert_uint_eq(choose("topk:ratio=0.5", 6), 3);
+    ck_assert(indices[0] == 1 && indices[1] == 2 && indices[2] == 4);
+}
+END_TEST
+
+static int by_magnitude(const void *left, const void *right)
+{
+    const uint32_t i = *(const uint32_t *)left, j = *(const uint32_t *)right;
+
+    if (fabsf(a[i]) != fabsf(a[j])) {
+        return fabsf(a[i]) > fabsf(a[j]) ? -1 : 1;
+    }
+    return i < j ? -1 : 1;
+}
+
+static int by_value(const void *left, const void *right)
+{
+    const uint32_t i = *(const uint32_t *)left, j = *(const uint32_t *)right;
+
+    return i < j ? -1 : i > j;
+}
+
+/* What sorting chooses, over few distinct values (many ties), over all exponents, and over a normal distribution. */
+START_TEST(as_sorting)
+{
+    static const double ratios[] = {0.0003, 0.01, 0.1, 0.5, 0.99, 1};
+    const size_t        count = 5003;
+    harness_random_t    random = {(uint64_t)_i};
+    uint32_t           *order = malloc(count * sizeof *order);
+    char                text[64];
+
+    harness_fill(a, count, (uint64_t)_i, 1);
+    for (size_t i = 0; i < count; i++) {
+        const uint64_t word = harness_next(&random);
+        a[i] = _i == 0 ? (float)(int)(word % 7) - 3 : _i == 1 ? tacit__bits_float((uint32_t)word & 0xbfffffffu) : a[i];
+    }
+    for (size_t r = 0; r < COUNT_OF(ratios); r++) {
+        size_t keep, entries;
+        snprintf(text, sizeof text, "topk:ratio=%g", ratios[r]);
+        entries = choose(text, count);
+        keep = (size_t)ceil(ratios[r] * (double)count);
+        for (uint32_t i = 0; i < count; i++) {
+            order[i] = i;
+        }
+        qsort(order, count, sizeof *order, by_magnitude);
+        for (; keep > 0 && a[order[keep - 1]] == 0; keep--) {
+        }
+        qsort(order, keep, sizeof *order, by_value);
+        ck_assert_uint_eq(entries, keep);
+        same_bytes(indices, order, keep * sizeof *order, text);
+    }
+    free(order);
+}
+END_TEST
+
+/* Encodes a[0..count) and checks that it decodes to the same; returns the bytes. */
+static size_t payload_of(const char *text, size_t first, size_t count, size_t entries, uint8_t *payload)
+{
+    tacit_spec_t          spec = spec_of(text);
+    tacit_block_t         block = block_of(&spec, first, count);
+    const tacit_select_t *select = spec.compressor->select;
+    float                *decoded = malloc((entries + 1) * sizeof *decoded), *values = malloc((entries + 1) * sizeof *values);
+    uint32_t             *found = malloc((entries + 1) * sizeof *found);
+    const size_t          bytes = select->encode(&block, a, indices, entries, payload, decoded);
+
+    ck_assert_uint_le(bytes, select->bound(spec.compressor_config, count, entries));
+    ck_assert_uint_eq(select->decode(&block, payload, bytes, found, values, entries), entries);
+    same_floats(values, decoded, entries, "values");
+    for (size_t i = 0; i < entries; i++) {
+        ck_assert_uint_eq(found[i] + first, indices[i]);
+    }
+    if (entries > 0) {
+        ck_assert_uint_eq(select->decode(&block, payload, bytes, found, values, entries - 1), SIZE_MAX);
+    }
+    free(decoded);
+    free(values);
+    free(found);
+    tacit__spec_release(&spec);
+    return bytes;
+}
+
+START_TEST(worked_payloads)
+{
+    /* Elements 65536, 65537, 131073 of a range that starts at 65530: relative 6, 7, 65543. */
+    static const uint8_t long_form[] = {3, 0, 0, 0, 0, 0, 0,    0,    6, 0, 0,    0,    7, 0, 0,    0,
+                                        7, 0, 1, 0, 0, 0, 0x80, 0x3f, 0, 0, 0x00, 0xc0, 0, 0, 0x80, 0x47}; /* 1, -2, 65536 */
+    static const uint8_t short_form[] = {3, 0, 0, 0, 1, 1, 0, 0, 2, 0,    0, 0,    1,    0,   0,
+                                         0, 6, 0, 7, 0, 7, 0, 0, 0, 0x3c, 0, 0xc0, 0xff, 0x7b}; /* 1, -2, 65504 */
+    uint8_t              payload[64];
+
+    a[65536] = 1;
+    a[65537] = -2;
+    a[131073] = 65536;
+    indices[0] = 65536;
+    indices[1] = 65537;
+    indices[2] = 131073;
+    ck_assert_uint_eq(payload_of("topk:index=u32", 65530, 70000, 3, payload), sizeof long_form);
+    same_bytes(payload, long_form, sizeof long_form, "32 bits");
+    payload[28] = 0xee;
+    ck_assert_uint_eq(payload_of("topk:index=u16,values=fp16", 65530, 70000, 3, payload), sizeof short_form + 1);
+    same_bytes(payload, short_form, 23, "16 bits");
+    same_bytes(payload + 24, short_form + 23, sizeof short_form - 23, "16 bits, values");
+}
+END_TEST
+
+/* The shorter coding: 16 bits from the fourth entry on where there is one count, as a tie means 32 bits. */
+START_TEST(automatic)
+{
+    static const size_t bytes[] = {8, 8 + 8, 8 + 16, 8 + 12 + 12, 8 + 12 + 16, 8 + 16 + 20};
+    uint8_t             payload[64];
+
+    for (size_t entries = 0; entries < COUNT_OF(bytes); entries++) {
+        indices[entries] = (uint32_t)(3 * entries);
+        ck_assert_uint_eq(payload_of("topk", 0, 65536, entries, payload), bytes[entries]);
+        ck_assert_uint_eq(payload[4], entries > 3);
+    }
+    ck_assert_uint_eq(payload_of("topk", 0, 65537, 3, payload), 8 + 24);
+    ck_assert_uint_eq(payload_of("topk", 0, 0, 0, payload), 8);
+}
+END_TEST
+
+/* float16 values: saturated, rounded, and sent even where they round to zero. */
+START_TEST(half_values)
+{
+    tacit_spec_t  spec = spec_of("topk:values=fp16+ef");
+    tacit_block_t block = block_of(&spec, 0, 4);
+    const float   x[4] = {1e6f, -0x1p-30f, 1.0004883f, 3}, expected[4] = {65504, -0.0f, 1, 3};
+    float         decoded[4];
+    uint8_t       payload[64];
+
+    memcpy(a, x, sizeof x);
+    for (uint32_t i = 0; i < 4; i++) {
+        indices[i] = i;
+    }
+    ck_assert_uint_eq(spec.compressor->select->encode(&block, a, indices, 4, payload, decoded), 8 + 4 + 8 + 8);
+    same_floats(decoded, expected, 4, "decoded");
+    tacit__spec_release(&spec);
+}
+END_TEST
+
+/* Counts and indices that lie. Each is otherwise a valid payload of 3 entries among 10, or 100000, elements. */
+START_TEST(lies)
+{
+    static const struct {
+        const char *index;
+        size_t      count, at;
+        uint32_t    word;
+    } cases[] = {
+        {"u32", 10, 0, 4},
+        {"u32", 10, 0, 2},
+        {"u32", 10, 0, UINT32_MAX},
+        {"u32", 10, 4, 2},
+        {"u32", 10, 4, 0x200},
+        {"u32", 10, 4, 0x10000},
+        {"u32", 10, 4, 1},
+        {"u32", 10, 8, 2},
+        {"u32", 10, 12, 9},
+        {"u32", 10, 16, 10},
+        {"u32", 10, 16, UINT32_MAX},
+        {"u32", 10, 12, 0},
+        {"u16", 100000, 8, 4},
+        {"u16", 100000, 8, 2},
+        {"u16", 100000, 8, UINT32_MAX},
+        {"u16", 100000, 12, 1},
+        {"u16", 100000, 16, 0x20005},
+        {"u16", 100000, 16, 0x50005},
+        {"u16", 100000, 12, UINT32_MAX},
+        {"u16", 100000, 4, 0},
+    };
+    char          text[32];
+    tacit_spec_t  spec;
+    tacit_block_t block;
+    uint32_t      found[10];
+    float         values[10], decoded[3];
+    uint8_t       payload[64];
+    size_t        bytes;
+
+    snprintf(text, sizeof text, "topk:index=%s", cases[_i].index);
+    spec = spec_of(text);
+    block = block_of(&spec, 0, cases[_i].count);
+    indices[0] = 1;
+    indices[1] = 2;
+    indices[2] = 9;
+    bytes = spec.compressor->select->encode(&block, a, indices, 3, payload, decoded);
+    ck_assert_uint_eq(spec.compressor->select->decode(&block, payload, bytes, found, values, 10), 3);
+    tacit__store32(payload + cases[_i].at, cases[_i].word);
+    ck_assert_uint_eq(spec.compressor->select->decode(&block, payload, bytes, found, values, 10), SIZE_MAX);
+    tacit__spec_release(&spec);
+}
+END_TEST
+
+START_TEST(limits)
+{
+    static const struct {
+        const char *text;
+        size_t      count, limit;
+    } cases[] = {
+        {"topk", 0, 0},           {"topk", 1, 1},         {"topk", 100, 1},          {"topk", 101, 2},
+        {"topk", 1000000, 10000}, {"topk:ratio=1", 7, 7}, {"topk:ratio=1e-9", 9, 1}, {"topk:ratio=0.5", 3, 2},
+    };
+    double factor;
+
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        tacit_spec_t spec = spec_of(cases[i].text);
+        ck_assert_uint_eq(spec.compressor->select->limit(spec.compressor_config, cases[i].count), cases[i].limit);
+        ck_assert_uint_eq(spec.compressor->quality(spec.compressor_config, cases[i].count, &factor), TACIT_CONTRACTION);
+        ck_assert(cases[i].count == 0 ? factor == 0 : factor == 1 - (double)cases[i].limit / (double)cases[i].count);
+        tacit__spec_release(&spec);
+    }
+    refused("topk:ratio=0", "ratio");
+    refused("topk:ratio=1.5", "ratio");
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("topk");
+    TCase *tests = tcase_create("topk");
+
+    tcase_add_test(tests, worked_example);
+    tcase_add_test(tests, ties_and_zeros);
+    tcase_add_test(tests, not_finite);
+    tcase_add_loop_test(tests, as_sorting, 0, 3);
+    tcase_add_test(tests, worked_payloads);
+    tcase_add_test(tests, automatic);
+    tcase_add_test(tests, half_values);
+    tcase_add_loop_test(tests, lies, 0, 20);
+    tcase_add_test(tests, limits);
+    suite_add_tcase(suite, tests);
+    return harness_main(suite);
+}
