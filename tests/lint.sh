@@ -62,7 +62,7 @@ long_lines() { awk 'length > 130 { print FILENAME ":" FNR ": " length }' "$@"; }
 search() { grep -HnP "$@"; }
 includes_config() { search 'include "config\.h"' "${c_files[@]}" | grep -v '^libcomm/internal\.h:'; }
 limits() { search '\b(TODO|FIXME|XXX)\b' "${c_files[@]}" "${scripts[@]}" | grep -v '^tests/lint\.sh:'; }
-layout() { clang-format --dry-run -Werror "${c_files[@]}" 2>&1 | grep 'error:'; }
+layout() { clang-format --dry-run -Werror "${c_files[@]}" 2>&1 | sed -n 's,:.* error: .*,,p' | uniq -c; }
 
 if [ "${1:-}" = --fix ]; then
     clang-format -i "${c_files[@]}"
