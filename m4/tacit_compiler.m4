@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
 # TACIT_COMPILER
-# What every file is compiled with, beside the user's CFLAGS: TACIT_CFLAGS, TACIT_LDFLAGS, and ASSERT_CPPFLAGS for the library.
+# What every file is compiled with, beside the user's CFLAGS: TACIT_CFLAGS and TACIT_LDFLAGS; for the libraries also
+# ASSERT_CPPFLAGS and LIBRARY_LDFLAGS, for fuzz tests FUZZER_LIBS.
 # tacit_checks names the options in force.
 AC_DEFUN([TACIT_COMPILER], [
 AC_ARG_ENABLE([werror], [AS_HELP_STRING([--enable-werror], [make warnings errors])])
@@ -24,6 +25,8 @@ TACIT_TRY_CFLAGS([$TACIT_CFLAGS], [], [AC_MSG_ERROR([$CC does not understand the
 TACIT_TRY_CFLAGS([-ftree-vectorize], [TACIT_CFLAGS="$TACIT_CFLAGS -ftree-vectorize"])
 TACIT_TRY_CFLAGS([-fvect-cost-model=dynamic], [TACIT_CFLAGS="$TACIT_CFLAGS -fvect-cost-model=dynamic"])
 
+# A library names all that it needs; sanitizers leave their own to the program.
+LIBRARY_LDFLAGS=-Wl,-z,defs
 tacit_checks=
 AS_IF([test "$enable_sanitizers" = yes], [
     sanitize="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
@@ -34,6 +37,7 @@ AS_IF([test "$enable_sanitizers" = yes], [
     TACIT_CFLAGS="$TACIT_CFLAGS $sanitize"
     TACIT_LDFLAGS="$TACIT_LDFLAGS $sanitize"
     TACIT_TRY_CFLAGS([$sanitize], [], [AC_MSG_ERROR([$CC cannot build with $sanitize])])
+    LIBRARY_LDFLAGS=
     tacit_checks="sanitizers "
 ])
 ASSERT_CPPFLAGS=-DNDEBUG
@@ -48,6 +52,7 @@ AS_IF([test "$enable_werror" = yes], [
 AS_IF([test -z "$tacit_checks"], [tacit_checks=none])
 AC_SUBST([TACIT_CFLAGS])
 AC_SUBST([TACIT_LDFLAGS])
+AC_SUBST([LIBRARY_LDFLAGS])
 AC_SUBST([ASSERT_CPPFLAGS])
 AC_SUBST([FUZZER_LIBS])
 ])
