@@ -22,7 +22,7 @@ static size_t array_count(const tacit_feedback_t *feedback)
     return arrays;
 }
 
-static void state_release(tacit_state_t *state)
+void tacit__state_release(tacit_state_t *state)
 {
     for (size_t i = 0; i < TACIT_STATE_ARRAYS; i++) {
         if (state->next[i] != state->now[i]) {
@@ -41,7 +41,7 @@ static tacit_status_t state_init(tacit_state_t *state, const tacit_feedback_t *f
         state->now[i] = tacit__alloc(count, sizeof(float));
         state->next[i] = doubled ? tacit__alloc(count, sizeof(float)) : state->now[i];
         if (state->now[i] == NULL || state->next[i] == NULL) {
-            state_release(state);
+            tacit__state_release(state);
             return tacit__fail(TACIT_ERR_MEMORY, "no memory for %zu elements of feedback '%s'", count, feedback->name);
         }
     }
@@ -81,29 +81,37 @@ static void fold_owner(tacit_codec_t *codec)
     }
 }
 
+tacit_status_t tacit__codec_make_owner(const tacit_codec_t *codec, size_t count, tacit_state_t *owner_out)
+{
+    *owner_out = (tacit_state_t){0};
+    return codec->feedback == NULL || count == 0
+               ? TACIT_OK
+               : state_init(owner_out, codec->feedback->owner, codec->spec.feedback_config, count, true);
+}
+
+void tacit__codec_adopt_owner(tacit_codec_t *codec, tacit_state_t *owner, size_t first, bool mean)
+{
+    tacit__state_release(&codec->owner);
+    codec->owner = *owner;
+    codec->owner_first = first;
+    codec->owner_is_mean = mean;
+    *owner = (tacit_state_t){0};
+}
+
 tacit_status_t tacit__codec_own_part(tacit_codec_t *codec, size_t first, size_t count, bool mean)
 {
-    tacit_state_t owner = {0};
+    tacit_status_t status;
+    tacit_state_t  owner;
 
     if (codec->feedback == NULL ||
         (codec->owner.count == count && (count == 0 || (codec->owner_first == first && codec->owner_is_mean == mean)))) {
         return TACIT_OK;
     }
-    if (count != 0) {
-        tacit_status_t status = state_init(&owner, codec->feedback->owner, codec->spec.feedback_config, count, true);
-
-        if (status != TACIT_OK) {
-            return status;
-        }
-    }
-    if (codec->owner.count != 0) {
-        fold_owner(codec);
-        state_release(&codec->owner);
-    }
-    codec->owner = owner;
-    codec->owner_first = first;
-    codec->owner_is_mean = mean;
-    return TACIT_OK;
+    TRY(tacit__codec_make_owner(codec, count, &owner));
+    fold_owner(codec);
+    tacit__codec_adopt_owner(codec, &owner, first, mean);
+out:
+    return status;
 }
 
 void tacit__codec_commit(tacit_codec_t *codec)
@@ -332,8 +340,8 @@ void tacit_codec_destroy(tacit_codec_t *codec)
     if (codec == NULL) {
         return;
     }
-    state_release(&codec->memory);
-    state_release(&codec->owner);
+    tacit__state_release(&codec->memory);
+    tacit__state_release(&codec->owner);
     tacit__spec_release(&codec->spec);
     tacit__spec_release(&codec->given);
     tacit__free(codec->name);

@@ -52,6 +52,11 @@ tacit_status_t tacit__codec_reserve(tacit_codec_t *codec, size_t count);
    count 0: owns nothing. */
 tacit_status_t tacit__codec_own_part(tacit_codec_t *codec, size_t first, size_t count, bool mean);
 
+/* For loading: makes an owner's memory, and gives it to a codec in place of what is there, which is forgotten. */
+tacit_status_t tacit__codec_make_owner(const tacit_codec_t *codec, size_t count, tacit_state_t *owner_out);
+void           tacit__codec_adopt_owner(tacit_codec_t *codec, tacit_state_t *owner, size_t first, bool mean);
+void           tacit__state_release(tacit_state_t *state);
+
 /* ---- Blockwise. Ranges begin at edges. `in` and `out` are the start of the whole tensor, in its dtype. ---- */
 
 /* Encodes a range into bound(count) bytes and updates memory. Faults: memory is as before. */

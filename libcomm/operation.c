@@ -112,7 +112,7 @@ static void make_legs(tacit_operation_t *operation)
     }
 }
 
-static void note_native(tacit_comm_t *comm, const tacit_item_t *item)
+void tacit__native_note(tacit_comm_t *comm, const tacit_item_t *item)
 {
     uint64_t words[4] = {comm->history, item->codec->key.slot, item->step, (uint64_t)item->op};
 
@@ -131,7 +131,7 @@ static void start(tacit_operation_t *operation)
     if (operation->fault == TACIT_OK) {
         make_legs(operation);
     }
-    operation->framed = operation->fault != TACIT_OK;
+    operation->framed = operation->fault != TACIT_OK || comm->environment.check != 0;
     for (size_t i = 0; i < operation->leg_count; i++) {
         tacit_leg_t *leg = &operation->legs[i];
 
@@ -559,7 +559,7 @@ static void advance(tacit_operation_t *operation, bool *moved)
                 if (!operation->legs[i].schedule->framed) {
                     operation->legs[i].schedule->commit(&operation->legs[i]);
                     for (size_t j = 0; j < operation->legs[i].item_count; j++) {
-                        note_native(operation->comm, operation->legs[i].items[j]);
+                        tacit__native_note(operation->comm, operation->legs[i].items[j]);
                     }
                 }
             }

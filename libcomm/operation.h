@@ -60,8 +60,10 @@ void tacit__operation_destroy(tacit_operation_t *operation);
 /* The header that a leg's frame begins with; kind, index, total and ranges are the caller's to fill in. */
 tacit_frame_t tacit__leg_frame(const tacit_leg_t *leg, tacit_frame_kind_t kind);
 tacit_status_t tacit__leg_send(const tacit_leg_t *leg, int peer, const uint8_t *message, size_t bytes);
-/* A native call is done: scales an average, counts the bytes. */
+/* A native call is done: scales an average, counts the bytes … */
 void tacit__native_finish(const tacit_comm_t *comm, tacit_item_t *item);
+/* … and is remembered, to be compared in the next framed operation. */
+void tacit__native_note(tacit_comm_t *comm, const tacit_item_t *item);
 /* A fault of values in an item: TACIT_ERR_VALUE with rank, slot and step. */
 tacit_status_t tacit__item_fault(const tacit_item_t *item);
 /* A frame that its leg did not expect. */

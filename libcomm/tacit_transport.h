@@ -41,6 +41,9 @@ typedef struct tacit_transport {
     void (*destroy)(void *context);
 } tacit_transport_t;
 
+/* Records what went wrong in a transport as this thread's last error; returns status. */
+TACIT_API tacit_status_t tacit_transport_fail(tacit_status_t status, const char *text);
+
 /* Makes a communicator from a transport, which it owns from now on, also when this call fails. Collective. `config` may be NULL. */
 TACIT_API tacit_status_t tacit_comm_create(const tacit_transport_t *transport, const tacit_config_t *config,
                                            tacit_comm_t **comm_out);

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What specs may name, for tools and manuals. */
+#include "environment.h"
+#include "isa.h"
+#include "schedule.h"
+
+static const tacit_param_t no_params[] = {
+    {NULL, TACIT_PARAM_INT, 0, 0, 0, 0, 0, NULL, NULL, NULL},
+};
+
+tacit_status_t tacit_module(tacit_kind_t kind, size_t index, tacit_module_t *module_out)
+{
+    tacit_module_t module = {NULL, NULL, NULL};
+
+    if (kind == TACIT_COMPRESSORS && tacit__compressor_at(index) != NULL) {
+        const tacit_compressor_t *compressor = tacit__compressor_at(index);
+
+        module = (tacit_module_t){compressor->name, compressor->summary, compressor->params};
+    } else if (kind == TACIT_FEEDBACKS && tacit__feedback_at(index) != NULL) {
+        const tacit_feedback_t *feedback = tacit__feedback_at(index);
+
+        module = (tacit_module_t){feedback->name, feedback->summary, feedback->params};
+    } else if (kind == TACIT_SCHEDULES && tacit__schedule_at(index) != NULL) {
+        module = (tacit_module_t){tacit__schedule_at(index)->name, tacit__schedule_at(index)->summary, no_params};
+    } else if (kind == TACIT_ENVIRONMENT && index == 0) {
+        module = (tacit_module_t){"environment", "variables, read when a communicator or a codec is made",
+                                  tacit__environment_params()};
+    }
+    if (module.name == NULL) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "kind %d has no module %zu", (int)kind, index);
+    }
+    *module_out = module;
+    return TACIT_OK;
+}
+
+const char *tacit_isa(void)
+{
+    return tacit__isa_name(tacit__isa());
+}

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Slots: registered tensors with their codecs, steps and counters. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "operation.h"
+
+/* Bytes that messages of this slot need at most: a chunk, one block if that is larger, or a part that is never cut. */
+static size_t message_bytes(const tacit_comm_t *comm, const tacit_codec_t *codec)
+{
+    const tacit_compressor_t *compressor = codec->compressor;
+    const void               *config = codec->spec.compressor_config;
+    size_t                    payload = comm->config.chunk_bytes;
+    size_t                    least = 0;
+
+    if (compressor->select != NULL) {
+        least = 32 + compressor->select->bound(config, codec->tensor.count, tacit__min(1, codec->tensor.count));
+    } else if (tacit__codec_is_uncut(codec)) {
+        least = compressor->bound(config, codec->tensor.count);
+    } else if (tacit__codec_is_blockwise(codec)) {
+        least = compressor->bound(config, tacit__codec_edge(codec));
+    }
+    return TACIT_FRAME_HEADER_BYTES + (payload > least ? payload : least);
+}
+
+static bool name_is_taken(const tacit_comm_t *comm, const char *name)
+{
+    for (const tacit_slot_t *slot = comm->slots; slot != NULL; slot = slot->next) {
+        if (slot->codec->key.slot == tacit__hash_text(name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static tacit_status_t make(tacit_comm_t *comm, const char *name, const tacit_slot_config_t *config, tacit_slot_t *slot)
+{
+    tacit_slot_config_t tensor = TACIT_SLOT_CONFIG_INIT;
+    tacit_status_t      status;
+
+    if (name == NULL || config == NULL || config->struct_bytes == 0 || config->struct_bytes > 4096) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: slot '%s': name and config must be given (begin with TACIT_SLOT_CONFIG_INIT)",
+                           comm->rank, name != NULL ? name : "(null)");
+    }
+    if (name[0] == '\0' || strlen(name) > 255) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: a slot's name has 1 to 255 bytes, not %zu", comm->rank, strlen(name));
+    }
+    if (name_is_taken(comm, name)) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: there is a slot '%s' already (or one whose name has the same hash)", comm->rank,
+                           name);
+    }
+    memcpy(&tensor, config, tacit__min(config->struct_bytes, sizeof tensor));
+    tensor.spec = comm->environment.disable != 0 ? "none" : tensor.spec;
+    TRY(tacit__codec_create(name, &tensor, &comm->config, comm->rank, comm->ranks, &slot->codec));
+    slot->comm = comm;
+    slot->schedule = tacit__schedule_of(comm, slot->codec);
+    if (slot->schedule == NULL) {
+        status = tacit__fail(TACIT_ERR_UNSUPPORTED, "rank %d: slot '%s': no schedule carries '%s'", comm->rank, name,
+                             slot->codec->spec.text);
+    }
+out:
+    return status;
+}
+
+/* All that ranks must have in common about a slot. */
+static void describe(const tacit_slot_t *slot, const char *name, char *text, size_t capacity)
+{
+    static const char *const dtypes[] = {"float32", "float16", "bfloat16"};
+    const tacit_codec_t     *codec = slot->codec;
+    size_t                   used;
+
+    if (codec == NULL) {
+        snprintf(text, capacity, "slot '%.255s'", name != NULL ? name : "");
+        return;
+    }
+    used = (size_t)snprintf(text, capacity, "slot '%s', count %zu, dtype %s, spec %s, shape", name, codec->tensor.count,
+                            dtypes[codec->tensor.dtype], codec->spec.canonical);
+    for (int i = 0; i < codec->tensor.ndim && used < capacity; i++) {
+        used += (size_t)snprintf(text + used, capacity - used, " %zu", codec->tensor.shape[i]);
+    }
+}
+
+tacit_status_t tacit_slot_create(tacit_comm_t *comm, const char *name, const tacit_slot_config_t *config, tacit_slot_t **slot_out)
+{
+    tacit_status_t status, mine;
+    tacit_slot_t  *slot = NULL;
+    tacit_slot_t **last;
+    char           text[TACIT_AGREEMENT_BYTES];
+
+    if (slot_out == NULL) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "slot_out must be given");
+    }
+    status = tacit__comm_enter(comm, false);
+    if (status != TACIT_OK) {
+        return status;
+    }
+    slot = tacit__alloc(1, sizeof *slot);
+    if (slot == NULL) {
+        mine = tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for a slot", comm->rank);
+        describe(&(tacit_slot_t){0}, name, text, sizeof text);
+        TRY(tacit__comm_agree(comm, "tacit_slot_create", text, mine, 0));
+    }
+    mine = make(comm, name, config, slot);
+    describe(slot, name, text, sizeof text);
+    TRY(tacit__comm_agree(comm, "tacit_slot_create", text, mine, mine == TACIT_OK ? message_bytes(comm, slot->codec) : 0));
+    slot->id = comm->slots_made++;
+    for (last = &comm->slots; *last != NULL; last = &(*last)->next) {
+    }
+    *last = slot;
+    tacit__log(TACIT_LOG_INFO, comm->rank, "slot: %s; schedule %s", text, slot->schedule->name);
+
+    *slot_out = slot;
+    slot = NULL; /* now the communicator's */
+out:
+    if (slot != NULL) {
+        tacit_codec_destroy(slot->codec);
+        tacit__free(slot);
+    }
+    tacit__comm_leave(comm);
+    return status;
+}
+
+tacit_status_t tacit_slot_set_spec(tacit_slot_t *slot, const char *spec)
+{
+    tacit_status_t status, mine;
+    tacit_spec_t   parsed = {0};
+    char           text[TACIT_AGREEMENT_BYTES];
+    char           before[TACIT_SPEC_BYTES];
+    tacit_comm_t  *comm = slot != NULL ? slot->comm : NULL;
+
+    status = tacit__comm_enter(comm, false);
+    if (status != TACIT_OK) {
+        return status;
+    }
+    snprintf(before, sizeof before, "%s", slot->codec->given.text);
+    mine = comm->environment.disable != 0 ? tacit__spec_parse(spec, &parsed) : tacit__codec_set_spec(slot->codec, spec);
+    snprintf(text, sizeof text, "slot '%s', spec %s", slot->codec->name, slot->codec->spec.canonical);
+    status = tacit__comm_agree(comm, "tacit_slot_set_spec", text, mine, message_bytes(comm, slot->codec));
+    if (status != TACIT_OK && mine == TACIT_OK && comm->environment.disable == 0) {
+        char error[TACIT_TEXT_BYTES];
+
+        snprintf(error, sizeof error, "%s", tacit_last_error());
+        if (tacit__codec_set_spec(slot->codec, before) != TACIT_OK) {
+            tacit__comm_break(comm);
+        }
+        (void)tacit__fail_text(status, error);
+    }
+    tacit__spec_release(&parsed);
+    tacit__comm_leave(comm);
+    return status;
+}
+
+tacit_status_t tacit_slot_reset(tacit_slot_t *slot)
+{
+    tacit_status_t status = tacit__comm_enter(slot != NULL ? slot->comm : NULL, true);
+
+    if (status == TACIT_OK) {
+        tacit_codec_reset(slot->codec);
+        slot->step = 0;
+        tacit__comm_leave(slot->comm);
+    }
+    return status;
+}
+
+void tacit_slot_destroy(tacit_slot_t *slot)
+{
+    tacit_slot_t **link;
+
+    if (slot == NULL) {
+        return;
+    }
+    for (link = &slot->comm->slots; *link != slot; link = &(*link)->next) {
+    }
+    *link = slot->next;
+    tacit_codec_destroy(slot->codec);
+    tacit__free(slot);
+}
+
+const char *tacit_slot_spec(const tacit_slot_t *slot)
+{
+    return slot->codec->given.text;
+}
+
+static double norm(const float *values, size_t count)
+{
+    double sum = 0.0;
+
+    for (size_t i = 0; i < count; i++) {
+        sum += (double)values[i] * (double)values[i];
+    }
+    return sqrt(sum);
+}
+
+tacit_status_t tacit_slot_norms(const tacit_slot_t *slot, tacit_norms_t *norms_out)
+{
+    const tacit_codec_t *codec;
+
+    if (slot == NULL || norms_out == NULL) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "slot and norms_out must be given");
+    }
+    codec = slot->codec;
+    *norms_out = (tacit_norms_t){0};
+    if (codec->feedback != NULL) {
+        int array = codec->feedback->accumulator < 0 ? 0 : codec->feedback->accumulator;
+
+        norms_out->memory = norm(codec->memory.now[array], codec->memory.count);
+        norms_out->owner = norm(codec->owner.now[0], codec->owner.count);
+    }
+    return TACIT_OK;
+}
+
+tacit_status_t tacit_slot_counters(const tacit_slot_t *slot, tacit_counters_t *counters_out)
+{
+    if (slot == NULL || counters_out == NULL) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "slot and counters_out must be given");
+    }
+    *counters_out = slot->counters;
+    return TACIT_OK;
+}
