@@ -125,15 +125,17 @@ curve() {
         }'
 }
 
-# plots COLUMN SPEC...: what gnuplot shall draw over that column.
+# plots COLUMN SPEC...: what gnuplot shall draw over that column. Lines that hide each other grow thinner towards the top.
 plots() {
     column=$1
     shift
     separator=plot
+    width=8
     for spec; do
-        printf "%s '%s' using %s:2 with lines linewidth 2 title '%s'" "$separator" "$out/$spec.dat" "$column" "$spec"
+        printf "%s '%s' using %s:2 with lines linewidth %d title '%s'" "$separator" "$out/$spec.dat" "$column" "$width" "$spec"
         separator=', \
     '
+        width=$((width > 2 ? width - 2 : 2))
     done
     echo
 }
@@ -147,9 +149,11 @@ draw() {
         echo "set output '$out/curves.png'"
         echo "set multiplot layout 1,2 title 'Digits on $ranks ranks: loss over the training set, mean of $(echo "$seeds" | wc -w) seeds'"
         echo "set logscale y; set grid; set ylabel 'training loss'; set format y '%g'"
+        echo "set linetype 1 linecolor rgb '#c0c0c0'; set linetype 2 linecolor rgb '#56b4e9'; set linetype 3 linecolor rgb '#e69f00'"
+        echo "set linetype 4 linecolor rgb '#000000'; set linetype 5 linecolor rgb '#d55e00'; set linetype 6 linecolor rgb '#009e73'"
         echo "set xlabel 'steps'"
         plots 1 "$@"
-        echo "set logscale x; set format x '%g'; set xlabel 'megabytes sent by each rank'; set key bottom left"
+        echo "set logscale x; set format x '%g'; set xlabel 'megabytes sent by each rank'; unset key"
         plots 3 "$@"
     } >"$out/curves.gnuplot"
     gnuplot "$out/curves.gnuplot"

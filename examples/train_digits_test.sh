@@ -1,0 +1,170 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Tests train-digits from outside: results, checkpoints, kills, wrong input. Run in the build's folder; exit 77: skipped.
+set -u
+
+trainer=$PWD/examples/train-digits
+mpirun=${MPIRUN:-mpirun}
+data=${srcdir:-.}/examples/data/digits.csv
+[ -x "$trainer" ] || { echo "skipped: there is no $trainer" && exit 77; }
+command -v "$mpirun" >/dev/null || { echo "skipped: there is no $mpirun" && exit 77; }
+
+launcher=("$mpirun")
+case $("$mpirun" --version 2>/dev/null) in
+*"Open MPI"*)
+    launcher+=(--oversubscribe --bind-to none)
+    export OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl_vader_single_copy_mechanism=none
+    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+    ;;
+esac
+export OPENBLAS_NUM_THREADS=1
+
+folder=$(mktemp -d) || exit 1
+trap 'rm -rf "$folder"' EXIT
+failed=0
+
+fail() {
+    echo "FAILED: $*"
+    failed=1
+}
+
+# train RANKS OPTION...: the last line of a small training, and its messages in $folder/log.
+train() {
+    local ranks=$1
+    shift
+    timeout -k 5 120 "${launcher[@]}" -n "$ranks" "$trainer" --json --hidden 64,32 "$@" 2>"$folder/log" </dev/null | tail -n 1
+}
+
+# field KEY LINE
+field() { sed -n "s/.*\"$1\":\"\{0,1\}\([^,}\"]*\).*/\1/p" <<<"$2"; }
+
+# says TEXT COMMAND...: the command fails, and what it prints holds the text.
+says() {
+    local text=$1 output
+    shift
+    output=$(timeout -k 5 60 "$@" 2>&1 </dev/null) && fail "'$*' succeeded; it should have said: $text"
+    [[ $output == *"$text"* ]] || fail "'$*' does not say '$text' but: $output"
+}
+
+# Every compressor trains, on every number of ranks to the same parameters; the last line has all that is promised.
+test_results() {
+    local spec ranks line key
+    for spec in none fp16 bf16 qsgd:bits=4+ef onebit+ef topk:ratio=0.05+ef randk:ratio=0.1+ef; do
+        for ranks in 2 3; do
+            line=$(train "$ranks" --spec "$spec" --epochs 3)
+            for key in optimizer steps train_loss test_accuracy wire_bytes dense_bytes ratio ratio_fp16 param_hash seconds; do
+                [ -n "$(field "$key" "$line")" ] || fail "$spec on $ranks ranks: no $key in '$line': $(cat "$folder/log")"
+            done
+            [ "$(field spec "$line")" = "$spec" ] || fail "$spec: it reports another spec: $line"
+            [ "$(field ranks "$line")" = "$ranks" ] || fail "$spec: not $ranks ranks: $line"
+            [ "$(field replicas_equal "$line")" = true ] || fail "$spec on $ranks ranks: the parameters differ: $line"
+            awk "BEGIN { exit !($(field test_accuracy "$line") > 0.4) }" || fail "$spec on $ranks ranks hardly learns: $line"
+        done
+    done
+    line=$("$trainer" --json --hidden 16 --epochs 2 | tail -n 1)
+    [[ $line == *'"ratio":null,"ratio_fp16":null'*'"replicas_equal":true'* ]] || fail "alone, without a launcher: $line"
+}
+
+# Interrupted and resumed, in the middle of an epoch too, a training comes to the same bits; a finished one stays as it is.
+test_resume() {
+    local options dir=$folder/deep/resume whole line
+    for options in "--spec onebit+ef" "--spec topk:ratio=0.05+ef --optimizer adam" "--spec randk:ratio=0.1+ef" "--spec none"; do
+        rm -rf "$dir"
+        # shellcheck disable=SC2086 # words
+        {
+            whole=$(field param_hash "$(train 2 $options --epochs 3)")
+            line=$(train 2 $options --steps 30 --checkpoint "$dir" --resume)
+            grep -q 'starting at the beginning' "$folder/log" || fail "$options: nothing said about an empty $dir"
+            [ "$(field steps "$line")" = 30 ] || fail "$options: not 30 steps: $line"
+            line=$(train 2 $options --epochs 3 --checkpoint "$dir" --resume)
+            [ "$(field param_hash "$line")" = "$whole" ] || fail "$options: resumed training ends elsewhere than $whole: $line"
+            line=$(train 2 $options --epochs 3 --checkpoint "$dir" --resume)
+            [ "$(field param_hash "$line")" = "$whole" ] || fail "$options: a finished training changed: $line"
+        }
+        [ "$(find "$dir" -mindepth 1 -maxdepth 1 | wc -l)" = 1 ] || fail "$options: more than one generation in $dir"
+    done
+}
+
+# Killed again and again wherever it happens to be, training goes on from a whole generation to the same bits.
+test_kills() {
+    local dir=$folder/kills options=(--json --spec onebit+ef --hidden 64 --epochs 40) whole line pid kills
+    whole=$(field param_hash "$(train 2 "${options[@]}")")
+    for kills in 1 2 3 4 5 6; do
+        "${launcher[@]}" -n 2 "$trainer" "${options[@]}" --checkpoint "$dir" --resume >/dev/null 2>&1 </dev/null &
+        pid=$!
+        sleep "0.$((kills + 3))"
+        pkill -KILL -P "$pid"
+        wait "$pid" 2>/dev/null
+    done
+    line=$(train 2 "${options[@]}" --checkpoint "$dir" --resume)
+    [ "$(field param_hash "$line")" = "$whole" ] || fail "after $kills kills training ends elsewhere than $whole: $line"
+}
+
+# What does not fit is named, on one rank's line, and nothing is trained.
+test_refusals() {
+    local dir=$folder/refusals
+    train 2 --epochs 1 --checkpoint "$dir" --spec onebit+ef >/dev/null
+    says "its 'ranks 2' is not this run's 'ranks 3'" "${launcher[@]}" -n 3 "$trainer" --hidden 64,32 --checkpoint "$dir" --resume \
+        --spec onebit+ef
+    says "its 'spec onebit+ef' is not this run's 'spec none'" "${launcher[@]}" -n 2 "$trainer" --hidden 64,32 --checkpoint "$dir" \
+        --resume
+    says "its 'layers 64 64 32 10' is not this run's 'layers 64 8 10'" "${launcher[@]}" -n 2 "$trainer" --hidden 8 --spec onebit+ef \
+        --checkpoint "$dir" --resume
+    truncate -s 1000 "$dir"/gen-1/trainer
+    says "the file is damaged" "${launcher[@]}" -n 2 "$trainer" --hidden 64,32 --checkpoint "$dir" --resume --spec onebit+ef
+    says "--spec 'onebitt'" "$trainer" --spec onebitt
+    says "--lr does not take '0'" "$trainer" --lr 0
+    says "no such option: '--epoch-count=3'" "$trainer" --epoch-count=3
+    says "--resume needs --checkpoint" "$trainer" --resume
+    says "give one of them" "$trainer" --steps 3 --epochs 2
+    says "too few for a batch of 60000" "$trainer" --batch 60000
+    says "cannot write a checkpoint" "$trainer" --epochs 1 --checkpoint /proc/none
+    says "cannot open $folder/none: No such file" "$trainer" --data "$folder/none"
+    { head -n 6 "$data" && echo "1,2,17,4"; } >"$folder/damaged.csv"
+    says "damaged.csv, line 7: field 3 is not a pixel from 0 to 16" "$trainer" --data "$folder/damaged.csv"
+}
+
+# big_endian NUMBER: four bytes.
+big_endian() {
+    local shift
+    for shift in 24 16 8 0; do
+        printf '%b' "\\0$(printf %o $(($1 >> shift & 255)))"
+    done
+}
+
+# idx IMAGES FOLDER NAME: noise of 4 x 5 pixels in MNIST's format, with labels.
+idx() {
+    { big_endian 2051 && big_endian "$1" && big_endian 4 && big_endian 5 && head -c $((20 * $1)) /dev/urandom; } \
+        >"$2/$3-images-idx3-ubyte"
+    { big_endian 2049 && big_endian "$1" && head -c "$1" /dev/zero; } >"$2/$3-labels-idx1-ubyte"
+}
+
+test_data() {
+    local dir=$folder/data line
+    mkdir -p "$dir/uci" "$dir/mnist"
+    head -n 300 "$data" >"$dir/uci/optdigits.tra"
+    tail -n 100 "$data" >"$dir/uci/optdigits.tes"
+    line=$(train 1 --epochs 1 --data "$dir/uci")
+    [ "$(field steps "$line")" = 9 ] || fail "a folder of optdigits: $line: $(cat "$folder/log")"
+    idx 70 "$dir/mnist" train
+    idx 10 "$dir/mnist" t10k
+    line=$(train 1 --epochs 20 --data "$dir/mnist")
+    [ "$(field test_accuracy "$line")" = 1 ] || fail "a folder of MNIST with one class only: $line: $(cat "$folder/log")"
+    printf 'x' >>"$dir/mnist/t10k-images-idx3-ubyte"
+    says "t10k-images-idx3-ubyte is too long" "$trainer" --data "$dir/mnist"
+    truncate -s 100 "$dir/mnist/t10k-images-idx3-ubyte"
+    says "t10k-images-idx3-ubyte is cut short: 84 of 200 bytes" "$trainer" --data "$dir/mnist"
+    idx 11 "$dir/mnist" t10k
+    truncate -s 18 "$dir/mnist/t10k-labels-idx1-ubyte"
+    says "t10k-labels-idx1-ubyte is cut short" "$trainer" --data "$dir/mnist"
+    mv "$dir/mnist/train-labels-idx1-ubyte" "$dir/mnist/train-labels-idx1-ubyte.gz"
+    says "unpack the .gz file" "$trainer" --data "$dir/mnist"
+    says "holds neither" "$trainer" --data "$dir"
+}
+
+test_results
+test_resume
+test_kills
+test_refusals
+test_data
+exit $failed
