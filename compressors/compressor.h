@@ -102,8 +102,8 @@ typedef struct tacit_compressor {
     const tacit_kernels_t *kernels[TACIT_ISA_COUNT];
     const tacit_select_t  *select;
     const tacit_linear_t  *linear;
-    /* Blockwise only. Chunk edges lie on multiples of this many elements, itself a multiple of 8, or at the tensor's end. 0: an owner's
-       part is one block and is never cut; its edges lie on multiples of 8. */
+    /* Blockwise only. Chunk edges lie on multiples of this many elements, itself a multiple of 8, or at the tensor's end. 0: an
+       owner's part is one block and is never cut; its edges lie on multiples of 8. */
     size_t (*grain)(const void *config);
     /* Blockwise only: payload bytes of count elements, exactly. */
     size_t (*bound)(const void *config, size_t count);

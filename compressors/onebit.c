@@ -2,8 +2,8 @@
 /* `onebit`: the sign of every element and one scale a block, the root of the mean square (Tang et al., "1-bit Adam", ICML 2021)
    or the mean magnitude (Karimireddy et al., "Error Feedback Fixes SignSGD", ICML 2019).
 
-   A record, one a block: the scale, a float32; then one bit an element, set where a >= 0, so for -0 and not for NaN. Element 0 is the
-   most significant bit of the first byte; bits are padded with ones to a multiple of 4 bytes. No elements: no bytes. */
+   A record, one a block: the scale, a float32; then one bit an element, set where a >= 0, so for -0 and not for NaN. Element 0
+   is the most significant bit of the first byte; bits are padded with ones to a multiple of 4 bytes. No elements: no bytes. */
 #include "bits.h"
 #include "compressor.h"
 #include "own.h"
@@ -110,8 +110,8 @@ static inline void encode_lanes(const float *a, float scale, uint8_t *payload, f
     }
     for (size_t byte = 0; byte < TACIT_LANES / 8; byte++) {
         memcpy(&eight, set + 8 * byte, sizeof eight);
-        payload[byte] =
-            (uint8_t)((eight * 0x8040201008040201u) >> 56); /* byte k goes to bit 7 - k; no two terms of the product meet */
+        /* Byte k goes to bit 63 - k. No two terms of the product share a bit, so that nothing is carried. */
+        payload[byte] = (uint8_t)((eight * 0x8040201008040201u) >> 56);
     }
 }
 

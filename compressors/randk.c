@@ -77,8 +77,8 @@ static void reconstruct(const tacit_block_t *block, const tacit_slot_config_t *t
     if (block->count == 0) {
         return;
     }
-    /* From the stratum that holds `first`: the last one that starts there or before. */
-    for (uint64_t j = ((block->first + 1) * strata + n - 1) / n - 1; j < strata; j++) {
+    /* Strata before the first of these end before the range; it starts there or before. */
+    for (uint64_t j = block->first * strata / n; j < strata; j++) {
         const stratum_t stratum = stratum_of(j, strata, n);
         const uint64_t  index = drawn(&stream, j, stratum);
         if (stratum.first >= end) {
@@ -105,9 +105,9 @@ static bool settle(void *config, bool feedback, char *reason, size_t reason_byte
     return true;
 }
 
-/* Of a stratum of s elements, one is kept: of x's square 1 - 1/s is lost on average. Scaled by s, the mean is x and the variance is
-   s - 1 times x's square. Where that is 1 or more, memory around it would be a random walk at best: n/k < 2 is not enough, as
-   some strata still have two elements. */
+/* Of a stratum of s elements, one is kept: of x's square 1 - 1/s is lost on average. Scaled by s, the mean is x and the variance
+   is s - 1 times x's square. Where that is 1 or more, memory around it would be a random walk at best: n/k < 2 is not enough,
+   as some strata still have two elements. */
 static tacit_quality_t quality(const void *config, size_t count, double *factor)
 {
     const config_t *own = config;

@@ -116,8 +116,8 @@ START_TEST(keys)
 }
 END_TEST
 
-/* 10^4 draws. An element of a stratum of s is kept with the chance 1/s: unbiased, its mean is itself with the variance (s - 1) x^2;
-   unscaled, its mean is x/s and the error 1 - 1/s of its square. */
+/* 10^4 draws. An element of a stratum of s is kept with the chance 1/s: unbiased, its mean is itself with the variance
+   (s - 1) x^2; unscaled, its mean is x/s and the error 1 - 1/s of its square. */
 static void draw(const char *text, bool unbiased)
 {
     enum { COUNT = 205, DRAWS = 10000 };

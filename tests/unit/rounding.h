@@ -57,7 +57,8 @@ static inline void check_every_number(const format_t *format)
         const uint16_t quiet = magnitude > format->infinity ? (uint16_t)(1u << (format->fraction_bits - 1)) : 0;
         wrong += back[i] != (half | quiet) || tacit__float_bits(values[i]) != tacit__float_bits(widen_one(format, half));
         if (magnitude > format->infinity) {
-            wrong += !isnan(values[i]) || (signbit(values[i]) != 0) != (half >> 15);
+            const uint32_t bits = tacit__float_bits(values[i]);
+            wrong += !isnan(values[i]) || (bits & 0x00400000u) == 0 || bits >> 31 != (uint32_t)half >> 15;
         } else {
             const double expected =
                 magnitude == format->infinity ? (half & 0x8000 ? -INFINITY : INFINITY) : value_of(format, half);
