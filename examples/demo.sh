@@ -71,8 +71,12 @@ train() {
 
 # table SPEC...: one line for each, of all its seeds.
 table() {
-    printf '\n%-20s %9s %7s %9s %12s %9s %9s %9s\n' '' 'accuracy' 'spread' 'to dense' 'bytes a step' 'times less than' '' 'seconds'
-    printf '%-20s %9s %7s %9s %12s %9s %9s %9s\n' spec 'mean, %' points points 'and rank' 'float32' '16 bits' 'a run'
+    row='%-20s %9s %7s %9s %13s %9s %9s %8s\n'
+    # shellcheck disable=SC2059 # one format for both lines of the head
+    {
+        printf "\n$row" '' accuracy spread 'to dense' 'bytes a step' 'less than' 'less than' seconds
+        printf "$row" spec 'mean, %' points points 'and rank' float32 '16 bits' 'a run'
+    }
     for spec; do
         cat "$out/$spec"-*.json
     done | awk '
@@ -98,7 +102,7 @@ table() {
                 s = order[i]; mean = sum[s] / runs[s]; mark = ""
                 if (mean < reference - 1) { mark = " *"; marked = 1 }
                 if (s in unequal) { mark = mark " !"; differ = 1 }
-                printf "%-20s %9.2f %7.2f %+9.2f %12.0f %9.1f %9.1f %9.1f%s\n", s, mean, high[s] - low[s], mean - reference, \
+                printf "%-20s %9.2f %7.2f %+9.2f %13.0f %8.1fx %8.1fx %8.1f%s\n", s, mean, high[s] - low[s], mean - reference, \
                     wire[s] / steps[s], dense[s] / wire[s], dense[s] / wire[s] / 2, seconds[s] / runs[s], mark
             }
             if (marked) print "* more than 1.0 point below dense training"
@@ -147,10 +151,13 @@ draw() {
     {
         echo "set terminal png size 1400,600 noenhanced"
         echo "set output '$out/curves.png'"
-        echo "set multiplot layout 1,2 title 'Digits on $ranks ranks: loss over the training set, mean of $(echo "$seeds" | wc -w) seeds'"
+        echo "set multiplot layout 1,2 title 'Digits on $ranks ranks: loss over the training set, mean of seeds $seeds'"
         echo "set logscale y; set grid; set ylabel 'training loss'; set format y '%g'"
-        echo "set linetype 1 linecolor rgb '#c0c0c0'; set linetype 2 linecolor rgb '#56b4e9'; set linetype 3 linecolor rgb '#e69f00'"
-        echo "set linetype 4 linecolor rgb '#000000'; set linetype 5 linecolor rgb '#d55e00'; set linetype 6 linecolor rgb '#009e73'"
+        line=1
+        for color in c0c0c0 56b4e9 e69f00 000000 d55e00 009e73; do
+            echo "set linetype $line linecolor rgb '#$color'"
+            line=$((line + 1))
+        done
         echo "set xlabel 'steps'"
         plots 1 "$@"
         echo "set logscale x; set format x '%g'; set xlabel 'megabytes sent by each rank'; unset key"

@@ -21,7 +21,7 @@ static const char usage[] =
     "  --optimizer NAME     sgd (the default: with momentum) or adam\n"
     "  --epochs N           passes over the training images (default 20)\n"
     "  --steps N            optimizer steps, instead of --epochs\n"
-    "  --lr RATE            learning rate (default: sgd 0.02, adam 0.001)\n"
+    "  --lr RATE            learning rate (default: sgd 0.01, adam 0.001)\n"
     "  --momentum M         of sgd, 0 or more and below 1 (default 0.9)\n"
     "  --batch N            images of one step on one rank (default 32)\n"
     "  --hidden N[,N]...    widths of the hidden layers (default 512,512)\n"
@@ -204,7 +204,7 @@ static const char *complete_options(trainer_options_t *options, char *text)
         options->epochs = 20;
     }
     if (options->rate < 0.0) {
-        options->rate = options->optimizer == OPTIMIZER_ADAM ? 0.001 : 0.02;
+        options->rate = options->optimizer == OPTIMIZER_ADAM ? 0.001 : 0.01;
     }
     if (options->momentum < 0.0) {
         options->momentum = own_momentum ? 0.0 : 0.9;
