@@ -35,8 +35,9 @@ static uint64_t drawn(const tacit_stream_t *stream, uint64_t number, stratum_t s
     return stratum.first + ((uint64_t)tacit__random(stream, number) * (stratum.next - stratum.first) >> 32);
 }
 
-static int rounds(const void *config)
+static int rounds(const void *config, const tacit_slot_config_t *tensor)
 {
+    (void)tensor;
     (void)config;
     return 1;
 }

@@ -87,6 +87,7 @@ void tacit__codec_ungather(tacit_codec_t *codec, const void *in);
 typedef struct tacit_entries {
     uint32_t *indices; /* ascending */
     float    *values;  /* as receivers decode them */
+    float    *kept;    /* what feedback notes of each, to take it back; NULL where values are only decoded */
     size_t    count;
 } tacit_entries_t;
 /* codec->d := the entries of [first, first + count), zero elsewhere; *next, from 0, is the first entry not yet passed. */

@@ -169,10 +169,11 @@ static tacit_status_t encode_sparse(tacit_codec_t *codec, const tacit_block_t *b
     tacit_status_t        status;
     const tacit_select_t *select = codec->compressor->select;
     size_t                limit = select->limit(block->config, block->count);
-    tacit_entries_t       entries = {tacit__alloc(limit, sizeof *entries.indices), tacit__alloc(limit, sizeof *entries.values), 0};
+    tacit_entries_t       entries = {tacit__alloc(limit, sizeof *entries.indices), tacit__alloc(limit, sizeof *entries.values),
+                                     tacit__alloc(limit, sizeof *entries.kept), 0};
     const float          *a;
 
-    if (entries.indices == NULL || entries.values == NULL) {
+    if (entries.indices == NULL || entries.values == NULL || entries.kept == NULL) {
         status = tacit__fail(TACIT_ERR_MEMORY, "codec '%s': no memory for %zu entries", codec->name, limit);
         goto out;
     }
@@ -183,6 +184,7 @@ static tacit_status_t encode_sparse(tacit_codec_t *codec, const tacit_block_t *b
 out:
     tacit__free(entries.indices);
     tacit__free(entries.values);
+    tacit__free(entries.kept);
     return status;
 }
 
@@ -197,7 +199,7 @@ static tacit_status_t encode_linear(tacit_codec_t *codec, const tacit_block_t *b
     const float *const   *factors = (const float *const *)&factor;
     const float          *a;
 
-    if (factor == NULL || linear->rounds(block->config) != 1) {
+    if (factor == NULL || linear->rounds(block->config, &codec->tensor) != 1) {
         status = tacit__fail(factor == NULL ? TACIT_ERR_MEMORY : TACIT_ERR_UNSUPPORTED,
                              "codec '%s': '%s' does not fit into one frame", codec->name, codec->spec.text);
         goto out;
@@ -315,7 +317,7 @@ static tacit_status_t decode_sparse(tacit_codec_t *codec, const tacit_block_t *b
     tacit_status_t        status = TACIT_OK;
     const tacit_select_t *select = codec->compressor->select;
     size_t                limit = select->limit(block->config, block->count);
-    tacit_entries_t       entries = {tacit__alloc(limit, sizeof *entries.indices), tacit__alloc(limit, sizeof *entries.values), 0};
+    tacit_entries_t       entries = {tacit__alloc(limit, sizeof *entries.indices), tacit__alloc(limit, sizeof *entries.values), NULL, 0};
     size_t                next = 0, units = 0;
 
     if (entries.indices == NULL || entries.values == NULL) {

@@ -89,7 +89,7 @@ void tacit__codec_sent(tacit_codec_t *codec, const void *in, const float *a, con
         return;
     }
     if (codec->feedback->sent != NULL) {
-        codec->feedback->sent(&codec->memory, entries->indices, entries->values, entries->count);
+        codec->feedback->sent(&codec->memory, entries->indices, entries->values, entries->kept, entries->count);
     }
     for (size_t done = 0; codec->feedback->sent == NULL && done < codec->tensor.count; done += units) {
         const float *x = tacit__unit_load(codec, in, done, units = tacit__min(codec->tensor.count - done, codec->unit));
@@ -110,7 +110,7 @@ void tacit__codec_unsent(tacit_codec_t *codec, const void *in, const tacit_entri
         return;
     }
     if (codec->feedback->unsent != NULL) {
-        codec->feedback->unsent(&codec->memory, entries->indices, entries->values, entries->count);
+        codec->feedback->unsent(&codec->memory, entries->indices, entries->values, entries->kept, entries->count);
         unbefore(codec, in, codec->tensor.count);
         return;
     }

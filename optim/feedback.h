@@ -37,15 +37,17 @@ typedef struct tacit_feedback {
     /* For compressors that see the whole tensor: the array of the state in which `a` may be built, so that it needs no memory
        of its own; -1: none. */
     int accumulator;
-    /* With `a` in next[accumulator], sparse: after() where d is values[] at the ascending indices[] and 0 elsewhere.
-       NULL: after() is called on all elements. */
-    void (*sent)(const tacit_state_t *state, const uint32_t *indices, const float *values, size_t entries);
+    /* With `a` in next[accumulator], sparse: after() where d is values[] at the ascending indices[] and 0 elsewhere. kept[] is
+       room to note one number an entry for unsent(). NULL: after() is called on all elements. */
+    void (*sent)(const tacit_state_t *state, const uint32_t *indices, const float *values, float *kept, size_t entries);
     /* Takes back a step: now, which before() and after() have changed, becomes what it was, to within rounding. Called only
        where now and next are the same arrays. */
     void (*undo)(const tacit_state_t *state, size_t first, size_t count, const float *in, const float *d);
     /* The reverse of sent(): afterwards undo() with d = 0 restores. NULL where sent is. */
-    void (*unsent)(const tacit_state_t *state, const uint32_t *indices, const float *values, size_t entries);
-    /* Optional, after the step has succeeded: mean[] is what all ranks agreed on and may be out. NULL: out = mean. */
+    void (*unsent)(const tacit_state_t *state, const uint32_t *indices, const float *values, const float *kept,
+                   size_t entries);
+    /* Optional, after the step has succeeded: mean[] is what all ranks agreed on and may be out. What it keeps of it goes from
+       now to next. NULL: out = mean. */
     void (*combine)(const tacit_state_t *state, size_t first, size_t count, const float *mean, float *out);
     /* The feedback that an owner keeps around what it encodes again; it has no combine. */
     const struct tacit_feedback *owner;

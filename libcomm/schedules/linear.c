@@ -36,7 +36,7 @@ static bool carries(const tacit_comm_t *comm, const tacit_codec_t *codec)
 
 static int rounds_of(const tacit_item_t *item)
 {
-    return item->codec->compressor->linear->rounds(item->codec->spec.compressor_config);
+    return item->codec->compressor->linear->rounds(item->codec->spec.compressor_config, &item->codec->tensor);
 }
 
 static size_t factor_count(const tacit_item_t *item, int round)

@@ -42,7 +42,8 @@ static tacit_status_t entries_init(const tacit_leg_t *leg, tacit_entries_t *entr
 {
     entries->indices = tacit__alloc_unset(limit * sizeof *entries->indices);
     entries->values = tacit__alloc_unset(limit * sizeof *entries->values);
-    return entries->indices != NULL && entries->values != NULL
+    entries->kept = tacit__alloc_unset(limit * sizeof *entries->kept);
+    return entries->indices != NULL && entries->values != NULL && entries->kept != NULL
                ? TACIT_OK
                : tacit__fail(TACIT_ERR_MEMORY, "rank %d: %s: no memory for %zu entries", leg->comm->rank, leg->operation->what, limit);
 }
@@ -82,12 +83,14 @@ static void release(tacit_leg_t *leg)
     for (size_t i = 0; sparse->mine != NULL && i < leg->item_count; i++) {
         tacit__free(sparse->mine[i].indices);
         tacit__free(sparse->mine[i].values);
+        tacit__free(sparse->mine[i].kept);
     }
     for (size_t i = 0; i < sparse->message_count; i++) {
         tacit__buffer_give(&leg->comm->exchange, &sparse->messages[i]);
     }
     tacit__free(sparse->scratch.indices);
     tacit__free(sparse->scratch.values);
+    tacit__free(sparse->scratch.kept);
     tacit__buffer_give(&leg->comm->exchange, &sparse->sums);
     tacit__free(sparse->mine);
     tacit__free(sparse->a);

@@ -24,10 +24,11 @@ static void after(const tacit_state_t *state, size_t first, size_t count, const 
     }
 }
 
-static void sent(const tacit_state_t *state, const uint32_t *indices, const float *values, size_t entries)
+static void sent(const tacit_state_t *state, const uint32_t *indices, const float *values, float *kept, size_t entries)
 {
     float *residual = state->next[RESIDUAL];
 
+    (void)kept;
     for (size_t i = 0; i < entries; i++) {
         residual[indices[i]] -= values[i];
     }
@@ -42,10 +43,12 @@ static void undo(const tacit_state_t *state, size_t first, size_t count, const f
     }
 }
 
-static void unsent(const tacit_state_t *state, const uint32_t *indices, const float *values, size_t entries)
+static void unsent(const tacit_state_t *state, const uint32_t *indices, const float *values, const float *kept,
+                   size_t entries)
 {
     float *residual = state->now[RESIDUAL];
 
+    (void)kept;
     for (size_t i = 0; i < entries; i++) {
         residual[indices[i]] += values[i];
     }

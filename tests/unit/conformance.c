@@ -537,7 +537,7 @@ static int run_rounds(const tacit_spec_t *spec, const tacit_slot_config_t *tenso
 {
     const tacit_linear_t *linear = spec->compressor->linear;
     const tacit_block_t   block = block_of(spec, 0, tensor->count);
-    const int             rounds = linear->rounds(spec->compressor_config);
+    const int             rounds = linear->rounds(spec->compressor_config, tensor);
 
     for (int round = 0; round < rounds; round++) {
         const size_t count = linear->factor_count(spec->compressor_config, tensor, round);
