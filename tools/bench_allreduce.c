@@ -342,15 +342,30 @@ static result_t evaluate(reduction_t *run)
 
 static void print_title(void)
 {
-    printf("%-32s %-9s %10s %11s %11s %8s %8s %8s %9s %9s %8s\n", "spec", "schedule", "bytes", "seconds", "native", "speedup",
+    printf("%-32s %-9s %10s %9s %9s %9s %9s %9s %9s %9s %9s\n", "spec", "schedule", "bytes", "seconds", "native", "speedup",
            "at least", "ratio", "error", "mean err", "of limit");
 }
 
 static void print_row(const reduction_t *run, const result_t *result)
 {
-    printf("%-32s %-9s %10zu %11.3e %11.3e %8.2f %8.2f %8.2f %9.2e %9.2e %8.2f\n", run->spec, bench_schedule(run->spec),
-           run->count * sizeof(float), result->seconds, result->native_seconds, result->speedup, result->speedup_low,
-           result->dense_bytes / run->wire_bytes, run->relative_error, run->mean_error, run->limit_seconds / result->seconds);
+    const double cells[] = {result->seconds,
+                            result->native_seconds,
+                            result->speedup,
+                            result->speedup_low,
+                            result->dense_bytes / run->wire_bytes,
+                            run->relative_error,
+                            run->mean_error,
+                            run->limit_seconds / result->seconds};
+
+    printf("%-32s %-9s %10zu", run->spec, bench_schedule(run->spec), run->count * sizeof(float));
+    for (size_t i = 0; i < sizeof cells / sizeof *cells; i++) {
+        if (isfinite(cells[i])) {
+            printf(" %9.3g", cells[i]);
+        } else {
+            printf(" %9s", "-");
+        }
+    }
+    putchar('\n');
     fflush(stdout);
 }
 

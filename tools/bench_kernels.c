@@ -16,7 +16,7 @@ enum {
 };
 
 /* Bytes without a type, in vectors, for the plain loop. */
-typedef uint64_t word_t __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint64_t word_t __attribute__((vector_size(64), aligned(1), may_alias));
 enum { WORD_FLOATS = sizeof(word_t) / sizeof(float) };
 
 enum { COPY, ENCODE, ENCODE_STREAM, DECODE, DECODE_STREAM, OPERATIONS };
