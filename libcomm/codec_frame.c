@@ -76,6 +76,16 @@ size_t tacit_codec_capacity(const tacit_codec_t *codec, size_t count)
                                            : whole_bound(codec));
 }
 
+/* A public call's codec and buffers; `data` may be NULL where there is no element. */
+static tacit_status_t check_call(const tacit_codec_t *codec, const void *data, size_t count, const void *frame)
+{
+    if (codec == NULL || frame == NULL || (data == NULL && count != 0)) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "codec%s%s: the codec, the tensor or the frame is NULL", codec != NULL ? " " : "",
+                           codec != NULL ? codec->name : "");
+    }
+    return TACIT_OK;
+}
+
 /* Ranges that a frame may hold. */
 static tacit_status_t check_range(const tacit_codec_t *codec, size_t first, size_t count)
 {
@@ -155,6 +165,7 @@ tacit_status_t tacit_codec_own(tacit_codec_t *codec, size_t first, size_t count,
 {
     tacit_status_t status;
 
+    TRY(check_call(codec, NULL, 0, codec));
     TRY(check_blockwise(codec));
     TRY(check_range(codec, first, count));
     TRY(tacit__codec_own_part(codec, first, count, op == TACIT_AVERAGE));
@@ -218,11 +229,13 @@ tacit_status_t tacit_encode(tacit_codec_t *codec, uint64_t step, const void *in,
                             size_t capacity, size_t *bytes_out)
 {
     tacit_status_t status;
-    tacit_block_t  range = tacit__codec_block(codec, step, first, count);
+    tacit_block_t  range;
     uint8_t       *payload = (uint8_t *)frame + TACIT_FRAME_HEADER_BYTES;
     size_t         bytes = 0;
 
+    TRY(check_call(codec, in, count, frame));
     TRY(check_range(codec, first, count));
+    range = tacit__codec_block(codec, step, first, count);
     TRY(check_room(codec, count, capacity));
     if (codec->compressor->select != NULL) {
         TRY(encode_sparse(codec, &range, in, payload, &bytes));
@@ -246,13 +259,15 @@ tacit_status_t tacit_reencode(tacit_codec_t *codec, uint64_t step, const float *
                               size_t capacity, size_t *bytes_out)
 {
     tacit_status_t status;
-    tacit_block_t  range = tacit__codec_block(codec, step, first, count);
+    tacit_block_t  range;
     uint8_t       *payload = (uint8_t *)frame + TACIT_FRAME_HEADER_BYTES;
     float         *copy = NULL;
     size_t         bytes;
 
+    TRY(check_call(codec, sum, count, frame));
     TRY(check_blockwise(codec));
     TRY(check_range(codec, first, count));
+    range = tacit__codec_block(codec, step, first, count);
     TRY(check_room(codec, count, capacity));
     if (codec->feedback != NULL && (first < codec->owner_first || first + count > codec->owner_first + codec->owner.count)) {
         status = tacit__fail(TACIT_ERR_STATE, "codec '%s': elements %zu to %zu are not within the owned part; call tacit_codec_own()",
@@ -385,6 +400,7 @@ static tacit_status_t decode(tacit_codec_t *codec, uint64_t step, const void *me
     tacit_frame_t  frame;
     tacit_block_t  block;
 
+    TRY(check_call(codec, sum != NULL ? (const void *)sum : out, codec != NULL ? codec->tensor.count : 0, message));
     TRY(open_frame(codec, step, message, bytes, &frame));
     block = tacit__codec_block(codec, step, frame.first, frame.count);
     if (codec->compressor->select != NULL) {
