@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A thread for every rank. */
+#include "ranks.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+typedef struct place {
+    pthread_t             thread;
+    tacit_loop_t         *loop;
+    int                   rank;
+    const tacit_config_t *config;
+    rank_body_t          *body;
+    void                 *arg;
+} place_t;
+
+void must(tacit_status_t status, const char *call, const char *file, int line)
+{
+    if (status != TACIT_OK) {
+        fprintf(stderr, "%s:%d: %s: %s: %s\n", file, line, call, tacit_strerror(status), tacit_last_error());
+        abort();
+    }
+}
+
+static void *live(void *arg)
+{
+    const place_t    *place = arg;
+    tacit_transport_t transport;
+    tacit_comm_t     *comm;
+
+    MUST(tacit_loop_transport(place->loop, place->rank, &transport));
+    MUST(tacit_comm_create(&transport, place->config, &comm));
+    place->body(comm, place->arg);
+    tacit_comm_destroy(comm);
+    return NULL;
+}
+
+void run_ranks_over(tacit_loop_t *loop, int ranks, const tacit_config_t *config, rank_body_t *body, void *arg)
+{
+    place_t places[MOST_RANKS];
+
+    for (int rank = 0; rank < ranks; rank++) {
+        places[rank] = (place_t){.loop = loop, .rank = rank, .config = config, .body = body, .arg = arg};
+        if (pthread_create(&places[rank].thread, NULL, live, &places[rank]) != 0) {
+            fprintf(stderr, "no thread for rank %d\n", rank);
+            abort();
+        }
+    }
+    for (int rank = 0; rank < ranks; rank++) {
+        pthread_join(places[rank].thread, NULL);
+    }
+}
+
+void run_ranks(int ranks, const tacit_config_t *config, rank_body_t *body, void *arg)
+{
+    tacit_loop_t *loop;
+
+    MUST(tacit_loop_create(ranks, &loop));
+    run_ranks_over(loop, ranks, config, body, arg);
+    tacit_loop_release(loop);
+}
+
+tacit_slot_t *slot_of(tacit_comm_t *comm, const char *name, size_t count, tacit_dtype_t dtype, const char *spec)
+{
+    tacit_slot_config_t config = TACIT_SLOT_CONFIG_INIT;
+    tacit_slot_t       *slot;
+
+    config.count = count;
+    config.dtype = dtype;
+    config.spec = spec;
+    MUST(tacit_slot_create(comm, name, &config, &slot));
+    return slot;
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Ranks that are threads of the test, over the loop transport. Bodies run outside the main thread, where Check's assertions do not
+   work: they collect results, and the main thread asserts. */
+#ifndef TACIT_TEST_RANKS_H
+#define TACIT_TEST_RANKS_H
+
+#include "tacit.h"
+#include "tacit_transport.h"
+
+enum { MOST_RANKS = 16 };
+
+/* Ends the process with the library's last error where a call fails that must not. */
+#define MUST(call) must(call, #call, __FILE__, __LINE__)
+void must(tacit_status_t status, const char *call, const char *file, int line);
+
+typedef void rank_body_t(tacit_comm_t *comm, void *arg);
+
+/* Runs body on every rank, each in a thread with a communicator of its own made from `config` (may be NULL), and returns when all
+   have returned and the communicators are destroyed. */
+void run_ranks(int ranks, const tacit_config_t *config, rank_body_t *body, void *arg);
+
+/* The same over a loop that the caller keeps, for wire faults. */
+void run_ranks_over(tacit_loop_t *loop, int ranks, const tacit_config_t *config, rank_body_t *body, void *arg);
+
+/* A slot on the CPU; spec may be NULL. */
+tacit_slot_t *slot_of(tacit_comm_t *comm, const char *name, size_t count, tacit_dtype_t dtype, const char *spec);
+
+#endif

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One tensor reduced again and again: what tests of collectives run, and what they look at afterwards, memory included. */
+#ifndef TACIT_TEST_SESSION_H
+#define TACIT_TEST_SESSION_H
+
+#include <float.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "comm.h"
+#include "compress.h"
+#include "ranks.h"
+
+/* Fills x with what a rank contributes at a step. */
+typedef void session_input_t(int rank, int step, size_t count, float *x);
+
+typedef struct session {
+    const char      *spec;
+    int              ranks, steps;
+    size_t           count;
+    tacit_op_t       op;
+    bool             in_place;
+    tacit_config_t   config;
+    session_input_t *input; /* NULL: session_normal() */
+
+    float   *out;                                            /* rank 0's results, steps times count */
+    uint64_t hash[MOST_RANKS];                               /* of each rank's results */
+    float   *memory[MOST_RANKS];                             /* each sender's after the last step; zeros where there is none */
+    float   *owner;                                          /* of all owners, each part at its place */
+    size_t   part_first[MOST_RANKS], part_count[MOST_RANKS]; /* what each owns, where there is feedback */
+    float    left[MOST_RANKS];                               /* the largest magnitude in memory at any step */
+} session_t;
+
+static inline void session_normal(int rank, int step, size_t count, float *x)
+{
+    harness_fill(x, count, 1000003u * (uint64_t)step + (uint64_t)rank + 1, 1.0f + (float)rank);
+}
+
+static inline float *session_floats(size_t count)
+{
+    return calloc(count + 1, sizeof(float));
+}
+
+static inline float largest_of(const float *values, size_t count)
+{
+    float largest = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        largest = fmaxf(largest, fabsf(values[i]));
+    }
+    return largest;
+}
+
+static inline void session_body(tacit_comm_t *comm, void *arg)
+{
+    session_t           *session = arg;
+    const int            rank = tacit_comm_rank(comm);
+    const size_t         count = session->count;
+    tacit_slot_t        *slot = slot_of(comm, "gradient", count, TACIT_FLOAT32, session->spec);
+    const tacit_codec_t *codec = slot->codec;
+    float               *in = session_floats(count), *all = session_floats(count * (size_t)session->steps);
+
+    for (int step = 0; step < session->steps; step++) {
+        float *out = all + count * (size_t)step, *x = session->in_place ? out : in;
+
+        (session->input != NULL ? session->input : session_normal)(rank, step, count, x);
+        MUST(tacit_allreduce(slot, x, out, session->op));
+        if (codec->feedback != NULL) {
+            session->left[rank] = fmaxf(session->left[rank], largest_of(codec->memory.now[0], count));
+        }
+    }
+    session->hash[rank] = harness_hash(all, count * (size_t)session->steps * sizeof *all);
+    if (rank == 0) {
+        memcpy(session->out, all, count * (size_t)session->steps * sizeof *all);
+    }
+    if (codec->feedback != NULL) {
+        memcpy(session->memory[rank], codec->memory.now[0], count * sizeof *in);
+    }
+    session->part_first[rank] = codec->owner_first;
+    session->part_count[rank] = codec->owner.count;
+    for (size_t i = 0; i < codec->owner.count; i++) {
+        session->owner[codec->owner_first + i] = codec->owner.now[0][i]; /* parts are disjoint */
+    }
+    free(in);
+    free(all);
+}
+
+/* Runs it, and sees to it that all ranks have the same bits. */
+static inline void session_run(session_t *session)
+{
+    session->config.struct_bytes = sizeof session->config;
+    session->out = session_floats(session->count * (size_t)session->steps);
+    session->owner = session_floats(session->count);
+    for (int rank = 0; rank < session->ranks; rank++) {
+        session->memory[rank] = session_floats(session->count);
+    }
+    run_ranks(session->ranks, &session->config, session_body, session);
+    for (int rank = 1; rank < session->ranks; rank++) {
+        ck_assert_msg(session->hash[rank] == session->hash[0],
+                      "%s, %zu elements, %d ranks: rank %d has another result than rank 0", session->spec, session->count,
+                      session->ranks, rank);
+    }
+}
+
+static inline void session_free(session_t *session)
+{
+    for (int rank = 0; rank < session->ranks; rank++) {
+        free(session->memory[rank]);
+    }
+    free(session->out);
+    free(session->owner);
+}
+
+/* Two sessions of the same count, steps and ranks ended alike, bit by bit. */
+static inline void sessions_equal(const session_t *a, const session_t *b, const char *what)
+{
+    char text[160];
+
+    snprintf(text, sizeof text, "%s, %s, %zu elements, %d ranks", what, a->spec, a->count, a->ranks);
+    same_floats(a->out, b->out, a->count * (size_t)a->steps, text);
+    same_floats(a->owner, b->owner, a->count, text);
+    for (int rank = 0; rank < a->ranks; rank++) {
+        same_floats(a->memory[rank], b->memory[rank], a->count, text);
+    }
+}
+
+/* Nothing is lost: what all ranks gave since the memory was zero is what came out and what is remembered. Per step, a sender
+   rounds x + memory and what is left of it, the owner every partial sum, and the same again with its own memory: each no more
+   than an ulp of the largest magnitude; the bound is twice that. */
+static inline void session_conserves(const session_t *session)
+{
+    const size_t count = session->count;
+    const double share = session->op == TACIT_AVERAGE ? 1.0 / session->ranks : 1.0;
+    double      *balance = calloc(count + 1, sizeof *balance);
+    float       *x = session_floats(count);
+    double       magnitude = 0, bound;
+
+    for (int rank = 0; rank < session->ranks; rank++) {
+        double largest = 0;
+
+        for (int step = 0; step < session->steps; step++) {
+            (session->input != NULL ? session->input : session_normal)(rank, step, count, x);
+            largest = fmax(largest, (double)largest_of(x, count));
+            for (size_t i = 0; i < count; i++) {
+                balance[i] += share * (double)x[i];
+            }
+        }
+        for (size_t i = 0; i < count; i++) {
+            balance[i] -= share * (double)session->memory[rank][i];
+        }
+        magnitude += share * (largest + (double)session->left[rank]);
+    }
+    magnitude += (double)largest_of(session->owner, count);
+    bound = 2.0 * session->steps * (session->ranks + 6) * (double)FLT_EPSILON * magnitude;
+    for (size_t i = 0; i < count; i++) {
+        balance[i] -= (double)session->owner[i];
+        for (int step = 0; step < session->steps; step++) {
+            balance[i] -= (double)session->out[count * (size_t)step + i];
+        }
+        ck_assert_msg(fabs(balance[i]) <= bound, "%s, %s, %zu elements, %d ranks: element %zu has lost %g, more than %g",
+                      session->spec, session->op == TACIT_SUM ? "sum" : "average", count, session->ranks, i, balance[i], bound);
+    }
+    free(balance);
+    free(x);
+}
+
+#endif
