@@ -182,6 +182,11 @@ const char *tacit_slot_spec(const tacit_slot_t *slot)
     return slot->codec->given.text;
 }
 
+const char *tacit_slot_schedule(const tacit_slot_t *slot)
+{
+    return slot->schedule->name;
+}
+
 static double norm(const float *values, size_t count)
 {
     double sum = 0.0;

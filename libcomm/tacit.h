@@ -114,6 +114,8 @@ TACIT_API tacit_status_t tacit_slot_reset(tacit_slot_t *slot);
 TACIT_API_VOID void tacit_slot_destroy(tacit_slot_t *slot);
 /* The slot's spec as it was given. Valid until the spec changes or the slot is destroyed. */
 TACIT_API_VOID const char *tacit_slot_spec(const tacit_slot_t *slot);
+/* The name of the schedule that carries it: "native", "blockwise", "sparse", "linear". */
+TACIT_API_VOID const char *tacit_slot_schedule(const tacit_slot_t *slot);
 
 typedef struct tacit_norms {
     double memory; /* Euclidean norm of what this rank has kept back as a sender */
