@@ -30,8 +30,6 @@ int bench_allreduce(const bench_options_t *options);
 
 /* ---- What a spec says ---- */
 
-/* The schedule that a spec is reduced by: "native", "blockwise", "sparse" or "linear". */
-const char *bench_schedule(const char *spec);
 /* Least memory traffic of a spec's feedback, in bytes an element: in the pass that encodes, and in the one that makes the
    result. NaN where the feedback is not known here. */
 double bench_encode_traffic(const char *spec);

@@ -13,19 +13,6 @@ static bool is_word(const char *text, const char *word)
     return bytes == strlen(word) && strncmp(text, word, bytes) == 0;
 }
 
-const char *bench_schedule(const char *spec)
-{
-    static const char *const schedules[][2] = {
-        {"none", "native"}, {"auto", "native"}, {"topk", "sparse"}, {"randk", "linear"}, {"powersgd", "linear"}};
-
-    for (size_t i = 0; i < sizeof schedules / sizeof *schedules; i++) {
-        if (is_word(spec, schedules[i][0])) {
-            return schedules[i][1];
-        }
-    }
-    return "blockwise";
-}
-
 /* float32 arrays that a feedback must read and write: while encoding, and while making the result. */
 static double arrays(const char *spec, size_t pass)
 {

@@ -135,21 +135,6 @@ static void default_specs(bench_options_t *options)
     }
 }
 
-static bool check_schedule(const bench_options_t *options)
-{
-    const char *wanted = options->schedule;
-
-    for (size_t i = 0; i < options->spec_count; i++) {
-        const char *own = bench_schedule(options->specs[i]);
-
-        if (strcmp(wanted, "all") != 0 && strcmp(wanted, "auto") != 0 && strcmp(wanted, own) != 0) {
-            usage_error("--schedule %s is not available for '%s': it is reduced by '%s'", wanted, options->specs[i], own);
-            return false;
-        }
-    }
-    return true;
-}
-
 /* What the mode needs and was not given, and whether all of it makes sense. */
 static bool complete(bench_options_t *options, size_t mode)
 {
@@ -175,7 +160,7 @@ static bool complete(bench_options_t *options, size_t mode)
             return false;
         }
     }
-    return check_schedule(options);
+    return true;
 }
 
 int main(int argc, char **argv)
