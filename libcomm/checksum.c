@@ -34,10 +34,17 @@ static inline uint32_t load_word(const uint8_t *byte)
     return word;
 }
 
-/* Multiplication by an odd number is invertible, so a change of any one word changes its lane, and the lane the result. */
+static inline uint32_t mix(uint32_t sum, uint32_t word, uint32_t multiplier, unsigned turn)
+{
+    sum = sum * multiplier + word;
+    return sum << turn | sum >> (32 - turn);
+}
+
+/* Multiplying by an odd number and rotating are invertible, so a change of any one word changes its lane, and the lane the
+   result. Rotation, and other numbers for the lanes than within them, tell words that have changed places. */
 uint32_t tacit__payload_checksum(const void *data, size_t bytes)
 {
-    static const uint32_t multiplier = 0x9e3779b1u;
+    static const uint32_t within = 0x9e3779b1u, across = 0x85ebca77u;
     const uint8_t        *byte = data;
     uint32_t              lane[LANES] = {0};
     uint8_t               tail[4 * LANES] = {0};
@@ -46,17 +53,17 @@ uint32_t tacit__payload_checksum(const void *data, size_t bytes)
 
     for (size_t i = 0; i < whole; i += sizeof tail) {
         for (size_t j = 0; j < LANES; j++) {
-            lane[j] = lane[j] * multiplier + load_word(byte + i + 4 * j);
+            lane[j] = mix(lane[j], load_word(byte + i + 4 * j), within, 13);
         }
     }
     if (whole < bytes) {
         memcpy(tail, byte + whole, bytes - whole);
         for (size_t j = 0; j < LANES; j++) {
-            lane[j] = lane[j] * multiplier + load_word(tail + 4 * j);
+            lane[j] = mix(lane[j], load_word(tail + 4 * j), within, 13);
         }
     }
     for (size_t j = 0; j < LANES; j++) {
-        sum = sum * multiplier + lane[j];
+        sum = mix(sum, lane[j], across, 17);
     }
     return sum;
 }
