@@ -129,6 +129,7 @@ tacit_status_t tacit__param_parse(const char *owner, const tacit_param_t *param,
     char text[NUMBER_BYTES];
     bool fits = false;
     int  shown = (int)tacit__min(bytes, NUMBER_BYTES);
+    int  error = errno;
 
     if (param->type == TACIT_PARAM_TEXT) {
         *(const char **)field(param, config) = value;
@@ -140,6 +141,7 @@ tacit_status_t tacit__param_parse(const char *owner, const tacit_param_t *param,
         fits = param->type == TACIT_PARAM_WORD  ? parse_word(param, value, bytes, config)
                : param->type == TACIT_PARAM_INT ? parse_int(param, text, config)
                                                 : parse_real(param, text, config);
+        errno = error; /* the caller's */
     }
     return fits ? TACIT_OK : refuse(owner, param, value, shown);
 }
