@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Ranks that are threads of the test, over the loop transport. Bodies run outside the main thread, where Check's assertions do not
-   work: they collect results, and the main thread asserts. */
+/* Ranks that are threads of the test, over the loop transport. Bodies run outside the main thread, where assertions of Check
+   do not work: they collect results, and the main thread asserts. */
 #ifndef TACIT_TEST_RANKS_H
 #define TACIT_TEST_RANKS_H
 
