@@ -62,7 +62,8 @@ typedef struct optimizer {
     float           *state;                 /* sgd: velocity; adam: first moments, then second moments */
 } optimizer_t;
 
-/* Returns 0, or -1 where memory is missing. The settings are the customary ones: momentum 0.9; betas 0.9 and 0.999, epsilon 1e-8. */
+/* Returns 0, or -1 where memory is missing. The settings are the customary ones: momentum 0.9; betas 0.9 and 0.999,
+   epsilon 1e-8. */
 int  optimizer_init(optimizer_t *optimizer, optimizer_kind_t kind, double rate, size_t count);
 void optimizer_fini(optimizer_t *optimizer);
 /* Moves values by one step. Elementwise in a fixed order: equal gradients give equal bits on every rank.

@@ -100,20 +100,20 @@ test_kills() {
     [ "$(field param_hash "$line")" = "$whole" ] || fail "after $kills kills training ends elsewhere than $whole: $line"
 }
 
-# What does not fit is named, on one rank's line, and nothing is trained.
+# refuses RANKS TEXT OPTION...: resuming from $folder/refusals fails and says the text.
+refuses() { says "$2" "${launcher[@]}" -n "$1" "$trainer" --checkpoint "$folder/refusals" --resume "${@:3}"; }
+
+# What does not fit is named, and nothing is trained.
 test_refusals() {
     local dir=$folder/refusals
     train 2 --epochs 1 --checkpoint "$dir" --spec onebit+ef >/dev/null
-    says "its 'ranks 2' is not this run's 'ranks 3'" "${launcher[@]}" -n 3 "$trainer" --hidden 64,32 --checkpoint "$dir" --resume \
-        --spec onebit+ef
-    says "its 'spec onebit+ef' is not this run's 'spec none'" "${launcher[@]}" -n 2 "$trainer" --hidden 64,32 --checkpoint "$dir" \
-        --resume
-    says "its 'layers 64 64 32 10' is not this run's 'layers 64 8 10'" "${launcher[@]}" -n 2 "$trainer" --hidden 8 --spec onebit+ef \
-        --checkpoint "$dir" --resume
+    refuses 3 "its 'ranks 2' is not this run's 'ranks 3'" --hidden 64,32 --spec onebit+ef
+    refuses 2 "its 'spec onebit+ef' is not this run's 'spec none'" --hidden 64,32
+    refuses 2 "its 'layers 64 64 32 10' is not this run's 'layers 64 8 10'" --hidden 8 --spec onebit+ef
     truncate -s 1000 "$dir"/gen-1/trainer
-    says "the file is damaged" "${launcher[@]}" -n 2 "$trainer" --hidden 64,32 --checkpoint "$dir" --resume --spec onebit+ef
+    refuses 2 "the file is damaged" --hidden 64,32 --spec onebit+ef
     says "--spec 'onebitt'" "$trainer" --spec onebitt
-    says "--lr does not take '0'" "$trainer" --lr 0
+    says "--lr '0': expected a number above 0" "$trainer" --lr 0
     says "no such option: '--epoch-count=3'" "$trainer" --epoch-count=3
     says "--resume needs --checkpoint" "$trainer" --resume
     says "give one of them" "$trainer" --steps 3 --epochs 2

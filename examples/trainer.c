@@ -182,8 +182,6 @@ static bool parse_option(int option, char *value, trainer_options_t *options)
 /* Whether the options fit together; fills in the defaults that depend on others. Returns the complaint or NULL. */
 static const char *complete_options(trainer_options_t *options, char *text)
 {
-    const bool own_momentum = strstr(options->spec, "+dgc") != NULL;
-
     if (tacit_spec_check(options->spec, NULL, 0) != TACIT_OK) {
         (void)snprintf(text, TRAINER_TEXT_BYTES, "--spec '%s': %s", options->spec, tacit_last_error());
         return text;
@@ -197,9 +195,6 @@ static const char *complete_options(trainer_options_t *options, char *text)
     if (options->momentum >= 0.0 && options->optimizer == OPTIMIZER_ADAM) {
         return "--momentum is for --optimizer sgd; adam has its own";
     }
-    if (options->momentum > 0.0 && own_momentum) {
-        return "--momentum and the feedback 'dgc', which has its own momentum, do not go together; give one of them";
-    }
     if (options->epochs == 0 && options->steps == 0) {
         options->epochs = 20;
     }
@@ -207,7 +202,7 @@ static const char *complete_options(trainer_options_t *options, char *text)
         options->rate = options->optimizer == OPTIMIZER_ADAM ? 0.001 : 0.01;
     }
     if (options->momentum < 0.0) {
-        options->momentum = own_momentum ? 0.0 : 0.9;
+        options->momentum = 0.9;
     }
     return NULL;
 }
@@ -225,6 +220,20 @@ static const char *parse_options(int argc, char **argv, trainer_options_t *optio
         {"resume", no_argument, NULL, 'R'},       {"json", no_argument, NULL, 'j'},
         {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0},
     };
+    static const char *const expected[] = {
+        "a spec",
+        "sgd or adam",
+        "a whole number from 1",
+        "a whole number from 1",
+        "a number above 0",
+        "a number from 0 and below 1",
+        "a whole number from 1 to 65536",
+        "up to 7 whole numbers from 1 to 65536, separated by commas",
+        "a whole number from 0",
+        "a path",
+        "cpu",
+        "a folder",
+    };
     int option, index = 0;
 
     *options = (trainer_options_t){
@@ -241,7 +250,7 @@ static const char *parse_options(int argc, char **argv, trainer_options_t *optio
             return NULL;
         }
         if (!parse_option(option, optarg, options)) {
-            (void)snprintf(text, TRAINER_TEXT_BYTES, "--%s does not take '%s'; see --help", known[index].name, optarg);
+            (void)snprintf(text, TRAINER_TEXT_BYTES, "--%s '%s': expected %s", known[index].name, optarg, expected[index]);
             return text;
         }
     }

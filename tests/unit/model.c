@@ -45,10 +45,10 @@ static double loss_here(bool *on)
     return loss / BATCH;
 }
 
-/* (f(x + h) - f(x - h)) / 2h with h = 2^-7 is off by h^2/6 = 1e-5 times the third derivative, which stays below 10 here, and by the
-   rounding of the scores: they are below 8, so each sum of at most 10 products is right to about 4 units of 2^-22, and
-   4 x 2^-22 / h = 1.2e-4. Together below 3e-4. A parameter for which a unit turns on or off between the two points has no
-   derivative to compare with. */
+/* (f(x + h) - f(x - h)) / 2h with h = 2^-7 is off by h^2/6 = 1e-5 times the third derivative, which stays below 10 here, and
+   by the rounding of the scores: they are below 8, so each sum of at most 10 products is right to about 4 units of 2^-22, and
+   4 x 2^-22 / h = 1.2e-4. Together below 3e-4; the largest difference seen is a hundredth of that. A parameter for which a
+   unit turns on or off between the two points has no derivative to compare with. */
 START_TEST(gradients)
 {
     const float  h = 0x1p-7f;
@@ -198,8 +198,8 @@ START_TEST(momentum_sgd)
 END_TEST
 
 /* Gradients 1, then 0, at rate 0.1. Step 1: both corrected moments are 1, the step is 0.1. Step 2: moments 0.09 and 0.000999,
-   corrected 0.09 / 0.19 and 0.000999 / 0.001999, the step is 0.1 x 0.4736842 / sqrt(0.4997499) = 0.0670057. Eight roundings of 2^-24
-   and that of 0.999, which counts twice, are below 1e-6 of a step. */
+   corrected 0.09 / 0.19 and 0.000999 / 0.001999, the step is 0.1 x 0.4736842 / sqrt(0.4997499) = 0.0670057. Eight roundings of
+   2^-24 and that of 0.999, which counts twice, are below 1e-6 of a step. */
 START_TEST(adam)
 {
     const float one[2] = {1.0f, -1.0f}, none[2] = {0.0f, 0.0f};
