@@ -421,10 +421,11 @@ tacit_status_t tacit_load(tacit_comm_t *comm, const char *path)
     }
     staged = tacit__alloc(slots, sizeof *staged);
     steps = tacit__alloc(slots, sizeof *steps);
-    mine = path == NULL || !is_idle(comm)
-               ? tacit__fail(TACIT_ERR_STATE, "rank %d: load with a path, when no request or group is open", comm->rank)
-           : staged == NULL || steps == NULL ? tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory to load %zu slots", comm->rank, slots)
-                                             : read_file(&reader, staged, slots);
+    mine = path == NULL      ? tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: the path is NULL", comm->rank)
+           : !is_idle(comm) ? tacit__fail(TACIT_ERR_STATE, "rank %d: load when no request or group is open", comm->rank)
+           : staged == NULL || steps == NULL
+               ? tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory to load %zu slots", comm->rank, slots)
+               : read_file(&reader, staged, slots);
     for (size_t i = 0; mine == TACIT_OK && i < slots; i++) {
         steps[i] = staged[i].step;
     }
