@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# The tools keep their word: exit codes, JSON with the fields that scripts rely on, clear answers to wrong options.
+set -u
+tools=$PWD/tools
+folder=$(mktemp -d) || exit 1
+trap 'rm -rf "$folder"' EXIT
+failed=0
+
+fail() {
+    echo "$*"
+    failed=1
+}
+
+# ends STATUS COMMAND...: the command's output is in $folder/out and $folder/err.
+ends() {
+    local wanted=$1 status=0
+    shift
+    "$@" >"$folder/out" 2>"$folder/err" </dev/null || status=$?
+    [ $status -eq "$wanted" ] || {
+        fail "$* ends with $status, not $wanted:"
+        cat "$folder/out" "$folder/err"
+    }
+}
+
+# has FIELD...: every line of the output is one JSON object with these fields, none of them NaN or infinite.
+has() {
+    local field
+    grep -qvE '^\{.*\}$' "$folder/out" && fail "not one JSON object a line: $(cat "$folder/out")"
+    grep -qE ':(-?nan|-?inf)' "$folder/out" && fail "not JSON: $(cat "$folder/out")"
+    for field in "$@"; do
+        [ "$(grep -c "\"$field\":" "$folder/out")" -eq "$(wc -l <"$folder/out")" ] || fail "no $field in $(cat "$folder/out")"
+    done
+}
+
+# says FILE TEXT
+says() { grep -q -- "$2" "$folder/$1" || fail "no '$2' in: $(cat "$folder/$1")"; }
+
+ends 0 "$tools/tacit-info"
+for word in onebit qsgd topk randk ef blockwise sparse TACIT_TIMEOUT_MS; do
+    says out "$word"
+done
+ends 0 "$tools/tacit-info" --json
+ends 0 "$tools/tacit-info" --help
+ends 0 "$tools/tacit-info" --check onebit+ef
+says out 'onebit:block=2048,norm=l2,own=exact+ef'
+ends 2 "$tools/tacit-info" --check onebti+ef
+says err "did you mean 'onebit'"
+ends 2 "$tools/tacit-info" --check qsgd:bits=9
+says err '1 to 8'
+ends 2 "$tools/tacit-info" --nonsense
+
+ends 0 "$tools/tacit-bench" --help
+ends 0 "$tools/tacit-bench" kernels --spec onebit+ef --spec none --bytes 1M --json
+has mode spec device isa bytes encode_gbps decode_gbps copy_gbps stream_gbps encode_of_limit decode_of_limit
+[ "$(wc -l <"$folder/out")" -eq 2 ] || fail "not one line a spec"
+ends 2 "$tools/tacit-bench" kernels --spec nothing
+ends 2 "$tools/tacit-bench" alltoall
+ends 2 "$tools/tacit-bench" kernels --bytes 1X
+
+if [ -n "${MPIRUN-}" ]; then
+    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1
+    export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
+    export OMPI_MCA_btl_vader_single_copy_mechanism=none
+    ranks() { timeout -k 5 120 "$MPIRUN" -n "$@"; }
+    ends 0 ranks 3 "$tools/tacit-bench" allreduce --spec onebit+ef --spec auto --bytes 64K,1M --link-rate 1gbit --json
+    has mode spec schedule ranks nodes bytes seconds native_seconds speedup speedup_low native_repeat predicted_seconds \
+        wire_bytes dense_bytes ratio ratio_fp16 payload_ratio relative_error mean_error limit_seconds of_limit
+    [ "$(wc -l <"$folder/out")" -eq 4 ] || fail "not one line a spec and size"
+    ends 0 ranks 2 "$tools/tacit-bench" allreduce --spec topk+ef --bytes 64K --calls 3 --no-native --json
+    says out '"native_seconds":null'
+fi
+exit $failed
