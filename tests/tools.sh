@@ -62,6 +62,7 @@ if [ -n "${MPIRUN-}" ]; then
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1
     export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
     export OMPI_MCA_btl_vader_single_copy_mechanism=none
+    # shellcheck disable=SC2317 # called by ends
     ranks() { timeout -k 5 120 "$MPIRUN" -n "$@"; }
     ends 0 ranks 3 "$tools/tacit-bench" allreduce --spec onebit+ef --spec auto --bytes 64K,1M --link-rate 1gbit --json
     has mode spec schedule ranks nodes bytes seconds native_seconds speedup speedup_low native_repeat predicted_seconds \
