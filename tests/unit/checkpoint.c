@@ -205,7 +205,7 @@ static void small_slots(tacit_comm_t *comm, int steps, int seed)
 }
 
 typedef struct trial {
-    int  ranks, steps;
+    int  steps;
     char wrong[MOST_RANKS][256]; /* what a rank found wrong; empty: nothing */
     int  bytes;
     void (*slots)(tacit_comm_t *comm); /* of other_slots() */
