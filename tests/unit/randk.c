@@ -59,7 +59,7 @@ START_TEST(one_of_each_stratum)
     size_t    first = 0, next;
 
     ck_assert_uint_eq(tensor->strata, cases[_i].strata);
-    ck_assert_int_eq(tensor->spec.compressor->linear->rounds(tensor->spec.compressor_config, &tensor->tensor), 1);
+    ck_assert_int_eq(tensor->spec.compressor->linear->rounds(tensor->spec.compressor_config, &tensor->config), 1);
     make(tensor);
     rebuild(tensor, 0, cases[_i].count, tensor->out);
     for (size_t j = 0; j < tensor->strata; j++, first = next) {
