@@ -212,11 +212,17 @@ tacit_status_t tacit__exchange_receive(tacit_exchange_t *exchange, int peer, tac
         reason = tacit__frame_parse(receive->message, bytes, frame_out);
         if (reason != NULL || frame_out->rank != (uint16_t)peer || frame_out->round >= TACIT_ROUNDS) {
             TRY(tacit__exchange_release(exchange, peer));
-            return tacit__fail(TACIT_ERR_FRAME, "rank %d: a message of %zu bytes from rank %d cannot be used: %s", transport->rank,
-                               bytes, peer, reason != NULL ? reason : "it is not from there");
+            if (from->copy_due) {
+                from->copy_due = false; /* nothing is lost with it */
+                continue;
+            }
+            return tacit__fail(TACIT_ERR_FRAME, "rank %d: a message of %zu bytes from rank %d cannot be used: %s",
+                               transport->rank, bytes, peer, reason != NULL ? reason : "it is not from there");
         }
         expected = &from->expected[frame_out->kind][frame_out->round];
+        from->copy_due = false;
         if (frame_out->sequence == exchange->sequence && frame_out->index == *expected) {
+            from->copy_due = frame_out->kind == TACIT_FRAME_VERDICT;
             ++*expected;
             return TACIT_OK;
         }
@@ -256,7 +262,8 @@ tacit_status_t tacit__buffer_take(tacit_exchange_t *exchange, size_t bytes, taci
     size_t best = exchange->free_count;
 
     for (size_t i = 0; i < exchange->free_count; i++) {
-        if (exchange->free[i].bytes >= bytes && (best == exchange->free_count || exchange->free[i].bytes < exchange->free[best].bytes)) {
+        if (exchange->free[i].bytes >= bytes &&
+            (best == exchange->free_count || exchange->free[i].bytes < exchange->free[best].bytes)) {
             best = i;
         }
     }
@@ -267,8 +274,9 @@ tacit_status_t tacit__buffer_take(tacit_exchange_t *exchange, size_t bytes, taci
     }
     buffer_out->data = tacit__alloc_unset(bytes);
     buffer_out->bytes = bytes;
-    return buffer_out->data != NULL ? TACIT_OK
-                                    : tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for %zu bytes", exchange->transport->rank, bytes);
+    return buffer_out->data != NULL
+               ? TACIT_OK
+               : tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for %zu bytes", exchange->transport->rank, bytes);
 }
 
 void tacit__buffer_give(tacit_exchange_t *exchange, tacit_buffer_t *buffer)

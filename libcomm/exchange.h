@@ -8,9 +8,9 @@
 #include "tacit_transport.h"
 
 enum {
-    TACIT_WINDOW = 2,   /* receives posted for each peer: one is read while the next one arrives */
-    TACIT_ROUNDS = 4,   /* legs of an operation whose frames are told apart */
-    TACIT_BUFFERS = 64  /* free buffers kept for later */
+    TACIT_WINDOW = 2,  /* receives posted for each peer: one is read while the next one arrives */
+    TACIT_ROUNDS = 4,  /* legs of an operation whose frames are told apart */
+    TACIT_BUFFERS = 64 /* free buffers kept for later */
 };
 
 typedef struct tacit_receive {
@@ -23,9 +23,10 @@ typedef struct tacit_receive {
 
 typedef struct tacit_peer {
     tacit_receive_t window[TACIT_WINDOW];
-    uint64_t        posted;                                  /* receives so far */
+    uint64_t        posted;                                    /* receives so far */
     uint32_t        expected[TACIT_FRAME_KINDS][TACIT_ROUNDS]; /* index of the next frame of a kind and round */
-    bool            judged;                                  /* the peer's verdict on this operation is here */
+    bool            copy_due;                                  /* its last verdict has come once; it comes twice */
+    bool            judged;                                    /* the peer's verdict on this operation is here */
     tacit_status_t  verdict;
     char            text[TACIT_TEXT_BYTES];
 } tacit_peer_t;

@@ -12,7 +12,8 @@
 #include <string.h>
 #include <time.h>
 
-enum { FRAMES_AT_ONCE = 8 }; /* of one peer before others and the own work have a turn */
+enum { FRAMES_AT_ONCE = 8 };             /* of one peer before others and the own work have a turn */
+static const double longest_grace = 1.0; /* seconds; see give_up() */
 
 /* ---- Making ---- */
 
@@ -23,10 +24,11 @@ static int compare_items(const void *left, const void *right)
     return (a > b) - (a < b);
 }
 
-/* Keeps the first fault that this rank has found. */
+/* Keeps the first fault that this rank has found. What comes after its verdict is of no account: all that it needed is here, and
+   a damaged message can only be one of another's two verdicts. */
 static void set_fault(tacit_operation_t *operation, tacit_status_t fault)
 {
-    if (fault != TACIT_OK && operation->fault == TACIT_OK) {
+    if (fault != TACIT_OK && operation->fault == TACIT_OK && !operation->judged) {
         operation->fault = fault;
         snprintf(operation->fault_text, sizeof operation->fault_text, "%s", tacit_last_error());
     }
@@ -169,18 +171,20 @@ tacit_status_t tacit__leg_send(const tacit_leg_t *leg, int peer, const uint8_t *
 tacit_status_t tacit__item_fault(const tacit_item_t *item)
 {
     return tacit__fail(TACIT_ERR_VALUE,
-                       "rank %d: slot '%s' at step %" PRIu64 " holds NaN or infinity (or values whose range is not finite); nothing "
+                       "rank %d: slot '%s' at step %" PRIu64
+                       " holds NaN or infinity (or values whose range is not finite); nothing "
                        "was changed. Skip the step, or set nonfinite to skip or pass",
                        item->codec->rank, item->codec->name, item->step);
 }
 
 tacit_status_t tacit__leg_unexpected(const tacit_leg_t *leg, const tacit_frame_t *frame)
 {
-    return tacit__fail(TACIT_ERR_FRAME,
-                       "rank %d: %s: frame %u of %u from rank %u (kind %u, %u elements, %u payload bytes) is not one that schedule "
-                       "'%s' expects",
-                       leg->comm->rank, leg->operation->what, frame->index, frame->total, frame->rank, frame->kind, frame->count,
-                       frame->payload_bytes, leg->schedule->name);
+    return tacit__fail(
+        TACIT_ERR_FRAME,
+        "rank %d: %s: frame %u of %u from rank %u (kind %u, %u elements, %u payload bytes) is not one that schedule "
+        "'%s' expects",
+        leg->comm->rank, leg->operation->what, frame->index, frame->total, frame->rank, frame->kind, frame->count,
+        frame->payload_bytes, leg->schedule->name);
 }
 
 /* ---- Verdicts ---- */
@@ -201,8 +205,7 @@ static tacit_status_t send_verdict(tacit_operation_t *operation)
     for (int copy = 0; copy < 2; copy++) {
         for (int peer = 0; peer < comm->ranks; peer++) {
             if (peer != comm->rank) {
-                TRY(tacit__exchange_send(&comm->exchange, peer, operation->verdict.data,
-                                         TACIT_FRAME_HEADER_BYTES + text_bytes));
+                TRY(tacit__exchange_send(&comm->exchange, peer, operation->verdict.data, TACIT_FRAME_HEADER_BYTES + text_bytes));
             }
         }
     }
@@ -251,7 +254,7 @@ static bool is_fatal(tacit_status_t status)
     return status == TACIT_ERR_TIMEOUT || status == TACIT_ERR_TRANSPORT || status == TACIT_ERR_BROKEN;
 }
 
-/* The lowest rank's fault; but one that ends the communicator goes before others. */
+/* The lowest rank's fault; but one that ends the communicator goes before others, and one that only this rank knows comes last. */
 static tacit_status_t common_status(const tacit_operation_t *operation, const char **text_out)
 {
     const tacit_comm_t *comm = operation->comm;
@@ -259,12 +262,17 @@ static tacit_status_t common_status(const tacit_operation_t *operation, const ch
 
     for (int rank = 0; rank < comm->ranks; rank++) {
         const tacit_peer_t *peer = &comm->exchange.peers[rank];
-        tacit_status_t      verdict = rank == comm->rank ? operation->fault : peer->judged ? peer->verdict : TACIT_OK;
+        tacit_status_t      mine = operation->late ? TACIT_OK : operation->fault;
+        tacit_status_t      verdict = rank == comm->rank ? mine : peer->judged ? peer->verdict : TACIT_OK;
 
         if (verdict != TACIT_OK && (status == TACIT_OK || (is_fatal(verdict) && !is_fatal(status)))) {
             status = verdict;
             *text_out = rank == comm->rank ? operation->fault_text : peer->text;
         }
+    }
+    if (operation->late && !is_fatal(status)) {
+        status = operation->fault;
+        *text_out = operation->fault_text;
     }
     return status;
 }
@@ -285,7 +293,7 @@ static void count_items(const tacit_operation_t *operation)
     for (size_t i = 0; i < operation->item_count; i++) {
         const tacit_item_t *item = &operation->items[i];
         tacit_counters_t   *counters = &item->slot->counters;
-        double              share = payload != 0 ? (double)item->sent_bytes / (double)payload : 1.0 / (double)operation->item_count;
+        double share = payload != 0 ? (double)item->sent_bytes / (double)payload : 1.0 / (double)operation->item_count;
 
         counters->calls++;
         counters->bytes_in += item->codec->tensor.count * tacit__codec_element_bytes(item->codec);
@@ -345,15 +353,35 @@ static void conclude(tacit_operation_t *operation)
     }
 }
 
-/* The transport has failed or time is up: nobody is waited for any more. */
+/* A fault that ends the communicator, whose text is the last error. */
+static void set_fatal(tacit_operation_t *operation, tacit_status_t status)
+{
+    operation->late = operation->judged;
+    operation->fault = is_fatal(status) ? status : TACIT_ERR_TRANSPORT;
+    snprintf(operation->fault_text, sizeof operation->fault_text, "%s", tacit_last_error());
+}
+
+/* The transport has failed: nobody is waited for any more. */
 static void collapse(tacit_operation_t *operation, tacit_status_t status)
 {
-    operation->fault = TACIT_OK;
-    set_fault(operation, is_fatal(status) ? status : TACIT_ERR_TRANSPORT);
-    if (operation->framed && status == TACIT_ERR_TIMEOUT && send_verdict(operation) != TACIT_OK) {
-        tacit__log(TACIT_LOG_DEBUG, operation->comm->rank, "the others could not be told of the time-out");
-    }
+    set_fatal(operation, status);
     conclude(operation);
+}
+
+/* Time is up here, or for another rank, as its verdict says. Where several find that at once, they need a moment to hear of each
+   other and agree on whose text all return. */
+static void give_up(tacit_operation_t *operation, bool *moved)
+{
+    double limit = 1e-3 * (double)operation->comm->config.timeout_ms;
+    double grace = limit > 0 && limit / 4 < longest_grace ? limit / 4 : longest_grace;
+
+    if (operation->gave_up == 0) {
+        operation->gave_up = tacit__seconds();
+    }
+    if (all_judged(operation) || tacit__seconds() - operation->gave_up > grace) {
+        conclude(operation);
+        *moved = true;
+    }
 }
 
 /* ---- Advancing ---- */
@@ -385,12 +413,14 @@ static tacit_status_t check_identity(const tacit_operation_t *operation, const t
                            mine->elements);
     }
     if (frame->step != mine->step) {
-        return tacit__fail(TACIT_ERR_MISMATCH, "rank %d is at step %u of slot '%s' where rank %d is at step %u; reset or load the slot on all ranks alike",
-                           frame->rank, frame->step, slot_named(comm, mine->slot), comm->rank, mine->step);
+        return tacit__fail(
+            TACIT_ERR_MISMATCH,
+            "rank %d is at step %u of slot '%s' where rank %d is at step %u; reset or load the slot on all ranks alike",
+            frame->rank, frame->step, slot_named(comm, mine->slot), comm->rank, mine->step);
     }
     if (frame->spec != mine->spec) {
-        return tacit__fail(TACIT_ERR_MISMATCH, "rank %d reduces slot '%s' with another spec or operator than rank %d", frame->rank,
-                           slot_named(comm, mine->slot), comm->rank);
+        return tacit__fail(TACIT_ERR_MISMATCH, "rank %d reduces slot '%s' with another spec or operator than rank %d",
+                           frame->rank, slot_named(comm, mine->slot), comm->rank);
     }
     if (frame->history != mine->history) {
         return tacit__fail(TACIT_ERR_MISMATCH,
@@ -496,8 +526,8 @@ out:
     return status;
 }
 
-/* Another rank has given up: what it waited for will not come here either. */
-static bool told_to_give_up(const tacit_operation_t *operation)
+/* Some rank has given up: what it waited for will not come here either. */
+static bool is_hopeless(const tacit_operation_t *operation)
 {
     const char *text = NULL;
 
@@ -507,6 +537,7 @@ static bool told_to_give_up(const tacit_operation_t *operation)
 static tacit_status_t out_of_time(const tacit_operation_t *operation)
 {
     const tacit_comm_t *comm = operation->comm;
+    const char         *slot = operation->item_count == 1 ? operation->items[0].codec->name : "(several)";
     int                 late = -1;
 
     for (int peer = 0; peer < comm->ranks && late < 0; peer++) {
@@ -521,11 +552,15 @@ static tacit_status_t out_of_time(const tacit_operation_t *operation)
     for (int peer = 0; peer < comm->ranks && late < 0; peer++) {
         late = peer != comm->rank && !comm->exchange.peers[peer].judged ? peer : late;
     }
+    if (late < 0) { /* all say that they are done, but this rank is not */
+        return tacit__fail(TACIT_ERR_TIMEOUT,
+                           "rank %d: %s, slot '%s' at step %u: a message that another rank has sent did not come in %lld ms",
+                           comm->rank, operation->what, slot, operation->identity.step, (long long)comm->config.timeout_ms);
+    }
     return tacit__fail(TACIT_ERR_TIMEOUT,
                        "rank %d: %s, slot '%s' at step %u: nothing from rank %d for %lld ms; is it alive, and in the same call? "
                        "(TACIT_TIMEOUT_MS sets the limit)",
-                       comm->rank, operation->what, operation->item_count == 1 ? operation->items[0].codec->name : "(several)",
-                       operation->identity.step, late, (long long)comm->config.timeout_ms);
+                       comm->rank, operation->what, slot, operation->identity.step, late, (long long)comm->config.timeout_ms);
 }
 
 static void advance(tacit_operation_t *operation, bool *moved)
@@ -543,10 +578,8 @@ static void advance(tacit_operation_t *operation, bool *moved)
             *moved = true;
             return;
         }
-        if (operation->phase == TACIT_FRAMED && told_to_give_up(operation)) {
-            conclude(operation);
-            *moved = true;
-            return;
+        if (operation->phase == TACIT_FRAMED && is_hopeless(operation)) {
+            give_up(operation, moved);
         }
     }
     if (operation->phase == TACIT_NATIVE) {
@@ -587,9 +620,9 @@ bool tacit__comm_progress(tacit_comm_t *comm)
     }
     if (moved) {
         operation->moved = tacit__seconds();
-    } else if (operation->phase == TACIT_FRAMED && limit > 0 &&
+    } else if (operation->phase == TACIT_FRAMED && limit > 0 && operation->gave_up == 0 &&
                tacit__seconds() - operation->moved > 1e-3 * (double)limit) {
-        collapse(operation, out_of_time(operation));
+        set_fatal(operation, out_of_time(operation)); /* the others are told, and given a moment, when next advanced */
         moved = true;
     }
     return moved;

@@ -37,8 +37,10 @@ struct tacit_request {
     tacit_status_t fault;    /* found by this rank */
     char           fault_text[TACIT_TEXT_BYTES];
     bool           judged; /* the own verdict is under way */
+    bool           late;   /* the fault was found after that: the verdict says nothing of it */
     tacit_buffer_t verdict;
     double         began, moved; /* when it started, and when something last happened */
+    double         gave_up;      /* when it became known that time is up for some rank; 0: not */
 
     tacit_status_t status; /* the operation's, on all ranks */
     char           status_text[TACIT_TEXT_BYTES];
@@ -58,7 +60,7 @@ tacit_status_t tacit__operation_end(tacit_operation_t *operation);
 void tacit__operation_destroy(tacit_operation_t *operation);
 
 /* The header that a leg's frame begins with; kind, index, total and ranges are the caller's to fill in. */
-tacit_frame_t tacit__leg_frame(const tacit_leg_t *leg, tacit_frame_kind_t kind);
+tacit_frame_t  tacit__leg_frame(const tacit_leg_t *leg, tacit_frame_kind_t kind);
 tacit_status_t tacit__leg_send(const tacit_leg_t *leg, int peer, const uint8_t *message, size_t bytes);
 /* A native call is done: scales an average, counts the bytes … */
 void tacit__native_finish(const tacit_comm_t *comm, tacit_item_t *item);
