@@ -107,7 +107,8 @@ START_TEST(equal_meaning_equal_hash)
         {"topk:ratio=0.010", "topk:ratio=1e-2"},
         {"randk+ef", "randk:scale=one+ef"},
     };
-    static const char *const different[] = {"none", "fp16", "onebit", "onebit+ef", "onebit:block=512", "qsgd", "qsgd:bits=3", "auto"};
+    static const char *const different[] = {"none", "fp16",        "onebit", "onebit+ef", "onebit:block=512",
+                                            "qsgd", "qsgd:bits=3", "auto"};
 
     for (size_t i = 0; i < COUNT_OF(pairs); i++) {
         tacit_spec_t a = spec_of(pairs[i][0]), b = spec_of(pairs[i][1]);
