@@ -30,7 +30,7 @@ static tacit_status_t checked(const tacit_mpi_t *mpi, int mpi_status)
         return TACIT_OK;
     }
     if (mpi->gone) {
-        return tacit_transport_fail(TACIT_ERR_TRANSPORT, "MPI_Finalize() has been called: destroy communicators before it");
+        return tacit_transport_fail(TACIT_ERR_BROKEN, "MPI_Finalize() has been called: destroy communicators before it");
     }
     (void)MPI_Error_string(mpi_status, text, &length);
     return tacit_transport_fail(TACIT_ERR_TRANSPORT, text);
