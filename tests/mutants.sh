@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Breaks the numerics on purpose, one way at a time, and requires that a unit test notices: mutants.sh [BUILD_DIR [SOURCE_DIR]]
+#
+# A mutant is a copy of one source file with a small change, linked in front of the library into unit tests that are built already.
+# One line each is printed; the exit status is 1 if a mutant survives.
+set -u
+build=${1:-.}
+source=${2:-${srcdir:-.}}
+
+# setting NAME: a variable of the build.
+setting() { sed -n "s/^$1 = //p" "$build/Makefile"; }
+
+if [ ! -f "$build/tests/unit/collective.o" ]; then
+    echo "skipped: the unit tests are not built in $build (make check builds them; they need Check)"
+    exit 77
+fi
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+compile="$(setting CC) $(setting CFLAGS) $(setting TACIT_CFLAGS) -O1 -w -DHAVE_CONFIG_H -I$build -I$build/libcomm \
+    -I$source/libcomm -I$source/compressors -I$source/optim"
+libraries="$build/tests/.libs/libharness.a $build/.libs/libtacit_core.a $(setting CHECK_LIBS) $(setting LIBS) -lm -lpthread"
+
+# What is changed is the scalar code, and a mutant that makes ranks wait for each other is not waited for.
+export TACIT_ISA=scalar TACIT_TIMEOUT_MS=5000
+
+# passes TEST CASE: links the mutant into a unit test and runs one of its cases.
+passes() {
+    # shellcheck disable=SC2086 # words
+    $compile -o "$work/$1" "$build/tests/unit/$1.o" "$work/mutant.o" $libraries || exit 1
+    CK_RUN_CASE=$2 timeout 60 "$work/$1" >"$work/log" 2>&1
+}
+
+survivors=0
+# mutant NAME FILE "TEST:CASE ..." SED-SCRIPT: one of the tests must fail.
+mutant() {
+    local name=$1 file=$2 tests=$3 script=$4 test
+    sed -E "$script" "$source/$file" >"$work/mutant.c" || exit 1
+    if cmp -s "$work/mutant.c" "$source/$file"; then
+        echo "$name: nothing to change in $file: the mutant must follow the code"
+        survivors=$((survivors + 1))
+        return
+    fi
+    # shellcheck disable=SC2086 # words
+    $compile -c -o "$work/mutant.o" "$work/mutant.c" || exit 1
+    for test in $tests; do
+        if ! passes "${test%:*}" "${test#*:}"; then
+            echo "$name: caught by $test"
+            return
+        fi
+    done
+    echo "$name: SURVIVES $tests"
+    survivors=$((survivors + 1))
+}
+
+# The tests pass where the change changes nothing; otherwise they prove nothing.
+unchanged() {
+    local test
+    # shellcheck disable=SC2086 # words
+    $compile -c -o "$work/mutant.o" "$source/optim/feedback/ef.c" || exit 1
+    for test in "$@"; do
+        if ! passes "${test%:*}" "${test#*:}"; then
+            cat "$work/log"
+            echo "unchanged: fails $test"
+            exit 1
+        fi
+    done
+    echo "unchanged: passes"
+}
+
+unchanged collective:published collective:conservation collective:nonfinite codec:codec codec:memory topk:topk
+
+mutant "feedback off at the sender" libcomm/codec_block.c collective:conservation \
+    's/feedback->after\(&codec->memory, block->first.*/;/'
+mutant "feedback off at the owner" libcomm/codec_block.c collective:conservation \
+    's/owner->after\(&codec->owner.*/;/'
+mutant "feedback off in sparse tensors" optim/feedback/ef.c collective:conservation \
+    's/residual\[indices\[i\]\] -= values\[i\]/(void)residual/'
+mutant "residual scaled by 1/N" libcomm/codec_block.c collective:conservation \
+    's|feedback->after\(&codec->memory, block->first.*|& \
+         for (size_t i = 0; i < block->count; i++) codec->memory.next[0][block->first + i] /= (float)codec->ranks;|'
+mutant "owner's memory not scaled when it joins the sender's" libcomm/codec.c "collective:conservation codec:memory" \
+    's/codec->owner_is_mean \? \(float\)codec->ranks : 1.0f/1.0f/'
+mutant "owner keeps its exact sum" libcomm/schedules/blockwise.c collective:conservation \
+    's/^ *tacit__codec_finish\(.*/& \
+        const tacit_codec_t *codec = item->codec; \
+        for (size_t i = 0; chunk->owner == leg->comm->rank \&\& codec->feedback != NULL \&\& i < segment->count; i++) \
+            ((float *)item->out)[segment->first + i] += codec->owner.next[0][segment->first - codec->owner_first + i];/'
+mutant "own contribution dropped" libcomm/codec_block.c collective:conservation \
+    's/sum\[done \+ i\] \+= a\[i\]/(void)a/
+     s/memcpy\(sum \+ done, a, units/memset(sum + done, 0, units/'
+mutant "own contribution's memory not emptied" libcomm/codec_block.c collective:conservation \
+    's/codec->feedback->after\(&codec->memory, first \+ done.*/tacit__unit_keep(codec, first + done, units);/'
+mutant "rank order reversed on rank 1, blockwise" libcomm/schedules/blockwise.c collective:conservation \
+    '/^static uint32_t reduce_unit/,/^}/ {
+        s/for \(int rank = 0; rank < leg->comm->ranks/for (int turn = 0; turn < leg->comm->ranks/
+        s/&& faults == 0; rank\+\+\) \{/\&\& faults == 0; turn++) { \
+            int rank = leg->comm->rank == 1 ? leg->comm->ranks - 1 - turn : turn;/
+        s/rank != 0/turn != 0/
+    }'
+mutant "rank order reversed on rank 1, sparse" libcomm/schedules/sparse.c collective:conservation \
+    's/add_rank\(leg, item, rank, sums\)/add_rank(leg, item, leg->comm->rank == 1 ? leg->comm->ranks - 1 - rank : rank, sums)/'
+mutant "average scaled twice, blockwise" libcomm/schedules/blockwise.c collective:conservation \
+    's/sum\[i\] \*= scale;/sum[i] *= scale * scale;/'
+mutant "average scaled twice, sparse" libcomm/schedules/sparse.c collective:conservation \
+    's/sums\[j\] \*= scale;/sums[j] *= scale * scale;/'
+mutant "sign of 0 is -1" compressors/onebit.c "codec:codec onebit:onebit" \
+    's/set\[j\] = a\[j\] >= 0;/set[j] = a[j] > 0;/'
+mutant "scale over the padding too" compressors/onebit.c collective:published \
+    's/total \/= \(double\)count;/total \/= (double)((count + 63) \/ 64 * 64);/'
+mutant "top-k ties by higher index" compressors/topk.c topk:topk \
+    's/^    for \(size_t i = 0, part; i < block->count; i \+= part\) \{/    size_t skip = 0; \
+         for (size_t i = 0; i < block->count; i++) skip += magnitude_bits(a[i]) == least; \
+         skip -= equal; \
+&/
+     s/bits == least && equal > 0/bits == least \&\& (skip > 0 ? (skip--, false) : true)/
+     s/equal -= bits == least;//'
+mutant "undo does nothing" optim/feedback/ef.c collective:nonfinite \
+    's/residual\[i\] = \(residual\[i\] \+ d\[i\]\) - in\[i\];/(void)residual, (void)in, (void)d;/'
+mutant "undo of sparse entries does nothing" optim/feedback/ef.c "collective:nonfinite group:group codec:memory" \
+    's/residual\[indices\[i\]\] \+= values\[i\]/(void)residual/'
+
+exit $((survivors != 0))
