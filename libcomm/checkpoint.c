@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "operation.h"
@@ -345,24 +346,33 @@ out:
 
 static tacit_status_t read_whole(tacit_reader_t *reader)
 {
-    FILE *file = fopen(reader->path, "rb");
-    long  bytes = -1;
+    FILE          *file = fopen(reader->path, "rb");
+    struct stat    info;
+    tacit_status_t status = TACIT_OK;
 
-    if (file == NULL) {
-        return file_error(reader->comm, "read", reader->path);
+    if (file == NULL || fstat(fileno(file), &info) != 0) {
+        status = file_error(reader->comm, "read", reader->path);
+        goto out;
     }
-    if (fseek(file, 0, SEEK_END) == 0 && (bytes = ftell(file)) >= 0 && fseek(file, 0, SEEK_SET) == 0) {
-        reader->data = tacit__alloc_unset((size_t)bytes);
+    if (!S_ISREG(info.st_mode)) {
+        status = tacit__fail(TACIT_ERR_FILE, "rank %d: cannot read '%s': it is no regular file", reader->comm->rank, reader->path);
+        goto out;
     }
-    if (reader->data == NULL || fread(reader->data, 1, (size_t)bytes, file) != (size_t)bytes) {
-        tacit_status_t status = file_error(reader->comm, "read", reader->path);
-
+    reader->data = tacit__alloc_unset((size_t)info.st_size);
+    if (reader->data == NULL) {
+        status = tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for the %lld bytes of '%s'", reader->comm->rank,
+                             (long long)info.st_size, reader->path);
+        goto out;
+    }
+    reader->bytes = fread(reader->data, 1, (size_t)info.st_size, file);
+    if (reader->bytes != (size_t)info.st_size) {
+        status = file_error(reader->comm, "read", reader->path);
+    }
+out:
+    if (file != NULL) {
         (void)fclose(file);
-        return status;
     }
-    (void)fclose(file);
-    reader->bytes = (size_t)bytes;
-    return TACIT_OK;
+    return status;
 }
 
 static tacit_status_t read_file(tacit_reader_t *reader, tacit_staged_t *staged, uint64_t slots)

@@ -68,11 +68,16 @@ static void state_swap(tacit_state_t *state)
     }
 }
 
+/* The array of the sender's memory that what an owner kept back may join. */
+static float *accumulator(const tacit_codec_t *codec)
+{
+    return codec->memory.now[codec->feedback->accumulator < 0 ? 0 : codec->feedback->accumulator];
+}
+
 /* The owner's memory is in units of the result, the sender's in those of a contribution, of which the result is the sum or mean. */
 static void fold_owner(tacit_codec_t *codec)
 {
-    int          array = codec->feedback->accumulator < 0 ? 0 : codec->feedback->accumulator;
-    float       *memory = codec->memory.now[array] + codec->owner_first;
+    float       *memory = accumulator(codec) + codec->owner_first;
     const float *owner = codec->owner.now[0];
     float        scale = codec->owner_is_mean ? (float)codec->ranks : 1.0f;
 
@@ -98,20 +103,61 @@ void tacit__codec_adopt_owner(tacit_codec_t *codec, tacit_state_t *owner, size_t
     *owner = (tacit_state_t){0};
 }
 
+void tacit__codec_forget_former(tacit_codec_t *codec)
+{
+    tacit__state_release(&codec->former.owner);
+    tacit__free(codec->former.memory);
+    codec->former.memory = NULL;
+    codec->former.moved = false;
+}
+
 tacit_status_t tacit__codec_own_part(tacit_codec_t *codec, size_t first, size_t count, bool mean)
 {
     tacit_status_t status;
-    tacit_state_t  owner;
+    tacit_state_t  owner = {0};
+    float         *memory = NULL;
 
     if (codec->feedback == NULL ||
         (codec->owner.count == count && (count == 0 || (codec->owner_first == first && codec->owner_is_mean == mean)))) {
         return TACIT_OK;
     }
     TRY(tacit__codec_make_owner(codec, count, &owner));
-    fold_owner(codec);
+    memory = tacit__alloc_unset(codec->owner.count * sizeof *memory);
+    if (memory == NULL) {
+        status = tacit__fail(TACIT_ERR_MEMORY, "slot '%s': no memory to own another part", codec->name);
+        goto out;
+    }
+    if (codec->owner.count != 0) {
+        memcpy(memory, accumulator(codec) + codec->owner_first, codec->owner.count * sizeof *memory);
+        fold_owner(codec);
+    }
+    tacit__codec_forget_former(codec);
+    codec->former.moved = true;
+    codec->former.owner = codec->owner;
+    codec->former.first = codec->owner_first;
+    codec->former.is_mean = codec->owner_is_mean;
+    codec->former.memory = memory;
+    codec->owner = (tacit_state_t){0}; /* now the former's */
+    memory = NULL;
     tacit__codec_adopt_owner(codec, &owner, first, mean);
 out:
+    tacit__state_release(&owner);
+    tacit__free(memory);
     return status;
+}
+
+void tacit__codec_disown(tacit_codec_t *codec)
+{
+    size_t count = codec->former.owner.count;
+
+    if (!codec->former.moved) {
+        return;
+    }
+    if (count != 0) {
+        memcpy(accumulator(codec) + codec->former.first, codec->former.memory, count * sizeof *codec->former.memory);
+    }
+    tacit__codec_adopt_owner(codec, &codec->former.owner, codec->former.first, codec->former.is_mean);
+    tacit__codec_forget_former(codec);
 }
 
 void tacit__codec_commit(tacit_codec_t *codec)
@@ -120,6 +166,7 @@ void tacit__codec_commit(tacit_codec_t *codec)
         state_swap(&codec->memory);
     }
     state_swap(&codec->owner);
+    tacit__codec_forget_former(codec);
 }
 
 bool tacit__codec_array(const tacit_codec_t *codec, size_t index, tacit_array_t *array_out)
@@ -342,6 +389,7 @@ void tacit_codec_destroy(tacit_codec_t *codec)
     }
     tacit__state_release(&codec->memory);
     tacit__state_release(&codec->owner);
+    tacit__codec_forget_former(codec);
     tacit__spec_release(&codec->spec);
     tacit__spec_release(&codec->given);
     tacit__free(codec->name);

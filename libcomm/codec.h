@@ -22,6 +22,13 @@ struct tacit_codec {
     tacit_state_t owner;       /* the owner's, of the part below */
     size_t        owner_first; /* owner.count elements from here */
     bool          owner_is_mean; /* units of the owner's memory: the result was an average */
+    struct {
+        bool          moved; /* the step that runs owns another part than the last one did, which is kept here until it ends */
+        tacit_state_t owner;
+        size_t        first;
+        bool          is_mean;
+        float        *memory; /* the sender's, of that part, before the owner's joined it */
+    } former;
     float        *work;        /* linear: kept from step to step */
 
     size_t unit;      /* elements handled at once, so that they stay in L1 */
@@ -49,8 +56,12 @@ size_t tacit__codec_element_bytes(const tacit_codec_t *codec);
 /* Makes room for ranges that are encoded as one block of `count` elements. */
 tacit_status_t tacit__codec_reserve(tacit_codec_t *codec, size_t count);
 /* Makes [first, first + count) the owned part. If another part was owned, its memory joins the sender's, so that no sum changes.
-   count 0: owns nothing. */
+   count 0: owns nothing. Followed by commit(), which forgets what was owned before … */
 tacit_status_t tacit__codec_own_part(tacit_codec_t *codec, size_t first, size_t count, bool mean);
+/* … or, where there is no step to commit, by this … */
+void tacit__codec_forget_former(tacit_codec_t *codec);
+/* … or by this, which owns it again, after what has been encoded since is undone. */
+void tacit__codec_disown(tacit_codec_t *codec);
 
 /* For loading: makes an owner's memory, and gives it to a codec in place of what is there, which is forgotten. */
 tacit_status_t tacit__codec_make_owner(const tacit_codec_t *codec, size_t count, tacit_state_t *owner_out);

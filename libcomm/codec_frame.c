@@ -169,6 +169,7 @@ tacit_status_t tacit_codec_own(tacit_codec_t *codec, size_t first, size_t count,
     TRY(check_blockwise(codec));
     TRY(check_range(codec, first, count));
     TRY(tacit__codec_own_part(codec, first, count, op == TACIT_AVERAGE));
+    tacit__codec_forget_former(codec);
 out:
     return status;
 }

@@ -29,6 +29,7 @@ static tacit_status_t collect(tacit_comm_t *comm, const tacit_item_t *item)
         tacit_item_t *items = tacit__alloc(room, sizeof *items);
 
         if (items == NULL) {
+            comm->group_short = true;
             return tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for a group of %zu slots", comm->rank, room);
         }
         if (comm->group_count != 0) {
@@ -118,8 +119,8 @@ tacit_status_t tacit_iallreduce(tacit_slot_t *slot, const void *in, void *out, t
     item.codec = slot->codec;
     mine = check(comm, slot, in, out, op);
     if (comm->group_open) {
-        status = tacit__fail(TACIT_ERR_STATE, "rank %d: a group is open: use tacit_allreduce(), and a request at tacit_group_end()",
-                             comm->rank);
+        status = tacit__fail(TACIT_ERR_STATE,
+                             "rank %d: a group is open: use tacit_allreduce(), and a request at tacit_group_end()", comm->rank);
         goto out;
     }
     if (goes_natively(comm, slot)) {
@@ -149,7 +150,7 @@ tacit_status_t tacit_group_begin(tacit_comm_t *comm)
 
 tacit_status_t tacit_group_end(tacit_comm_t *comm, tacit_request_t **request_out)
 {
-    tacit_status_t     status = tacit__comm_enter(comm, false);
+    tacit_status_t     status = tacit__comm_enter(comm, false), fault = TACIT_OK;
     tacit_operation_t *operation;
 
     if (status != TACIT_OK) {
@@ -160,13 +161,16 @@ tacit_status_t tacit_group_end(tacit_comm_t *comm, tacit_request_t **request_out
         goto out;
     }
     comm->group_open = false;
-    if (comm->group_count == 0) {
+    if (comm->group_short) {
+        fault = tacit__fail(TACIT_ERR_MEMORY, "rank %d: there was no memory to collect all slots of the group", comm->rank);
+        comm->group_short = false;
+    } else if (comm->group_count == 0) {
         if (request_out != NULL) {
             *request_out = NULL;
         }
         goto out;
     }
-    status = tacit__operation_create(comm, "tacit_group_end", comm->group, comm->group_count, TACIT_OK, &operation);
+    status = tacit__operation_create(comm, "tacit_group_end", comm->group, comm->group_count, fault, &operation);
     comm->group_count = 0;
     TRY(status);
     if (request_out != NULL) {

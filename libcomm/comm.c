@@ -75,8 +75,8 @@ static tacit_status_t complete_config(tacit_comm_t *comm, const tacit_config_t *
                            config->nonfinite);
     }
     if (config->timeout_ms < -1) {
-        return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: config: timeout_ms=%" PRId64 "; -1 is no limit, 0 the default", comm->rank,
-                           config->timeout_ms);
+        return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: config: timeout_ms=%" PRId64 "; -1 is no limit, 0 the default",
+                           comm->rank, config->timeout_ms);
     }
     if (config->chunk_bytes != 0 && (config->chunk_bytes < SMALLEST_CHUNK_BYTES || config->chunk_bytes > largest_chunk_bytes)) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: config: chunk_bytes=%zu is not from %d to %zu", comm->rank,
@@ -137,11 +137,14 @@ tacit_status_t tacit_comm_create(const tacit_transport_t *transport, const tacit
     }
     TRY(check_transport(transport));
     comm = tacit__alloc(1, sizeof *comm);
-    if (comm == NULL) {
+    if (comm != NULL) {
+        memcpy(&comm->transport, transport, tacit__min(transport->struct_bytes, sizeof comm->transport));
+        comm->spare = tacit__alloc(1, sizeof *comm->spare);
+    }
+    if (comm == NULL || comm->spare == NULL) {
         status = tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for a communicator", transport->rank);
         goto out;
     }
-    memcpy(&comm->transport, transport, tacit__min(transport->struct_bytes, sizeof comm->transport));
     comm->rank = transport->rank;
     comm->ranks = transport->ranks;
     atomic_flag_clear(&comm->in_use);
@@ -186,6 +189,7 @@ void tacit_comm_destroy(tacit_comm_t *comm)
     if (comm->transport.destroy != NULL) {
         comm->transport.destroy(comm->transport.context);
     }
+    tacit__free(comm->spare);
     tacit__free(comm->group);
     tacit__free(comm->spec);
     tacit__free(comm);

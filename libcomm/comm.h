@@ -31,10 +31,12 @@ struct tacit_comm {
     tacit_slot_t       *slots;
     uint64_t            slots_made;
     tacit_request_t    *queue; /* operations not yet finished, the first one runs */
+    tacit_request_t    *spare; /* one operation kept for the day when there is no memory for another */
     bool                group_open;
     tacit_item_t       *group; /* collected items */
     size_t              group_count, group_room;
-    uint32_t            history; /* rolling hash of (slot, op, step) of native calls */
+    bool                group_short; /* there was no memory to collect them all */
+    uint32_t            history;     /* rolling hash of (slot, op, step) of native calls */
     bool                broken;
     char                broken_text[TACIT_TEXT_BYTES];
     atomic_flag         in_use; /* by some thread */

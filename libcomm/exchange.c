@@ -2,6 +2,7 @@
 /* Moves messages for the operation that runs, and keeps receives posted for the next one. */
 #include "exchange.h"
 
+#include <assert.h>
 #include <string.h>
 
 static tacit_status_t post(tacit_exchange_t *exchange, int peer, tacit_receive_t *receive)
@@ -10,14 +11,11 @@ static tacit_status_t post(tacit_exchange_t *exchange, int peer, tacit_receive_t
     tacit_peer_t            *from = &exchange->peers[peer];
     tacit_status_t           status;
 
-    if (receive->capacity < exchange->capacity) {
+    if (receive->larger != NULL) {
         tacit__free(receive->message);
-        receive->message = tacit__alloc_unset(exchange->capacity);
-        receive->capacity = receive->message != NULL ? exchange->capacity : 0;
-        if (receive->message == NULL) {
-            return tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory to receive %zu bytes from rank %d", transport->rank,
-                               exchange->capacity, peer);
-        }
+        receive->message = receive->larger;
+        receive->larger = NULL;
+        receive->capacity = exchange->capacity;
     }
     status = transport->receive(transport->context, peer, receive->message, receive->capacity, &receive->ticket);
     if (status == TACIT_OK) {
@@ -27,15 +25,39 @@ static tacit_status_t post(tacit_exchange_t *exchange, int peer, tacit_receive_t
     return status;
 }
 
+/* Gets a buffer of `capacity` bytes for every receive. Where that fails, those that are there already do no harm. */
+static tacit_status_t get_larger(tacit_exchange_t *exchange, size_t capacity)
+{
+    const tacit_transport_t *transport = exchange->transport;
+
+    for (int peer = 0; peer < transport->ranks; peer++) {
+        for (int i = 0; peer != transport->rank && i < TACIT_WINDOW; i++) {
+            tacit_receive_t *receive = &exchange->peers[peer].window[i];
+            uint8_t         *larger = tacit__alloc_unset(capacity);
+
+            if (larger == NULL) {
+                return tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory to receive %zu bytes from rank %d", transport->rank,
+                                   capacity, peer);
+            }
+            tacit__free(receive->larger);
+            receive->larger = larger;
+        }
+    }
+    return TACIT_OK;
+}
+
 tacit_status_t tacit__exchange_init(tacit_exchange_t *exchange, const tacit_transport_t *transport, size_t capacity)
 {
     tacit_status_t status = TACIT_OK;
 
     *exchange = (tacit_exchange_t){.transport = transport, .capacity = capacity};
     exchange->peers = tacit__alloc((size_t)transport->ranks, sizeof *exchange->peers);
-    if (exchange->peers == NULL) {
+    exchange->verdict = tacit__alloc_unset(TACIT_FRAME_HEADER_BYTES + TACIT_TEXT_BYTES);
+    if (exchange->peers == NULL || exchange->verdict == NULL) {
         return tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for %d peers", transport->rank, transport->ranks);
     }
+    TRY(tacit__exchange_reserve(exchange));
+    TRY(get_larger(exchange, capacity));
     for (int peer = 0; peer < transport->ranks; peer++) {
         for (int i = 0; peer != transport->rank && i < TACIT_WINDOW; i++) {
             TRY(post(exchange, peer, &exchange->peers[peer].window[i]));
@@ -55,6 +77,7 @@ void tacit__exchange_fini(tacit_exchange_t *exchange)
             size_t           bytes;
 
             /* A message may have met it already: then it is done at once, or its buffer is left to the transport. */
+            tacit__free(receive->larger);
             if (receive->posted && transport->cancel(transport->context, &receive->ticket) == TACIT_PENDING &&
                 transport->test(transport->context, &receive->ticket, &bytes) == TACIT_PENDING) {
                 continue;
@@ -65,6 +88,9 @@ void tacit__exchange_fini(tacit_exchange_t *exchange)
     for (size_t i = 0; i < exchange->free_count; i++) {
         tacit__free(exchange->free[i].data);
     }
+    if (!exchange->leaked) {
+        tacit__free(exchange->verdict);
+    }
     tacit__free(exchange->peers);
     tacit__free(exchange->sends);
     *exchange = (tacit_exchange_t){0};
@@ -74,11 +100,11 @@ tacit_status_t tacit__exchange_resize(tacit_exchange_t *exchange, size_t capacit
 {
     const tacit_transport_t *transport = exchange->transport;
     tacit_status_t           status = TACIT_OK;
-    size_t                   before = exchange->capacity;
 
     if (capacity <= exchange->capacity) {
-        return TACIT_OK;
+        goto out;
     }
+    TRY(get_larger(exchange, capacity));
     exchange->capacity = capacity;
     for (int peer = 0; peer < transport->ranks; peer++) {
         for (int i = 0; peer != transport->rank && i < TACIT_WINDOW; i++) {
@@ -97,9 +123,6 @@ tacit_status_t tacit__exchange_resize(tacit_exchange_t *exchange, size_t capacit
         }
     }
 out:
-    if (status != TACIT_OK) {
-        exchange->capacity = before;
-    }
     return status;
 }
 
@@ -118,25 +141,34 @@ void tacit__exchange_begin(tacit_exchange_t *exchange)
     }
 }
 
+tacit_status_t tacit__exchange_reserve(tacit_exchange_t *exchange)
+{
+    const size_t  verdict = 2 * (size_t)exchange->transport->ranks;
+    const size_t  room = 2 * exchange->send_room + verdict + 64;
+    tacit_send_t *sends;
+
+    if (exchange->send_count + verdict < exchange->send_room) {
+        return TACIT_OK;
+    }
+    sends = tacit__alloc(room, sizeof *sends);
+    if (sends == NULL) {
+        return tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory to track %zu messages", exchange->transport->rank, room);
+    }
+    if (exchange->send_count != 0) {
+        memcpy(sends, exchange->sends, exchange->send_count * sizeof *sends);
+    }
+    tacit__free(exchange->sends);
+    exchange->sends = sends;
+    exchange->send_room = room;
+    return TACIT_OK;
+}
+
 tacit_status_t tacit__exchange_send(tacit_exchange_t *exchange, int peer, const uint8_t *message, size_t bytes)
 {
     const tacit_transport_t *transport = exchange->transport;
     tacit_status_t           status;
 
-    if (exchange->send_count == exchange->send_room) {
-        size_t        room = exchange->send_room != 0 ? 2 * exchange->send_room : 64;
-        tacit_send_t *sends = tacit__alloc(room, sizeof *sends);
-
-        if (sends == NULL) {
-            return tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory to track %zu messages", transport->rank, room);
-        }
-        if (exchange->send_count != 0) {
-            memcpy(sends, exchange->sends, exchange->send_count * sizeof *sends);
-        }
-        tacit__free(exchange->sends);
-        exchange->sends = sends;
-        exchange->send_room = room;
-    }
+    assert(exchange->send_count < exchange->send_room);
     exchange->sends[exchange->send_count].done = false;
     status = transport->send(transport->context, peer, message, bytes, &exchange->sends[exchange->send_count].ticket);
     if (status == TACIT_OK) {

@@ -15,6 +15,7 @@ enum {
 
 typedef struct tacit_receive {
     uint8_t       *message;
+    uint8_t       *larger; /* takes its place when it is posted next; NULL: none */
     size_t         capacity;
     uint64_t       order; /* of posting: the lowest completes first */
     bool           posted;
@@ -49,6 +50,7 @@ typedef struct tacit_exchange {
     tacit_send_t            *sends;    /* of this operation */
     size_t                   send_count, send_room, sends_done;
     uint64_t                 bytes_sent; /* by this operation */
+    uint8_t                 *verdict;    /* room for the own one, got in time: it may have to tell of missing memory */
     tacit_buffer_t           free[TACIT_BUFFERS];
     size_t                   free_count;
     bool                     leaked; /* a send could not be given up: its buffers must outlive us */
@@ -62,7 +64,9 @@ tacit_status_t tacit__exchange_resize(tacit_exchange_t *exchange, size_t capacit
 
 /* Begins the next operation. */
 void tacit__exchange_begin(tacit_exchange_t *exchange);
-/* Sends a message, which stays unchanged until sends_finished(). */
+/* Makes room to track one more message, and the verdict on top. */
+tacit_status_t tacit__exchange_reserve(tacit_exchange_t *exchange);
+/* Sends a message, which stays unchanged until poll_sends() says that it is gone. */
 tacit_status_t tacit__exchange_send(tacit_exchange_t *exchange, int peer, const uint8_t *message, size_t bytes);
 /* Tests the sends under way. *finished_out: none is left. */
 tacit_status_t tacit__exchange_poll_sends(tacit_exchange_t *exchange, bool *finished_out);

@@ -34,25 +34,48 @@ static void set_fault(tacit_operation_t *operation, tacit_status_t fault)
     }
 }
 
+/* An operation with room for its items, or the communicator's spare one with none, whose fault is that there is no memory. */
+static tacit_operation_t *allocate(tacit_comm_t *comm, size_t count)
+{
+    tacit_operation_t *operation = tacit__alloc(1, sizeof *operation);
+
+    if (operation != NULL) {
+        operation->comm = comm;
+        operation->items = tacit__alloc(count, sizeof *operation->items);
+        operation->order = tacit__alloc(count, sizeof *operation->order);
+        if (operation->items != NULL && operation->order != NULL) {
+            operation->item_count = count;
+            return operation;
+        }
+        tacit__operation_destroy(operation);
+    }
+    operation = comm->spare;
+    if (operation != NULL) {
+        comm->spare = NULL;
+        operation->comm = comm;
+        set_fault(operation,
+                  tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for an operation on %zu slots", comm->rank, count));
+    }
+    return operation;
+}
+
 tacit_status_t tacit__operation_create(tacit_comm_t *comm, const char *what, const tacit_item_t *items, size_t count,
                                        tacit_status_t fault, tacit_operation_t **operation_out)
 {
-    tacit_operation_t  *operation = tacit__alloc(1, sizeof *operation);
     tacit_operation_t **last = &comm->queue;
+    tacit_operation_t  *operation;
+    char                text[TACIT_TEXT_BYTES];
 
-    if (operation != NULL) {
-        operation->items = tacit__alloc(count, sizeof *items);
-        operation->order = tacit__alloc(count, sizeof *operation->order);
+    snprintf(text, sizeof text, "%s", tacit_last_error()); /* of the fault, if there is one */
+    operation = allocate(comm, count);
+    if (operation == NULL) {
+        return tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for one more operation", comm->rank);
     }
-    if (operation == NULL || operation->items == NULL || operation->order == NULL) {
-        tacit__operation_destroy(operation);
-        return tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for an operation on %zu slots", comm->rank, count);
-    }
-    operation->comm = comm;
     operation->what = what;
-    set_fault(operation, fault);
-    operation->item_count = count;
-    if (count != 0) {
+    if (fault != TACIT_OK) {
+        set_fault(operation, tacit__fail_text(fault, text));
+    }
+    if (operation->item_count != 0) {
         memcpy(operation->items, items, count * sizeof *items);
         qsort(operation->items, count, sizeof *items, compare_items);
     }
@@ -165,7 +188,12 @@ tacit_frame_t tacit__leg_frame(const tacit_leg_t *leg, tacit_frame_kind_t kind)
 
 tacit_status_t tacit__leg_send(const tacit_leg_t *leg, int peer, const uint8_t *message, size_t bytes)
 {
-    return tacit__exchange_send(&leg->comm->exchange, peer, message, bytes);
+    tacit_status_t status;
+
+    TRY(tacit__exchange_reserve(&leg->comm->exchange));
+    TRY(tacit__exchange_send(&leg->comm->exchange, peer, message, bytes));
+out:
+    return status;
 }
 
 tacit_status_t tacit__item_fault(const tacit_item_t *item)
@@ -194,18 +222,17 @@ static tacit_status_t send_verdict(tacit_operation_t *operation)
     tacit_comm_t  *comm = operation->comm;
     tacit_frame_t  frame = operation->identity;
     size_t         text_bytes = operation->fault != TACIT_OK ? strlen(operation->fault_text) : 0;
-    tacit_status_t status;
+    tacit_status_t status = TACIT_OK;
 
     frame.kind = TACIT_FRAME_VERDICT;
     frame.status = (int16_t)operation->fault;
     frame.payload_bytes = (uint32_t)text_bytes;
-    TRY(tacit__buffer_take(&comm->exchange, TACIT_FRAME_HEADER_BYTES + TACIT_TEXT_BYTES, &operation->verdict));
-    memcpy(operation->verdict.data + TACIT_FRAME_HEADER_BYTES, operation->fault_text, text_bytes);
-    tacit__frame_write(&frame, operation->verdict.data);
+    memcpy(comm->exchange.verdict + TACIT_FRAME_HEADER_BYTES, operation->fault_text, text_bytes);
+    tacit__frame_write(&frame, comm->exchange.verdict);
     for (int copy = 0; copy < 2; copy++) {
         for (int peer = 0; peer < comm->ranks; peer++) {
             if (peer != comm->rank) {
-                TRY(tacit__exchange_send(&comm->exchange, peer, operation->verdict.data, TACIT_FRAME_HEADER_BYTES + text_bytes));
+                TRY(tacit__exchange_send(&comm->exchange, peer, comm->exchange.verdict, TACIT_FRAME_HEADER_BYTES + text_bytes));
             }
         }
     }
@@ -319,7 +346,6 @@ static void finish(tacit_operation_t *operation, tacit_status_t status, const ch
     for (size_t i = 0; i < operation->leg_count; i++) {
         operation->legs[i].schedule->release(&operation->legs[i]);
     }
-    tacit__buffer_give(&comm->exchange, &operation->verdict);
     if (status == TACIT_OK) {
         count_items(operation);
         for (size_t i = 0; i < operation->item_count; i++) {
@@ -668,9 +694,14 @@ tacit_status_t tacit__operation_end(tacit_operation_t *operation)
 
 void tacit__operation_destroy(tacit_operation_t *operation)
 {
-    if (operation != NULL) {
-        tacit__free(operation->items);
-        tacit__free(operation->order);
+    tacit_comm_t *comm = operation->comm;
+
+    tacit__free(operation->items);
+    tacit__free(operation->order);
+    if (comm->spare == NULL) {
+        *operation = (tacit_operation_t){0};
+        comm->spare = operation;
+    } else {
         tacit__free(operation);
     }
 }

@@ -36,9 +36,8 @@ struct tacit_request {
     tacit_frame_t  identity; /* what every frame of this operation says on every rank */
     tacit_status_t fault;    /* found by this rank */
     char           fault_text[TACIT_TEXT_BYTES];
-    bool           judged; /* the own verdict is under way */
-    bool           late;   /* the fault was found after that: the verdict says nothing of it */
-    tacit_buffer_t verdict;
+    bool           judged;       /* the own verdict is under way */
+    bool           late;         /* the fault was found after that: the verdict says nothing of it */
     double         began, moved; /* when it started, and when something last happened */
     double         gave_up;      /* when it became known that time is up for some rank; 0: not */
 
@@ -47,7 +46,7 @@ struct tacit_request {
 };
 
 /* Makes an operation of `count` items (copied) and puts it at the queue's end. A status that is not OK is this rank's fault,
-   with the last error as its text: the operation then only tells the others. */
+   with the last error as its text: the operation then only tells the others. So it does where memory is missing. */
 tacit_status_t tacit__operation_create(tacit_comm_t *comm, const char *what, const tacit_item_t *items, size_t count,
                                        tacit_status_t fault, tacit_operation_t **operation_out);
 /* Advances the queue once. Returns whether anything happened. */

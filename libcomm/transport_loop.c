@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The loop transport: ranks are threads of one process, messages are copies in queues, and wires can be made faulty. */
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "internal.h"
@@ -59,12 +60,13 @@ static void append_letter(tacit_wire_t *wire, tacit_letter_t *letter)
     *last = letter;
 }
 
+/* What is under way belongs to the network: it is no memory that a test of missing memory counts. */
 static tacit_letter_t *make_letter(const void *data, size_t bytes)
 {
-    tacit_letter_t *letter = tacit__alloc(1, sizeof *letter);
+    tacit_letter_t *letter = calloc(1, sizeof *letter);
 
-    if (letter != NULL && (letter->data = tacit__alloc_unset(bytes)) == NULL) {
-        tacit__free(letter);
+    if (letter != NULL && (letter->data = malloc(bytes + (bytes == 0))) == NULL) {
+        free(letter);
         letter = NULL;
     }
     if (letter != NULL) {
@@ -76,8 +78,8 @@ static tacit_letter_t *make_letter(const void *data, size_t bytes)
 
 static void free_letter(tacit_letter_t *letter)
 {
-    tacit__free(letter->data);
-    tacit__free(letter);
+    free(letter->data);
+    free(letter);
 }
 
 /* Does to the letter what was arranged; returns how many copies of it arrive. */
@@ -144,7 +146,7 @@ static tacit_status_t loop_receive(void *context, int peer, void *data, size_t c
 {
     const tacit_endpoint_t *endpoint = context;
     tacit_wire_t           *wire = wire_of(endpoint->loop, peer, endpoint->rank);
-    tacit_slip_t           *slip = tacit__alloc(1, sizeof *slip);
+    tacit_slip_t           *slip = calloc(1, sizeof *slip);
     tacit_slip_t          **last = &wire->slips;
 
     if (slip == NULL) {
@@ -211,7 +213,7 @@ static tacit_status_t loop_test(void *context, tacit_ticket_t *ticket, size_t *b
                      ? TACIT_OK
                      : tacit__fail(TACIT_ERR_TRANSPORT, "rank %d: a message of %zu bytes does not fit into %zu", endpoint->rank,
                                    slip->bytes, slip->capacity);
-        tacit__free(slip);
+        free(slip);
         ticket->opaque[0] = NULL;
     }
     pthread_mutex_unlock(&endpoint->loop->lock);
@@ -233,7 +235,7 @@ static tacit_status_t loop_cancel(void *context, tacit_ticket_t *ticket)
         status = TACIT_PENDING;
     } else {
         unlink_slip(slip);
-        tacit__free(slip);
+        free(slip);
         ticket->opaque[0] = NULL;
     }
     pthread_mutex_unlock(&endpoint->loop->lock);

@@ -541,6 +541,9 @@ static void undo(tacit_leg_t *leg)
             undo_segments(leg, &blockwise->chunks[c], blockwise->chunks[c].segment_count);
         }
     }
+    for (size_t i = 0; i < leg->item_count; i++) {
+        tacit__codec_disown(leg->items[i]->codec);
+    }
 }
 
 const tacit_schedule_t tacit__schedule_blockwise = {
