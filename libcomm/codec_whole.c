@@ -12,10 +12,12 @@ static float *lent(const tacit_codec_t *codec)
     return feedback != NULL && feedback->accumulator >= 0 ? codec->memory.next[feedback->accumulator] : NULL;
 }
 
-/* Memory stays finite where values that are not were passed on. */
+/* Memory stays finite where values that are not were passed on: what it held there went with them, also if that is undone. */
 static void scrub(const tacit_codec_t *codec)
 {
-    for (size_t array = 0; codec->feedback != NULL && codec->feedback->arrays[array] != NULL; array++) {
+    const tacit_feedback_t *feedback = codec->nonfinite == TACIT_NONFINITE_PASS ? codec->feedback : NULL;
+
+    for (size_t array = 0; feedback != NULL && feedback->arrays[array] != NULL; array++) {
         float *values = codec->memory.next[array];
 
         for (size_t i = 0; i < codec->memory.count; i++) {
@@ -40,6 +42,7 @@ static void unbefore(tacit_codec_t *codec, const void *in, size_t count)
 
         codec->feedback->undo(&codec->memory, done, units, x, codec->d);
     }
+    scrub(codec);
 }
 
 uint32_t tacit__codec_gather(tacit_codec_t *codec, const void *in, const float **a_out)
@@ -97,9 +100,7 @@ void tacit__codec_sent(tacit_codec_t *codec, const void *in, const float *a, con
         tacit__codec_scatter(codec, entries, &next, done, units);
         codec->feedback->after(&codec->memory, done, units, x, a + done, codec->d);
     }
-    if (codec->nonfinite == TACIT_NONFINITE_PASS) {
-        scrub(codec);
-    }
+    scrub(codec);
 }
 
 void tacit__codec_unsent(tacit_codec_t *codec, const void *in, const tacit_entries_t *entries)
@@ -120,6 +121,7 @@ void tacit__codec_unsent(tacit_codec_t *codec, const void *in, const tacit_entri
         tacit__codec_scatter(codec, entries, &next, done, units);
         codec->feedback->undo(&codec->memory, done, units, x, codec->d);
     }
+    scrub(codec);
 }
 
 void tacit__codec_rebuilt(tacit_codec_t *codec, uint64_t step, const void *in, const float *a, const float *const *factors)
@@ -133,9 +135,7 @@ void tacit__codec_rebuilt(tacit_codec_t *codec, uint64_t step, const void *in, c
         codec->compressor->linear->reconstruct(&block, &codec->tensor, factors, codec->d);
         codec->feedback->after(&codec->memory, done, units, x, a + done, codec->d);
     }
-    if (codec->nonfinite == TACIT_NONFINITE_PASS) {
-        scrub(codec);
-    }
+    scrub(codec);
 }
 
 void tacit__codec_unbuilt(tacit_codec_t *codec, uint64_t step, const void *in, const float *const *factors)
@@ -149,4 +149,5 @@ void tacit__codec_unbuilt(tacit_codec_t *codec, uint64_t step, const void *in, c
         codec->compressor->linear->reconstruct(&block, &codec->tensor, factors, codec->d);
         codec->feedback->undo(&codec->memory, done, units, x, codec->d);
     }
+    scrub(codec);
 }
