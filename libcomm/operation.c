@@ -24,11 +24,13 @@ static int compare_items(const void *left, const void *right)
     return (a > b) - (a < b);
 }
 
-/* Keeps the first fault that this rank has found. What comes after its verdict is of no account: all that it needed is here, and
-   a damaged message can only be one of another's two verdicts. */
+/* Keeps the first fault that this rank has found. Damage that comes after its verdict is of no account: all that it needed is
+   here, and a damaged message can only be one of another's two verdicts. A whole verdict on another operation is of account: in one
+   without frames, on empty or native slots, it is the first to tell, and every rank meets one. */
 static void set_fault(tacit_operation_t *operation, tacit_status_t fault)
 {
-    if (fault != TACIT_OK && operation->fault == TACIT_OK && !operation->judged) {
+    if (fault != TACIT_OK && operation->fault == TACIT_OK && (!operation->judged || fault == TACIT_ERR_MISMATCH)) {
+        operation->late = operation->judged;
         operation->fault = fault;
         snprintf(operation->fault_text, sizeof operation->fault_text, "%s", tacit_last_error());
     }
@@ -297,7 +299,7 @@ static tacit_status_t common_status(const tacit_operation_t *operation, const ch
             *text_out = rank == comm->rank ? operation->fault_text : peer->text;
         }
     }
-    if (operation->late && !is_fatal(status)) {
+    if (operation->late && (status == TACIT_OK || (is_fatal(operation->fault) && !is_fatal(status)))) {
         status = operation->fault;
         *text_out = operation->fault_text;
     }

@@ -576,12 +576,73 @@ START_TEST(passed)
 }
 END_TEST
 
+/* ---- Ranks that are not in the same call ---- */
+
+typedef struct stray {
+    const char    *spec;
+    size_t         count;
+    int            odd;   /* the rank that is elsewhere */
+    int            where; /* 0: at another slot, 1: with another operator, 2: a step ahead */
+    tacit_loop_t  *loop;
+    tacit_status_t status[MOST_RANKS];
+    bool           goes_on[MOST_RANKS];
+} stray_t;
+
+static void stray_body(tacit_comm_t *comm, void *arg)
+{
+    stray_t      *stray = arg;
+    const int     rank = tacit_comm_rank(comm);
+    const bool    odd = rank == stray->odd;
+    tacit_slot_t *a = slot_of(comm, "a", stray->count, TACIT_FLOAT32, stray->spec),
+                 *b = slot_of(comm, "b", stray->count, TACIT_FLOAT32, stray->spec);
+    float *x = session_floats(stray->count);
+
+    MUST(tacit_allreduce(a, x, x, TACIT_SUM));
+    MUST(tacit_allreduce(b, x, x, TACIT_SUM));
+    if (odd && stray->where == 2) {
+        MUST(tacit_slot_reset(a));
+    }
+    /* All have sent before any receives: nobody is warned. */
+    for (int peer = 0; peer < tacit_comm_ranks(comm); peer++) {
+        MUST(tacit_loop_inject(stray->loop, TACIT_LOOP_DELAY, rank, peer, 0, 5));
+    }
+    stray->status[rank] =
+        tacit_allreduce(odd && stray->where == 0 ? b : a, x, x, odd && stray->where == 1 ? TACIT_AVERAGE : TACIT_SUM);
+    stray->goes_on[rank] =
+        a->step == (odd && stray->where == 2 ? 0 : 1) && b->step == 1 && tacit_allreduce(b, x, x, TACIT_SUM) == TACIT_OK;
+    free(x);
+}
+
+/* However few frames an operation has, none where there are no elements, all ranks find it. */
+START_TEST(elsewhere)
+{
+    static const char  *specs[] = {"none", "onebit+ef", "topk:ratio=0.01+ef", "randk:ratio=0.01+ef"};
+    static const size_t sizes[] = {0, 8, 1000};
+
+    for (int ranks = 2; ranks <= 4; ranks++) {
+        for (size_t kind = 0; kind < 2 * 3 * COUNT_OF(sizes); kind++) {
+            stray_t stray = {
+                .spec = specs[_i], .count = sizes[kind / 6], .odd = kind % 2 != 0 ? 0 : ranks - 1, .where = (int)(kind / 2 % 3)};
+
+            MUST(tacit_loop_create(ranks, &stray.loop));
+            run_ranks_over(stray.loop, ranks, NULL, stray_body, &stray);
+            tacit_loop_release(stray.loop);
+            for (int rank = 0; rank < ranks; rank++) {
+                ck_assert_msg(stray.status[rank] == TACIT_ERR_MISMATCH && stray.goes_on[rank],
+                              "%s, %zu elements, %d ranks, rank %d elsewhere (%d): rank %d says '%s'", stray.spec, stray.count,
+                              ranks, stray.odd, stray.where, rank, tacit_strerror(stray.status[rank]));
+            }
+        }
+    }
+}
+END_TEST
+
 int main(void)
 {
     const int all = (int)(COUNT_OF(with_feedback) + COUNT_OF(without));
     Suite    *suite = suite_create("collective");
     TCase    *published = tcase_create("published"), *conservation = tcase_create("conservation"), *bits = tcase_create("bits"),
-          *nonfinite = tcase_create("nonfinite");
+          *nonfinite = tcase_create("nonfinite"), *mismatch = tcase_create("mismatch");
 
     tcase_add_test(published, worked_example);
     tcase_add_test(published, worked_example_goes_on);
@@ -599,11 +660,13 @@ int main(void)
     tcase_add_loop_test(nonfinite, not_finite, 0, all);
     tcase_add_loop_test(nonfinite, skipped, 0, all);
     tcase_add_loop_test(nonfinite, passed, 0, all);
+    tcase_add_loop_test(mismatch, elsewhere, 0, 4);
     suite_add_tcase(suite, published);
     suite_add_tcase(suite, conservation);
     suite_add_tcase(suite, bits);
     suite_add_tcase(suite, nonfinite);
-    for (TCase **tcase = (TCase *[]){published, conservation, bits, nonfinite, NULL}; *tcase != NULL; tcase++) {
+    suite_add_tcase(suite, mismatch);
+    for (TCase **tcase = (TCase *[]){published, conservation, bits, nonfinite, mismatch, NULL}; *tcase != NULL; tcase++) {
         tcase_set_timeout(*tcase, 120);
     }
     return harness_main(suite);
