@@ -25,8 +25,8 @@ static int compare_items(const void *left, const void *right)
 }
 
 /* Keeps the first fault that this rank has found. Damage that comes after its verdict is of no account: all that it needed is
-   here, and a damaged message can only be one of another's two verdicts. A whole verdict on another operation is of account: in one
-   without frames, on empty or native slots, it is the first to tell, and every rank meets one. */
+   here, and a damaged message can only be one of another's two verdicts. A whole verdict on another operation is: where there are
+   no other frames, on empty or native slots, it is the first to tell, and every rank meets one. */
 static void set_fault(tacit_operation_t *operation, tacit_status_t fault)
 {
     if (fault != TACIT_OK && operation->fault == TACIT_OK && (!operation->judged || fault == TACIT_ERR_MISMATCH)) {
