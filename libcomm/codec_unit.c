@@ -36,6 +36,9 @@ const float *tacit__unit_load(tacit_codec_t *codec, const void *in, size_t first
 
 void tacit__unit_store(const tacit_codec_t *codec, const float *values, size_t first, size_t count, void *out)
 {
+    if (count == 0) {
+        return; /* out may be NULL */
+    }
     switch (codec->tensor.dtype) {
     case TACIT_FLOAT32:
         memmove((float *)out + first, values, count * sizeof *values);

@@ -386,7 +386,9 @@ static void commit(tacit_leg_t *leg)
         float        *sums = item->codec->tensor.dtype == TACIT_FLOAT32 ? item->out : (float *)(void *)sparse->sums.data;
         double        began = tacit__seconds();
 
-        memset(sums, 0, count * sizeof *sums);
+        if (count != 0) {
+            memset(sums, 0, count * sizeof *sums);
+        }
         for (int rank = 0; rank < leg->comm->ranks; rank++) {
             add_rank(leg, item, rank, sums);
         }

@@ -437,6 +437,35 @@ START_TEST(seeds)
 }
 END_TEST
 
+/* A slot without elements takes NULL, alone and in a group. */
+static void empty_body(tacit_comm_t *comm, void *arg)
+{
+    tacit_slot_t *slots[3];
+
+    for (int dtype = TACIT_FLOAT32; dtype <= TACIT_BFLOAT16; dtype++) {
+        slots[dtype] = slot_of(comm,
+                               dtype == TACIT_FLOAT32   ? "a"
+                               : dtype == TACIT_FLOAT16 ? "b"
+                                                        : "c",
+                               0, (tacit_dtype_t)dtype, arg);
+        MUST(tacit_allreduce(slots[dtype], NULL, NULL, TACIT_AVERAGE));
+    }
+    MUST(tacit_group_begin(comm));
+    for (int i = 0; i < 3; i++) {
+        MUST(tacit_allreduce(slots[i], NULL, NULL, TACIT_SUM));
+    }
+    MUST(tacit_group_end(comm, NULL));
+}
+
+START_TEST(no_elements)
+{
+    char spec[64];
+
+    snprintf(spec, sizeof spec, "%s", spec_at(_i));
+    run_ranks(2, NULL, empty_body, spec);
+}
+END_TEST
+
 /* ---- Values that are not finite ---- */
 
 /* What one rank sees of a step that fails. */
@@ -484,6 +513,8 @@ static void spoilt_body(tacit_comm_t *comm, void *arg)
     }
     if (codec->feedback != NULL) {
         memcpy(memory, codec->memory.now[0], count * sizeof *x);
+    }
+    if (codec->owner.count != 0) {
         memcpy(owner, codec->owner.now[0], codec->owner.count * sizeof *x);
     }
     session_normal(rank, 2, count, x);
@@ -657,6 +688,7 @@ int main(void)
     tcase_add_loop_test(bits, in_place, 0, all);
     tcase_add_loop_test(bits, chunks, 0, all);
     tcase_add_loop_test(bits, seeds, 0, 4);
+    tcase_add_loop_test(bits, no_elements, 0, all);
     tcase_add_loop_test(nonfinite, not_finite, 0, all);
     tcase_add_loop_test(nonfinite, skipped, 0, all);
     tcase_add_loop_test(nonfinite, passed, 0, all);
