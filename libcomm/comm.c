@@ -37,6 +37,9 @@ void tacit__comm_break(tacit_comm_t *comm)
     if (!comm->broken) {
         comm->broken = true;
         snprintf(comm->broken_text, sizeof comm->broken_text, "%s", tacit_last_error());
+        if (comm->transport.abandon != NULL) {
+            comm->transport.abandon(comm->transport.context);
+        }
     }
 }
 

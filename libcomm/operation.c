@@ -359,12 +359,49 @@ static void finish(tacit_operation_t *operation, tacit_status_t status, const ch
     operation->next = NULL;
 }
 
+/* For messages: one slot's name, or what stands for it. */
+static const char *slot_text(const tacit_operation_t *operation)
+{
+    return operation->item_count == 1 ? operation->items[0].codec->name : operation->item_count == 0 ? "(none)" : "(several)";
+}
+
+static tacit_status_t nothing_from(const tacit_operation_t *operation, int rank)
+{
+    return tacit__fail(TACIT_ERR_TIMEOUT,
+                       "%s, slot '%s' at step %u: nothing from rank %d for %lld ms; is it alive, and in the same call? "
+                       "(TACIT_TIMEOUT_MS sets the limit)",
+                       operation->what, slot_text(operation), operation->identity.step, rank,
+                       (long long)operation->comm->config.timeout_ms);
+}
+
+/* After a time-out, who has not even answered that: another rank, or this one where it has come to find that the others have given
+   up. -1: nobody. */
+static int late_rank(const tacit_operation_t *operation)
+{
+    const tacit_comm_t *comm = operation->comm;
+
+    for (int peer = 0; peer < comm->ranks; peer++) {
+        if (peer != comm->rank && !comm->exchange.peers[peer].judged) {
+            return peer;
+        }
+    }
+    return operation->fault == TACIT_OK && tacit__seconds() - operation->began < 0.5e-3 * (double)comm->config.timeout_ms
+               ? comm->rank
+               : -1;
+}
+
 /* The framed part is over on this rank. */
 static void conclude(tacit_operation_t *operation)
 {
     const char    *text = "";
     tacit_status_t status = common_status(operation, &text);
     bool           native = false;
+    int            late = status == TACIT_ERR_TIMEOUT ? late_rank(operation) : -1;
+
+    if (late >= 0) {
+        (void)nothing_from(operation, late);
+        text = tacit_last_error();
+    }
 
     for (size_t i = 0; i < operation->leg_count; i++) {
         tacit_leg_t *leg = &operation->legs[i];
@@ -562,33 +599,21 @@ static bool is_hopeless(const tacit_operation_t *operation)
     return is_fatal(common_status(operation, &text));
 }
 
+/* Guesses whom this rank waits for; the answers to its verdict will show. */
 static tacit_status_t out_of_time(const tacit_operation_t *operation)
 {
     const tacit_comm_t *comm = operation->comm;
-    const char         *slot = operation->item_count == 1 ? operation->items[0].codec->name : "(several)";
     int                 late = -1;
 
-    for (int peer = 0; peer < comm->ranks && late < 0; peer++) {
-        const tacit_peer_t *from = &comm->exchange.peers[peer];
-        bool                silent = true;
-
-        for (size_t i = 0; i < sizeof from->expected / sizeof from->expected[0][0]; i++) {
-            silent = silent && (&from->expected[0][0])[i] == 0;
-        }
-        late = peer != comm->rank && !from->judged && silent ? peer : late;
-    }
     for (int peer = 0; peer < comm->ranks && late < 0; peer++) {
         late = peer != comm->rank && !comm->exchange.peers[peer].judged ? peer : late;
     }
     if (late < 0) { /* all say that they are done, but this rank is not */
-        return tacit__fail(TACIT_ERR_TIMEOUT,
-                           "rank %d: %s, slot '%s' at step %u: a message that another rank has sent did not come in %lld ms",
-                           comm->rank, operation->what, slot, operation->identity.step, (long long)comm->config.timeout_ms);
+        return tacit__fail(
+            TACIT_ERR_TIMEOUT, "rank %d: %s, slot '%s' at step %u: a message that another rank has sent did not come in %lld ms",
+            comm->rank, operation->what, slot_text(operation), operation->identity.step, (long long)comm->config.timeout_ms);
     }
-    return tacit__fail(TACIT_ERR_TIMEOUT,
-                       "rank %d: %s, slot '%s' at step %u: nothing from rank %d for %lld ms; is it alive, and in the same call? "
-                       "(TACIT_TIMEOUT_MS sets the limit)",
-                       comm->rank, operation->what, slot, operation->identity.step, late, (long long)comm->config.timeout_ms);
+    return nothing_from(operation, late);
 }
 
 static void advance(tacit_operation_t *operation, bool *moved)

@@ -39,6 +39,10 @@ typedef struct tacit_transport {
     tacit_status_t (*allreduce_wait)(void *context, const void *in, void *out, size_t count, tacit_dtype_t dtype);
 
     void (*destroy)(void *context);
+
+    /* Optional: the communicator has failed; destroy is all that follows. Messages of late peers may still come, and must not meet
+       a later transport's receives. */
+    void (*abandon)(void *context);
 } tacit_transport_t;
 
 /* Records what went wrong in a transport as this thread's last error; returns status. */

@@ -17,6 +17,7 @@ typedef struct tacit_mpi {
     MPI_Comm comm;
     int      keyval; /* of the attribute by which MPI_Finalize() tells us */
     bool     gone;   /* it has */
+    bool     failed; /* messages may still be on their way here */
 } tacit_mpi_t;
 
 _Static_assert(sizeof(MPI_Request) <= sizeof(tacit_ticket_t), "a ticket holds a request");
@@ -174,7 +175,8 @@ static int end_comm(MPI_Comm self, int keyval, void *attribute, void *extra)
     (void)keyval;
     (void)extra;
     mpi->gone = true;
-    return MPI_Comm_free(&mpi->comm);
+    /* MPI would give a freed communicator's context to the next one, which would receive what comes late. */
+    return mpi->failed ? MPI_SUCCESS : MPI_Comm_free(&mpi->comm);
 }
 
 static void mpi_destroy(void *context)
@@ -185,6 +187,11 @@ static void mpi_destroy(void *context)
         (void)MPI_Comm_free_keyval(&mpi->keyval);
     }
     free(mpi);
+}
+
+static void mpi_abandon(void *context)
+{
+    ((tacit_mpi_t *)context)->failed = true;
 }
 
 /* Duplicates the caller's communicator, so that messages never meet. */
@@ -222,6 +229,7 @@ tacit_status_t tacit_comm_create_mpi(MPI_Comm mpi_comm, const tacit_config_t *co
         .allreduce = mpi_allreduce,
         .allreduce_wait = mpi_allreduce_wait,
         .destroy = mpi_destroy,
+        .abandon = mpi_abandon,
     };
     tacit_mpi_t   *mpi;
     tacit_status_t status;
