@@ -34,9 +34,6 @@ typedef struct tacit_kernels {
     uint32_t (*encode)(const tacit_block_t *block, const float *a, uint8_t *payload, float *decoded);
     /* Decodes bound(count) bytes, which may be hostile. add: out[] += values, else out[] = values. */
     void (*decode)(const tacit_block_t *block, const uint8_t *payload, float *out, bool add);
-    /* Optional: feedback `ef` and encode in one pass; memory and payload exactly as in two. Leaves memory untouched and
-       returns TACIT_FAULT_NONFINITE if an `in` or a sum is not finite. */
-    uint32_t (*fused_ef)(const tacit_block_t *block, const float *in, float *memory, uint8_t *payload);
 } tacit_kernels_t;
 
 /* Sparse: sees the whole tensor and sends some of its elements as (index, value). */
@@ -66,7 +63,7 @@ typedef struct tacit_linear {
        saved with the slot. NULL: none. */
     size_t (*work_count)(const void *config, const tacit_slot_config_t *tensor);
     /* Makes the own factor of a round from a[0..count). factors[r] for r < round are the reduced ones of earlier rounds, already
-       the mean over ranks, and may be changed (orthonormalised), on all ranks alike. */
+       the operation's sum or mean over ranks, and may be changed (orthonormalised), on all ranks alike. */
     void (*make_factor)(const tacit_block_t *block, const tacit_slot_config_t *tensor, int round, const float *a,
                         const float *work, float *const *factors, float *factor);
     /* Rebuilds elements [first, first + count) from one factor a round: with the last one reduced, the mean; with the own one

@@ -246,8 +246,8 @@ static tacit_status_t check_tensor(const char *name, const tacit_slot_config_t *
 {
     size_t product = 1;
 
-    if (tensor->count >= UINT32_MAX) {
-        return tacit__fail(TACIT_ERR_ARGUMENT, "slot '%s': count %zu is not below 2^32 - 1; split the tensor", name, tensor->count);
+    if (tensor->count > UINT32_MAX) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "slot '%s': count %zu is not below 2^32; split the tensor", name, tensor->count);
     }
     if ((int)tensor->dtype < TACIT_FLOAT32 || tensor->dtype > TACIT_BFLOAT16) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "slot '%s': dtype %d is not a tacit_dtype_t", name, (int)tensor->dtype);

@@ -40,7 +40,7 @@ struct tacit_codec {
 /* Elements handled at once: 8 KiB each of input, memory, a and d are within an L1 of 32 KiB. */
 enum { TACIT_UNIT = 2048 };
 
-/* Makes a codec; `environment_spec` is used where neither configuration has a spec. */
+/* Makes a codec of a complete configuration: config->spec is used where slot_config has none. */
 tacit_status_t tacit__codec_create(const char *name, const tacit_slot_config_t *slot_config, const tacit_config_t *config,
                                    int rank, int ranks, tacit_codec_t **codec_out);
 /* Parameters of the same compressor and feedback; memory is kept. On failure nothing has changed. */
@@ -117,7 +117,7 @@ tacit_block_t tacit__codec_block(const tacit_codec_t *codec, uint64_t step, size
 void tacit__codec_commit(tacit_codec_t *codec);
 /* Walks all arrays that are memory: for saving, loading and norms. Returns false past the last. */
 typedef struct tacit_array {
-    const char *name; /* "memory", "owner.memory", … */
+    const char *name; /* "residual", "owner", "work" */
     float      *values;
     size_t      count;
 } tacit_array_t;

@@ -96,6 +96,9 @@ static tacit_status_t check_range(const tacit_codec_t *codec, size_t first, size
         return tacit__fail(TACIT_ERR_ARGUMENT, "codec '%s': elements %zu to %zu are not within its %zu", codec->name, first,
                            first + count, total);
     }
+    if (count == 0 && first == total) {
+        return TACIT_OK; /* a rank that owns nothing */
+    }
     if ((edge != 0 && first % edge != 0) || (first + count != total && (edge == 0 || count % edge != 0))) {
         return tacit__fail(TACIT_ERR_ARGUMENT,
                            "codec '%s': the range of %zu elements from %zu does not lie on multiples of %zu (tacit_codec_grain(); "

@@ -52,9 +52,9 @@ static tacit_status_t unknown(const char *what, const char *typo, size_t typo_by
 {
     bool near = suggestion->nearest != NULL && suggestion->distance <= 2 + typo_bytes / 4;
 
-    return tacit__fail(TACIT_ERR_SPEC, "unknown %s '%.*s'%s%s%s; there %s: %s", what, (int)tacit__min(typo_bytes, 40), typo,
+    return tacit__fail(TACIT_ERR_SPEC, "unknown %s '%.*s'%s%s%s (%s%s)", what, (int)tacit__min(typo_bytes, 40), typo,
                        near ? "; did you mean '" : "", near ? suggestion->nearest : "", near ? "'?" : "",
-                       suggestion->nearest == NULL ? "are none" : "are", suggestion->list);
+                       suggestion->nearest == NULL ? "there is none" : "to choose from: ", suggestion->list);
 }
 
 static tacit_status_t unknown_compressor(const char *word, size_t bytes)

@@ -168,7 +168,7 @@ TACIT_API tacit_status_t tacit_group_end(tacit_comm_t *comm, tacit_request_t **r
    renamed: the old file or the new one is there, whole, at any moment. Each rank names its own file. Collective: if one rank
    fails, all return its status (each file that was written stays). On a broken communicator it is local. */
 TACIT_API tacit_status_t tacit_save(tacit_comm_t *comm, const char *path);
-/* Reads what tacit_save() wrote into the slots of the same names, counts and specs, which must all have been created. Collective:
+/* Reads what tacit_save() wrote into the slots of the same names, counts, compressors and feedbacks, which must all exist. Collective:
    on failure every rank returns the same status and no slot has changed. */
 TACIT_API tacit_status_t tacit_load(tacit_comm_t *comm, const char *path);
 

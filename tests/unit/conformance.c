@@ -344,7 +344,7 @@ static void check_blockwise(const tacit_spec_t *spec, const char *text, const ta
     }
 }
 
-/* The same payload, values and faults as the scalar kernels', and feedback in one pass as in two. */
+/* The same payload, values and faults as the scalar kernels'. */
 static void check_as_scalar(const tacit_spec_t *spec, const tacit_kernels_t *kernels, const char *what)
 {
     const tacit_kernels_t *scalar = spec->compressor->kernels[TACIT_ISA_SCALAR];
@@ -360,22 +360,6 @@ static void check_as_scalar(const tacit_spec_t *spec, const tacit_kernels_t *ker
         ck_assert_msg(kernels->encode(&block, b.a, b.again, b.other) == faults, "%s: other faults", what);
         same_bytes(b.again, b.payload, b.bytes, what);
         same_floats(b.other, b.decoded, b.count, what);
-        if (kernels->fused_ef) {
-            harness_fill(b.sums, b.count, i, 0.5f); /* memory */
-            for (size_t j = 0; j < b.count; j++) {
-                b.other[j] = b.a[j] + b.sums[j];
-                faults |= isfinite(b.other[j]) ? 0u : TACIT_FAULT_NONFINITE;
-            }
-            faults |= scalar->encode(&block, b.other, b.payload, b.decoded);
-            for (size_t j = 0; j < b.count; j++) {
-                b.other[j] = faults ? b.sums[j] : b.other[j] - b.decoded[j];
-            }
-            ck_assert_msg(kernels->fused_ef(&block, b.a, b.sums, b.again) == faults, "%s: other faults in one pass", what);
-            same_floats(b.sums, b.other, b.count, what);
-            if (faults == 0) {
-                same_bytes(b.again, b.payload, b.bytes, what);
-            }
-        }
         free_buffers(&b);
     }
 }
@@ -390,7 +374,7 @@ START_TEST(blockwise)
             continue;
         }
         check_blockwise(&spec, specs[_i], kernels, tacit__isa_name((tacit_isa_t)isa));
-        if (isa != TACIT_ISA_SCALAR || kernels->fused_ef) {
+        if (isa != TACIT_ISA_SCALAR) {
             check_as_scalar(&spec, kernels, specs[_i]);
         }
     }

@@ -142,8 +142,8 @@ START_TEST(typos)
     refused("onebit:blokc=64", "parameter of onebit|'blokc'|did you mean 'block'");
     refused("onebit:Block=64", "did you mean 'block'");
     refused("qsgd:bit=4", "did you mean 'bits'");
-    refused("none:x=1", "parameter of none|there are none");
-    refused("onebit+ef:x=1", "parameter of ef|there are none");
+    refused("none:x=1", "parameter of none|there is none");
+    refused("onebit+ef:x=1", "parameter of ef|there is none");
     refused("certainly-not-a-compressor", "unknown compressor|onebit");
     ck_assert_ptr_null(strstr(tacit_last_error(), "did you mean"));
 }
