@@ -308,26 +308,30 @@ static tacit_status_t common_status(const tacit_operation_t *operation, const ch
 
 /* ---- Ending ---- */
 
-/* Waiting and headers are shared out by payload. */
+/* Waiting is shared out by payload, and so are the frames' headers among the items that travel in frames. */
 static void count_items(const tacit_operation_t *operation)
 {
     const tacit_comm_t *comm = operation->comm;
     double              work = 0.0, elapsed = tacit__seconds() - operation->began;
-    uint64_t            payload = 0, sent = operation->framed ? comm->exchange.bytes_sent : 0;
+    uint64_t            payload = 0, framed = 0, sent = operation->framed ? comm->exchange.bytes_sent : 0;
 
     for (size_t i = 0; i < operation->item_count; i++) {
         work += operation->items[i].encode_seconds + operation->items[i].decode_seconds;
         payload += operation->items[i].sent_bytes;
+        framed += operation->items[i].slot->schedule->framed ? operation->items[i].sent_bytes : 0;
     }
     for (size_t i = 0; i < operation->item_count; i++) {
         const tacit_item_t *item = &operation->items[i];
         tacit_counters_t   *counters = &item->slot->counters;
-        double share = payload != 0 ? (double)item->sent_bytes / (double)payload : 1.0 / (double)operation->item_count;
+        double equal = 1.0 / (double)operation->item_count;
+        double share = payload != 0 ? (double)item->sent_bytes / (double)payload : equal;
+        double of_frames = framed != 0 ? (double)item->sent_bytes / (double)framed : equal;
 
         counters->calls++;
         counters->bytes_in += item->codec->tensor.count * tacit__codec_element_bytes(item->codec);
         counters->dense_bytes += 2 * (uint64_t)(comm->ranks - 1) * item->codec->tensor.count * 4 / (uint64_t)comm->ranks;
-        counters->wire_bytes += item->slot->schedule->framed ? (uint64_t)(share * (double)sent + 0.5) : item->sent_bytes;
+        counters->wire_bytes +=
+            item->slot->schedule->framed ? (uint64_t)(of_frames * (double)sent + 0.5) : item->sent_bytes;
         counters->encode_seconds += item->encode_seconds;
         counters->decode_seconds += item->decode_seconds;
         counters->wire_seconds += share * (elapsed > work ? elapsed - work : 0.0);
