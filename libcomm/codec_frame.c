@@ -320,7 +320,7 @@ static tacit_status_t open_frame(const tacit_codec_t *codec, uint64_t step, cons
         return tacit__fail(TACIT_ERR_MISMATCH, "slot '%s': rank %u is at step %u, this rank at %u", codec->name, frame_out->rank,
                            frame_out->step, (uint32_t)step);
     }
-    return check_range(codec, frame_out->first, frame_out->count);
+    return check_range(codec, frame_out->first, frame_out->count) == TACIT_OK ? TACIT_OK : TACIT_ERR_FRAME;
 }
 
 static tacit_status_t wrong_payload(const tacit_codec_t *codec, const tacit_frame_t *frame)
@@ -417,6 +417,9 @@ static tacit_status_t decode(tacit_codec_t *codec, uint64_t step, const void *me
     } else if (sum != NULL) {
         tacit__codec_add(codec, step, frame.payload, frame.first, frame.count, sum + frame.first, true);
     } else {
+        if (tacit__codec_is_uncut(codec)) {
+            TRY(tacit__codec_reserve(codec, frame.count));
+        }
         tacit__codec_finish(codec, step, frame.payload, frame.first, frame.count, out);
     }
     *frame_out = frame;
