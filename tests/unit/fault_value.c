@@ -80,7 +80,7 @@ static run_t *perform(const char *spec, tacit_nonfinite_t policy, int strict, fl
     run->places[0] = 3;
     run->places[1] = COUNT / 2 + 1;
     run->places[2] = COUNT - 1;
-    config.nonfinite = policy;
+    config.nonfinite = (int)policy;
     config.strict = strict;
     config.timeout_ms = 10000;
     pthread_barrier_init(&run->barrier, NULL, RANKS);

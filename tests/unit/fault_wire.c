@@ -534,7 +534,7 @@ int main(void)
     tcase_add_loop_test(damage, group_of_mixed_specs, 0, 2);
     tcase_set_timeout(damage, 120);
     suite_add_tcase(suite, damage);
-    tcase_add_loop_test(loss, lost_messages, 0, 2 * SPECS);
+    tcase_add_loop_test(loss, lost_messages, 0, SPECS + 3);
     tcase_add_loop_test(loss, long_delay, 0, SPECS);
     tcase_set_timeout(loss, 120);
     suite_add_tcase(suite, loss);
