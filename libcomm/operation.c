@@ -283,7 +283,7 @@ static bool is_fatal(tacit_status_t status)
     return status == TACIT_ERR_TIMEOUT || status == TACIT_ERR_TRANSPORT || status == TACIT_ERR_BROKEN;
 }
 
-/* The lowest rank's fault; but one that ends the communicator goes before others, and one that only this rank knows comes last. */
+/* The lowest rank's fault; but one that ends the communicator goes before others, and what only this rank knows comes last. */
 static tacit_status_t common_status(const tacit_operation_t *operation, const char **text_out)
 {
     const tacit_comm_t *comm = operation->comm;
@@ -378,8 +378,8 @@ static tacit_status_t nothing_from(const tacit_operation_t *operation, int rank)
                        (long long)operation->comm->config.timeout_ms);
 }
 
-/* After a time-out, who has not even answered that: another rank, or this one where it has come to find that the others have given
-   up. -1: nobody. */
+/* After a time-out, who has not even answered that: another rank, or this one where it comes to find that the others have
+   given up. -1: nobody. */
 static int late_rank(const tacit_operation_t *operation)
 {
     const tacit_comm_t *comm = operation->comm;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A rank that comes to a collective too late: all ranks get TACIT_ERR_TIMEOUT with a text that names it, it too when it comes, and
-   the program ends in good order. */
+/* A rank that comes to a collective too late: all ranks get TACIT_ERR_TIMEOUT with a text that names it, it too when it
+   comes, and the program ends in good order. */
 /* ranks: 2 4 */
 /* seconds: 60 */
 #include <time.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A rank whose process is stopped in the middle of the work and goes on later (a debugger, a laptop's lid): the others do not wait
-   for ever, and all, it too, get TACIT_ERR_TIMEOUT. */
+/* A rank whose process is stopped in the middle of the work and goes on later (a debugger, a laptop's lid): the others do
+   not wait for ever, and all, it too, get TACIT_ERR_TIMEOUT. */
 /* ranks: 2 4 */
 /* seconds: 60 */
 #include <signal.h>

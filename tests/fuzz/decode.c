@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Fuzzes decoders with frames whose headers are right and whose payloads are hostile. Input: a spec, a dtype, a count, a range, then
-   the payload. A frame that is refused leaves `out` as it was. */
+/* Fuzzes decoders with frames whose headers are right and whose payloads are hostile. Input: a spec, a dtype, a count, a
+   range, then the payload. A frame that is refused leaves `out` as it was. */
 #include <stdlib.h>
 #include <string.h>
 

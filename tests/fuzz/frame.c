@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Fuzzes the header parser: a message that it takes is exactly what the writer makes of the fields. Checksums are set right in half
-   of the inputs, or nothing would get past them. */
+/* Fuzzes the header parser: a message that it takes is exactly what the writer makes of the fields. Checksums are set right
+   in half of the inputs, or nothing would get past them. */
 #include <stdlib.h>
 #include <string.h>
 

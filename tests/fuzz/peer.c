@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Fuzzes operations with a hostile peer: rank 0 of two reduces a group over a transport whose other end sends frames that are whole,
-   with the right identity, and say anything else. Input: 12 bytes of header a message, then its payload. */
+/* Fuzzes operations with a hostile peer: rank 0 of two reduces a group over a transport whose other end sends frames that
+   are whole, with the right identity, and say anything else. Input: 12 bytes of header a message, then its payload. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The environment variables: what they set, and the warnings that bad ones get. They are read once a process, so that each case has
-   a process of its own. */
+/* The environment variables: what they set, and the warnings that bad ones get. They are read once a process, so that each
+   case has a process of its own. */
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The exchange of messages: order, repetition and gaps; receives that grow while messages are on their way; memory that is missing.
-   Both ends are in one thread: no call waits. */
+/* The exchange of messages: order, repetition and gaps; receives that grow while messages are on their way; memory that is
+   missing. Both ends are in one thread: no call waits. */
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>

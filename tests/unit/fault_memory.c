@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* No memory: the first, second, third … allocation of a call fails, on whichever rank it is, until the call succeeds. Every rank
-   then returns the same, nothing has changed, and the same call succeeds afterwards. Leaks are a sanitizer's to find. */
+/* No memory: the first, second, third … allocation of a call fails, on whichever rank it is, until the call succeeds. Every
+   rank then returns the same, nothing has changed, and the same call succeeds afterwards. Leaks are a sanitizer's to find. */
 #include <check.h>
 #include <pthread.h>
 #include <stdio.h>

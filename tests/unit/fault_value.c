@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* NaN and infinity on one rank: an error of all ranks that changes nothing, a zero, or a result that shows it, as the policy says;
-   and memory stays finite. */
+/* NaN and infinity on one rank: an error of all ranks that changes nothing, a zero, or a result that shows it, as the policy
+   says; and memory stays finite. */
 #include <check.h>
 #include <math.h>
 #include <pthread.h>

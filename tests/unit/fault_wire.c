@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Faults of the wire, one at a time, at every message of an operation: all ranks return the same, soon; a result that is given is
-   the right one; after an error memory is as before, and the communicator goes on or says that it is broken. */
+/* Faults of the wire, one at a time, at every message of an operation: all ranks return the same, soon; a result that is
+   given is the right one; after an error memory is as before, and the communicator goes on or says that it is broken. */
 #include <check.h>
 #include <float.h>
 #include <math.h>
