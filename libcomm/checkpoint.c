@@ -67,8 +67,7 @@ static void put_slot(tacit_writer_t *writer, const tacit_slot_t *slot)
         put_text(writer, array.name);
         put_number(writer, array.count);
         put_number(writer, tacit__payload_checksum(array.values, array.count * sizeof *array.values));
-        writer->failed =
-            writer->failed || fwrite(array.values, sizeof *array.values, array.count, writer->file) != array.count;
+        writer->failed = writer->failed || fwrite(array.values, sizeof *array.values, array.count, writer->file) != array.count;
     }
 }
 
@@ -170,7 +169,7 @@ tacit_status_t tacit_save(tacit_comm_t *comm, const char *path)
     if (status != TACIT_OK) {
         return status;
     }
-    mine = path == NULL      ? tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: the path is NULL", comm->rank)
+    mine = path == NULL     ? tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: the path is NULL", comm->rank)
            : !is_idle(comm) ? tacit__fail(TACIT_ERR_STATE, "rank %d: save when no request or group is open", comm->rank)
                             : write_file(comm, path);
     if (comm->broken) {
@@ -355,7 +354,8 @@ static tacit_status_t read_whole(tacit_reader_t *reader)
         goto out;
     }
     if (!S_ISREG(info.st_mode)) {
-        status = tacit__fail(TACIT_ERR_FILE, "rank %d: cannot read '%s': it is no regular file", reader->comm->rank, reader->path);
+        status =
+            tacit__fail(TACIT_ERR_FILE, "rank %d: cannot read '%s': it is no regular file", reader->comm->rank, reader->path);
         goto out;
     }
     reader->data = tacit__alloc_unset((size_t)info.st_size);
@@ -431,7 +431,7 @@ tacit_status_t tacit_load(tacit_comm_t *comm, const char *path)
     }
     staged = tacit__alloc(slots, sizeof *staged);
     steps = tacit__alloc(slots, sizeof *steps);
-    mine = path == NULL      ? tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: the path is NULL", comm->rank)
+    mine = path == NULL     ? tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: the path is NULL", comm->rank)
            : !is_idle(comm) ? tacit__fail(TACIT_ERR_STATE, "rank %d: load when no request or group is open", comm->rank)
            : staged == NULL || steps == NULL
                ? tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory to load %zu slots", comm->rank, slots)

@@ -74,7 +74,7 @@ static float *accumulator(const tacit_codec_t *codec)
     return codec->memory.now[codec->feedback->accumulator < 0 ? 0 : codec->feedback->accumulator];
 }
 
-/* The owner's memory is in units of the result, the sender's in those of a contribution, of which the result is the sum or mean. */
+/* The owner's memory is in units of the result, the sender's in those of a contribution: the result is their sum or mean. */
 static void fold_owner(tacit_codec_t *codec)
 {
     float       *memory = accumulator(codec) + codec->owner_first;
@@ -171,8 +171,8 @@ void tacit__codec_commit(tacit_codec_t *codec)
 
 bool tacit__codec_array(const tacit_codec_t *codec, size_t index, tacit_array_t *array_out)
 {
-    const size_t arrays = array_count(codec->feedback);
-    const size_t owner_arrays = codec->owner.count != 0 ? array_count(codec->feedback->owner) : 0;
+    const size_t          arrays = array_count(codec->feedback);
+    const size_t          owner_arrays = codec->owner.count != 0 ? array_count(codec->feedback->owner) : 0;
     const tacit_linear_t *linear = codec->compressor->linear;
 
     if (index < arrays) {

@@ -13,14 +13,14 @@ struct tacit_codec {
     const tacit_compressor_t *compressor;
     const tacit_kernels_t    *kernels; /* blockwise */
     const tacit_feedback_t   *feedback;
-    tacit_key_t               key;  /* all but the step */
+    tacit_key_t               key; /* all but the step */
     int                       rank, ranks;
     tacit_nonfinite_t         nonfinite;
     bool                      strict;
 
-    tacit_state_t memory;      /* the sender's; count elements */
-    tacit_state_t owner;       /* the owner's, of the part below */
-    size_t        owner_first; /* owner.count elements from here */
+    tacit_state_t memory;        /* the sender's; count elements */
+    tacit_state_t owner;         /* the owner's, of the part below */
+    size_t        owner_first;   /* owner.count elements from here */
     bool          owner_is_mean; /* units of the owner's memory: the result was an average */
     struct {
         bool          moved; /* the step that runs owns another part than the last one did, which is kept here until it ends */
@@ -29,7 +29,7 @@ struct tacit_codec {
         bool          is_mean;
         float        *memory; /* the sender's, of that part, before the owner's joined it */
     } former;
-    float        *work;        /* linear: kept from step to step */
+    float *work; /* linear: kept from step to step */
 
     size_t unit;      /* elements handled at once, so that they stay in L1 */
     size_t room;      /* elements of each of the next three */

@@ -22,9 +22,7 @@ static tacit_status_t check_config(const tacit_config_t *given, tacit_config_t *
         return tacit__fail(TACIT_ERR_ARGUMENT, "config: nonfinite=%d is not a tacit_nonfinite_t", config_out->nonfinite);
     }
     tacit__environment_read(&environment);
-    config_out->spec = config_out->spec != NULL     ? config_out->spec
-                       : environment.spec != NULL ? environment.spec
-                                                  : "auto";
+    config_out->spec = config_out->spec != NULL ? config_out->spec : environment.spec != NULL ? environment.spec : "auto";
     config_out->strict = config_out->strict != 0 || environment.strict != 0;
     return TACIT_OK;
 }
@@ -100,10 +98,11 @@ static tacit_status_t check_range(const tacit_codec_t *codec, size_t first, size
         return TACIT_OK; /* a rank that owns nothing */
     }
     if ((edge != 0 && first % edge != 0) || (first + count != total && (edge == 0 || count % edge != 0))) {
-        return tacit__fail(TACIT_ERR_ARGUMENT,
-                           "codec '%s': the range of %zu elements from %zu does not lie on multiples of %zu (tacit_codec_grain(); "
-                           "0: the whole tensor)",
-                           codec->name, count, first, tacit_codec_grain(codec));
+        return tacit__fail(
+            TACIT_ERR_ARGUMENT,
+            "codec '%s': the range of %zu elements from %zu does not lie on multiples of %zu (tacit_codec_grain(); "
+            "0: the whole tensor)",
+            codec->name, count, first, tacit_codec_grain(codec));
     }
     return TACIT_OK;
 }
@@ -111,8 +110,8 @@ static tacit_status_t check_range(const tacit_codec_t *codec, size_t first, size
 static tacit_status_t check_room(const tacit_codec_t *codec, size_t count, size_t capacity)
 {
     if (capacity < tacit_codec_capacity(codec, count)) {
-        return tacit__fail(TACIT_ERR_ARGUMENT, "codec '%s': a frame of %zu elements needs %zu bytes, capacity is %zu", codec->name,
-                           count, tacit_codec_capacity(codec, count), capacity);
+        return tacit__fail(TACIT_ERR_ARGUMENT, "codec '%s': a frame of %zu elements needs %zu bytes, capacity is %zu",
+                           codec->name, count, tacit_codec_capacity(codec, count), capacity);
     }
     return TACIT_OK;
 }
@@ -274,8 +273,9 @@ tacit_status_t tacit_reencode(tacit_codec_t *codec, uint64_t step, const float *
     range = tacit__codec_block(codec, step, first, count);
     TRY(check_room(codec, count, capacity));
     if (codec->feedback != NULL && (first < codec->owner_first || first + count > codec->owner_first + codec->owner.count)) {
-        status = tacit__fail(TACIT_ERR_STATE, "codec '%s': elements %zu to %zu are not within the owned part; call tacit_codec_own()",
-                             codec->name, first, first + count);
+        status =
+            tacit__fail(TACIT_ERR_STATE, "codec '%s': elements %zu to %zu are not within the owned part; call tacit_codec_own()",
+                        codec->name, first, first + count);
         goto out;
     }
     if (tacit__codec_is_uncut(codec)) {
@@ -336,8 +336,9 @@ static tacit_status_t decode_sparse(tacit_codec_t *codec, const tacit_block_t *b
     tacit_status_t        status = TACIT_OK;
     const tacit_select_t *select = codec->compressor->select;
     size_t                limit = select->limit(block->config, block->count);
-    tacit_entries_t       entries = {tacit__alloc(limit, sizeof *entries.indices), tacit__alloc(limit, sizeof *entries.values), NULL, 0};
-    size_t                next = 0, units = 0;
+    tacit_entries_t entries = {tacit__alloc(limit, sizeof *entries.indices), tacit__alloc(limit, sizeof *entries.values), NULL,
+                               0};
+    size_t          next = 0, units = 0;
 
     if (entries.indices == NULL || entries.values == NULL) {
         status = tacit__fail(TACIT_ERR_MEMORY, "slot '%s': no memory for %zu entries", codec->name, limit);

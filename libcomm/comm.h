@@ -17,7 +17,6 @@ struct tacit_slot {
     tacit_codec_t          *codec;
     const tacit_schedule_t *schedule;
     uint64_t                step; /* operations that have succeeded */
-    bool                    busy; /* in an unfinished operation or in the open group */
     tacit_counters_t        counters;
 };
 

@@ -18,11 +18,11 @@ static const tacit_param_t params[] = {
      "1: an error leaves a slot's memory exactly as it was, at the price of a second buffer."},
     {"TACIT_CHECK", TACIT_PARAM_INT, AT(check), 0, 1, 0, 0, NULL, "",
      "1: native calls too are checked for the same slot on all ranks, at the price of a message."},
-    {"TACIT_DISABLE", TACIT_PARAM_INT, AT(disable), 0, 1, 0, 0, NULL, "", "1: every slot is reduced as 'none', whatever its spec."},
+    {"TACIT_DISABLE", TACIT_PARAM_INT, AT(disable), 0, 1, 0, 0, NULL, "",
+     "1: every slot is reduced as 'none', whatever its spec."},
     {"TACIT_ISA", TACIT_PARAM_WORD, AT(isa), 0, 0, 0, 0, "auto scalar avx2 avx512 neon", "",
      "The best vector instructions that may be used."},
-    {"TACIT_LOG", TACIT_PARAM_WORD, AT(log), 0, 0, 1, 0, "error warn info debug trace", "",
-     "What is written to standard error."},
+    {"TACIT_LOG", TACIT_PARAM_WORD, AT(log), 0, 0, 1, 0, "error warn info debug trace", "", "What is written to standard error."},
     {NULL, TACIT_PARAM_INT, 0, 0, 0, 0, 0, NULL, NULL, NULL},
 };
 

@@ -72,8 +72,7 @@ size_t tacit__frame_write(const tacit_frame_t *frame, uint8_t *message)
     put16(message + AT_RANK, frame->rank);
     put16(message + AT_STATUS, (uint16_t)frame->status);
     put32(message + AT_PAYLOAD_BYTES, frame->payload_bytes);
-    put32(message + AT_PAYLOAD_CHECKSUM,
-          tacit__payload_checksum(message + TACIT_FRAME_HEADER_BYTES, frame->payload_bytes));
+    put32(message + AT_PAYLOAD_CHECKSUM, tacit__payload_checksum(message + TACIT_FRAME_HEADER_BYTES, frame->payload_bytes));
     put32(message + AT_HEADER_CRC, tacit__crc32c(message, AT_HEADER_CRC));
     return TACIT_FRAME_HEADER_BYTES + frame->payload_bytes;
 }

@@ -323,15 +323,14 @@ static void count_items(const tacit_operation_t *operation)
     for (size_t i = 0; i < operation->item_count; i++) {
         const tacit_item_t *item = &operation->items[i];
         tacit_counters_t   *counters = &item->slot->counters;
-        double equal = 1.0 / (double)operation->item_count;
-        double share = payload != 0 ? (double)item->sent_bytes / (double)payload : equal;
-        double of_frames = framed != 0 ? (double)item->sent_bytes / (double)framed : equal;
+        double              equal = 1.0 / (double)operation->item_count;
+        double              share = payload != 0 ? (double)item->sent_bytes / (double)payload : equal;
+        double              of_frames = framed != 0 ? (double)item->sent_bytes / (double)framed : equal;
 
         counters->calls++;
         counters->bytes_in += item->codec->tensor.count * tacit__codec_element_bytes(item->codec);
         counters->dense_bytes += 2 * (uint64_t)(comm->ranks - 1) * item->codec->tensor.count * 4 / (uint64_t)comm->ranks;
-        counters->wire_bytes +=
-            item->slot->schedule->framed ? (uint64_t)(of_frames * (double)sent + 0.5) : item->sent_bytes;
+        counters->wire_bytes += item->slot->schedule->framed ? (uint64_t)(of_frames * (double)sent + 0.5) : item->sent_bytes;
         counters->encode_seconds += item->encode_seconds;
         counters->decode_seconds += item->decode_seconds;
         counters->wire_seconds += share * (elapsed > work ? elapsed - work : 0.0);

@@ -119,8 +119,8 @@ static tacit_status_t refuse(const char *owner, const tacit_param_t *param, cons
     if (param->multiple > 1) {
         snprintf(multiple, sizeof multiple, ", a multiple of %u", param->multiple);
     }
-    return tacit__fail(TACIT_ERR_SPEC, "%s: %s=%.*s is not allowed; give %s from %.10g to %.10g%s%s%s", owner, param->key,
-                       bytes, value, param->type == TACIT_PARAM_INT ? "an integer" : "a number", param->low, param->high,
+    return tacit__fail(TACIT_ERR_SPEC, "%s: %s=%.*s is not allowed; give %s from %.10g to %.10g%s%s%s", owner, param->key, bytes,
+                       value, param->type == TACIT_PARAM_INT ? "an integer" : "a number", param->low, param->high,
                        *param->unit != '\0' ? " " : "", param->unit, multiple);
 }
 
@@ -193,7 +193,7 @@ static bool same_letter(char a, char b)
 
 unsigned tacit__word_distance(const char *a, size_t a_bytes, const char *b, size_t b_bytes)
 {
-    unsigned rows[3][WORD_BYTES + 1];
+    unsigned  rows[3][WORD_BYTES + 1];
     unsigned *before = rows[0], *last = rows[1], *row = rows[2];
 
     if (a_bytes > WORD_BYTES || b_bytes > WORD_BYTES) {
@@ -211,7 +211,8 @@ unsigned tacit__word_distance(const char *a, size_t a_bytes, const char *b, size
 
             best = best < last[j] + 1 ? best : last[j] + 1;
             best = best < row[j - 1] + 1 ? best : row[j - 1] + 1;
-            if (i > 1 && j > 1 && same_letter(a[i - 1], b[j - 2]) && same_letter(a[i - 2], b[j - 1]) && best > before[j - 2] + 1) {
+            if (i > 1 && j > 1 && same_letter(a[i - 1], b[j - 2]) && same_letter(a[i - 2], b[j - 1]) &&
+                best > before[j - 2] + 1) {
                 best = before[j - 2] + 1;
             }
             row[j] = best;

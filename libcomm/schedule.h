@@ -34,9 +34,9 @@ typedef struct tacit_leg {
 } tacit_leg_t;
 
 struct tacit_schedule {
-    const char *name;    /* the file's name */
-    const char *summary; /* one line */
-    bool        framed;  /* false: native, without frames of ours */
+    const char *name;          /* the file's name */
+    const char *summary;       /* one line */
+    bool        framed;        /* false: native, without frames of ours */
     uint32_t    round, rounds; /* of its frames; no two schedules share one */
     /* Whether a slot's operations go this way; the first schedule of the list that says so carries it. */
     bool (*carries)(const tacit_comm_t *comm, const tacit_codec_t *codec);

@@ -40,15 +40,16 @@ static tacit_status_t make(tacit_comm_t *comm, const char *name, const tacit_slo
     tacit_status_t      status;
 
     if (name == NULL || config == NULL || config->struct_bytes == 0 || config->struct_bytes > 4096) {
-        return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: slot '%s': name and config must be given (begin with TACIT_SLOT_CONFIG_INIT)",
-                           comm->rank, name != NULL ? name : "(null)");
+        return tacit__fail(TACIT_ERR_ARGUMENT,
+                           "rank %d: slot '%s': name and config must be given (begin with TACIT_SLOT_CONFIG_INIT)", comm->rank,
+                           name != NULL ? name : "(null)");
     }
     if (name[0] == '\0' || strlen(name) > 255) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: a slot's name has 1 to 255 bytes, not %zu", comm->rank, strlen(name));
     }
     if (name_is_taken(comm, name)) {
-        return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: there is a slot '%s' already (or one whose name has the same hash)", comm->rank,
-                           name);
+        return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: there is a slot '%s' already (or one whose name has the same hash)",
+                           comm->rank, name);
     }
     memcpy(&tensor, config, tacit__min(config->struct_bytes, sizeof tensor));
     tensor.spec = comm->environment.disable != 0 ? "none" : tensor.spec;
@@ -121,6 +122,25 @@ out:
     return status;
 }
 
+/* What an operation works with must stay as it is until that has finished. */
+static tacit_status_t check_idle(const tacit_slot_t *slot)
+{
+    const tacit_comm_t *comm = slot->comm;
+    bool                busy = false;
+
+    for (size_t i = 0; i < comm->group_count; i++) {
+        busy = busy || comm->group[i].slot == slot;
+    }
+    for (const tacit_operation_t *operation = comm->queue; operation != NULL; operation = operation->next) {
+        for (size_t i = 0; i < operation->item_count; i++) {
+            busy = busy || operation->items[i].slot == slot;
+        }
+    }
+    return busy ? tacit__fail(TACIT_ERR_STATE, "rank %d: slot '%s' is at work; wait for its request, or end the group, first",
+                              comm->rank, slot->codec->name)
+                : TACIT_OK;
+}
+
 tacit_status_t tacit_slot_set_spec(tacit_slot_t *slot, const char *spec)
 {
     tacit_status_t status, mine;
@@ -134,7 +154,10 @@ tacit_status_t tacit_slot_set_spec(tacit_slot_t *slot, const char *spec)
         return status;
     }
     snprintf(before, sizeof before, "%s", slot->codec->given.text);
-    mine = comm->environment.disable != 0 ? tacit__spec_parse(spec, &parsed) : tacit__codec_set_spec(slot->codec, spec);
+    mine = check_idle(slot);
+    if (mine == TACIT_OK) {
+        mine = comm->environment.disable != 0 ? tacit__spec_parse(spec, &parsed) : tacit__codec_set_spec(slot->codec, spec);
+    }
     snprintf(text, sizeof text, "slot '%s', spec %s", slot->codec->name, slot->codec->spec.canonical);
     status = tacit__comm_agree(comm, "tacit_slot_set_spec", text, mine, message_bytes(comm, slot->codec));
     if (status != TACIT_OK && mine == TACIT_OK && comm->environment.disable == 0) {
@@ -155,11 +178,14 @@ tacit_status_t tacit_slot_reset(tacit_slot_t *slot)
 {
     tacit_status_t status = tacit__comm_enter(slot != NULL ? slot->comm : NULL, true);
 
-    if (status == TACIT_OK) {
-        tacit_codec_reset(slot->codec);
-        slot->step = 0;
-        tacit__comm_leave(slot->comm);
+    if (status != TACIT_OK) {
+        return status;
     }
+    TRY(check_idle(slot));
+    tacit_codec_reset(slot->codec);
+    slot->step = 0;
+out:
+    tacit__comm_leave(slot->comm);
     return status;
 }
 

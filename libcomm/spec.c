@@ -202,9 +202,9 @@ out:
    al. 2019 need a contraction). Checked for a tensor large enough for the worst case. */
 static tacit_status_t check_pair(tacit_spec_t *spec)
 {
-    char          reason[REASON_BYTES] = "";
-    double        factor = 0.0;
-    const size_t  large = (size_t)1 << 24;
+    char         reason[REASON_BYTES] = "";
+    double       factor = 0.0;
+    const size_t large = (size_t)1 << 24;
 
     if (spec->compressor->settle != NULL &&
         !spec->compressor->settle(spec->compressor_config, spec->feedback != NULL, reason, sizeof reason)) {
@@ -276,7 +276,8 @@ tacit_status_t tacit__spec_parse(const char *text, tacit_spec_t *spec_out)
     TRY(parse_compressor(&cursor, &spec));
     TRY(parse_feedback(&cursor, &spec));
     if (*cursor.at != '\0') {
-        status = tacit__fail(TACIT_ERR_SPEC, "'%.40s' in the spec '%s' is not understood; the form is compressor:key=value,...+feedback",
+        status = tacit__fail(TACIT_ERR_SPEC,
+                             "'%.40s' in the spec '%s' is not understood; the form is compressor:key=value,...+feedback",
                              cursor.at, text);
         goto out;
     }

@@ -60,10 +60,10 @@ typedef enum tacit_op { TACIT_SUM, TACIT_AVERAGE } tacit_op_t;
    PASS   it reaches `out` (in a blockwise compressor as NaN over its block); memory stays finite. */
 typedef enum tacit_nonfinite { TACIT_NONFINITE_ERROR, TACIT_NONFINITE_SKIP, TACIT_NONFINITE_PASS } tacit_nonfinite_t;
 
-typedef struct tacit_comm tacit_comm_t;
-typedef struct tacit_slot tacit_slot_t;
+typedef struct tacit_comm    tacit_comm_t;
+typedef struct tacit_slot    tacit_slot_t;
 typedef struct tacit_request tacit_request_t;
-typedef struct tacit_codec tacit_codec_t;
+typedef struct tacit_codec   tacit_codec_t;
 
 /* Zero means default in every field. The same on all ranks. */
 typedef struct tacit_config {
@@ -76,7 +76,10 @@ typedef struct tacit_config {
     int         strict;       /* 1: an error leaves memory exactly as it was, at the price of a second buffer; 0: $TACIT_STRICT */
 } tacit_config_t;
 
-#define TACIT_CONFIG_INIT {sizeof(tacit_config_t), 0, 0, 0, 0, 0, 0}
+#define TACIT_CONFIG_INIT                                                                                                        \
+    {                                                                                                                            \
+        sizeof(tacit_config_t), 0, 0, 0, 0, 0, 0                                                                                 \
+    }
 
 /* What a tensor is. count must be given; zero means default in every other field. */
 typedef struct tacit_slot_config {
@@ -90,7 +93,9 @@ typedef struct tacit_slot_config {
 } tacit_slot_config_t;
 
 #define TACIT_SLOT_CONFIG_INIT                                                                                                   \
-    {sizeof(tacit_slot_config_t), 0, TACIT_FLOAT32, TACIT_CPU, 0, {0, 0, 0, 0, 0, 0, 0, 0}, 0}
+    {                                                                                                                            \
+        sizeof(tacit_slot_config_t), 0, TACIT_FLOAT32, TACIT_CPU, 0, {0, 0, 0, 0, 0, 0, 0, 0}, 0                                 \
+    }
 
 /* ---- Communicators: made by tacit_comm_create_mpi() (tacit_mpi.h) or tacit_comm_create() (tacit_transport.h) ---- */
 
@@ -168,24 +173,24 @@ TACIT_API tacit_status_t tacit_group_end(tacit_comm_t *comm, tacit_request_t **r
    renamed: the old file or the new one is there, whole, at any moment. Each rank names its own file. Collective: if one rank
    fails, all return its status (each file that was written stays). On a broken communicator it is local. */
 TACIT_API tacit_status_t tacit_save(tacit_comm_t *comm, const char *path);
-/* Reads what tacit_save() wrote into the slots of the same names, counts, compressors and feedbacks, which must all exist. Collective:
-   on failure every rank returns the same status and no slot has changed. */
+/* Reads what tacit_save() wrote into the slots of the same names, counts, compressors and feedbacks, which must all exist.
+   Collective: on failure every rank returns the same status and no slot has changed. */
 TACIT_API tacit_status_t tacit_load(tacit_comm_t *comm, const char *path);
 
 /* ---- The codec: compression with memory, for programs that move their own bytes ----
 
    One codec per tensor and rank. A blockwise spec (tacit_codec_grain() > 0) encodes any range whose `first` is a multiple of the
    grain and whose end is one too or the tensor's; a grain of 0 (topk, randk) encodes the whole tensor, first = 0.
-   Typical use, blockwise, rank r of N owning range r (tacit_codec_own()): encode every range and send it to its owner; add up what
-   arrived, and the own frame, by tacit_decode_add() in rank order; tacit_reencode() the sum and send it to all; tacit_decode()
+   Typical use, blockwise, rank r of N owning range r (tacit_codec_own()): encode every range and send it to its owner; add up
+   what arrived, and the own frame, by tacit_decode_add() in rank order; tacit_reencode() the sum and send it to all; tacit_decode()
    all ranges. With a grain of 0: send the frame to all; tacit_decode_add() all frames in rank order.
    A frame is self-describing (doc/wire-format.md) and checked before it is used. Not thread-safe per codec. */
 
 /* rank and ranks key random numbers only. `config` may be NULL; its spec is used where slot_config has none. */
 TACIT_API tacit_status_t tacit_codec_create(const char *name, const tacit_slot_config_t *slot_config,
                                             const tacit_config_t *config, int rank, int ranks, tacit_codec_t **codec_out);
-TACIT_API_VOID void tacit_codec_destroy(tacit_codec_t *codec);
-TACIT_API_VOID size_t tacit_codec_grain(const tacit_codec_t *codec);
+TACIT_API_VOID void      tacit_codec_destroy(tacit_codec_t *codec);
+TACIT_API_VOID size_t    tacit_codec_grain(const tacit_codec_t *codec);
 /* Bytes of the largest frame for `count` elements. */
 TACIT_API_VOID size_t tacit_codec_capacity(const tacit_codec_t *codec, size_t count);
 /* Forgets the memory. */
@@ -224,7 +229,7 @@ TACIT_API_VOID const char *tacit_isa(void);
 /* One parameter of a compressor, a feedback or the environment. */
 typedef enum tacit_param_type { TACIT_PARAM_INT, TACIT_PARAM_REAL, TACIT_PARAM_WORD, TACIT_PARAM_TEXT } tacit_param_type_t;
 typedef struct tacit_param {
-    const char        *key;       /* "bits" */
+    const char        *key; /* "bits" */
     tacit_param_type_t type;
     size_t             offset;    /* in the library's own configuration: of no use outside */
     double             low, high; /* both allowed */

@@ -40,15 +40,16 @@ typedef struct tacit_transport {
 
     void (*destroy)(void *context);
 
-    /* Optional: the communicator has failed; destroy is all that follows. Messages of late peers may still come, and must not meet
-       a later transport's receives. */
+    /* Optional: the communicator has failed; destroy is all that follows. Messages of late peers may still come, and must not
+       meet a later transport's receives. */
     void (*abandon)(void *context);
 } tacit_transport_t;
 
 /* Records what went wrong in a transport as this thread's last error; returns status. */
 TACIT_API tacit_status_t tacit_transport_fail(tacit_status_t status, const char *text);
 
-/* Makes a communicator from a transport, which it owns from now on, also when this call fails. Collective. `config` may be NULL. */
+/* Makes a communicator from a transport, which it owns from now on, also when this call fails. Collective. `config` may be
+   NULL. */
 TACIT_API tacit_status_t tacit_comm_create(const tacit_transport_t *transport, const tacit_config_t *config,
                                            tacit_comm_t **comm_out);
 
@@ -72,7 +73,7 @@ TACIT_API tacit_status_t tacit_loop_transport(tacit_loop_t *loop, int rank, taci
 /* Arranges one wire fault; an earlier one between the same ranks is forgotten. Thread-safe. */
 TACIT_API tacit_status_t tacit_loop_inject(tacit_loop_t *loop, tacit_loop_fault_t fault, int from, int to, size_t nth,
                                            size_t where);
-TACIT_API_VOID void tacit_loop_release(tacit_loop_t *loop);
+TACIT_API_VOID void      tacit_loop_release(tacit_loop_t *loop);
 
 #ifdef __cplusplus
 }

@@ -55,7 +55,7 @@ static tacit_status_t mpi_send(void *context, int peer, const void *data, size_t
 {
     const tacit_mpi_t *mpi = context;
     MPI_Request        request = MPI_REQUEST_NULL;
-    tacit_status_t     status = checked(mpi, mpi->gone ? 0 : MPI_Isend(data, (int)bytes, MPI_BYTE, peer, TAG, mpi->comm, &request));
+    tacit_status_t status = checked(mpi, mpi->gone ? 0 : MPI_Isend(data, (int)bytes, MPI_BYTE, peer, TAG, mpi->comm, &request));
 
     keep(ticket, request);
     return status;
@@ -136,7 +136,8 @@ static tacit_status_t mpi_allreduce_wait(void *context, const void *in, void *ou
     for (size_t done = 0; done < count || done == 0; done += PIECE) {
         int piece = count - done < PIECE ? (int)(count - done) : PIECE;
 
-        status = checked(mpi, MPI_Allreduce(in == out ? MPI_IN_PLACE : from + done, to + done, piece, MPI_FLOAT, MPI_SUM, mpi->comm));
+        status =
+            checked(mpi, MPI_Allreduce(in == out ? MPI_IN_PLACE : from + done, to + done, piece, MPI_FLOAT, MPI_SUM, mpi->comm));
         if (status != TACIT_OK) {
             break;
         }
@@ -158,7 +159,8 @@ static tacit_status_t mpi_allreduce(void *context, const void *in, void *out, si
     if (count > PIECE) {
         status = mpi_allreduce_wait(context, in, out, count, dtype);
     } else {
-        status = checked(mpi, MPI_Iallreduce(in == out ? MPI_IN_PLACE : in, out, (int)count, MPI_FLOAT, MPI_SUM, mpi->comm, &request));
+        status =
+            checked(mpi, MPI_Iallreduce(in == out ? MPI_IN_PLACE : in, out, (int)count, MPI_FLOAT, MPI_SUM, mpi->comm, &request));
     }
     keep(ticket, request);
     return status;

@@ -26,9 +26,9 @@ typedef struct tacit_feedback {
     const char          *name;    /* the word in a spec; the file's name */
     const char          *summary; /* one line */
     size_t               config_bytes;
-    const tacit_param_t *params; /* ends with a NULL key */
+    const tacit_param_t *params;                         /* ends with a NULL key */
     const char          *arrays[TACIT_STATE_ARRAYS + 1]; /* names, for files and reports; ends with NULL */
-    bool                 owns_momentum; /* an optimizer around it must have none of its own */
+    bool                 owns_momentum;                  /* an optimizer around it must have none of its own */
 
     /* a := what to encode. a may be `in`, or the elements of next[accumulator]. */
     void (*before)(const tacit_state_t *state, size_t first, size_t count, const float *in, float *a);
@@ -44,8 +44,7 @@ typedef struct tacit_feedback {
        where now and next are the same arrays. */
     void (*undo)(const tacit_state_t *state, size_t first, size_t count, const float *in, const float *d);
     /* The reverse of sent(): afterwards undo() with d = 0 restores. NULL where sent is. */
-    void (*unsent)(const tacit_state_t *state, const uint32_t *indices, const float *values, const float *kept,
-                   size_t entries);
+    void (*unsent)(const tacit_state_t *state, const uint32_t *indices, const float *values, const float *kept, size_t entries);
     /* Optional, after the step has succeeded: mean[] is what all ranks agreed on and may be out. What it keeps of it goes from
        now to next. NULL: out = mean. */
     void (*combine)(const tacit_state_t *state, size_t first, size_t count, const float *mean, float *out);

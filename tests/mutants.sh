@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Breaks the numerics on purpose, one way at a time, and requires that a unit test notices: mutants.sh [BUILD_DIR [SOURCE_DIR]]
 #
-# A mutant is a copy of one source file with a small change, linked in front of the library into unit tests that are built already.
-# One line each is printed; the exit status is 1 if a mutant survives.
+# A mutant is a copy of one source file with a small change, linked in front of the library into unit tests that are built
+# already. One line each is printed; the exit status is 1 if a mutant survives.
 set -u
 build=${1:-.}
 source=${2:-${srcdir:-.}}

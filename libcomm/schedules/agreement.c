@@ -33,8 +33,7 @@ static tacit_status_t prepare(tacit_leg_t *leg)
     tacit_frame_t      frame = tacit__leg_frame(leg, TACIT_FRAME_AGREEMENT);
     size_t             bytes = strlen(leg->operation->text);
 
-    if (agreement == NULL ||
-        (agreement->texts = tacit__alloc((size_t)leg->comm->ranks, TACIT_AGREEMENT_BYTES)) == NULL) {
+    if (agreement == NULL || (agreement->texts = tacit__alloc((size_t)leg->comm->ranks, TACIT_AGREEMENT_BYTES)) == NULL) {
         return tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory to agree with %d ranks", leg->comm->rank, leg->comm->ranks);
     }
     TRY(tacit__buffer_take(&leg->comm->exchange, TACIT_FRAME_HEADER_BYTES + bytes, &agreement->mine));
@@ -71,8 +70,7 @@ static tacit_status_t advance(tacit_leg_t *leg)
         agreement->sent = true;
         for (int peer = 0; peer < leg->comm->ranks; peer++) {
             if (peer != leg->comm->rank) {
-                TRY(tacit__leg_send(leg, peer, agreement->mine.data,
-                                    TACIT_FRAME_HEADER_BYTES + strlen(leg->operation->text)));
+                TRY(tacit__leg_send(leg, peer, agreement->mine.data, TACIT_FRAME_HEADER_BYTES + strlen(leg->operation->text)));
             }
         }
         status = TACIT_OK;

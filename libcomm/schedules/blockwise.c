@@ -15,28 +15,28 @@ typedef struct tacit_segment {
 
 /* What one message carries. */
 typedef struct tacit_chunk {
-    size_t   segment_first, segment_count;
-    size_t   elements;
-    size_t   payload_bytes;
-    size_t   at;     /* its message in `sent` and `results` */
-    int      owner;
-    int      contributions; /* that have come; of own chunks */
-    bool     encoded;       /* by this rank, for its owner */
-    bool     reduced;       /* by this rank, its owner */
+    size_t segment_first, segment_count;
+    size_t elements;
+    size_t payload_bytes;
+    size_t at; /* its message in `sent` and `results` */
+    int    owner;
+    int    contributions; /* that have come; of own chunks */
+    bool   encoded;       /* by this rank, for its owner */
+    bool   reduced;       /* by this rank, its owner */
 } tacit_chunk_t;
 
 typedef struct tacit_blockwise {
     tacit_segment_t *segments;
     tacit_chunk_t   *chunks;
     size_t           segment_count, chunk_count;
-    size_t          *part;      /* part[q] … part[q + 1]: the chunks of owner q */
-    size_t           own_bytes; /* payload of the own part */
-    tacit_buffer_t   sent;      /* messages to owners */
-    tacit_buffer_t   inbox;     /* payloads from each rank for the own part */
-    tacit_buffer_t   results;   /* messages from owners */
-    float           *sum;       /* one unit */
-    size_t           round; /* of encoding: the round-th chunk of every owner … */
-    int              turn;  /* … of which this many ranks behind the own one is next */
+    size_t          *part;                          /* part[q] … part[q + 1]: the chunks of owner q */
+    size_t           own_bytes;                     /* payload of the own part */
+    tacit_buffer_t   sent;                          /* messages to owners */
+    tacit_buffer_t   inbox;                         /* payloads from each rank for the own part */
+    tacit_buffer_t   results;                       /* messages from owners */
+    float           *sum;                           /* one unit */
+    size_t           round;                         /* of encoding: the round-th chunk of every owner … */
+    int              turn;                          /* … of which this many ranks behind the own one is next */
     size_t           to_encode, to_reduce, to_come; /* chunks and results left */
 } tacit_blockwise_t;
 
@@ -365,7 +365,7 @@ out:
 static uint8_t *contribution(const tacit_leg_t *leg, const tacit_blockwise_t *blockwise, int rank, const tacit_chunk_t *chunk)
 {
     const tacit_chunk_t *first = &blockwise->chunks[blockwise->part[leg->comm->rank]];
-    size_t headers = (size_t)(chunk - first) * TACIT_FRAME_HEADER_BYTES;
+    size_t               headers = (size_t)(chunk - first) * TACIT_FRAME_HEADER_BYTES;
 
     return blockwise->inbox.data + (size_t)rank * blockwise->own_bytes + (chunk->at - first->at - headers);
 }
@@ -385,8 +385,8 @@ static uint32_t reduce_unit(const tacit_leg_t *leg, tacit_blockwise_t *blockwise
         if (rank == leg->comm->rank && !coded) {
             faults = tacit__codec_own(codec, item->in, unit->first, unit->count, blockwise->sum, rank != 0);
         } else {
-            const uint8_t *payload = rank == leg->comm->rank ? payload_in(&blockwise->sent, chunk)
-                                                             : contribution(leg, blockwise, rank, chunk);
+            const uint8_t *payload =
+                rank == leg->comm->rank ? payload_in(&blockwise->sent, chunk) : contribution(leg, blockwise, rank, chunk);
 
             tacit__codec_add(codec, item->step, payload + at, unit->first, unit->count, blockwise->sum, rank != 0);
         }

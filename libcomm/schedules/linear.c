@@ -7,11 +7,11 @@
 
 /* The factors of one round, as items of an inner leg. */
 typedef struct tacit_round {
-    tacit_leg_t     leg;   /* of schedule blockwise */
-    tacit_item_t   *items; /* one an outer item that has this round */
-    tacit_item_t  **order;
-    size_t         *outer; /* the outer item of each */
-    bool            started;
+    tacit_leg_t    leg;   /* of schedule blockwise */
+    tacit_item_t  *items; /* one an outer item that has this round */
+    tacit_item_t **order;
+    size_t        *outer; /* the outer item of each */
+    bool           started;
 } tacit_round_t;
 
 /* What one outer item keeps through the rounds. */
@@ -257,7 +257,8 @@ static void commit(tacit_leg_t *leg)
 
         pick_factors(item, &linear->factors[i], false, picked);
         for (size_t at = 0; at < item->codec->tensor.count; at += units) {
-            tacit_block_t block = tacit__codec_block(item->codec, item->step, at, units = tacit__min(item->codec->tensor.count - at, item->codec->unit));
+            tacit_block_t block = tacit__codec_block(item->codec, item->step, at,
+                                                     units = tacit__min(item->codec->tensor.count - at, item->codec->unit));
 
             table->reconstruct(&block, &item->codec->tensor, picked, sums);
             tacit__codec_store(item->codec, sums, at, units, item->out);

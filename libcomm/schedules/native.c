@@ -23,9 +23,9 @@ static tacit_status_t prepare(tacit_leg_t *leg)
     if (native != NULL) {
         native->tickets = tacit__alloc(leg->item_count, sizeof *native->tickets);
     }
-    return native != NULL && native->tickets != NULL ? TACIT_OK
-                                                     : tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for %zu native calls",
-                                                                   leg->comm->rank, leg->item_count);
+    return native != NULL && native->tickets != NULL
+               ? TACIT_OK
+               : tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for %zu native calls", leg->comm->rank, leg->item_count);
 }
 
 /* All are started, in order, before the first is waited for: they overlap. */

@@ -11,16 +11,16 @@ typedef struct tacit_record {
 } tacit_record_t;
 
 typedef struct tacit_sparse {
-    tacit_entries_t *mine;         /* what this rank has chosen, one an item */
-    const float    **a;            /* what it has chosen from */
-    size_t           chosen;       /* items done */
-    size_t           remembered;   /* items whose memory knows what is sent */
-    tacit_buffer_t  *messages;     /* of all ranks, in the order of arrival; the own ones as they were sent */
+    tacit_entries_t *mine;          /* what this rank has chosen, one an item */
+    const float    **a;             /* what it has chosen from */
+    size_t           chosen;        /* items done */
+    size_t           remembered;    /* items whose memory knows what is sent */
+    tacit_buffer_t  *messages;      /* of all ranks, in the order of arrival; the own ones as they were sent */
     size_t          *payload_bytes; /* of each */
-    int             *origin;       /* the rank of each */
+    int             *origin;        /* the rank of each */
     size_t           message_count, message_room;
     size_t           item, entry, first; /* the next to send: which item, which entry of it, where its record begins */
-    uint32_t         frames;       /* sent */
+    uint32_t         frames;             /* sent */
     bool             all_sent;
     int              complete; /* other ranks whose last frame is here */
     tacit_entries_t  scratch;  /* one record's, decoded */
@@ -45,7 +45,8 @@ static tacit_status_t entries_init(const tacit_leg_t *leg, tacit_entries_t *entr
     entries->kept = tacit__alloc_unset(limit * sizeof *entries->kept);
     return entries->indices != NULL && entries->values != NULL && entries->kept != NULL
                ? TACIT_OK
-               : tacit__fail(TACIT_ERR_MEMORY, "rank %d: %s: no memory for %zu entries", leg->comm->rank, leg->operation->what, limit);
+               : tacit__fail(TACIT_ERR_MEMORY, "rank %d: %s: no memory for %zu entries", leg->comm->rank, leg->operation->what,
+                             limit);
 }
 
 static tacit_status_t prepare(tacit_leg_t *leg)
@@ -164,7 +165,8 @@ static size_t record_bytes(const tacit_item_t *item, size_t first, size_t entrie
     const tacit_codec_t *codec = item->codec;
 
     return sizeof(tacit_record_t) +
-           tacit__round_up(codec->compressor->select->bound(codec->spec.compressor_config, codec->tensor.count - first, entries), 4);
+           tacit__round_up(codec->compressor->select->bound(codec->spec.compressor_config, codec->tensor.count - first, entries),
+                           4);
 }
 
 /* The most entries, from the next one on, whose record fits into `room` bytes; at least one if the frame is empty. */
@@ -196,9 +198,9 @@ static size_t write_record(const tacit_leg_t *leg, size_t entries, uint8_t *at)
     size_t           end = next == mine->count ? item->codec->tensor.count : mine->indices[next];
     tacit_block_t    block = tacit__codec_block(item->codec, item->step, sparse->first, end - sparse->first);
     tacit_record_t   record = {(uint32_t)sparse->item, (uint32_t)sparse->first, (uint32_t)block.count, 0};
-    size_t           bytes = item->codec->compressor->select->encode(&block, sparse->a[sparse->item], mine->indices + sparse->entry,
-                                                                     entries, at + sizeof record, mine->values + sparse->entry);
-    size_t           padded = tacit__round_up(bytes, 4);
+    size_t bytes = item->codec->compressor->select->encode(&block, sparse->a[sparse->item], mine->indices + sparse->entry,
+                                                           entries, at + sizeof record, mine->values + sparse->entry);
+    size_t padded = tacit__round_up(bytes, 4);
 
     memset(at + sizeof record + bytes, 0, padded - bytes);
     record.bytes = (uint32_t)bytes;

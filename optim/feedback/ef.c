@@ -43,8 +43,7 @@ static void undo(const tacit_state_t *state, size_t first, size_t count, const f
     }
 }
 
-static void unsent(const tacit_state_t *state, const uint32_t *indices, const float *values, const float *kept,
-                   size_t entries)
+static void unsent(const tacit_state_t *state, const uint32_t *indices, const float *values, const float *kept, size_t entries)
 {
     float *residual = state->now[RESIDUAL];
 

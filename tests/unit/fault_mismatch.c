@@ -298,6 +298,49 @@ START_TEST(specs_differ)
 }
 END_TEST
 
+/* A slot that is at work keeps its spec and its memory. */
+static tacit_status_t change_while_running(tacit_comm_t *comm, tacit_slot_t *const *slots, bool odd)
+{
+    tacit_request_t *request;
+    tacit_status_t   status, reset;
+    char             text[TACIT_TEXT_BYTES];
+
+    (void)odd;
+    MUST(tacit_iallreduce(slots[0], buffer_of(comm), buffer_of(comm), TACIT_SUM, &request));
+    reset = tacit_slot_reset(slots[0]);
+    status = tacit_slot_set_spec(slots[0], "onebit:block=4K+ef");
+    snprintf(text, sizeof text, "%s", tacit_last_error());
+    MUST(tacit_wait(&request));
+    (void)tacit__fail_text(status, text);
+    return reset == TACIT_ERR_STATE && strcmp(tacit_slot_spec(slots[0]), "onebit:block=64+ef") == 0 ? status : TACIT_OK;
+}
+
+static tacit_status_t change_in_group(tacit_comm_t *comm, tacit_slot_t *const *slots, bool odd)
+{
+    tacit_status_t status;
+    char           text[TACIT_TEXT_BYTES];
+
+    MUST(tacit_group_begin(comm));
+    if (odd) {
+        MUST(tacit_allreduce(slots[0], buffer_of(comm), buffer_of(comm), TACIT_SUM));
+    }
+    status = tacit_slot_set_spec(slots[0], "onebit:block=4K+ef");
+    snprintf(text, sizeof text, "%s", tacit_last_error());
+    if (!odd) {
+        MUST(tacit_allreduce(slots[0], buffer_of(comm), buffer_of(comm), TACIT_SUM));
+    }
+    MUST(tacit_group_end(comm, NULL));
+    (void)tacit__fail_text(status, text);
+    return status;
+}
+
+START_TEST(busy_slots)
+{
+    asks(change_while_running, TACIT_ERR_STATE, "'first'|wait for");
+    asks(change_in_group, TACIT_ERR_STATE, "'first'|wait for");
+}
+END_TEST
+
 /* ---- Communicators ---- */
 
 typedef struct maker {
@@ -426,6 +469,7 @@ int main(void)
     tcase_add_test(tests, slots_differ);
     tcase_add_test(tests, calls_differ);
     tcase_add_test(tests, specs_differ);
+    tcase_add_test(tests, busy_slots);
     tcase_add_test(tests, configurations_differ);
     tcase_add_test(tests, two_threads);
     tcase_set_timeout(tests, 60);
