@@ -182,8 +182,8 @@ TACIT_API tacit_status_t tacit_load(tacit_comm_t *comm, const char *path);
    One codec per tensor and rank. A blockwise spec (tacit_codec_grain() > 0) encodes any range whose `first` is a multiple of the
    grain and whose end is one too or the tensor's; a grain of 0 (topk, randk) encodes the whole tensor, first = 0.
    Typical use, blockwise, rank r of N owning range r (tacit_codec_own()): encode every range and send it to its owner; add up
-   what arrived, and the own frame, by tacit_decode_add() in rank order; tacit_reencode() the sum and send it to all; tacit_decode()
-   all ranges. With a grain of 0: send the frame to all; tacit_decode_add() all frames in rank order.
+   what arrived, and the own frame, by tacit_decode_add() in rank order; tacit_reencode() the sum and send it to all;
+   tacit_decode() all ranges. With a grain of 0: send the frame to all; tacit_decode_add() all frames in rank order.
    A frame is self-describing (doc/wire-format.md) and checked before it is used. Not thread-safe per codec. */
 
 /* rank and ranks key random numbers only. `config` may be NULL; its spec is used where slot_config has none. */

@@ -11,9 +11,9 @@ extern "C" {
 #endif
 
 /* Makes a communicator over the processes of an intracommunicator, which is duplicated, so that the library's messages never
-   meet the caller's. Collective over mpi_comm; MPI must be initialised. `config` may be NULL. All ranks pass the same configuration and
-   environment, or all get TACIT_ERR_MISMATCH. Destroy it before MPI_Finalize() (if that comes first, the duplicate is freed
-   there and later calls return TACIT_ERR_BROKEN). */
+   meet the caller's. Collective over mpi_comm; MPI must be initialised. `config` may be NULL. All ranks pass the same
+   configuration and environment, or all get TACIT_ERR_MISMATCH. Destroy it before MPI_Finalize() (if that comes first, the
+   duplicate is freed there and later calls return TACIT_ERR_BROKEN). */
 TACIT_API tacit_status_t tacit_comm_create_mpi(MPI_Comm mpi_comm, const tacit_config_t *config, tacit_comm_t **comm_out);
 
 #ifdef __cplusplus
