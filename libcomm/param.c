@@ -4,6 +4,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,13 +94,27 @@ static bool parse_int(const tacit_param_t *param, const char *text, void *config
     return true;
 }
 
+/* A number has a point whatever the program's locale says, which stays as it is. Without memory for that: as it says. */
+static double read_number(const char *text, char **end)
+{
+    locale_t plain = newlocale(LC_NUMERIC_MASK, "C", (locale_t)0);
+    locale_t before = plain != (locale_t)0 ? uselocale(plain) : (locale_t)0;
+    double   number = strtod(text, end);
+
+    if (plain != (locale_t)0) {
+        uselocale(before);
+        freelocale(plain);
+    }
+    return number;
+}
+
 static bool parse_real(const tacit_param_t *param, const char *text, void *config)
 {
     char  *end;
     double number;
 
     errno = 0;
-    number = strtod(text, &end);
+    number = read_number(text, &end);
     if (end == text || *end != '\0' || errno != 0 || !(number >= param->low && number <= param->high) ||
         isalpha((unsigned char)text[0])) {
         return false;
@@ -149,11 +164,16 @@ tacit_status_t tacit__param_parse(const char *owner, const tacit_param_t *param,
 /* The shortest decimal that reads back as the same number. */
 static int print_real(double number, char *text, size_t capacity)
 {
-    int length = 0;
+    int   length = 0;
+    char *point;
 
     for (int digits = 1; digits <= 17; digits++) {
         length = snprintf(text, capacity, "%.*g", digits, number);
-        if (strtod(text, NULL) == number) {
+        point = (size_t)length < capacity ? strpbrk(text, ",") : NULL;
+        if (point != NULL) {
+            *point = '.'; /* the locale's */
+        }
+        if (read_number(text, NULL) == number) {
             break;
         }
     }

@@ -115,7 +115,7 @@ TACIT_API tacit_status_t tacit_slot_create(tacit_comm_t *comm, const char *name,
 TACIT_API tacit_status_t tacit_slot_set_spec(tacit_slot_t *slot, const char *spec);
 /* Forgets the slot's memory and starts its step count again. Local; call it on every rank. */
 TACIT_API tacit_status_t tacit_slot_reset(tacit_slot_t *slot);
-/* Local; accepts NULL. Call it on every rank. */
+/* Local; accepts NULL. Call it on every rank, and not while a request or an open group uses the slot. */
 TACIT_API_VOID void tacit_slot_destroy(tacit_slot_t *slot);
 /* The slot's spec as it was given. Valid until the spec changes or the slot is destroyed. */
 TACIT_API_VOID const char *tacit_slot_spec(const tacit_slot_t *slot);

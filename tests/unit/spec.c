@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The spec grammar: what parses, what it means, and that every refusal helps. */
+#include <locale.h>
+
 #include "compress.h"
 
 #include "feedback.h"
@@ -255,6 +257,27 @@ START_TEST(check_truncates)
 }
 END_TEST
 
+/* Where a program's locale writes 0,5, a spec still writes 0.5; and the locale stays. Says nothing where no such locale is
+   installed. */
+START_TEST(any_locale)
+{
+    static const char *const names[] = {"de_DE.UTF-8", "fr_FR.UTF-8", "ru_RU.UTF-8", "de_DE", "fr_FR"};
+    char                     plain[TACIT_SPEC_BYTES], text[TACIT_SPEC_BYTES];
+
+    ck_assert_int_eq(tacit_spec_check("topk:ratio=0.125+ef", plain, sizeof plain), TACIT_OK);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (setlocale(LC_NUMERIC, names[i]) == NULL) {
+            continue;
+        }
+        ck_assert_str_eq(localeconv()->decimal_point, ",");
+        ck_assert_int_eq(tacit_spec_check("topk:ratio=0.125+ef", text, sizeof text), TACIT_OK);
+        ck_assert_str_eq(text, plain);
+        ck_assert_str_eq(localeconv()->decimal_point, ",");
+    }
+    setlocale(LC_NUMERIC, "C");
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("spec");
@@ -269,6 +292,7 @@ int main(void)
     tcase_add_test(tests, forbidden_pairs);
     tcase_add_test(tests, too_long);
     tcase_add_test(tests, check_truncates);
+    tcase_add_test(tests, any_locale);
     suite_add_tcase(suite, tests);
     return harness_main(suite);
 }
