@@ -401,31 +401,37 @@ void tacit_codec_destroy(tacit_codec_t *codec)
     tacit__free(codec);
 }
 
-tacit_status_t tacit__codec_set_spec(tacit_codec_t *codec, const char *text)
+tacit_status_t tacit__codec_parse_specs(tacit_codec_t *codec, const char *text, tacit_specs_t *specs_out)
 {
     tacit_status_t status;
-    tacit_spec_t   given = {0}, spec = {0};
+    tacit_specs_t  specs = {0};
 
-    TRY(tacit__spec_parse(text, &given));
-    if (given.compressor != codec->given.compressor || given.feedback != codec->given.feedback ||
-        given.automatic != codec->given.automatic) {
+    TRY(tacit__spec_parse(text, &specs.given));
+    if (specs.given.compressor != codec->given.compressor || specs.given.feedback != codec->given.feedback ||
+        specs.given.automatic != codec->given.automatic) {
         status = tacit__fail(TACIT_ERR_SPEC,
                              "slot '%s' is '%s'; set_spec changes its parameters, not the compressor or the feedback ('%s'): "
                              "make a new slot for that",
                              codec->name, codec->given.text, text);
         goto out;
     }
-    TRY(effective_spec(&given, codec->tensor.dtype, &spec));
-    TRY(tacit__codec_reserve(codec, unit_of(spec.compressor, spec.compressor_config)));
-    codec->unit = unit_of(spec.compressor, spec.compressor_config);
+    TRY(effective_spec(&specs.given, codec->tensor.dtype, &specs.effective));
+    TRY(tacit__codec_reserve(codec, unit_of(specs.effective.compressor, specs.effective.compressor_config)));
+    *specs_out = specs;
+    specs = (tacit_specs_t){0}; /* now the caller's */
+out:
+    tacit__spec_release(&specs.given);
+    tacit__spec_release(&specs.effective);
+    return status;
+}
+
+void tacit__codec_adopt_specs(tacit_codec_t *codec, tacit_specs_t *specs)
+{
     tacit__spec_release(&codec->spec);
     tacit__spec_release(&codec->given);
-    codec->spec = spec;
-    codec->given = given;
-    codec->memory.config = codec->owner.config = spec.feedback_config;
-    spec = given = (tacit_spec_t){0}; /* now the codec's */
-out:
-    tacit__spec_release(&spec);
-    tacit__spec_release(&given);
-    return status;
+    codec->spec = specs->effective;
+    codec->given = specs->given;
+    codec->unit = unit_of(codec->compressor, codec->spec.compressor_config);
+    codec->memory.config = codec->owner.config = codec->spec.feedback_config;
+    *specs = (tacit_specs_t){0};
 }

@@ -43,8 +43,13 @@ enum { TACIT_UNIT = 2048 };
 /* Makes a codec of a complete configuration: config->spec is used where slot_config has none. */
 tacit_status_t tacit__codec_create(const char *name, const tacit_slot_config_t *slot_config, const tacit_config_t *config,
                                    int rank, int ranks, tacit_codec_t **codec_out);
-/* Parameters of the same compressor and feedback; memory is kept. On failure nothing has changed. */
-tacit_status_t tacit__codec_set_spec(tacit_codec_t *codec, const char *text);
+/* Other parameters of the same compressor and feedback, as given and in force: parsed, with room made for them … */
+typedef struct tacit_specs {
+    tacit_spec_t given, effective;
+} tacit_specs_t;
+tacit_status_t tacit__codec_parse_specs(tacit_codec_t *codec, const char *text, tacit_specs_t *specs_out);
+/* … and put in place. Cannot fail; memory is kept. */
+void           tacit__codec_adopt_specs(tacit_codec_t *codec, tacit_specs_t *specs);
 bool           tacit__codec_is_blockwise(const tacit_codec_t *codec);
 /* The smallest multiple at which a range may begin: the grain, or 8 where a part is one block. */
 size_t tacit__codec_edge(const tacit_codec_t *codec);

@@ -12,7 +12,7 @@ static tacit_status_t check_config(const tacit_config_t *given, tacit_config_t *
     tacit_environment_t environment;
 
     *config_out = (tacit_config_t)TACIT_CONFIG_INIT;
-    if (given != NULL && (given->struct_bytes == 0 || given->struct_bytes > 4096)) {
+    if (given != NULL && (given->struct_bytes < sizeof *config_out || given->struct_bytes > 4096)) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "config: struct_bytes is %zu; begin with TACIT_CONFIG_INIT", given->struct_bytes);
     }
     if (given != NULL) {
@@ -40,7 +40,7 @@ tacit_status_t tacit_codec_create(const char *name, const tacit_slot_config_t *s
     if (ranks < 1 || rank < 0 || rank >= ranks) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "codec '%s': rank %d of %d", name, rank, ranks);
     }
-    if (slot_config->struct_bytes == 0 || slot_config->struct_bytes > 4096) {
+    if (slot_config->struct_bytes < sizeof tensor || slot_config->struct_bytes > 4096) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "codec '%s': struct_bytes is %zu; begin with TACIT_SLOT_CONFIG_INIT", name,
                            slot_config->struct_bytes);
     }
@@ -78,7 +78,7 @@ size_t tacit_codec_capacity(const tacit_codec_t *codec, size_t count)
 static tacit_status_t check_call(const tacit_codec_t *codec, const void *data, size_t count, const void *frame)
 {
     if (codec == NULL || frame == NULL || (data == NULL && count != 0)) {
-        return tacit__fail(TACIT_ERR_ARGUMENT, "codec%s%s: the codec, the tensor or the frame is NULL", codec != NULL ? " " : "",
+        return tacit__fail(TACIT_ERR_ARGUMENT, "codec%s%s: the codec, the tensor, the frame or bytes_out is NULL", codec != NULL ? " " : "",
                            codec != NULL ? codec->name : "");
     }
     return TACIT_OK;
@@ -94,7 +94,7 @@ static tacit_status_t check_range(const tacit_codec_t *codec, size_t first, size
         return tacit__fail(TACIT_ERR_ARGUMENT, "codec '%s': elements %zu to %zu are not within its %zu", codec->name, first,
                            first + count, total);
     }
-    if (count == 0 && first == total) {
+    if (count == 0 && first == total && tacit__codec_is_blockwise(codec)) {
         return TACIT_OK; /* a rank that owns nothing */
     }
     if ((edge != 0 && first % edge != 0) || (first + count != total && (edge == 0 || count % edge != 0))) {
@@ -109,6 +109,10 @@ static tacit_status_t check_range(const tacit_codec_t *codec, size_t first, size
 
 static tacit_status_t check_room(const tacit_codec_t *codec, size_t count, size_t capacity)
 {
+    if (tacit_codec_capacity(codec, count) - TACIT_FRAME_HEADER_BYTES > UINT32_MAX) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "codec '%s': %zu elements are too many for one frame; encode smaller ranges",
+                           codec->name, count);
+    }
     if (capacity < tacit_codec_capacity(codec, count)) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "codec '%s': a frame of %zu elements needs %zu bytes, capacity is %zu",
                            codec->name, count, tacit_codec_capacity(codec, count), capacity);
@@ -236,7 +240,7 @@ tacit_status_t tacit_encode(tacit_codec_t *codec, uint64_t step, const void *in,
     uint8_t       *payload = (uint8_t *)frame + TACIT_FRAME_HEADER_BYTES;
     size_t         bytes = 0;
 
-    TRY(check_call(codec, in, count, frame));
+    TRY(check_call(codec, in, count, bytes_out != NULL ? frame : NULL));
     TRY(check_range(codec, first, count));
     range = tacit__codec_block(codec, step, first, count);
     TRY(check_room(codec, count, capacity));
@@ -267,7 +271,7 @@ tacit_status_t tacit_reencode(tacit_codec_t *codec, uint64_t step, const float *
     float         *copy = NULL;
     size_t         bytes;
 
-    TRY(check_call(codec, sum, count, frame));
+    TRY(check_call(codec, sum, count, bytes_out != NULL ? frame : NULL));
     TRY(check_blockwise(codec));
     TRY(check_range(codec, first, count));
     range = tacit__codec_block(codec, step, first, count);

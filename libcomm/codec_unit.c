@@ -16,14 +16,18 @@ static inline bool is_finite(float value)
 
 const float *tacit__unit_load(tacit_codec_t *codec, const void *in, size_t first, size_t count)
 {
-    const float *x = (const float *)in + first;
+    const float *x = codec->x;
 
-    if (codec->tensor.dtype == TACIT_FLOAT16) {
+    switch (codec->tensor.dtype) {
+    case TACIT_FLOAT32:
+        x = (const float *)in + first;
+        break;
+    case TACIT_FLOAT16:
         tacit__float16_widen((const uint16_t *)in + first, codec->x, count);
-        x = codec->x;
-    } else if (codec->tensor.dtype == TACIT_BFLOAT16) {
+        break;
+    case TACIT_BFLOAT16:
         tacit__bfloat16_widen((const uint16_t *)in + first, codec->x, count);
-        x = codec->x;
+        break;
     }
     if (codec->nonfinite == TACIT_NONFINITE_SKIP) {
         for (size_t i = 0; i < count; i++) {

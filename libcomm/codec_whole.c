@@ -57,15 +57,17 @@ uint32_t tacit__codec_gather(tacit_codec_t *codec, const void *in, const float *
     for (size_t done = 0; a != NULL && done < codec->tensor.count; done += units) {
         const float *x = tacit__unit_load(codec, in, done, units = tacit__min(codec->tensor.count - done, codec->unit));
 
-        if (codec->nonfinite == TACIT_NONFINITE_ERROR && !tacit__unit_is_finite(x, units)) {
+        const float *sum = x;
+
+        if (codec->feedback != NULL) {
+            codec->feedback->before(&codec->memory, done, units, x, codec->a);
+            sum = codec->a; /* not yet where memory would keep it */
+        }
+        if (codec->nonfinite != TACIT_NONFINITE_PASS && !tacit__unit_is_finite(sum, units)) {
             unbefore(codec, in, done);
             return TACIT_FAULT_NONFINITE;
         }
-        if (codec->feedback != NULL) {
-            codec->feedback->before(&codec->memory, done, units, x, a + done);
-        } else {
-            memcpy(a + done, x, units * sizeof *x);
-        }
+        memcpy(a + done, sum, units * sizeof *sum);
     }
     *a_out = a;
     return a != NULL ? 0 : TACIT_FAULT_NONFINITE;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The entry of every reduction: arguments, the short way of native calls, requests and groups. */
+#include <stdio.h>
 #include <string.h>
 
 #include "operation.h"
@@ -29,7 +30,6 @@ static tacit_status_t collect(tacit_comm_t *comm, const tacit_item_t *item)
         tacit_item_t *items = tacit__alloc(room, sizeof *items);
 
         if (items == NULL) {
-            comm->group_short = true;
             return tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for a group of %zu slots", comm->rank, room);
         }
         if (comm->group_count != 0) {
@@ -41,6 +41,15 @@ static tacit_status_t collect(tacit_comm_t *comm, const tacit_item_t *item)
     }
     comm->group[comm->group_count++] = *item;
     return TACIT_OK;
+}
+
+/* A call that the group refuses on this rank, others may have collected: it is the group's fault. */
+static void note_group_fault(tacit_comm_t *comm, tacit_status_t fault)
+{
+    if (fault != TACIT_OK && comm->group_fault == TACIT_OK) {
+        comm->group_fault = fault;
+        snprintf(comm->group_text, sizeof comm->group_text, "%s", tacit_last_error());
+    }
 }
 
 /* Nothing else is under way: the transport's blocking collective, and nothing of ours but a counter. */
@@ -85,16 +94,16 @@ tacit_status_t tacit_allreduce(tacit_slot_t *slot, const void *in, void *out, ta
     item.codec = slot->codec;
     mine = check(comm, slot, in, out, op);
     if (comm->group_open) {
-        TRY(mine);
-        TRY(collect(comm, &item));
+        status = mine == TACIT_OK ? collect(comm, &item) : mine;
+        note_group_fault(comm, status);
         goto out;
     }
-    if (goes_natively(comm, slot)) {
+    if (goes_natively(comm, slot) && comm->transport.allreduce_wait != NULL) {
         TRY(mine);
-        if (comm->queue == NULL && comm->transport.allreduce_wait != NULL) {
-            TRY(reduce_native(comm, &item));
-            goto out;
-        }
+        /* Always the blocking collective, whatever is under way: the other ranks may have finished that already. */
+        TRY(tacit__comm_drain(comm));
+        TRY(reduce_native(comm, &item));
+        goto out;
     }
     TRY(tacit__operation_create(comm, "tacit_allreduce", &item, 1, mine, &operation));
     TRY(tacit__operation_wait(operation));
@@ -150,7 +159,7 @@ tacit_status_t tacit_group_begin(tacit_comm_t *comm)
 
 tacit_status_t tacit_group_end(tacit_comm_t *comm, tacit_request_t **request_out)
 {
-    tacit_status_t     status = tacit__comm_enter(comm, false), fault = TACIT_OK;
+    tacit_status_t     status = tacit__comm_enter(comm, false), fault;
     tacit_operation_t *operation;
 
     if (status != TACIT_OK) {
@@ -161,10 +170,9 @@ tacit_status_t tacit_group_end(tacit_comm_t *comm, tacit_request_t **request_out
         goto out;
     }
     comm->group_open = false;
-    if (comm->group_short) {
-        fault = tacit__fail(TACIT_ERR_MEMORY, "rank %d: there was no memory to collect all slots of the group", comm->rank);
-        comm->group_short = false;
-    } else if (comm->group_count == 0) {
+    fault = tacit__fail_text(comm->group_fault, comm->group_text);
+    comm->group_fault = TACIT_OK;
+    if (comm->group_count == 0 && fault == TACIT_OK) {
         if (request_out != NULL) {
             *request_out = NULL;
         }

@@ -8,7 +8,7 @@
 
 #include "operation.h"
 
-enum { DEFAULT_CHUNK_BYTES = 32768, SMALLEST_CHUNK_BYTES = 1024 };
+enum { DEFAULT_CHUNK_BYTES = 32768, SMALLEST_CHUNK_BYTES = 1024, DEFAULT_TIMEOUT_MS = 60000 };
 static const size_t largest_chunk_bytes = (size_t)1 << 28;
 
 tacit_status_t tacit__comm_enter(tacit_comm_t *comm, bool even_if_broken)
@@ -36,6 +36,9 @@ void tacit__comm_break(tacit_comm_t *comm)
 {
     if (!comm->broken) {
         comm->broken = true;
+        comm->group_open = false;
+        comm->group_count = 0;
+        comm->group_fault = TACIT_OK;
         snprintf(comm->broken_text, sizeof comm->broken_text, "%s", tacit_last_error());
         if (comm->transport.abandon != NULL) {
             comm->transport.abandon(comm->transport.context);
@@ -58,6 +61,11 @@ out:
 
 /* ---- Configuration ---- */
 
+static int64_t default_timeout(const tacit_environment_t *environment)
+{
+    return environment->timeout_ms != 0 ? environment->timeout_ms : DEFAULT_TIMEOUT_MS;
+}
+
 static tacit_status_t complete_config(tacit_comm_t *comm, const tacit_config_t *given)
 {
     tacit_config_t            *config = &comm->config;
@@ -65,8 +73,8 @@ static tacit_status_t complete_config(tacit_comm_t *comm, const tacit_config_t *
 
     tacit__environment_read(&comm->environment);
     *config = (tacit_config_t)TACIT_CONFIG_INIT;
-    config->timeout_ms = environment->timeout_ms; /* until the rest has been checked */
-    if (given != NULL && (given->struct_bytes == 0 || given->struct_bytes > 4096)) {
+    config->timeout_ms = default_timeout(environment); /* until the rest has been checked */
+    if (given != NULL && (given->struct_bytes < sizeof *config || given->struct_bytes > 4096)) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: config: struct_bytes is %zu; begin with TACIT_CONFIG_INIT", comm->rank,
                            given->struct_bytes);
     }
@@ -86,7 +94,7 @@ static tacit_status_t complete_config(tacit_comm_t *comm, const tacit_config_t *
                            config->chunk_bytes, SMALLEST_CHUNK_BYTES, largest_chunk_bytes);
     }
     config->spec = config->spec != NULL ? config->spec : environment->spec != NULL ? environment->spec : "auto";
-    config->timeout_ms = config->timeout_ms != 0 ? config->timeout_ms : environment->timeout_ms;
+    config->timeout_ms = config->timeout_ms != 0 ? config->timeout_ms : default_timeout(environment);
     config->chunk_bytes = config->chunk_bytes != 0 ? config->chunk_bytes : DEFAULT_CHUNK_BYTES;
     config->strict = config->strict != 0 || environment->strict != 0;
     comm->spec = tacit__strdup(config->spec);
@@ -178,17 +186,17 @@ void tacit_comm_destroy(tacit_comm_t *comm)
         return;
     }
     snprintf(error, sizeof error, "%s", tacit_last_error()); /* the reason why is what the caller wants to print next */
-    while (comm->queue != NULL) {
-        tacit_operation_t *operation = comm->queue;
-
+    if (comm->queue != NULL) {
         tacit__comm_break(comm);
-        (void)tacit__comm_progress(comm);
-        tacit__operation_destroy(operation);
+        (void)tacit__comm_drain(comm);
+    }
+    while (comm->finished != NULL) {
+        (void)tacit__operation_end(comm->finished);
     }
     while (comm->slots != NULL) {
         tacit_slot_destroy(comm->slots);
     }
-    tacit__exchange_fini(&comm->exchange);
+    tacit__exchange_fini(&comm->exchange, !comm->broken);
     if (comm->transport.destroy != NULL) {
         comm->transport.destroy(comm->transport.context);
     }
@@ -201,10 +209,10 @@ void tacit_comm_destroy(tacit_comm_t *comm)
 
 int tacit_comm_rank(const tacit_comm_t *comm)
 {
-    return comm->rank;
+    return comm != NULL ? comm->rank : -1;
 }
 
 int tacit_comm_ranks(const tacit_comm_t *comm)
 {
-    return comm->ranks;
+    return comm != NULL ? comm->ranks : 0;
 }

@@ -16,9 +16,15 @@ struct tacit_slot {
     uint64_t                id;   /* that order */
     tacit_codec_t          *codec;
     const tacit_schedule_t *schedule;
-    uint64_t                step; /* operations that have succeeded */
+    uint64_t                step;   /* operations that have succeeded */
+    size_t                  users;  /* operations in the queue that work with it */
+    bool                    doomed; /* destroyed by the caller: freed when the last of them has finished */
     tacit_counters_t        counters;
 };
+
+/* Frees a slot that is in no list any more. */
+void tacit__slot_free(tacit_slot_t *slot);
+
 
 struct tacit_comm {
     tacit_transport_t   transport;
@@ -29,13 +35,16 @@ struct tacit_comm {
     tacit_exchange_t    exchange;
     tacit_slot_t       *slots;
     uint64_t            slots_made;
-    tacit_request_t    *queue; /* operations not yet finished, the first one runs */
-    tacit_request_t    *spare; /* one operation kept for the day when there is no memory for another */
+    tacit_request_t    *queue;    /* operations not yet finished, the first one runs */
+    tacit_request_t    *finished; /* those that nobody has waited for yet */
+    tacit_request_t    *spare;    /* one operation kept for the day when there is no memory for another */
+    double              visited;  /* when the queue was last advanced */
     bool                group_open;
     tacit_item_t       *group; /* collected items */
     size_t              group_count, group_room;
-    bool                group_short; /* there was no memory to collect them all */
-    uint32_t            history;     /* rolling hash of (slot, op, step) of native calls */
+    tacit_status_t      group_fault; /* the first of the calls that it refused */
+    char                group_text[TACIT_TEXT_BYTES];
+    uint32_t            history; /* rolling hash of (slot, op, step) of native calls */
     bool                broken;
     char                broken_text[TACIT_TEXT_BYTES];
     atomic_flag         in_use; /* by some thread */

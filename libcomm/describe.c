@@ -26,7 +26,7 @@ tacit_status_t tacit_module(tacit_kind_t kind, size_t index, tacit_module_t *mod
         module = (tacit_module_t){"environment", "variables, read when a communicator or a codec is made",
                                   tacit__environment_params()};
     }
-    if (module.name == NULL) {
+    if (module.name == NULL || module_out == NULL) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "kind %d has no module %zu", (int)kind, index);
     }
     *module_out = module;

@@ -3,7 +3,10 @@
 #include "exchange.h"
 
 #include <assert.h>
+#include <sched.h>
 #include <string.h>
+
+static const double longest_wait = 0.2; /* seconds; see await_copies() */
 
 static tacit_status_t post(tacit_exchange_t *exchange, int peer, tacit_receive_t *receive)
 {
@@ -67,9 +70,27 @@ out:
     return status;
 }
 
-void tacit__exchange_fini(tacit_exchange_t *exchange)
+/* The second copies of the last verdicts are under way still: taken in here, they cannot meet a later communicator. */
+static void await_copies(tacit_exchange_t *exchange)
+{
+    double        began = tacit__seconds();
+    tacit_frame_t frame;
+
+    for (int peer = 0; exchange->peers != NULL && peer < exchange->transport->ranks; peer++) {
+        while (peer != exchange->transport->rank && exchange->peers[peer].copy_due && tacit__seconds() - began < longest_wait &&
+               tacit__exchange_receive(exchange, peer, &frame) == TACIT_PENDING) {
+            sched_yield();
+        }
+    }
+}
+
+void tacit__exchange_fini(tacit_exchange_t *exchange, bool healthy)
 {
     const tacit_transport_t *transport = exchange->transport;
+
+    if (healthy) {
+        await_copies(exchange);
+    }
 
     for (int peer = 0; exchange->peers != NULL && peer < transport->ranks; peer++) {
         for (int i = 0; i < TACIT_WINDOW; i++) {
@@ -223,7 +244,7 @@ tacit_status_t tacit__exchange_release(tacit_exchange_t *exchange, int peer)
     return post(exchange, peer, head(&exchange->peers[peer]));
 }
 
-/* The message stays where it is until the operation that it belongs to runs: its receive is done but not posted again. */
+/* The message stays where it is until release(): its receive is done but not posted again. */
 tacit_status_t tacit__exchange_receive(tacit_exchange_t *exchange, int peer, tacit_frame_t *frame_out)
 {
     const tacit_transport_t *transport = exchange->transport;

@@ -57,8 +57,8 @@ typedef struct tacit_exchange {
 } tacit_exchange_t;
 
 tacit_status_t tacit__exchange_init(tacit_exchange_t *exchange, const tacit_transport_t *transport, size_t capacity);
-/* Withdraws all receives and frees. */
-void tacit__exchange_fini(tacit_exchange_t *exchange);
+/* Withdraws all receives and frees. healthy: no operation has failed for good. */
+void tacit__exchange_fini(tacit_exchange_t *exchange, bool healthy);
 /* Raises the capacity. No message larger than the old one may be under way. */
 tacit_status_t tacit__exchange_resize(tacit_exchange_t *exchange, size_t capacity);
 
@@ -72,7 +72,8 @@ tacit_status_t tacit__exchange_send(tacit_exchange_t *exchange, int peer, const 
 tacit_status_t tacit__exchange_poll_sends(tacit_exchange_t *exchange, bool *finished_out);
 /* Looks for the next message of a peer. TACIT_PENDING: none. TACIT_OK: *frame_out is valid until release(). TACIT_ERR_FRAME:
    a message was damaged, or one before it is missing (tacit_last_error() says what); it has been released. Messages of earlier
-   operations and repeated ones are passed over; those of later ones stay. */
+   operations and repeated ones are passed over. Do not call it for a peer whose verdict is here: what follows belongs to the next
+   operation. */
 tacit_status_t tacit__exchange_receive(tacit_exchange_t *exchange, int peer, tacit_frame_t *frame_out);
 /* Posts the receive of the message that receive() gave last for this peer again. */
 tacit_status_t tacit__exchange_release(tacit_exchange_t *exchange, int peer);

@@ -5,7 +5,11 @@
 
 #include "internal.h"
 
-enum { TACIT_FRAME_HEADER_BYTES = 64, TACIT_FRAME_VERSION = 1 };
+enum {
+    TACIT_FRAME_HEADER_BYTES = 64,
+    TACIT_FRAME_VERSION = 1,
+    TACIT_MOST_FRAMES = 0xffffff /* of one kind and round to one receiver: the index has 24 bits */
+};
 
 typedef enum {
     TACIT_FRAME_ENCODED = 1,  /* a tensor's range, made by tacit_encode() */

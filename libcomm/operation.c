@@ -5,6 +5,7 @@
    before. */
 #include "operation.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <sched.h>
 #include <stdio.h>
@@ -13,7 +14,8 @@
 #include <time.h>
 
 enum { FRAMES_AT_ONCE = 8 };             /* of one peer before others and the own work have a turn */
-static const double longest_grace = 1.0; /* seconds; see give_up() */
+static const double longest_grace = 1.0;  /* seconds; see give_up() */
+static const double longest_pause = 0.01; /* seconds between two advances that count as waiting */
 
 /* ---- Making ---- */
 
@@ -80,6 +82,9 @@ tacit_status_t tacit__operation_create(tacit_comm_t *comm, const char *what, con
     if (operation->item_count != 0) {
         memcpy(operation->items, items, count * sizeof *items);
         qsort(operation->items, count, sizeof *items, compare_items);
+        for (size_t i = 0; i < count; i++) {
+            operation->items[i].slot->users++;
+        }
     }
     while (*last != NULL) {
         last = &(*last)->next;
@@ -132,7 +137,8 @@ static void make_legs(tacit_operation_t *operation)
                 leg.items[leg.item_count++] = &operation->items[i];
             }
         }
-        if (leg.item_count != 0 && operation->leg_count < TACIT_LEGS) {
+        if (leg.item_count != 0) {
+            assert(operation->leg_count < TACIT_LEGS);
             next += leg.item_count;
             operation->legs[operation->leg_count++] = leg;
         }
@@ -357,9 +363,17 @@ static void finish(tacit_operation_t *operation, tacit_status_t status, const ch
             operation->items[i].slot->step++;
         }
     }
+    for (size_t i = 0; i < operation->item_count; i++) {
+        tacit_slot_t *slot = operation->items[i].slot;
+
+        if (--slot->users == 0 && slot->doomed) {
+            tacit__slot_free(slot);
+        }
+    }
     operation->phase = TACIT_FINISHED;
     comm->queue = operation->next;
-    operation->next = NULL;
+    operation->next = comm->finished;
+    comm->finished = operation;
 }
 
 /* For messages: one slot's name, or what stands for it. */
@@ -370,6 +384,11 @@ static const char *slot_text(const tacit_operation_t *operation)
 
 static tacit_status_t nothing_from(const tacit_operation_t *operation, int rank)
 {
+    if (operation->item_count == 0) {
+        return tacit__fail(TACIT_ERR_TIMEOUT, "%s: nothing from rank %d for %lld ms; is it alive, and in the same call? "
+                           "(TACIT_TIMEOUT_MS sets the limit)", operation->what, rank,
+                           (long long)operation->comm->config.timeout_ms);
+    }
     return tacit__fail(TACIT_ERR_TIMEOUT,
                        "%s, slot '%s' at step %u: nothing from rank %d for %lld ms; is it alive, and in the same call? "
                        "(TACIT_TIMEOUT_MS sets the limit)",
@@ -662,6 +681,7 @@ bool tacit__comm_progress(tacit_comm_t *comm)
     tacit_operation_t *operation = comm->queue;
     int64_t            limit = comm->config.timeout_ms;
     bool               moved = false;
+    double             now = tacit__seconds();
 
     if (operation == NULL) {
         return false;
@@ -670,6 +690,10 @@ bool tacit__comm_progress(tacit_comm_t *comm)
         finish(operation, TACIT_ERR_BROKEN, comm->broken_text);
         return true;
     }
+    if (now - comm->visited > longest_pause) {
+        operation->moved += now - comm->visited; /* the caller was elsewhere: nobody waited */
+    }
+    comm->visited = now;
     advance(operation, &moved);
     if (operation->phase == TACIT_FINISHED) {
         return true; /* the caller may free it now */
@@ -677,7 +701,7 @@ bool tacit__comm_progress(tacit_comm_t *comm)
     if (moved) {
         operation->moved = tacit__seconds();
     } else if (operation->phase == TACIT_FRAMED && limit > 0 && operation->gave_up == 0 &&
-               tacit__seconds() - operation->moved > 1e-3 * (double)limit) {
+               now - operation->moved > 1e-3 * (double)limit) {
         set_fatal(operation, out_of_time(operation)); /* the others are told, and given a moment, when next advanced */
         moved = true;
     }
@@ -711,9 +735,31 @@ tacit_status_t tacit__operation_wait(tacit_operation_t *operation)
     return tacit__operation_end(operation);
 }
 
+tacit_status_t tacit__comm_drain(tacit_comm_t *comm)
+{
+    double since = tacit__seconds();
+
+    while (comm->queue != NULL) {
+        if (tacit__comm_progress(comm)) {
+            since = tacit__seconds();
+        } else {
+            idle(since);
+        }
+    }
+    return comm->broken ? tacit__fail(TACIT_ERR_BROKEN, "rank %d: only saving and destroying work after: %s", comm->rank,
+                                      comm->broken_text)
+                        : TACIT_OK;
+}
+
 tacit_status_t tacit__operation_end(tacit_operation_t *operation)
 {
-    tacit_status_t status = operation->status;
+    tacit_request_t **link = &operation->comm->finished;
+    tacit_status_t    status = operation->status;
+
+    while (*link != operation) {
+        link = &(*link)->next;
+    }
+    *link = operation->next;
 
     if (status != TACIT_OK) {
         (void)tacit__fail_text(status, operation->status_text);

@@ -6,20 +6,18 @@
 
 #include "operation.h"
 
-/* Bytes that messages of this slot need at most: a chunk, one block if that is larger, or a part that is never cut. */
-static size_t message_bytes(const tacit_comm_t *comm, const tacit_codec_t *codec)
+/* Bytes that messages of a slot need at most: a chunk, one block if that is larger, or a part that is never cut. */
+static size_t message_bytes(const tacit_comm_t *comm, const tacit_spec_t *spec, size_t count)
 {
-    const tacit_compressor_t *compressor = codec->compressor;
-    const void               *config = codec->spec.compressor_config;
+    const tacit_compressor_t *compressor = spec->compressor;
+    const void               *config = spec->compressor_config;
     size_t                    payload = comm->config.chunk_bytes;
     size_t                    least = 0;
 
     if (compressor->select != NULL) {
-        least = 32 + compressor->select->bound(config, codec->tensor.count, tacit__min(1, codec->tensor.count));
-    } else if (tacit__codec_is_uncut(codec)) {
-        least = compressor->bound(config, codec->tensor.count);
-    } else if (tacit__codec_is_blockwise(codec)) {
-        least = compressor->bound(config, tacit__codec_edge(codec));
+        least = 32 + compressor->select->bound(config, count, tacit__min(1, count));
+    } else if (compressor->linear == NULL) {
+        least = compressor->bound(config, compressor->grain(config) == 0 ? count : compressor->grain(config));
     }
     return TACIT_FRAME_HEADER_BYTES + (payload > least ? payload : least);
 }
@@ -39,7 +37,7 @@ static tacit_status_t make(tacit_comm_t *comm, const char *name, const tacit_slo
     tacit_slot_config_t tensor = TACIT_SLOT_CONFIG_INIT;
     tacit_status_t      status;
 
-    if (name == NULL || config == NULL || config->struct_bytes == 0 || config->struct_bytes > 4096) {
+    if (name == NULL || config == NULL || config->struct_bytes < sizeof tensor || config->struct_bytes > 4096) {
         return tacit__fail(TACIT_ERR_ARGUMENT,
                            "rank %d: slot '%s': name and config must be given (begin with TACIT_SLOT_CONFIG_INIT)", comm->rank,
                            name != NULL ? name : "(null)");
@@ -53,14 +51,20 @@ static tacit_status_t make(tacit_comm_t *comm, const char *name, const tacit_slo
     }
     memcpy(&tensor, config, tacit__min(config->struct_bytes, sizeof tensor));
     tensor.spec = comm->environment.disable != 0 ? "none" : tensor.spec;
-    TRY(tacit__codec_create(name, &tensor, &comm->config, comm->rank, comm->ranks, &slot->codec));
+    status = tacit__codec_create(name, &tensor, &comm->config, comm->rank, comm->ranks, &slot->codec);
+    if (status != TACIT_OK) {
+        char text[TACIT_TEXT_BYTES];
+
+        snprintf(text, sizeof text, "%s", tacit_last_error());
+        return status == TACIT_ERR_SPEC ? tacit__fail(status, "rank %d: slot '%.80s': %.400s", comm->rank, name, text)
+                                        : tacit__fail(status, "rank %d: %.480s", comm->rank, text);
+    }
     slot->comm = comm;
     slot->schedule = tacit__schedule_of(comm, slot->codec);
     if (slot->schedule == NULL) {
         status = tacit__fail(TACIT_ERR_UNSUPPORTED, "rank %d: slot '%s': no schedule carries '%s'", comm->rank, name,
                              slot->codec->spec.text);
     }
-out:
     return status;
 }
 
@@ -104,7 +108,7 @@ tacit_status_t tacit_slot_create(tacit_comm_t *comm, const char *name, const tac
     }
     mine = make(comm, name, config, slot);
     describe(slot, name, text, sizeof text);
-    TRY(tacit__comm_agree(comm, "tacit_slot_create", text, mine, mine == TACIT_OK ? message_bytes(comm, slot->codec) : 0));
+    TRY(tacit__comm_agree(comm, "tacit_slot_create", text, mine, mine == TACIT_OK ? message_bytes(comm, &slot->codec->spec, slot->codec->tensor.count) : 0));
     slot->id = comm->slots_made++;
     for (last = &comm->slots; *last != NULL; last = &(*last)->next) {
     }
@@ -126,50 +130,45 @@ out:
 static tacit_status_t check_idle(const tacit_slot_t *slot)
 {
     const tacit_comm_t *comm = slot->comm;
-    bool                busy = false;
+    bool                busy = slot->users != 0;
 
     for (size_t i = 0; i < comm->group_count; i++) {
         busy = busy || comm->group[i].slot == slot;
-    }
-    for (const tacit_operation_t *operation = comm->queue; operation != NULL; operation = operation->next) {
-        for (size_t i = 0; i < operation->item_count; i++) {
-            busy = busy || operation->items[i].slot == slot;
-        }
     }
     return busy ? tacit__fail(TACIT_ERR_STATE, "rank %d: slot '%s' is at work; wait for its request, or end the group, first",
                               comm->rank, slot->codec->name)
                 : TACIT_OK;
 }
 
+/* Everything that can fail comes before the ranks agree. */
 tacit_status_t tacit_slot_set_spec(tacit_slot_t *slot, const char *spec)
 {
     tacit_status_t status, mine;
-    tacit_spec_t   parsed = {0};
+    tacit_specs_t  specs = {0};
     char           text[TACIT_AGREEMENT_BYTES];
-    char           before[TACIT_SPEC_BYTES];
     tacit_comm_t  *comm = slot != NULL ? slot->comm : NULL;
 
     status = tacit__comm_enter(comm, false);
     if (status != TACIT_OK) {
         return status;
     }
-    snprintf(before, sizeof before, "%s", slot->codec->given.text);
     mine = check_idle(slot);
-    if (mine == TACIT_OK) {
-        mine = comm->environment.disable != 0 ? tacit__spec_parse(spec, &parsed) : tacit__codec_set_spec(slot->codec, spec);
+    if (mine == TACIT_OK && comm->environment.disable != 0) {
+        mine = tacit_spec_check(spec, NULL, 0); /* the slot stays 'none' */
+    } else if (mine == TACIT_OK) {
+        mine = tacit__codec_parse_specs(slot->codec, spec, &specs);
     }
-    snprintf(text, sizeof text, "slot '%s', spec %s", slot->codec->name, slot->codec->spec.canonical);
-    status = tacit__comm_agree(comm, "tacit_slot_set_spec", text, mine, message_bytes(comm, slot->codec));
-    if (status != TACIT_OK && mine == TACIT_OK && comm->environment.disable == 0) {
-        char error[TACIT_TEXT_BYTES];
-
-        snprintf(error, sizeof error, "%s", tacit_last_error());
-        if (tacit__codec_set_spec(slot->codec, before) != TACIT_OK) {
-            tacit__comm_break(comm);
-        }
-        (void)tacit__fail_text(status, error);
+    snprintf(text, sizeof text, "slot '%s', spec %s", slot->codec->name, specs.effective.canonical);
+    TRY(tacit__comm_agree(comm, "tacit_slot_set_spec", text, mine,
+                          specs.effective.compressor != NULL
+                              ? message_bytes(comm, &specs.effective, slot->codec->tensor.count)
+                              : 0));
+    if (specs.effective.compressor != NULL) {
+        tacit__codec_adopt_specs(slot->codec, &specs);
     }
-    tacit__spec_release(&parsed);
+out:
+    tacit__spec_release(&specs.given);
+    tacit__spec_release(&specs.effective);
     tacit__comm_leave(comm);
     return status;
 }
@@ -189,28 +188,45 @@ out:
     return status;
 }
 
-void tacit_slot_destroy(tacit_slot_t *slot)
+void tacit__slot_free(tacit_slot_t *slot)
 {
-    tacit_slot_t **link;
-
-    if (slot == NULL) {
-        return;
-    }
-    for (link = &slot->comm->slots; *link != slot; link = &(*link)->next) {
-    }
-    *link = slot->next;
     tacit_codec_destroy(slot->codec);
     tacit__free(slot);
 }
 
+void tacit_slot_destroy(tacit_slot_t *slot)
+{
+    tacit_slot_t **link;
+    tacit_comm_t  *comm;
+    size_t         kept = 0;
+
+    if (slot == NULL) {
+        return;
+    }
+    comm = slot->comm;
+    for (link = &comm->slots; *link != slot; link = &(*link)->next) {
+    }
+    *link = slot->next;
+    for (size_t i = 0; i < comm->group_count; i++) {
+        if (comm->group[i].slot != slot) {
+            comm->group[kept++] = comm->group[i];
+        }
+    }
+    comm->group_count = kept;
+    slot->doomed = true;
+    if (slot->users == 0) {
+        tacit__slot_free(slot);
+    }
+}
+
 const char *tacit_slot_spec(const tacit_slot_t *slot)
 {
-    return slot->codec->given.text;
+    return slot != NULL ? slot->codec->given.text : "";
 }
 
 const char *tacit_slot_schedule(const tacit_slot_t *slot)
 {
-    return slot->schedule->name;
+    return slot != NULL ? slot->schedule->name : "";
 }
 
 static double norm(const float *values, size_t count)

@@ -10,7 +10,8 @@
 
 enum {
     TAG = 0x7AC1,
-    PIECE = 1 << 30 /* elements of one native call: MPI counts with int */
+    PIECE = 1 << 30,    /* elements of one native call: MPI counts with int */
+    CANCEL_LOOKS = 1000 /* at a request that was cancelled, before it is taken for one that cannot be */
 };
 
 typedef struct tacit_mpi {
@@ -115,12 +116,20 @@ static tacit_status_t mpi_cancel(void *context, tacit_ticket_t *ticket)
     if (status != TACIT_OK || done) {
         return status != TACIT_OK ? status : TACIT_PENDING;
     }
-    if (MPI_Test(&request, &done, &message) != MPI_SUCCESS || !done || MPI_Test_cancelled(&message, &cancelled) != MPI_SUCCESS) {
-        keep(ticket, request);
-        return TACIT_PENDING;
+    /* A receive ends soon, one way or the other; a send may not. What has met its message stays to be tested. */
+    for (int look = 0; look < CANCEL_LOOKS && !done && status == TACIT_OK; look++) {
+        status = checked(mpi, MPI_Request_get_status(request, &done, &message));
     }
+    if (status == TACIT_OK && done) {
+        status = checked(mpi, MPI_Test_cancelled(&message, &cancelled));
+    }
+    if (status != TACIT_OK || !cancelled) {
+        keep(ticket, request);
+        return status != TACIT_OK ? status : TACIT_PENDING;
+    }
+    status = checked(mpi, MPI_Wait(&request, &message));
     keep(ticket, MPI_REQUEST_NULL);
-    return cancelled ? TACIT_OK : TACIT_PENDING;
+    return status;
 }
 
 static tacit_status_t mpi_allreduce_wait(void *context, const void *in, void *out, size_t count, tacit_dtype_t dtype)

@@ -221,6 +221,12 @@ static tacit_status_t prepare(tacit_leg_t *leg)
     for (size_t c = blockwise->part[rank]; c < blockwise->part[rank + 1]; c++) {
         blockwise->own_bytes += blockwise->chunks[c].payload_bytes;
     }
+    for (int owner = 0; owner < ranks; owner++) {
+        if (blockwise->part[owner + 1] - blockwise->part[owner] > TACIT_MOST_FRAMES) {
+            return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: a part of more than %d chunks; raise chunk_bytes", rank,
+                               TACIT_MOST_FRAMES);
+        }
+    }
     blockwise->to_reduce = blockwise->part[rank + 1] - blockwise->part[rank];
     blockwise->to_encode = blockwise->to_come = blockwise->chunk_count - blockwise->to_reduce;
     TRY(reserve_items(leg, blockwise, &unit));

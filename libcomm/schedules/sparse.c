@@ -275,6 +275,10 @@ static tacit_status_t send_frame(tacit_leg_t *leg)
     uint8_t        *message;
     tacit_status_t  status;
 
+    if (sparse->frames == TACIT_MOST_FRAMES) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: more than %d messages; raise chunk_bytes", leg->comm->rank,
+                           TACIT_MOST_FRAMES);
+    }
     TRY(add_message(leg, TACIT_FRAME_HEADER_BYTES + capacity, leg->comm->rank));
     message = sparse->messages[sparse->message_count - 1].data;
     TRY(fill(leg, message + TACIT_FRAME_HEADER_BYTES, capacity, &bytes));
@@ -293,9 +297,10 @@ out:
 
 /* ---- Receiving ---- */
 
-/* Reads the record at payload + *at, which may be hostile, into scratch, and moves *at behind it. */
+/* Reads the record at payload + *at, which may be hostile, and moves *at behind it. Returns its item, or NULL if it is none. Its
+   entries go into scratch, unless only another item is `wanted`. */
 static const tacit_item_t *read_record(const tacit_leg_t *leg, const uint8_t *payload, size_t bytes, size_t *at,
-                                       tacit_record_t *record_out)
+                                       const tacit_item_t *wanted, tacit_record_t *record_out)
 {
     tacit_sparse_t     *sparse = leg->state;
     const tacit_item_t *item;
@@ -314,11 +319,15 @@ static const tacit_item_t *read_record(const tacit_leg_t *leg, const uint8_t *pa
     if (record.first > item->codec->tensor.count || record.count > item->codec->tensor.count - record.first) {
         return NULL;
     }
-    block = tacit__codec_block(item->codec, item->step, record.first, record.count);
-    sparse->scratch.count = item->codec->compressor->select->decode(&block, payload + *at, record.bytes, sparse->scratch.indices,
-                                                                    sparse->scratch.values, limit_of(item));
+    payload += *at;
     *at += tacit__round_up(record.bytes, 4);
     *record_out = record;
+    if (wanted != NULL && item != wanted) {
+        return item;
+    }
+    block = tacit__codec_block(item->codec, item->step, record.first, record.count);
+    sparse->scratch.count = item->codec->compressor->select->decode(&block, payload, record.bytes, sparse->scratch.indices,
+                                                                    sparse->scratch.values, limit_of(item));
     return sparse->scratch.count != SIZE_MAX ? item : NULL;
 }
 
@@ -329,7 +338,7 @@ static tacit_status_t arrived(tacit_leg_t *leg, const tacit_frame_t *frame)
     tacit_status_t  status = TACIT_OK;
 
     for (size_t at = 0; frame->kind == TACIT_FRAME_SPARSE && at < frame->payload_bytes;) {
-        if (read_record(leg, frame->payload, frame->payload_bytes, &at, &record) == NULL) {
+        if (read_record(leg, frame->payload, frame->payload_bytes, &at, NULL, &record) == NULL) {
             return tacit__leg_unexpected(leg, frame);
         }
     }
@@ -367,7 +376,7 @@ static void add_rank(const tacit_leg_t *leg, const tacit_item_t *item, int rank,
         const uint8_t *payload = sparse->messages[m].data + (rank == leg->comm->rank ? TACIT_FRAME_HEADER_BYTES : 0);
 
         for (size_t at = 0; sparse->origin[m] == rank && at < sparse->payload_bytes[m];) {
-            if (read_record(leg, payload, sparse->payload_bytes[m], &at, &record) != item) {
+            if (read_record(leg, payload, sparse->payload_bytes[m], &at, item, &record) != item) {
                 continue;
             }
             for (size_t i = 0; i < sparse->scratch.count; i++) {

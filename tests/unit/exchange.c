@@ -30,7 +30,7 @@ static void open_ends(void)
 static void close_ends(void)
 {
     for (int rank = 0; rank < 2; rank++) {
-        tacit__exchange_fini(&ends[rank]);
+        tacit__exchange_fini(&ends[rank], true);
         transports[rank].destroy(transports[rank].context);
     }
     tacit_loop_release(loop);

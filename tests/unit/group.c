@@ -216,7 +216,7 @@ static bool says(tacit_status_t status, tacit_status_t expected, const char *wor
     return status == expected && strstr(tacit_last_error(), words) != NULL;
 }
 
-/* Each line of `right` is one expectation; a refused call leaves the group as it was. */
+/* Each line of `right` is one expectation. What a group refuses on one rank, others may have collected: it is the group's fault. */
 static void refusals_body(tacit_comm_t *comm, void *arg)
 {
     bool            *right = (bool *)arg + 16 * tacit_comm_rank(comm);
@@ -229,9 +229,22 @@ static void refusals_body(tacit_comm_t *comm, void *arg)
     right[1] = says(tacit_group_begin(comm), TACIT_ERR_STATE, "open already");
     MUST(tacit_allreduce(a, x, x, TACIT_SUM));
     right[2] = says(tacit_allreduce(a, y, y, TACIT_SUM), TACIT_ERR_ARGUMENT, "'a' is in the group already");
-    right[3] = says(tacit_iallreduce(b, y, y, TACIT_SUM, &request), TACIT_ERR_STATE, "group is open") && request == NULL;
     right[4] = says(tacit_allreduce(b, NULL, y, TACIT_SUM), TACIT_ERR_ARGUMENT, "NULL");
     right[5] = says(tacit_allreduce(b, y, y, (tacit_op_t)7), TACIT_ERR_ARGUMENT, "op 7");
+    MUST(tacit_allreduce(b, y, y, TACIT_AVERAGE));
+    right[12] = says(tacit_group_end(comm, NULL), TACIT_ERR_ARGUMENT, "'a' is in the group already") && x[0] == 1 && y[0] == 3;
+    /* Only rank 1 refuses, and what it refuses is all there is. */
+    MUST(tacit_group_begin(comm));
+    if (tacit_comm_rank(comm) == 1) {
+        right[13] = says(tacit_allreduce(b, NULL, y, TACIT_SUM), TACIT_ERR_ARGUMENT, "NULL");
+    } else {
+        right[13] = tacit_allreduce(b, y, y, TACIT_SUM) == TACIT_OK;
+    }
+    right[14] = says(tacit_group_end(comm, NULL), TACIT_ERR_ARGUMENT, "rank 1: slot 'b': in or out is NULL") && y[0] == 3;
+    /* These are refused on all ranks, and leave the group as it was. */
+    MUST(tacit_group_begin(comm));
+    MUST(tacit_allreduce(a, x, x, TACIT_SUM));
+    right[3] = says(tacit_iallreduce(b, y, y, TACIT_SUM, &request), TACIT_ERR_STATE, "group is open") && request == NULL;
     right[6] = says(tacit_save(comm, "unused"), TACIT_ERR_STATE, "group");
     MUST(tacit_allreduce(b, y, y, TACIT_AVERAGE));
     MUST(tacit_group_end(comm, NULL));
@@ -257,7 +270,7 @@ START_TEST(refusals)
 
     run_ranks(2, NULL, refusals_body, right);
     for (int rank = 0; rank < 2; rank++) {
-        for (int i = 0; i < 12; i++) {
+        for (int i = 0; i < 15; i++) {
             ck_assert_msg(right[rank][i], "rank %d: expectation %d", rank, i);
         }
     }
