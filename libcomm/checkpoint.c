@@ -169,6 +169,9 @@ tacit_status_t tacit_save(tacit_comm_t *comm, const char *path)
     if (status != TACIT_OK) {
         return status;
     }
+    if (comm->broken) {
+        (void)tacit__comm_drain(comm); /* what waits there has failed */
+    }
     mine = path == NULL     ? tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: the path is NULL", comm->rank)
            : !is_idle(comm) ? tacit__fail(TACIT_ERR_STATE, "rank %d: save when no request or group is open", comm->rank)
                             : write_file(comm, path);

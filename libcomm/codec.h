@@ -49,8 +49,8 @@ typedef struct tacit_specs {
 } tacit_specs_t;
 tacit_status_t tacit__codec_parse_specs(tacit_codec_t *codec, const char *text, tacit_specs_t *specs_out);
 /* … and put in place. Cannot fail; memory is kept. */
-void           tacit__codec_adopt_specs(tacit_codec_t *codec, tacit_specs_t *specs);
-bool           tacit__codec_is_blockwise(const tacit_codec_t *codec);
+void tacit__codec_adopt_specs(tacit_codec_t *codec, tacit_specs_t *specs);
+bool tacit__codec_is_blockwise(const tacit_codec_t *codec);
 /* The smallest multiple at which a range may begin: the grain, or 8 where a part is one block. */
 size_t tacit__codec_edge(const tacit_codec_t *codec);
 /* True where a part may not be cut into chunks. */

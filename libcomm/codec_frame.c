@@ -78,8 +78,8 @@ size_t tacit_codec_capacity(const tacit_codec_t *codec, size_t count)
 static tacit_status_t check_call(const tacit_codec_t *codec, const void *data, size_t count, const void *frame)
 {
     if (codec == NULL || frame == NULL || (data == NULL && count != 0)) {
-        return tacit__fail(TACIT_ERR_ARGUMENT, "codec%s%s: the codec, the tensor, the frame or bytes_out is NULL", codec != NULL ? " " : "",
-                           codec != NULL ? codec->name : "");
+        return tacit__fail(TACIT_ERR_ARGUMENT, "codec%s%s: the codec, the tensor, the frame or bytes_out is NULL",
+                           codec != NULL ? " " : "", codec != NULL ? codec->name : "");
     }
     return TACIT_OK;
 }
@@ -88,23 +88,23 @@ static tacit_status_t check_call(const tacit_codec_t *codec, const void *data, s
 static tacit_status_t check_range(const tacit_codec_t *codec, size_t first, size_t count)
 {
     size_t total = codec->tensor.count;
-    size_t edge = tacit__codec_is_blockwise(codec) ? tacit__codec_edge(codec) : total;
+    size_t edge = tacit_codec_grain(codec);
+    bool   fits;
 
     if (first > total || count > total - first) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "codec '%s': elements %zu to %zu are not within its %zu", codec->name, first,
                            first + count, total);
     }
-    if (count == 0 && first == total && tacit__codec_is_blockwise(codec)) {
-        return TACIT_OK; /* a rank that owns nothing */
+    if (edge == 0) {
+        fits = count == total;
+    } else { /* a rank that owns nothing may say so at the end */
+        fits = (first % edge == 0 && (count % edge == 0 || first + count == total)) || (count == 0 && first == total);
     }
-    if ((edge != 0 && first % edge != 0) || (first + count != total && (edge == 0 || count % edge != 0))) {
-        return tacit__fail(
-            TACIT_ERR_ARGUMENT,
-            "codec '%s': the range of %zu elements from %zu does not lie on multiples of %zu (tacit_codec_grain(); "
-            "0: the whole tensor)",
-            codec->name, count, first, tacit_codec_grain(codec));
-    }
-    return TACIT_OK;
+    return fits ? TACIT_OK
+                : tacit__fail(TACIT_ERR_ARGUMENT,
+                              "codec '%s': the range of %zu elements from %zu does not lie on multiples of %zu "
+                              "(tacit_codec_grain(); 0: the whole tensor)",
+                              codec->name, count, first, edge);
 }
 
 static tacit_status_t check_room(const tacit_codec_t *codec, size_t count, size_t capacity)

@@ -25,7 +25,6 @@ struct tacit_slot {
 /* Frees a slot that is in no list any more. */
 void tacit__slot_free(tacit_slot_t *slot);
 
-
 struct tacit_comm {
     tacit_transport_t   transport;
     int                 rank, ranks;

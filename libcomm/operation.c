@@ -13,7 +13,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { FRAMES_AT_ONCE = 8 };             /* of one peer before others and the own work have a turn */
+enum { FRAMES_AT_ONCE = 8 };              /* of one peer before others and the own work have a turn */
 static const double longest_grace = 1.0;  /* seconds; see give_up() */
 static const double longest_pause = 0.01; /* seconds between two advances that count as waiting */
 
@@ -385,9 +385,10 @@ static const char *slot_text(const tacit_operation_t *operation)
 static tacit_status_t nothing_from(const tacit_operation_t *operation, int rank)
 {
     if (operation->item_count == 0) {
-        return tacit__fail(TACIT_ERR_TIMEOUT, "%s: nothing from rank %d for %lld ms; is it alive, and in the same call? "
-                           "(TACIT_TIMEOUT_MS sets the limit)", operation->what, rank,
-                           (long long)operation->comm->config.timeout_ms);
+        return tacit__fail(TACIT_ERR_TIMEOUT,
+                           "%s: nothing from rank %d for %lld ms; is it alive, and in the same call? "
+                           "(TACIT_TIMEOUT_MS sets the limit)",
+                           operation->what, rank, (long long)operation->comm->config.timeout_ms);
     }
     return tacit__fail(TACIT_ERR_TIMEOUT,
                        "%s, slot '%s' at step %u: nothing from rank %d for %lld ms; is it alive, and in the same call? "

@@ -108,7 +108,8 @@ tacit_status_t tacit_slot_create(tacit_comm_t *comm, const char *name, const tac
     }
     mine = make(comm, name, config, slot);
     describe(slot, name, text, sizeof text);
-    TRY(tacit__comm_agree(comm, "tacit_slot_create", text, mine, mine == TACIT_OK ? message_bytes(comm, &slot->codec->spec, slot->codec->tensor.count) : 0));
+    TRY(tacit__comm_agree(comm, "tacit_slot_create", text, mine,
+                          mine == TACIT_OK ? message_bytes(comm, &slot->codec->spec, slot->codec->tensor.count) : 0));
     slot->id = comm->slots_made++;
     for (last = &comm->slots; *last != NULL; last = &(*last)->next) {
     }
@@ -160,9 +161,8 @@ tacit_status_t tacit_slot_set_spec(tacit_slot_t *slot, const char *spec)
     }
     snprintf(text, sizeof text, "slot '%s', spec %s", slot->codec->name, specs.effective.canonical);
     TRY(tacit__comm_agree(comm, "tacit_slot_set_spec", text, mine,
-                          specs.effective.compressor != NULL
-                              ? message_bytes(comm, &specs.effective, slot->codec->tensor.count)
-                              : 0));
+                          specs.effective.compressor != NULL ? message_bytes(comm, &specs.effective, slot->codec->tensor.count)
+                                                             : 0));
     if (specs.effective.compressor != NULL) {
         tacit__codec_adopt_specs(slot->codec, &specs);
     }

@@ -57,7 +57,7 @@ typedef enum tacit_op { TACIT_SUM, TACIT_AVERAGE } tacit_op_t;
 /* What a NaN or an infinity in `in` does in a framed operation.
    ERROR  every rank returns TACIT_ERR_VALUE, nothing changes.
    SKIP   such an element counts as zero.
-   PASS   it reaches `out` (in a blockwise compressor as NaN over its block); memory stays finite. */
+   PASS   it reaches `out` (in a blockwise compressor as NaN over its block, in randk where it is drawn); memory stays finite. */
 typedef enum tacit_nonfinite { TACIT_NONFINITE_ERROR, TACIT_NONFINITE_SKIP, TACIT_NONFINITE_PASS } tacit_nonfinite_t;
 
 typedef struct tacit_comm    tacit_comm_t;
@@ -81,7 +81,7 @@ typedef struct tacit_config {
         sizeof(tacit_config_t), 0, 0, 0, 0, 0, 0                                                                                 \
     }
 
-/* What a tensor is. count must be given; zero means default in every other field. */
+/* What a tensor is. A count of 0 is a tensor without elements; zero means default in every other field. */
 typedef struct tacit_slot_config {
     size_t         struct_bytes; /* sizeof(tacit_slot_config_t): set by TACIT_SLOT_CONFIG_INIT */
     size_t         count;        /* elements, below 2^32 */
@@ -115,7 +115,8 @@ TACIT_API tacit_status_t tacit_slot_create(tacit_comm_t *comm, const char *name,
 TACIT_API tacit_status_t tacit_slot_set_spec(tacit_slot_t *slot, const char *spec);
 /* Forgets the slot's memory and starts its step count again. Local; call it on every rank. */
 TACIT_API tacit_status_t tacit_slot_reset(tacit_slot_t *slot);
-/* Local; accepts NULL. Call it on every rank, and not while a request or an open group uses the slot. */
+/* Local; accepts NULL. Call it on every rank. A request that still works with the slot goes on to its end; an open group forgets
+   it. */
 TACIT_API_VOID void tacit_slot_destroy(tacit_slot_t *slot);
 /* The slot's spec as it was given. Valid until the spec changes or the slot is destroyed. */
 TACIT_API_VOID const char *tacit_slot_spec(const tacit_slot_t *slot);
@@ -146,8 +147,10 @@ TACIT_API tacit_status_t tacit_slot_counters(const tacit_slot_t *slot, tacit_cou
 /* Reduces `in` over all ranks into `out`, which are count elements each and may be the same buffer. Blocking.
    Collective: all ranks call it for their slots in the same order. `out` is bit-identical on every rank. After an error every
    rank returns the same status, the slot's memory is as before the call to within rounding (exactly in strict mode), `in` is
-   unchanged and `out` is unspecified unless it is `in`. After TACIT_ERR_TIMEOUT or TACIT_ERR_TRANSPORT only tacit_save() and
-   tacit_comm_destroy() work. Where the spec's choice is the native collective, the promises are the transport's.
+   unchanged and `out` is unspecified unless it is `in`. (One case is beyond any protocol: if both copies of a rank's last word on
+   an operation are lost, the rank that misses them times out where others have succeeded.) After TACIT_ERR_TIMEOUT or TACIT_ERR_TRANSPORT only tacit_save() and
+   tacit_comm_destroy() work. Where the spec's choice is the native collective, the promises
+   are the transport's: all ranks make the same call, blocking or not, in place or not; TACIT_CHECK=1 looks for differences.
    Source: Karimireddy et al., "Error Feedback Fixes SignSGD" (ICML 2019), algorithm 2, for specs with "+ef"; at the owner
    again: Tang et al., "DoubleSqueeze" (ICML 2019), algorithm 1. */
 TACIT_API tacit_status_t tacit_allreduce(tacit_slot_t *slot, const void *in, void *out, tacit_op_t op);
@@ -162,7 +165,7 @@ TACIT_API tacit_status_t tacit_test(tacit_request_t **request);
 TACIT_API tacit_status_t tacit_wait(tacit_request_t **request);
 
 /* Many slots in one operation: between begin and end, tacit_allreduce() only collects; end runs them all (request_out NULL:
-   blocking). Errors are the group's. Slots travel in the order in which they were created, so ranks may collect them in
+   blocking). Errors are the group's, also that of a call which the group refused. Slots travel in the order in which they were created, so ranks may collect them in
    any order. A slot is collected once at most. */
 TACIT_API tacit_status_t tacit_group_begin(tacit_comm_t *comm);
 TACIT_API tacit_status_t tacit_group_end(tacit_comm_t *comm, tacit_request_t **request_out);
@@ -223,7 +226,7 @@ TACIT_API_VOID const char *tacit_strerror(tacit_status_t status);
 TACIT_API_VOID const char *tacit_last_error(void);
 /* "MAJOR.MINOR.PATCH" of the library that runs. */
 TACIT_API_VOID const char *tacit_version(void);
-/* The vector instructions in use: "scalar", "avx2", "avx512" or "neon". */
+/* The best vector instructions that kernels may use here, where they have any: "scalar", "avx2", "avx512" or "neon". */
 TACIT_API_VOID const char *tacit_isa(void);
 
 /* One parameter of a compressor, a feedback or the environment. */

@@ -82,9 +82,9 @@ END_TEST
    communicator. Sanitizers see the rest. */
 static void destroy_body(tacit_comm_t *comm, void *arg)
 {
-    tacit_status_t  *status = (tacit_status_t *)arg + tacit_comm_rank(comm);
-    tacit_slot_t    *a = slot_of(comm, "a", COUNT, TACIT_FLOAT32, "onebit+ef"), *b = slot_of(comm, "b", COUNT, TACIT_FLOAT32, "topk+ef"),
-                    *c = slot_of(comm, "c", COUNT, TACIT_FLOAT32, "none");
+    tacit_status_t *status = (tacit_status_t *)arg + tacit_comm_rank(comm);
+    tacit_slot_t   *a = slot_of(comm, "a", COUNT, TACIT_FLOAT32, "onebit+ef"),
+                 *b = slot_of(comm, "b", COUNT, TACIT_FLOAT32, "topk+ef"), *c = slot_of(comm, "c", COUNT, TACIT_FLOAT32, "none");
     tacit_request_t *request, *forgotten;
     float            x[COUNT] = {1}, y[COUNT] = {2}, z[COUNT] = {3};
 
