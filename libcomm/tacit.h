@@ -144,15 +144,15 @@ TACIT_API tacit_status_t tacit_slot_counters(const tacit_slot_t *slot, tacit_cou
 
 /* ---- Reductions ---- */
 
-/* Reduces `in` over all ranks into `out`, which are count elements each and may be the same buffer. Blocking.
-   Collective: all ranks call it for their slots in the same order. `out` is bit-identical on every rank. After an error every
-   rank returns the same status, the slot's memory is as before the call to within rounding (exactly in strict mode), `in` is
-   unchanged and `out` is unspecified unless it is `in`. (One case is beyond any protocol: if both copies of a rank's last word on
-   an operation are lost, the rank that misses them times out where others have succeeded.) After TACIT_ERR_TIMEOUT or TACIT_ERR_TRANSPORT only tacit_save() and
-   tacit_comm_destroy() work. Where the spec's choice is the native collective, the promises
-   are the transport's: all ranks make the same call, blocking or not, in place or not; TACIT_CHECK=1 looks for differences.
-   Source: Karimireddy et al., "Error Feedback Fixes SignSGD" (ICML 2019), algorithm 2, for specs with "+ef"; at the owner
-   again: Tang et al., "DoubleSqueeze" (ICML 2019), algorithm 1. */
+/* Reduces `in` over all ranks into `out`, which are count elements each and may be the same buffer. Blocking. Collective: all
+   ranks call it for their slots in the same order. `out` is bit-identical on every rank. After an error every rank returns the
+   same status, the slot's memory is as before the call to within rounding (exactly in strict mode), `in` is unchanged and
+   `out` is unspecified unless it is `in`. (One case is beyond any protocol: if both copies of a rank's last word on an
+   operation are lost, the rank that misses them times out where others have succeeded.) After TACIT_ERR_TIMEOUT or
+   TACIT_ERR_TRANSPORT only tacit_save() and tacit_comm_destroy() work. Where the spec's choice is the native collective, the
+   promises are the transport's: all ranks make the same call, blocking or not, in place or not; TACIT_CHECK=1 looks for
+   differences. Source: Karimireddy et al., "Error Feedback Fixes SignSGD" (ICML 2019), algorithm 2, for specs with "+ef"; at
+   the owner again: Tang et al., "DoubleSqueeze" (ICML 2019), algorithm 1. */
 TACIT_API tacit_status_t tacit_allreduce(tacit_slot_t *slot, const void *in, void *out, tacit_op_t op);
 
 /* As tacit_allreduce(), but returns at once. `in` and `out` belong to the library until the request completes. Requests of one
@@ -165,8 +165,8 @@ TACIT_API tacit_status_t tacit_test(tacit_request_t **request);
 TACIT_API tacit_status_t tacit_wait(tacit_request_t **request);
 
 /* Many slots in one operation: between begin and end, tacit_allreduce() only collects; end runs them all (request_out NULL:
-   blocking). Errors are the group's, also that of a call which the group refused. Slots travel in the order in which they were created, so ranks may collect them in
-   any order. A slot is collected once at most. */
+   blocking). Errors are the group's, also that of a call which the group refused. Slots travel in the order in which they were
+   created, so ranks may collect them in any order. A slot is collected once at most. */
 TACIT_API tacit_status_t tacit_group_begin(tacit_comm_t *comm);
 TACIT_API tacit_status_t tacit_group_end(tacit_comm_t *comm, tacit_request_t **request_out);
 

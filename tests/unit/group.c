@@ -216,7 +216,8 @@ static bool says(tacit_status_t status, tacit_status_t expected, const char *wor
     return status == expected && strstr(tacit_last_error(), words) != NULL;
 }
 
-/* Each line of `right` is one expectation. What a group refuses on one rank, others may have collected: it is the group's fault. */
+/* Each line of `right` is one expectation. What a group refuses on one rank, others may have collected: it is the group's
+   fault. */
 static void refusals_body(tacit_comm_t *comm, void *arg)
 {
     bool            *right = (bool *)arg + 16 * tacit_comm_rank(comm);
