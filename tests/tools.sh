@@ -50,6 +50,11 @@ ends 2 "$tools/tacit-info" --check qsgd:bits=9
 says err '1 to 8'
 ends 2 "$tools/tacit-info" --nonsense
 
+if [ -w /dev/full ]; then
+    "$tools/tacit-info" >/dev/full 2>/dev/null && fail "tacit-info does not notice that its output is lost"
+    "$tools/tacit-bench" kernels --spec none --bytes 64K >/dev/full 2>/dev/null && fail "nor does tacit-bench"
+fi
+
 ends 0 "$tools/tacit-bench" --help
 ends 0 "$tools/tacit-bench" kernels --spec onebit+ef --spec none --bytes 1M --json
 has mode spec device isa bytes encode_gbps decode_gbps copy_gbps stream_gbps encode_of_limit decode_of_limit

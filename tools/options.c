@@ -110,3 +110,12 @@ bool option_rate(const char *option, const char *text, double *bits_out)
     usage_error("%s takes a number and kbit, mbit or gbit, as in 1gbit, not '%s'", option, text);
     return false;
 }
+
+int finished(int status)
+{
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        fprintf(stderr, "%s: the output could not be written: %s\n", program_invocation_short_name, strerror(errno));
+        return EXIT_FAILURE;
+    }
+    return status;
+}

@@ -16,6 +16,8 @@ bool option_count(const char *option, const char *text, uint64_t low, uint64_t h
 bool option_bytes(const char *option, const char *text, size_t *list, size_t capacity, size_t *count_out);
 /* Bits per second, with kbit, mbit or gbit (1000): 1gbit, 2.5gbit. */
 bool option_rate(const char *option, const char *text, double *bits_out);
+/* A tool's status at its end: `status`, or failure, said on standard error, if its output could not all be written. */
+int finished(int status);
 /* Prints a line on standard error that begins with the tool's name. Returns STATUS_USAGE. */
 int usage_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

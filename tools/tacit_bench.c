@@ -199,5 +199,5 @@ int main(int argc, char **argv)
     if (optind < argc) {
         return usage_error("'%s' is not an option; see --help", argv[optind]);
     }
-    return complete(&options, mode) ? modes[mode].run(&options) : STATUS_USAGE;
+    return complete(&options, mode) ? finished(modes[mode].run(&options)) : STATUS_USAGE;
 }

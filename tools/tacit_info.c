@@ -221,12 +221,12 @@ int main(int argc, char **argv)
         return usage_error("'%s' is not an option; see --help", argv[optind]);
     }
     if (spec != NULL) {
-        return check(spec);
+        return finished(check(spec));
     }
     if (json) {
         print_json();
     } else {
         print_text();
     }
-    return EXIT_SUCCESS;
+    return finished(EXIT_SUCCESS);
 }
