@@ -96,31 +96,6 @@ tacit_status_t tacit__operation_create(tacit_comm_t *comm, const char *what, con
 
 /* ---- Starting ---- */
 
-/* What all ranks must have in common, in every frame. */
-static void identify(tacit_operation_t *operation)
-{
-    uint64_t slot = TACIT_HASH_START, spec = TACIT_HASH_START, step = TACIT_HASH_START;
-
-    operation->identity = (tacit_frame_t){.rank = (uint16_t)operation->comm->rank, .history = operation->comm->history};
-    for (size_t i = 0; i < operation->item_count; i++) {
-        const tacit_item_t  *item = &operation->items[i];
-        const tacit_codec_t *codec = item->codec;
-
-        slot = tacit__hash(slot, &codec->key.slot, sizeof codec->key.slot);
-        spec = tacit__hash(spec, &codec->spec.hash, sizeof codec->spec.hash);
-        spec = tacit__hash(spec, &item->op, sizeof item->op);
-        step = tacit__hash(step, &item->step, sizeof item->step);
-        operation->identity.elements += (uint32_t)codec->tensor.count;
-    }
-    if (operation->item_count == 1) {
-        slot = operation->items[0].codec->key.slot;
-        step = operation->items[0].step;
-    }
-    operation->identity.slot = (uint32_t)slot;
-    operation->identity.spec = (uint32_t)spec;
-    operation->identity.step = (uint32_t)step;
-}
-
 /* Gives every schedule the items that it carries. */
 static void make_legs(tacit_operation_t *operation)
 {
@@ -160,7 +135,7 @@ static void start(tacit_operation_t *operation)
     for (size_t i = 0; i < operation->item_count; i++) {
         operation->items[i].step = operation->items[i].slot->step;
     }
-    identify(operation);
+    tacit__operation_identify(operation);
     if (operation->fault == TACIT_OK) {
         make_legs(operation);
     }
@@ -181,135 +156,6 @@ static void start(tacit_operation_t *operation)
     for (size_t i = 0; i < operation->leg_count && operation->fault == TACIT_OK; i++) {
         set_fault(operation, operation->legs[i].schedule->prepare(&operation->legs[i]));
     }
-}
-
-/* ---- For schedules ---- */
-
-tacit_frame_t tacit__leg_frame(const tacit_leg_t *leg, tacit_frame_kind_t kind)
-{
-    tacit_frame_t frame = leg->operation->identity;
-
-    frame.kind = (uint8_t)kind;
-    frame.round = leg->round;
-    return frame;
-}
-
-tacit_status_t tacit__leg_send(const tacit_leg_t *leg, int peer, const uint8_t *message, size_t bytes)
-{
-    tacit_status_t status;
-
-    TRY(tacit__exchange_reserve(&leg->comm->exchange));
-    TRY(tacit__exchange_send(&leg->comm->exchange, peer, message, bytes));
-out:
-    return status;
-}
-
-tacit_status_t tacit__item_fault(const tacit_item_t *item)
-{
-    return tacit__fail(TACIT_ERR_VALUE,
-                       "rank %d: slot '%s' at step %" PRIu64
-                       " holds NaN or infinity (or values whose range is not finite); nothing "
-                       "was changed. Skip the step, or set nonfinite to skip or pass",
-                       item->codec->rank, item->codec->name, item->step);
-}
-
-tacit_status_t tacit__leg_unexpected(const tacit_leg_t *leg, const tacit_frame_t *frame)
-{
-    return tacit__fail(
-        TACIT_ERR_FRAME,
-        "rank %d: %s: frame %u of %u from rank %u (kind %u, %u elements, %u payload bytes) is not one that schedule "
-        "'%s' expects",
-        leg->comm->rank, leg->operation->what, frame->index, frame->total, frame->rank, frame->kind, frame->count,
-        frame->payload_bytes, leg->schedule->name);
-}
-
-/* ---- Verdicts ---- */
-
-static tacit_status_t send_verdict(tacit_operation_t *operation)
-{
-    tacit_comm_t  *comm = operation->comm;
-    tacit_frame_t  frame = operation->identity;
-    size_t         text_bytes = operation->fault != TACIT_OK ? strlen(operation->fault_text) : 0;
-    tacit_status_t status = TACIT_OK;
-
-    frame.kind = TACIT_FRAME_VERDICT;
-    frame.status = (int16_t)operation->fault;
-    frame.payload_bytes = (uint32_t)text_bytes;
-    memcpy(comm->exchange.verdict + TACIT_FRAME_HEADER_BYTES, operation->fault_text, text_bytes);
-    tacit__frame_write(&frame, comm->exchange.verdict);
-    for (int copy = 0; copy < 2; copy++) {
-        for (int peer = 0; peer < comm->ranks; peer++) {
-            if (peer != comm->rank) {
-                TRY(tacit__exchange_send(&comm->exchange, peer, comm->exchange.verdict, TACIT_FRAME_HEADER_BYTES + text_bytes));
-            }
-        }
-    }
-    operation->judged = true;
-out:
-    return status;
-}
-
-static void take_verdict(tacit_peer_t *from, const tacit_frame_t *frame)
-{
-    size_t bytes = tacit__min(frame->payload_bytes, sizeof from->text - 1);
-
-    from->judged = true;
-    from->verdict = (tacit_status_t)frame->status;
-    memcpy(from->text, frame->payload, bytes);
-    from->text[bytes] = '\0';
-}
-
-/* Some rank has failed, as far as is known here. */
-static bool failed(const tacit_operation_t *operation)
-{
-    const tacit_comm_t *comm = operation->comm;
-
-    for (int peer = 0; peer < comm->ranks; peer++) {
-        if (comm->exchange.peers[peer].judged && comm->exchange.peers[peer].verdict != TACIT_OK) {
-            return true;
-        }
-    }
-    return operation->fault != TACIT_OK;
-}
-
-static bool all_judged(const tacit_operation_t *operation)
-{
-    const tacit_comm_t *comm = operation->comm;
-
-    for (int peer = 0; peer < comm->ranks; peer++) {
-        if (peer != comm->rank && !comm->exchange.peers[peer].judged) {
-            return false;
-        }
-    }
-    return operation->judged;
-}
-
-static bool is_fatal(tacit_status_t status)
-{
-    return status == TACIT_ERR_TIMEOUT || status == TACIT_ERR_TRANSPORT || status == TACIT_ERR_BROKEN;
-}
-
-/* The lowest rank's fault; but one that ends the communicator goes before others, and what only this rank knows comes last. */
-static tacit_status_t common_status(const tacit_operation_t *operation, const char **text_out)
-{
-    const tacit_comm_t *comm = operation->comm;
-    tacit_status_t      status = TACIT_OK;
-
-    for (int rank = 0; rank < comm->ranks; rank++) {
-        const tacit_peer_t *peer = &comm->exchange.peers[rank];
-        tacit_status_t      mine = operation->late ? TACIT_OK : operation->fault;
-        tacit_status_t      verdict = rank == comm->rank ? mine : peer->judged ? peer->verdict : TACIT_OK;
-
-        if (verdict != TACIT_OK && (status == TACIT_OK || (is_fatal(verdict) && !is_fatal(status)))) {
-            status = verdict;
-            *text_out = rank == comm->rank ? operation->fault_text : peer->text;
-        }
-    }
-    if (operation->late && (status == TACIT_OK || (is_fatal(operation->fault) && !is_fatal(status)))) {
-        status = operation->fault;
-        *text_out = operation->fault_text;
-    }
-    return status;
 }
 
 /* ---- Ending ---- */
@@ -349,7 +195,7 @@ static void finish(tacit_operation_t *operation, tacit_status_t status, const ch
 
     operation->status = status;
     snprintf(operation->status_text, sizeof operation->status_text, "%s", status != TACIT_OK ? text : "");
-    if (is_fatal(status)) {
+    if (tacit__status_is_fatal(status)) {
         tacit__exchange_abandon(&comm->exchange);
         (void)tacit__fail_text(status, operation->status_text);
         tacit__comm_break(comm);
@@ -417,7 +263,7 @@ static int late_rank(const tacit_operation_t *operation)
 static void conclude(tacit_operation_t *operation)
 {
     const char    *text = "";
-    tacit_status_t status = common_status(operation, &text);
+    tacit_status_t status = tacit__verdict_status(operation, &text);
     bool           native = false;
     int            late = status == TACIT_ERR_TIMEOUT ? late_rank(operation) : -1;
 
@@ -445,7 +291,7 @@ static void conclude(tacit_operation_t *operation)
 static void set_fatal(tacit_operation_t *operation, tacit_status_t status)
 {
     operation->late = operation->judged;
-    operation->fault = is_fatal(status) ? status : TACIT_ERR_TRANSPORT;
+    operation->fault = tacit__status_is_fatal(status) ? status : TACIT_ERR_TRANSPORT;
     snprintf(operation->fault_text, sizeof operation->fault_text, "%s", tacit_last_error());
 }
 
@@ -466,7 +312,7 @@ static void give_up(tacit_operation_t *operation, bool *moved)
     if (operation->gave_up == 0) {
         operation->gave_up = tacit__seconds();
     }
-    if (all_judged(operation) || tacit__seconds() - operation->gave_up > grace) {
+    if (tacit__verdict_is_complete(operation) || tacit__seconds() - operation->gave_up > grace) {
         conclude(operation);
         *moved = true;
     }
@@ -474,59 +320,15 @@ static void give_up(tacit_operation_t *operation, bool *moved)
 
 /* ---- Advancing ---- */
 
-static const char *slot_named(const tacit_comm_t *comm, uint32_t hash)
-{
-    for (const tacit_slot_t *slot = comm->slots; slot != NULL; slot = slot->next) {
-        if ((uint32_t)slot->codec->key.slot == hash) {
-            return slot->codec->name;
-        }
-    }
-    return "(a group or an unknown slot)";
-}
-
-/* All ranks must be in the same operation. A verdict that is a fault may come from one that is not. */
-static tacit_status_t check_identity(const tacit_operation_t *operation, const tacit_frame_t *frame)
-{
-    const tacit_comm_t  *comm = operation->comm;
-    const tacit_frame_t *mine = &operation->identity;
-
-    if ((frame->kind == TACIT_FRAME_VERDICT && frame->status != TACIT_OK) || operation->fault != TACIT_OK) {
-        return TACIT_OK;
-    }
-    if (frame->slot != mine->slot || frame->elements != mine->elements) {
-        return tacit__fail(TACIT_ERR_MISMATCH,
-                           "rank %d is at slot '%s' (%u elements) where rank %d is at slot '%s' (%u elements); call collectives "
-                           "in the same order on all ranks",
-                           frame->rank, slot_named(comm, frame->slot), frame->elements, comm->rank, slot_named(comm, mine->slot),
-                           mine->elements);
-    }
-    if (frame->step != mine->step) {
-        return tacit__fail(
-            TACIT_ERR_MISMATCH,
-            "rank %d is at step %u of slot '%s' where rank %d is at step %u; reset or load the slot on all ranks alike",
-            frame->rank, frame->step, slot_named(comm, mine->slot), comm->rank, mine->step);
-    }
-    if (frame->spec != mine->spec) {
-        return tacit__fail(TACIT_ERR_MISMATCH, "rank %d reduces slot '%s' with another spec or operator than rank %d",
-                           frame->rank, slot_named(comm, mine->slot), comm->rank);
-    }
-    if (frame->history != mine->history) {
-        return tacit__fail(TACIT_ERR_MISMATCH,
-                           "before slot '%s', rank %d has made other native calls than rank %d; find them with TACIT_CHECK=1",
-                           slot_named(comm, mine->slot), frame->rank, comm->rank);
-    }
-    return TACIT_OK;
-}
-
 static tacit_status_t dispatch(tacit_operation_t *operation, int peer, const tacit_frame_t *frame)
 {
-    tacit_status_t status = check_identity(operation, frame);
+    tacit_status_t status = tacit__operation_check_identity(operation, frame);
 
     if (frame->kind == TACIT_FRAME_VERDICT) {
-        take_verdict(&operation->comm->exchange.peers[peer], frame);
+        tacit__verdict_take(&operation->comm->exchange.peers[peer], frame);
         return status;
     }
-    if (status != TACIT_OK || failed(operation)) {
+    if (status != TACIT_OK || tacit__verdict_is_fault(operation)) {
         return status;
     }
     for (size_t i = 0; i < operation->leg_count; i++) {
@@ -598,12 +400,12 @@ static tacit_status_t advance_framed(tacit_operation_t *operation, bool *moved)
 
     TRY(tacit__exchange_poll_sends(&operation->comm->exchange, &sent));
     TRY(receive_all(operation, moved));
-    done = !failed(operation) && advance_legs(operation, true, moved);
-    if (!operation->judged && (done || failed(operation))) {
-        TRY(send_verdict(operation));
+    done = !tacit__verdict_is_fault(operation) && advance_legs(operation, true, moved);
+    if (!operation->judged && (done || tacit__verdict_is_fault(operation))) {
+        TRY(tacit__verdict_send(operation));
         *moved = true;
     }
-    if (all_judged(operation) && sent) {
+    if (tacit__verdict_is_complete(operation) && sent) {
         TRY(tacit__exchange_poll_sends(&operation->comm->exchange, &sent));
         if (sent) {
             conclude(operation);
@@ -619,7 +421,7 @@ static bool is_hopeless(const tacit_operation_t *operation)
 {
     const char *text = NULL;
 
-    return is_fatal(common_status(operation, &text));
+    return tacit__status_is_fatal(tacit__verdict_status(operation, &text));
 }
 
 /* Guesses whom this rank waits for; the answers to its verdict will show. */

@@ -60,6 +60,23 @@ tacit_status_t tacit__operation_end(tacit_operation_t *operation);
 /* Takes an unfinished operation down with its communicator. */
 void tacit__operation_destroy(tacit_operation_t *operation);
 
+/* identity.c: fills in what every frame of an operation says, from its items; and compares a peer's frame with it:
+   TACIT_ERR_MISMATCH. A verdict that is a fault may come from a rank that is elsewhere. */
+void           tacit__operation_identify(tacit_operation_t *operation);
+tacit_status_t tacit__operation_check_identity(const tacit_operation_t *operation, const tacit_frame_t *frame);
+
+/* verdict.c: sends the own verdict to all, twice; notes a peer's. */
+tacit_status_t tacit__verdict_send(tacit_operation_t *operation);
+void           tacit__verdict_take(tacit_peer_t *from, const tacit_frame_t *frame);
+/* Some rank has failed, as far as is known here. */
+bool tacit__verdict_is_fault(const tacit_operation_t *operation);
+/* The own verdict is under way, and all others' are here. */
+bool tacit__verdict_is_complete(const tacit_operation_t *operation);
+/* The operation's status from all verdicts so far, and its text where it is a fault. */
+tacit_status_t tacit__verdict_status(const tacit_operation_t *operation, const char **text_out);
+/* Nothing works on the communicator after it. */
+bool tacit__status_is_fatal(tacit_status_t status);
+
 /* The header that a leg's frame begins with; kind, index, total and ranges are the caller's to fill in. */
 tacit_frame_t  tacit__leg_frame(const tacit_leg_t *leg, tacit_frame_kind_t kind);
 tacit_status_t tacit__leg_send(const tacit_leg_t *leg, int peer, const uint8_t *message, size_t bytes);

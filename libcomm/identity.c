@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What all ranks must have in common about an operation: said at the head of every frame, and compared; and the sentences in which
+   schedules say what is wrong. */
+#include <inttypes.h>
+
+#include "operation.h"
+
+/* What all ranks must have in common, in every frame. */
+void tacit__operation_identify(tacit_operation_t *operation)
+{
+    uint64_t slot = TACIT_HASH_START, spec = TACIT_HASH_START, step = TACIT_HASH_START;
+
+    operation->identity = (tacit_frame_t){.rank = (uint16_t)operation->comm->rank, .history = operation->comm->history};
+    for (size_t i = 0; i < operation->item_count; i++) {
+        const tacit_item_t  *item = &operation->items[i];
+        const tacit_codec_t *codec = item->codec;
+
+        slot = tacit__hash(slot, &codec->key.slot, sizeof codec->key.slot);
+        spec = tacit__hash(spec, &codec->spec.hash, sizeof codec->spec.hash);
+        spec = tacit__hash(spec, &item->op, sizeof item->op);
+        step = tacit__hash(step, &item->step, sizeof item->step);
+        operation->identity.elements += (uint32_t)codec->tensor.count;
+    }
+    if (operation->item_count == 1) {
+        slot = operation->items[0].codec->key.slot;
+        step = operation->items[0].step;
+    }
+    operation->identity.slot = (uint32_t)slot;
+    operation->identity.spec = (uint32_t)spec;
+    operation->identity.step = (uint32_t)step;
+}
+
+/* For messages. */
+static const char *slot_named(const tacit_comm_t *comm, uint32_t hash)
+{
+    for (const tacit_slot_t *slot = comm->slots; slot != NULL; slot = slot->next) {
+        if ((uint32_t)slot->codec->key.slot == hash) {
+            return slot->codec->name;
+        }
+    }
+    return "(a group or an unknown slot)";
+}
+
+/* All ranks must be in the same operation. A verdict that is a fault may come from one that is not. */
+tacit_status_t tacit__operation_check_identity(const tacit_operation_t *operation, const tacit_frame_t *frame)
+{
+    const tacit_comm_t  *comm = operation->comm;
+    const tacit_frame_t *mine = &operation->identity;
+
+    if ((frame->kind == TACIT_FRAME_VERDICT && frame->status != TACIT_OK) || operation->fault != TACIT_OK) {
+        return TACIT_OK;
+    }
+    if (frame->slot != mine->slot || frame->elements != mine->elements) {
+        return tacit__fail(TACIT_ERR_MISMATCH,
+                           "rank %d is at slot '%s' (%u elements) where rank %d is at slot '%s' (%u elements); call collectives "
+                           "in the same order on all ranks",
+                           frame->rank, slot_named(comm, frame->slot), frame->elements, comm->rank, slot_named(comm, mine->slot),
+                           mine->elements);
+    }
+    if (frame->step != mine->step) {
+        return tacit__fail(
+            TACIT_ERR_MISMATCH,
+            "rank %d is at step %u of slot '%s' where rank %d is at step %u; reset or load the slot on all ranks alike",
+            frame->rank, frame->step, slot_named(comm, mine->slot), comm->rank, mine->step);
+    }
+    if (frame->spec != mine->spec) {
+        return tacit__fail(TACIT_ERR_MISMATCH, "rank %d reduces slot '%s' with another spec or operator than rank %d",
+                           frame->rank, slot_named(comm, mine->slot), comm->rank);
+    }
+    if (frame->history != mine->history) {
+        return tacit__fail(TACIT_ERR_MISMATCH,
+                           "before slot '%s', rank %d has made other native calls than rank %d; find them with TACIT_CHECK=1",
+                           slot_named(comm, mine->slot), frame->rank, comm->rank);
+    }
+    return TACIT_OK;
+}
+
+tacit_frame_t tacit__leg_frame(const tacit_leg_t *leg, tacit_frame_kind_t kind)
+{
+    tacit_frame_t frame = leg->operation->identity;
+
+    frame.kind = (uint8_t)kind;
+    frame.round = leg->round;
+    return frame;
+}
+
+tacit_status_t tacit__leg_send(const tacit_leg_t *leg, int peer, const uint8_t *message, size_t bytes)
+{
+    tacit_status_t status;
+
+    TRY(tacit__exchange_reserve(&leg->comm->exchange));
+    TRY(tacit__exchange_send(&leg->comm->exchange, peer, message, bytes));
+out:
+    return status;
+}
+
+tacit_status_t tacit__item_fault(const tacit_item_t *item)
+{
+    return tacit__fail(TACIT_ERR_VALUE,
+                       "rank %d: slot '%s' at step %" PRIu64
+                       " holds NaN or infinity (or values whose range is not finite); nothing "
+                       "was changed. Skip the step, or set nonfinite to skip or pass",
+                       item->codec->rank, item->codec->name, item->step);
+}
+
+tacit_status_t tacit__leg_unexpected(const tacit_leg_t *leg, const tacit_frame_t *frame)
+{
+    return tacit__fail(
+        TACIT_ERR_FRAME,
+        "rank %d: %s: frame %u of %u from rank %u (kind %u, %u elements, %u payload bytes) is not one that schedule "
+        "'%s' expects",
+        leg->comm->rank, leg->operation->what, frame->index, frame->total, frame->rank, frame->kind, frame->count,
+        frame->payload_bytes, leg->schedule->name);
+}
