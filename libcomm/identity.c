@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What all ranks must have in common about an operation: said at the head of every frame, and compared; and the sentences in which
-   schedules say what is wrong. */
+/* What all ranks must have in common about an operation: said at the head of every frame, and compared; and the sentences in
+   which schedules say what is wrong. */
 #include <inttypes.h>
 
 #include "operation.h"

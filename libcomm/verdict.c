@@ -84,7 +84,8 @@ tacit_status_t tacit__verdict_status(const tacit_operation_t *operation, const c
             *text_out = rank == comm->rank ? operation->fault_text : peer->text;
         }
     }
-    if (operation->late && (status == TACIT_OK || (tacit__status_is_fatal(operation->fault) && !tacit__status_is_fatal(status)))) {
+    if (operation->late &&
+        (status == TACIT_OK || (tacit__status_is_fatal(operation->fault) && !tacit__status_is_fatal(status)))) {
         status = operation->fault;
         *text_out = operation->fault_text;
     }
