@@ -296,16 +296,11 @@ out:
 
 void tacit__exchange_abandon(tacit_exchange_t *exchange)
 {
-    const tacit_transport_t *transport = exchange->transport;
+    bool sent = exchange->sends_done == exchange->send_count;
 
-    for (size_t i = exchange->sends_done; i < exchange->send_count; i++) {
-        tacit_send_t *send = &exchange->sends[i];
-        size_t        bytes;
-
-        if (!send->done && transport->test(transport->context, &send->ticket, &bytes) == TACIT_PENDING &&
-            transport->cancel(transport->context, &send->ticket) == TACIT_PENDING) {
-            exchange->leaked = true;
-        }
+    /* One look: what is under way, the transport may read at any time. */
+    if (!sent && (tacit__exchange_poll_sends(exchange, &sent) != TACIT_OK || !sent)) {
+        exchange->leaked = true;
     }
     exchange->send_count = exchange->sends_done = 0;
 }

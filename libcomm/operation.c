@@ -512,7 +512,7 @@ bool tacit__comm_progress(tacit_comm_t *comm)
 }
 
 /* Spins for a moment, then lets others run, then sleeps: ranks may be more than cores, and a peer may be long in coming. */
-static void idle(double since)
+static void idle(tacit_comm_t *comm, double since)
 {
     double          waited = tacit__seconds() - since;
     struct timespec pause = {0, waited > 0.1 ? 500000 : 50000};
@@ -522,6 +522,7 @@ static void idle(double since)
     } else if (waited > 2e-5) {
         sched_yield();
     }
+    comm->visited = tacit__seconds(); /* this was waiting, however late the machine came back */
 }
 
 tacit_status_t tacit__operation_wait(tacit_operation_t *operation)
@@ -532,7 +533,7 @@ tacit_status_t tacit__operation_wait(tacit_operation_t *operation)
         if (tacit__comm_progress(operation->comm)) {
             since = tacit__seconds();
         } else {
-            idle(since);
+            idle(operation->comm, since);
         }
     }
     return tacit__operation_end(operation);
@@ -546,7 +547,7 @@ tacit_status_t tacit__comm_drain(tacit_comm_t *comm)
         if (tacit__comm_progress(comm)) {
             since = tacit__seconds();
         } else {
-            idle(since);
+            idle(comm, since);
         }
     }
     return comm->broken ? tacit__fail(TACIT_ERR_BROKEN, "rank %d: only saving and destroying work after: %s", comm->rank,

@@ -27,8 +27,8 @@ typedef struct tacit_transport {
     tacit_status_t (*receive)(void *context, int peer, void *data, size_t capacity, tacit_ticket_t *ticket);
     /* TACIT_OK when done (bytes_out: the size of a received message), TACIT_PENDING, or TACIT_ERR_TRANSPORT. */
     tacit_status_t (*test)(void *context, tacit_ticket_t *ticket, size_t *bytes_out);
-    /* Ends a receive: TACIT_OK if it was withdrawn, TACIT_PENDING if a message had already met it (test() then says it is done).
-       Of a send: gives it up; TACIT_PENDING means that `data` may still be read and must not be freed. */
+    /* Ends a receive: TACIT_OK if it was withdrawn, TACIT_PENDING if a message had already met it (test() then says it is
+       done). Sends are never cancelled. */
     tacit_status_t (*cancel)(void *context, tacit_ticket_t *ticket);
 
     /* Optional, done when test() says so: a native sum of count elements; in == out allowed. TACIT_ERR_UNSUPPORTED for

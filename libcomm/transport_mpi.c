@@ -10,8 +10,8 @@
 
 enum {
     TAG = 0x7AC1,
-    PIECE = 1 << 30,    /* elements of one native call: MPI counts with int */
-    CANCEL_LOOKS = 1000 /* at a request that was cancelled, before it is taken for one that cannot be */
+    PIECE = 1 << 30,   /* elements of one native call: MPI counts with int */
+    CANCEL_LOOKS = 100 /* at a receive that was cancelled, before it is taken for one that its message has met */
 };
 
 typedef struct tacit_mpi {
@@ -97,7 +97,7 @@ static tacit_status_t mpi_test(void *context, tacit_ticket_t *ticket, size_t *by
     return TACIT_OK;
 }
 
-/* A send that has begun cannot be withdrawn for certain, and a receive may have met its message already. */
+/* A receive may have met its message already. */
 static tacit_status_t mpi_cancel(void *context, tacit_ticket_t *ticket)
 {
     const tacit_mpi_t *mpi = context;
@@ -116,7 +116,7 @@ static tacit_status_t mpi_cancel(void *context, tacit_ticket_t *ticket)
     if (status != TACIT_OK || done) {
         return status != TACIT_OK ? status : TACIT_PENDING;
     }
-    /* A receive ends soon, one way or the other; a send may not. What has met its message stays to be tested. */
+    /* It ends at once, one way or the other. What has met its message stays to be tested. */
     for (int look = 0; look < CANCEL_LOOKS && !done && status == TACIT_OK; look++) {
         status = checked(mpi, MPI_Request_get_status(request, &done, &message));
     }
