@@ -57,7 +57,7 @@ TACIT_API tacit_status_t tacit_comm_create(const tacit_transport_t *transport, c
 
 typedef struct tacit_loop tacit_loop_t;
 
-/* What happens to one message: the nth (from 0) that `from` sends to `to` after tacit_loop_fault(). */
+/* What happens to one message: the nth (from 0) that `from` sends to `to` after tacit_loop_inject(). */
 typedef enum tacit_loop_fault {
     TACIT_LOOP_FLIP,   /* bit `where` of the message is inverted (modulo its length) */
     TACIT_LOOP_CUT,    /* only `where` bytes arrive (if it has more) */
