@@ -93,6 +93,9 @@ typedef struct tacit_compressor {
     bool (*settle)(void *config, bool feedback, char *reason, size_t reason_bytes);
     /* quality, and its factor (worst case) for count elements. */
     tacit_quality_t (*quality)(const void *config, size_t count, double *factor);
+    /* Optional. The part of |x|^2 that gets across when x is normal noise, where the worst case says too little. NULL: 1 -
+       factor. */
+    double (*delta)(const void *config, const tacit_slot_config_t *tensor);
 
     /* Exactly one of three families. Blockwise: kernels[TACIT_ISA_SCALAR] always; an empty entry falls back to the next
        simpler one. */

@@ -223,6 +223,16 @@ static tacit_quality_t quality(const void *config, size_t count, double *factor)
     return TACIT_CONTRACTION;
 }
 
+/* 2 (1 - q) or 1 - q^2 is lost, q = |x|_1 / (sqrt(n) |x|_2), which is sqrt(2 / pi) for normal noise. */
+static double delta(const void *config, const tacit_slot_config_t *tensor)
+{
+    const config_t *own = config;
+    const double    q = sqrt(2 / 3.14159265358979323846);
+
+    (void)tensor;
+    return own->norm == NORM_L2 ? 1 - 2 * (1 - q) : q * q;
+}
+
 static size_t grain(const void *config)
 {
     const config_t *own = config;
@@ -268,6 +278,7 @@ const tacit_compressor_t tacit__compressor_onebit = {
     .config_bytes = sizeof(config_t),
     .params = params,
     .quality = quality,
+    .delta = delta,
     .kernels = {[TACIT_ISA_SCALAR] = &kernels},
     .grain = grain,
     .bound = bound,

@@ -68,18 +68,18 @@ static void state_swap(tacit_state_t *state)
     }
 }
 
-/* The array of the sender's memory that what an owner kept back may join. */
-static float *accumulator(const tacit_codec_t *codec)
+/* The array of the sender's memory that what an owner kept back joins. */
+static float *owed(const tacit_codec_t *codec)
 {
-    return codec->memory.now[codec->feedback->accumulator < 0 ? 0 : codec->feedback->accumulator];
+    return codec->memory.now[codec->feedback->owed.array];
 }
 
 /* The owner's memory is in units of the result, the sender's in those of a contribution: the result is their sum or mean. */
 static void fold_owner(tacit_codec_t *codec)
 {
-    float       *memory = accumulator(codec) + codec->owner_first;
+    float       *memory = owed(codec) + codec->owner_first;
     const float *owner = codec->owner.now[0];
-    float        scale = codec->owner_is_mean ? (float)codec->ranks : 1.0f;
+    float        scale = codec->feedback->owed.sign * (codec->owner_is_mean ? (float)codec->ranks : 1.0f);
 
     for (size_t i = 0; i < codec->owner.count; i++) {
         memory[i] += scale * owner[i];
@@ -89,7 +89,7 @@ static void fold_owner(tacit_codec_t *codec)
 tacit_status_t tacit__codec_make_owner(const tacit_codec_t *codec, size_t count, tacit_state_t *owner_out)
 {
     *owner_out = (tacit_state_t){0};
-    return codec->feedback == NULL || count == 0
+    return codec->feedback == NULL || codec->feedback->owner == NULL || count == 0
                ? TACIT_OK
                : state_init(owner_out, codec->feedback->owner, codec->spec.feedback_config, count, true);
 }
@@ -117,7 +117,7 @@ tacit_status_t tacit__codec_own_part(tacit_codec_t *codec, size_t first, size_t 
     tacit_state_t  owner = {0};
     float         *memory = NULL;
 
-    if (codec->feedback == NULL ||
+    if (codec->feedback == NULL || codec->feedback->owner == NULL ||
         (codec->owner.count == count && (count == 0 || (codec->owner_first == first && codec->owner_is_mean == mean)))) {
         return TACIT_OK;
     }
@@ -128,7 +128,7 @@ tacit_status_t tacit__codec_own_part(tacit_codec_t *codec, size_t first, size_t 
         goto out;
     }
     if (codec->owner.count != 0) {
-        memcpy(memory, accumulator(codec) + codec->owner_first, codec->owner.count * sizeof *memory);
+        memcpy(memory, owed(codec) + codec->owner_first, codec->owner.count * sizeof *memory);
         fold_owner(codec);
     }
     tacit__codec_forget_former(codec);
@@ -154,7 +154,7 @@ void tacit__codec_disown(tacit_codec_t *codec)
         return;
     }
     if (count != 0) {
-        memcpy(accumulator(codec) + codec->former.first, codec->former.memory, count * sizeof *codec->former.memory);
+        memcpy(owed(codec) + codec->former.first, codec->former.memory, count * sizeof *codec->former.memory);
     }
     tacit__codec_adopt_owner(codec, &codec->former.owner, codec->former.first, codec->former.is_mean);
     tacit__codec_forget_former(codec);
@@ -270,18 +270,39 @@ static tacit_status_t check_tensor(const char *name, const tacit_slot_config_t *
     return TACIT_OK;
 }
 
-/* A 16-bit tensor needs no more than its own type on the wire. */
-static tacit_status_t effective_spec(const tacit_spec_t *given, tacit_dtype_t dtype, tacit_spec_t *spec_out)
+/* The feedback's parameters that depend on how good the compressor is. */
+static void settle_feedback(const tacit_slot_config_t *tensor, tacit_spec_t *spec)
 {
-    char        text[TACIT_SPEC_BYTES];
-    const char *cast = dtype == TACIT_FLOAT16 ? "fp16" : "bf16";
+    const tacit_compressor_t *compressor = spec->compressor;
+    double                    factor = 0.0, delta;
 
-    if (dtype == TACIT_FLOAT32 || strcmp(given->compressor->name, "none") != 0) {
-        return tacit__spec_parse(given->text, spec_out);
+    if (spec->feedback == NULL || spec->feedback->settle == NULL) {
+        return;
     }
-    snprintf(text, sizeof text, "%s%s%s", cast, given->feedback != NULL ? "+" : "",
-             given->feedback != NULL ? given->feedback->name : "");
-    return tacit__spec_parse(text, spec_out);
+    (void)compressor->quality(spec->compressor_config, tensor->count, &factor);
+    delta = compressor->delta != NULL ? compressor->delta(spec->compressor_config, tensor) : 1.0 - factor;
+    spec->feedback->settle(spec->feedback_config, fmax(0.0, fmin(1.0, delta)));
+}
+
+/* What a tensor really gets: a 16-bit one needs no more than its own type on the wire, and a feedback may leave some tensors
+   dense. */
+static tacit_status_t effective_spec(const tacit_spec_t *given, const tacit_slot_config_t *tensor, tacit_spec_t *spec_out)
+{
+    static const char *const casts[] = {"none", "fp16", "bf16"};
+    char                     text[TACIT_SPEC_BYTES];
+    const char              *feedback = strchr(given->text, '+');
+    tacit_status_t           status;
+    bool                     dense =
+        given->feedback != NULL && given->feedback->is_dense != NULL && given->feedback->is_dense(given->feedback_config, tensor);
+
+    snprintf(text, sizeof text, "%s", given->text);
+    if (dense || strcmp(given->compressor->name, "none") == 0) {
+        snprintf(text, sizeof text, "%s%s", casts[tensor->dtype], feedback != NULL ? feedback : "");
+    }
+    TRY(tacit__spec_parse_effective(text, dense, spec_out));
+    settle_feedback(tensor, spec_out);
+out:
+    return status;
 }
 
 tacit_status_t tacit__codec_reserve(tacit_codec_t *codec, size_t count)
@@ -329,7 +350,7 @@ static tacit_status_t codec_init(tacit_codec_t *codec, const char *name, const c
 
     TRY(check_tensor(name, &codec->tensor));
     TRY(tacit__spec_parse(spec, &codec->given));
-    TRY(effective_spec(&codec->given, codec->tensor.dtype, &codec->spec));
+    TRY(effective_spec(&codec->given, &codec->tensor, &codec->spec));
     codec->compressor = codec->spec.compressor;
     codec->feedback = codec->spec.feedback;
     if (tacit__codec_is_blockwise(codec)) {
@@ -415,7 +436,13 @@ tacit_status_t tacit__codec_parse_specs(tacit_codec_t *codec, const char *text, 
                              codec->name, codec->given.text, text);
         goto out;
     }
-    TRY(effective_spec(&specs.given, codec->tensor.dtype, &specs.effective));
+    TRY(effective_spec(&specs.given, &codec->tensor, &specs.effective));
+    if (specs.effective.compressor != codec->compressor) {
+        status =
+            tacit__fail(TACIT_ERR_SPEC, "slot '%s': '%s' changes whether this tensor is compressed: make a new slot for that",
+                        codec->name, text);
+        goto out;
+    }
     TRY(tacit__codec_reserve(codec, unit_of(specs.effective.compressor, specs.effective.compressor_config)));
     *specs_out = specs;
     specs = (tacit_specs_t){0}; /* now the caller's */

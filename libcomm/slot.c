@@ -188,6 +188,35 @@ out:
     return status;
 }
 
+static void scale(float *values, size_t count, float factor)
+{
+    for (size_t i = 0; i < count; i++) {
+        values[i] *= factor;
+    }
+}
+
+tacit_status_t tacit_slot_rescale(tacit_slot_t *slot, double factor)
+{
+    tacit_status_t status = tacit__comm_enter(slot != NULL ? slot->comm : NULL, false);
+
+    if (status != TACIT_OK) {
+        return status;
+    }
+    if (!(factor > 0.0) || !isfinite((float)factor)) {
+        status = tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: slot '%s': cannot rescale its memory by %g; give a number above 0",
+                             slot->comm->rank, slot->codec->name, factor);
+        goto out;
+    }
+    TRY(check_idle(slot));
+    if (slot->codec->feedback != NULL) {
+        scale(slot->codec->memory.now[slot->codec->feedback->residual], slot->codec->memory.count, (float)factor);
+        scale(slot->codec->owner.now[0], slot->codec->owner.count, (float)factor);
+    }
+out:
+    tacit__comm_leave(slot->comm);
+    return status;
+}
+
 void tacit__slot_free(tacit_slot_t *slot)
 {
     tacit_codec_destroy(slot->codec);
@@ -249,9 +278,7 @@ tacit_status_t tacit_slot_norms(const tacit_slot_t *slot, tacit_norms_t *norms_o
     codec = slot->codec;
     *norms_out = (tacit_norms_t){0};
     if (codec->feedback != NULL) {
-        int array = codec->feedback->accumulator < 0 ? 0 : codec->feedback->accumulator;
-
-        norms_out->memory = norm(codec->memory.now[array], codec->memory.count);
+        norms_out->memory = norm(codec->memory.now[codec->feedback->residual], codec->memory.count);
         norms_out->owner = norm(codec->owner.now[0], codec->owner.count);
     }
     return TACIT_OK;

@@ -260,6 +260,11 @@ static void print_canonical(tacit_spec_t *spec)
 
 tacit_status_t tacit__spec_parse(const char *text, tacit_spec_t *spec_out)
 {
+    return tacit__spec_parse_effective(text, false, spec_out);
+}
+
+tacit_status_t tacit__spec_parse_effective(const char *text, bool dense, tacit_spec_t *spec_out)
+{
     tacit_status_t status;
     tacit_spec_t   spec = {0};
     tacit_cursor_t cursor = {text};
@@ -281,12 +286,43 @@ tacit_status_t tacit__spec_parse(const char *text, tacit_spec_t *spec_out)
                              cursor.at, text);
         goto out;
     }
+    if (dense) {
+        spec.feedback = spec.feedback->dense;
+    }
     TRY(check_pair(&spec));
     print_canonical(&spec);
     spec.hash = tacit__hash_text(spec.canonical);
 
     *spec_out = spec;
     spec = (tacit_spec_t){0}; /* now the caller's */
+out:
+    tacit__spec_release(&spec);
+    return status;
+}
+
+tacit_status_t tacit__spec_replace(const char *text, const char *key, const char *value, char *out, size_t capacity)
+{
+    tacit_status_t       status;
+    tacit_spec_t         spec = {0};
+    const tacit_param_t *param;
+    size_t               used;
+
+    TRY(tacit__spec_parse(text, &spec));
+    param = tacit__param_find(spec.compressor->params, key, strlen(key));
+    if (param == NULL) {
+        status = unknown_key(spec.compressor->name, spec.compressor->params, key, strlen(key));
+        goto out;
+    }
+    TRY(tacit__param_parse(spec.compressor->name, param, value, strlen(value), spec.compressor_config));
+    snprintf(spec.text, sizeof spec.text, "%s", spec.compressor->name);
+    print_params(spec.compressor->params, spec.compressor_config, spec.text, sizeof spec.text);
+    used = strlen(spec.text);
+    snprintf(spec.text + used, sizeof spec.text - used, "%s", strchr(text, '+') != NULL ? strchr(text, '+') : "");
+    if (strlen(spec.text) >= capacity) {
+        status = tacit__fail(TACIT_ERR_SPEC, "the spec '%.40s...' would be too long", spec.text);
+        goto out;
+    }
+    snprintf(out, capacity, "%s", spec.text);
 out:
     tacit__spec_release(&spec);
     return status;

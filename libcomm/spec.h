@@ -21,6 +21,10 @@ typedef struct tacit_spec {
 
 /* Fills *spec_out, which holds nothing before. */
 tacit_status_t tacit__spec_parse(const char *text, tacit_spec_t *spec_out);
+/* The same for a tensor that its feedback leaves dense (feedback.h): text is `none` with the feedback. */
+tacit_status_t tacit__spec_parse_effective(const char *text, bool dense, tacit_spec_t *spec_out);
+/* Writes the spec with another value for one of its compressor's parameters. */
+tacit_status_t tacit__spec_replace(const char *text, const char *key, const char *value, char *out, size_t capacity);
 /* Accepts an empty (zeroed) spec. */
 void tacit__spec_release(tacit_spec_t *spec);
 

@@ -115,6 +115,9 @@ TACIT_API tacit_status_t tacit_slot_create(tacit_comm_t *comm, const char *name,
 TACIT_API tacit_status_t tacit_slot_set_spec(tacit_slot_t *slot, const char *spec);
 /* Forgets the slot's memory and starts its step count again. Local; call it on every rank. */
 TACIT_API tacit_status_t tacit_slot_reset(tacit_slot_t *slot);
+/* Multiplies by `factor` what the slot has kept back, as a sender and as an owner. After a change of the learning rate,
+   old rate / new rate keeps what is owed in units of the parameters. Local; call it on every rank. */
+TACIT_API tacit_status_t tacit_slot_rescale(tacit_slot_t *slot, double factor);
 /* Local; accepts NULL. Call it on every rank. A request that still works with the slot goes on to its end; an open group forgets
    it. */
 TACIT_API_VOID void tacit_slot_destroy(tacit_slot_t *slot);
@@ -249,7 +252,7 @@ typedef struct tacit_module {
     const tacit_param_t *params;  /* ends with a NULL key; never NULL */
 } tacit_module_t;
 
-typedef enum tacit_kind { TACIT_COMPRESSORS, TACIT_FEEDBACKS, TACIT_SCHEDULES, TACIT_ENVIRONMENT } tacit_kind_t;
+typedef enum tacit_kind { TACIT_COMPRESSORS, TACIT_FEEDBACKS, TACIT_SCHEDULES, TACIT_ENVIRONMENT, TACIT_OPTIMIZERS } tacit_kind_t;
 
 /* The index-th module of a kind: what specs may name and what tacit-info prints. TACIT_ERR_ARGUMENT past the last. The
    environment is one module whose params are the variables. */

@@ -28,7 +28,22 @@ typedef struct tacit_feedback {
     size_t               config_bytes;
     const tacit_param_t *params;                         /* ends with a NULL key */
     const char          *arrays[TACIT_STATE_ARRAYS + 1]; /* names, for files and reports; ends with NULL */
-    bool                 owns_momentum;                  /* an optimizer around it must have none of its own */
+    int                  residual;                       /* which of them is what was kept back */
+    /* What this rank as an owner could not tell the others is now the sender's to say, in units of a contribution: it joins
+       this array with this sign. */
+    struct {
+        int   array;
+        float sign;
+    } owed;
+
+    /* Optional. Fills in what depends on the compressor, which gets about the part delta of |a|^2 across. */
+    void (*settle)(void *config, double delta);
+    /* Optional. The momentum that is in what it sends: an optimizer around it must have none of its own. */
+    double (*momentum)(const void *config, bool *nesterov_out);
+    /* Optional. Tensors that are never compressed: whether this is one; they travel as `none` with this feedback instead, which
+       reads the same config. */
+    bool (*is_dense)(const void *config, const tacit_slot_config_t *tensor);
+    const struct tacit_feedback *dense;
 
     /* a := what to encode. a may be `in`, or the elements of next[accumulator]. */
     void (*before)(const tacit_state_t *state, size_t first, size_t count, const float *in, float *a);
