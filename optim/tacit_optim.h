@@ -65,10 +65,11 @@ TACIT_API_VOID double tacit_warmup_density(tacit_warmup_t warmup, const double *
 
 /* Chooses one option for each layer so that the sum of sizes is least while the sum of errors is at most alpha times that of
    the reference options, by dynamic programming over 10000 + layers steps of the error budget. errors and sizes are layers x
-   options, row-major, finite and not negative; reference[layers] and choices_out[layers] are option numbers. The choice is
-   never larger than the reference and its error never above alpha x budget x (1 + layers / 10000), alpha >= 1 given. Where no
-   choice fits
-   the budget (alpha < 1): TACIT_ERR_ARGUMENT. Local, pure; equal inputs give equal choices on every machine. */
+   options (256 at most), row-major, finite and not negative; reference[layers] and choices_out[layers] are option numbers. With
+   alpha >= 1 the choice is never larger than the reference; it is never larger than the best one within the budget, and its
+   error is never above alpha x budget x (1 + layers / 10000). Where the budget is 0 the smallest options without any error are
+   chosen. Where no choice fits (alpha < 1): TACIT_ERR_ARGUMENT. Local, pure; equal inputs give equal choices on every machine.
+   Time: layers x options x 10000 additions; memory: a byte for each layer and step. */
 TACIT_API tacit_status_t tacit_lgreco_plan(const double *errors, const double *sizes, size_t layers, size_t options,
                                            const size_t *reference, double alpha, size_t *choices_out);
 

@@ -68,7 +68,7 @@ unchanged() {
     echo "unchanged: passes"
 }
 
-unchanged collective:published collective:conservation collective:nonfinite codec:codec codec:memory topk:topk
+unchanged collective:published collective:conservation collective:nonfinite codec:codec codec:memory topk:topk lgreco_plan:plan
 
 mutant "feedback off at the sender" libcomm/codec_block.c collective:conservation \
     's/feedback->after\(&codec->memory, block->first.*/;/'
@@ -119,5 +119,13 @@ mutant "undo does nothing" optim/feedback/ef.c collective:nonfinite \
     's/residual\[i\] = \(residual\[i\] \+ d\[i\]\) - in\[i\];/(void)residual, (void)in, (void)d;/'
 mutant "undo of sparse entries does nothing" optim/feedback/ef.c "collective:nonfinite group:group codec:memory" \
     's/residual\[indices\[i\]\] \+= values\[i\]/(void)residual/'
+mutant "no steps for rounding up" optim/lgreco_plan.c lgreco_plan:plan \
+    's/\.capacity = STEPS \+ layers/.capacity = STEPS/'
+mutant "nothing fits, and an option is taken" optim/lgreco_plan.c lgreco_plan:plan \
+    's/!isfinite\(least\[b\]\)/false/'
+mutant "an error above the budget counts as the budget" optim/lgreco_plan.c lgreco_plan:plan \
+    's/: table->capacity \+ 1;/: table->capacity;/'
+mutant "errors rounded down" optim/lgreco_plan.c lgreco_plan:plan \
+    's/ceil\(ldexp/floor(ldexp/'
 
 exit $((survivors != 0))
