@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Tests train-quadratic from outside: without feedback a problem diverges, with feedback alone another stalls, and what keeps
+# track of every client reaches the optimum. Run in the build's folder; exit 77: skipped.
+set -u
+
+trainer=$PWD/examples/train-quadratic
+mpirun=${MPIRUN:-mpirun}
+[ -x "$trainer" ] || { echo "skipped: there is no $trainer" && exit 77; }
+command -v "$mpirun" >/dev/null || { echo "skipped: there is no $mpirun" && exit 77; }
+
+launcher=("$mpirun")
+case $("$mpirun" --version 2>/dev/null) in
+*"Open MPI"*)
+    launcher+=(--oversubscribe --bind-to none)
+    export OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl_vader_single_copy_mechanism=none
+    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+    ;;
+esac
+
+folder=$(mktemp -d) || exit 1
+trap 'rm -rf "$folder"' EXIT
+failed=0
+
+fail() {
+    echo "FAILED: $*"
+    failed=1
+}
+
+# train RANKS PROBLEM SPEC OPTION...: all lines in $folder/out, the last one in $line.
+train() {
+    local ranks=$1 problem=$2 spec=$3
+    shift 3
+    timeout -k 5 120 "${launcher[@]}" -n "$ranks" "$trainer" --problem "$problem" --spec "$spec" --json "$@" \
+        >"$folder/out" 2>"$folder/log" </dev/null || fail "$problem $spec on $ranks ranks: $(cat "$folder/log")"
+    line=$(tail -n 1 "$folder/out")
+    [[ $line == *'"replicas_equal":true'* ]] || fail "$problem $spec on $ranks ranks: the parameters differ: $line"
+}
+
+# within KEY LOW HIGH: a number of the last line, from LOW, which is 0 or more.
+within() {
+    local number
+    number=$(sed -n "s/.*\"$1\":\([-+0-9.e]*\).*/\1/p" <<<"$line")
+    awk "BEGIN { exit !(${number:--1} >= $2 && ${number:--1} <= $3) }" || fail "$1 is not from $2 to $3: $line"
+}
+
+# says TEXT OPTION...: the program refuses, and what it prints holds the text.
+says() {
+    local text=$1 output status=0
+    shift
+    output=$(timeout -k 5 60 "${launcher[@]}" -n 3 "$trainer" "$@" 2>&1 </dev/null) || status=$?
+    [ $status -eq 2 ] || fail "'$*' ends with $status; it should have said: $text"
+    [[ $output == *"$text"* ]] || fail "'$*' does not say '$text' but: $output"
+}
+
+# Every step multiplies x by 1 + 11/600: |x|^2 is 3 (1 + 11/600)^200 after 100; three clients on one rank are the same problem.
+for ranks in 3 1; do
+    train $ranks p0 topk:ratio=0.33 --steps 100
+    within distance_squared 113.5306 113.5308
+done
+train 3 p0 topk:ratio=0.33 --steps 1000
+within distance_squared 1.80e16 1.82e16
+train 3 p0 topk:ratio=0.33+ef --steps 1000
+within distance_squared 1e-11 1e-9
+
+# The clients' gradients at the optimum are not 0, so neither is what stays behind.
+train 4 p1 topk:ratio=0.125+ef --steps 1000
+within distance_squared 5 30
+within memory_squared 1e4 2e4
+train 2 p1 topk:ratio=0.125+ef --lr 0.01 --steps 1000
+within distance_squared 0.02 0.03
+train 4 p1 none --steps 1000
+within distance_squared 0 1e-11
+within ratio 1 1
+
+# Noise of every client, from streams of its own: dense descent's floor.
+train 4 p2 none --steps 6000
+within gap_last_third 0.001 0.003
+
+train 8 logistic none --steps 300 --every 100
+within gap 1e-6 0.02
+within test_accuracy 0.9 1
+for key in loss gap distance_squared memory_squared wire_bytes; do
+    [ "$(grep -c "\"$key\":" "$folder/out")" -ge 4 ] || fail "no $key in every evaluation: $(cat "$folder/out")"
+done
+for key in optimizer spec ranks steps train_loss test_loss wire_bytes dense_bytes ratio ratio_fp16 param_hash seconds; do
+    [[ $line == *"\"$key\":"* ]] || fail "no $key in $line"
+done
+
+says "p1 has 4 clients, which 3 ranks cannot share" --problem p1
+says "no problem is called 'p9'" --problem p9
+says "--problem NAME is missing"
+says "--steps '0': expected a whole number from 1" --problem p0 --steps 0
+says "--spec 'topkk'" --problem p0 --spec topkk
+exit $failed
