@@ -108,6 +108,13 @@ mutant "sign of 0 is -1" compressors/onebit.c "codec:codec onebit:onebit" \
     's/set\[j\] = a\[j\] >= 0;/set[j] = a[j] > 0;/'
 mutant "scale over the padding too" compressors/onebit.c collective:published \
     's/total \/= \(double\)count;/total \/= (double)((count + 63) \/ 64 * 64);/'
+unchanged fp8:fp8
+mutant "fp8: ties away from zero" compressors/fp8.c fp8:fp8 \
+    's/ - 1 \+ \(magnitude >> cut & 1\)\) >> cut/) >> cut/'
+mutant "fp8: the largest magnitude is cut, as in MX" compressors/fp8.c fp8:fp8 \
+    's/ \+ \(\(largest & 0x7fffffu\) > LARGEST_FRACTION\)//'
+mutant "fp8: no saturation" compressors/fp8.c fp8:fp8 \
+    's/finite < format.largest \? finite : format.largest/finite/'
 mutant "top-k ties by higher index" compressors/topk.c topk:topk \
     's/^    for \(size_t i = 0, part; i < block->count; i \+= part\) \{/    size_t skip = 0; \
          for (size_t i = 0; i < block->count; i++) skip += magnitude_bits(a[i]) == least; \

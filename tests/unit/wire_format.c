@@ -202,6 +202,15 @@ START_TEST(randk)
 }
 END_TEST
 
+START_TEST(fp8)
+{
+    static const float values[8] = {1, -2, 0.1f, 3.14159265f, 0, -0.001f, 240, 448};
+
+    page_says_payload("e5m2`: ", "fp8:format=e4m3", values, 8);
+    page_says_payload("scale 1 ", "fp8:format=e5m2", values, 8);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("wire_format");
@@ -216,6 +225,7 @@ int main(void)
     tcase_add_test(tests, qsgd);
     tcase_add_test(tests, topk);
     tcase_add_test(tests, randk);
+    tcase_add_test(tests, fp8);
     suite_add_tcase(suite, tests);
     return harness_main(suite);
 }
