@@ -427,6 +427,9 @@ static tacit_status_t decode(tacit_codec_t *codec, uint64_t step, const void *me
         }
         tacit__codec_finish(codec, step, frame.payload, frame.first, frame.count, out);
     }
+    if (out != NULL && codec->feedback != NULL && codec->feedback->combine != NULL) {
+        settle(&codec->memory, frame.first, frame.count);
+    }
     *frame_out = frame;
 out:
     return status;

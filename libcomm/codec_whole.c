@@ -45,6 +45,20 @@ static void unbefore(tacit_codec_t *codec, const void *in, size_t count)
     scrub(codec);
 }
 
+/* A unit's `before` has been called, and some of codec->a is not finite: takes it back where it is, and all before the unit. */
+static void unbefore_unit(tacit_codec_t *codec, const void *in, const float *x, size_t done, size_t count)
+{
+    const float zero = 0.0f;
+
+    for (size_t i = 0; lent(codec) != NULL && !codec->strict && i < count; i++) {
+        if (tacit__unit_is_finite(codec->a + i, 1)) {
+            lent(codec)[done + i] = codec->a[i];
+            codec->feedback->undo(&codec->memory, done + i, 1, x + i, &zero);
+        }
+    }
+    unbefore(codec, in, done);
+}
+
 uint32_t tacit__codec_gather(tacit_codec_t *codec, const void *in, const float **a_out)
 {
     float *a = lent(codec) != NULL ? lent(codec) : codec->whole;
@@ -64,7 +78,7 @@ uint32_t tacit__codec_gather(tacit_codec_t *codec, const void *in, const float *
             sum = codec->a; /* not yet where memory would keep it */
         }
         if (codec->nonfinite != TACIT_NONFINITE_PASS && !tacit__unit_is_finite(sum, units)) {
-            unbefore(codec, in, done);
+            unbefore_unit(codec, in, x, done, units);
             return TACIT_FAULT_NONFINITE;
         }
         memcpy(a + done, sum, units * sizeof *sum);

@@ -208,7 +208,7 @@ tacit_status_t tacit_slot_rescale(tacit_slot_t *slot, double factor)
         goto out;
     }
     TRY(check_idle(slot));
-    if (slot->codec->feedback != NULL) {
+    if (slot->codec->feedback != NULL && slot->codec->feedback->residual >= 0) {
         scale(slot->codec->memory.now[slot->codec->feedback->residual], slot->codec->memory.count, (float)factor);
         scale(slot->codec->owner.now[0], slot->codec->owner.count, (float)factor);
     }
@@ -277,7 +277,7 @@ tacit_status_t tacit_slot_norms(const tacit_slot_t *slot, tacit_norms_t *norms_o
     }
     codec = slot->codec;
     *norms_out = (tacit_norms_t){0};
-    if (codec->feedback != NULL) {
+    if (codec->feedback != NULL && codec->feedback->residual >= 0) {
         norms_out->memory = norm(codec->memory.now[codec->feedback->residual], codec->memory.count);
         norms_out->owner = norm(codec->owner.now[0], codec->owner.count);
     }

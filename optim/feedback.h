@@ -28,7 +28,7 @@ typedef struct tacit_feedback {
     size_t               config_bytes;
     const tacit_param_t *params;                         /* ends with a NULL key */
     const char          *arrays[TACIT_STATE_ARRAYS + 1]; /* names, for files and reports; ends with NULL */
-    int                  residual;                       /* which of them is what was kept back */
+    int                  residual;                       /* which of them is what was kept back; -1: nothing is */
     /* What this rank as an owner could not tell the others is now the sender's to say, in units of a contribution: it joins
        this array with this sign. */
     struct {
@@ -45,7 +45,8 @@ typedef struct tacit_feedback {
     bool (*is_dense)(const void *config, const tacit_slot_config_t *tensor);
     const struct tacit_feedback *dense;
 
-    /* a := what to encode. a may be `in`, or the elements of next[accumulator]. */
+    /* a := what to encode. a may be `in`, or the elements of next[accumulator]. Where a comes out NaN or infinite, the element's
+       memory is left as it is. */
     void (*before)(const tacit_state_t *state, size_t first, size_t count, const float *in, float *a);
     /* next := what was kept back. NULL: for sparse compressors only. a may be the elements of next[accumulator]. */
     void (*after)(const tacit_state_t *state, size_t first, size_t count, const float *in, const float *a, const float *d);

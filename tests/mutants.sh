@@ -135,4 +135,31 @@ mutant "an error above the budget counts as the budget" optim/lgreco_plan.c lgre
 mutant "errors rounded down" optim/lgreco_plan.c lgreco_plan:plan \
     's/ceil\(ldexp/floor(ldexp/'
 
+unchanged dgc:dgc
+mutant "dgc: masking off" optim/feedback/dgc.c dgc:dgc \
+    's/return config->masking \&\& !config->complete;/return false;/'
+mutant "dgc: masking where everything is sent" optim/feedback/dgc.c dgc:dgc \
+    's/return config->masking \&\& !config->complete;/return config->masking;/'
+mutant "dgc: mask of the union of all ranks' elements" optim/feedback/dgc.c dgc:dgc \
+    's|^/\* ---- Tensors that stay dense.*|static void mask_union(const tacit_state_t *state, size_t first, size_t count, \
+            const float *mean, float *out) { (void)out; \
+        for (size_t i = 0; i < count; i++) if (mean[i] != 0) state->next[MOMENTUM][first + i] = 0; } \
+&|
+     s/\.unsent = unsent,/& .combine = mask_union,/'
+mutant "dgc: momentum after instead of before" optim/feedback/dgc.c dgc:dgc \
+    's|^/\* ---- The tables.*|static void after_all(const tacit_state_t *state, size_t first, size_t count, \
+            const float *mean, float *out) { dense_combine(state, first, count, mean, out); } \
+&|
+     s/\.unsent = unsent,/& .combine = after_all,/
+     s/moved = mu \* u\[i\] \+ in\[i\], sum/moved = in[i], sum/
+     s/next\[i\] = isfinite\(sum\) \? moved : u\[i\]/next[i] = u[i]/'
+mutant "dgc: what float16 rounds away is forgotten" optim/feedback/dgc.c dgc:dgc \
+    's/v\[indices\[i\]\] -= values\[i\];/v[indices[i]] = 0;/'
+mutant "dgc: Nesterov's sum in the other order" optim/feedback/dgc.c dgc:dgc \
+    's/sum = \(v\[i\] \+ moved\) \+ in\[i\]/sum = (v[i] + in[i]) + moved/'
+mutant "dgc: what is masked is not restored" optim/feedback/dgc.c dgc:dgc \
+    's/u\[indices\[i\]\] = kept\[i\];/(void)kept;/'
+mutant "dgc: momentum of each rank in dense tensors" optim/feedback/dgc.c dgc:dgc \
+    's/mu \* \(u\[i\] \+ mean\[i\]\) : mu \* u\[i\] \+ mean\[i\];/mu * mean[i] : mean[i];/'
+
 exit $((survivors != 0))
