@@ -2,7 +2,7 @@
 /* Readers of the two formats in which images of digits come: lines of numbers, and MNIST's IDX. Nothing in a file is trusted. */
 #include "digits.h"
 
-#include "model.h"
+#include "layer.h"
 
 #include <errno.h>
 #include <math.h>

@@ -1,100 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Dense layers by BLAS, their gradients by hand, momentum SGD and Adam. Nothing here knows of other ranks. */
+/* Dense layers in a row, their gradients, momentum SGD and Adam. */
 #include "model.h"
 
-#include <cblas.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* OpenBLAS only; elsewhere the address is NULL and the environment decides. */
-extern void openblas_set_num_threads(int threads) __attribute__((weak));
-
-uint64_t random_next(uint64_t *state)
-{
-    uint64_t z = *state += 0x9E3779B97F4A7C15u;
-
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return z ^ (z >> 31);
-}
-
-uint64_t random_below(uint64_t *state, uint64_t limit)
-{
-    const uint64_t whole = UINT64_MAX - UINT64_MAX % limit; /* above it, small results would be likelier */
-    uint64_t       number;
-
-    do {
-        number = random_next(state);
-    } while (number >= whole);
-    return number % limit;
-}
-
-/* Above 0, at most 1. */
-static double random_unit(uint64_t *state)
-{
-    return (double)((random_next(state) >> 11) + 1) * 0x1p-53;
-}
-
-/* Box and Muller's method. The second number of the pair is not kept: a stream has no state but its seed. */
-double random_normal(uint64_t *state)
-{
-    const double radius = sqrt(-2.0 * log(random_unit(state)));
-
-    return radius * cos(6.283185307179586 * random_unit(state));
-}
-
-void random_permutation(uint64_t seed, size_t count, uint32_t *order_out)
-{
-    for (size_t i = 0; i < count; i++) {
-        order_out[i] = (uint32_t)i;
-    }
-    for (size_t i = count; i > 1; i--) {
-        const size_t   j = (size_t)random_below(&seed, i);
-        const uint32_t swap = order_out[i - 1];
-
-        order_out[i - 1] = order_out[j];
-        order_out[j] = swap;
-    }
-}
-
-/* Names the next tensor; returns the parameters before the one after it. */
-static size_t add_tensor(model_t *model, size_t layer, const char *what, size_t rows, size_t cols, size_t first)
-{
-    model_tensor_t *tensor = &model->tensors[model->tensor_count++];
-
-    (void)snprintf(tensor->name, sizeof tensor->name, "layer%zu.%s", layer + 1, what);
-    tensor->rows = rows;
-    tensor->cols = cols;
-    tensor->values = model->values + first;
-    tensor->gradients = model->gradients + first;
-    return first + rows * cols;
-}
-
 int model_init(model_t *model, const size_t *widths, size_t layers, size_t batch_limit)
 {
-    size_t first = 0;
+    tensor_t list[2 * MODEL_LAYERS] = {0};
 
-    memset(model, 0, sizeof *model);
-    if (openblas_set_num_threads) {
-        openblas_set_num_threads(1);
-    }
-    model->layers = layers;
-    model->batch_limit = batch_limit;
+    *model = (model_t){.layers = layers, .batch_limit = batch_limit};
     memcpy(model->widths, widths, (layers + 1) * sizeof *widths);
     for (size_t l = 0; l < layers; l++) {
-        model->count += (widths[l] + 1) * widths[l + 1];
+        list[2 * l] = (tensor_t){.rows = widths[l + 1], .cols = widths[l]};
+        list[2 * l + 1] = (tensor_t){.rows = 1, .cols = widths[l + 1]};
+        (void)snprintf(list[2 * l].name, sizeof list->name, "layer%zu.weight", l + 1);
+        (void)snprintf(list[2 * l + 1].name, sizeof list->name, "layer%zu.bias", l + 1);
     }
-    model->values = calloc(model->count, sizeof *model->values);
-    model->gradients = calloc(model->count, sizeof *model->gradients);
-    if (!model->values || !model->gradients) {
-        model_fini(model);
+    if (tensors_init(&model->tensors, list, 2 * layers) != 0) {
         return -1;
     }
     for (size_t l = 0; l < layers; l++) {
-        first = add_tensor(model, l, "weight", widths[l + 1], widths[l], first);
-        first = add_tensor(model, l, "bias", 1, widths[l + 1], first);
         model->outputs[l] = calloc(batch_limit * widths[l + 1], sizeof *model->outputs[l]);
         model->deltas[l] = calloc(batch_limit * widths[l + 1], sizeof *model->deltas[l]);
         if (!model->outputs[l] || !model->deltas[l]) {
@@ -111,21 +39,17 @@ void model_fini(model_t *model)
         free(model->outputs[l]);
         free(model->deltas[l]);
     }
-    free(model->values);
-    free(model->gradients);
-    memset(model, 0, sizeof *model);
+    tensors_fini(&model->tensors);
+    *model = (model_t){0};
 }
 
 void model_randomize(model_t *model, uint64_t seed)
 {
     for (size_t l = 0; l < model->layers; l++) {
-        const model_tensor_t *weight = &model->tensors[2 * l], *bias = &model->tensors[2 * l + 1];
-        const double          deviation = sqrt(2.0 / (double)weight->cols);
+        const tensor_t *weight = &model->tensors.list[2 * l];
 
-        for (size_t i = 0; i < weight->rows * weight->cols; i++) {
-            weight->values[i] = (float)(deviation * random_normal(&seed));
-        }
-        memset(bias->values, 0, bias->cols * sizeof *bias->values);
+        tensor_randomize(weight, sqrt(2.0 / (double)weight->cols), &seed);
+        memset(weight[1].values, 0, weight[1].cols * sizeof *weight[1].values);
     }
 }
 
@@ -133,17 +57,12 @@ void model_randomize(model_t *model, uint64_t seed)
 static void forward(model_t *model, const float *inputs, size_t batch)
 {
     for (size_t l = 0; l < model->layers; l++) {
-        const int    rows = (int)batch, ins = (int)model->widths[l], outs = (int)model->widths[l + 1];
-        const float *bias = model->tensors[2 * l + 1].values;
-        float       *output = model->outputs[l];
+        const tensor_t *weight = &model->tensors.list[2 * l];
+        float          *output = model->outputs[l];
 
-        for (size_t i = 0; i < batch; i++) {
-            memcpy(output + i * (size_t)outs, bias, (size_t)outs * sizeof *bias);
-        }
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, outs, ins, 1.0f, inputs, ins, model->tensors[2 * l].values,
-                    ins, 1.0f, output, outs);
+        dense_forward(weight, weight + 1, inputs, batch, output);
         if (l + 1 < model->layers) {
-            for (size_t i = 0; i < batch * (size_t)outs; i++) {
+            for (size_t i = 0; i < batch * weight->rows; i++) {
                 output[i] = output[i] > 0.0f ? output[i] : 0.0f;
             }
         }
@@ -151,55 +70,17 @@ static void forward(model_t *model, const float *inputs, size_t batch)
     }
 }
 
-/* Minus the logarithm of the softmax of scores[class]. With the largest score taken off first, no exponential overflows. */
-static double cross_entropy(const float *scores, size_t classes, size_t class)
-{
-    float  top = scores[0];
-    double sum = 0.0;
-
-    for (size_t c = 1; c < classes; c++) {
-        top = scores[c] > top ? scores[c] : top;
-    }
-    for (size_t c = 0; c < classes; c++) {
-        sum += exp((double)scores[c] - (double)top);
-    }
-    return log(sum) - ((double)scores[class] - (double)top);
-}
-
-/* The loss's gradient by the scores of one sample: softmax minus the one-hot class. */
-static void cross_entropy_gradient(const float *scores, size_t classes, size_t class, double scale, float *delta)
-{
-    const double loss = cross_entropy(scores, classes, class);
-
-    for (size_t c = 0; c < classes; c++) {
-        const double probability = exp((double)scores[c] - (double)scores[class] - loss);
-
-        delta[c] = (float)(scale * (probability - (c == class ? 1.0 : 0.0)));
-    }
-}
-
 /* From model->deltas of the last layer to the gradients of all parameters. */
 static void backward(model_t *model, const float *inputs, size_t batch)
 {
     for (size_t l = model->layers; l-- > 0;) {
-        const int    rows = (int)batch, ins = (int)model->widths[l], outs = (int)model->widths[l + 1];
-        const float *in = l > 0 ? model->outputs[l - 1] : inputs, *delta = model->deltas[l];
-        float       *bias = model->tensors[2 * l + 1].gradients;
+        const tensor_t *weight = &model->tensors.list[2 * l];
+        const float    *in = l > 0 ? model->outputs[l - 1] : inputs;
+        float          *deltas = l > 0 ? model->deltas[l - 1] : NULL;
 
-        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, outs, ins, rows, 1.0f, delta, outs, in, ins, 0.0f,
-                    model->tensors[2 * l].gradients, ins);
-        memset(bias, 0, (size_t)outs * sizeof *bias);
-        for (size_t i = 0; i < batch; i++) {
-            for (size_t j = 0; j < (size_t)outs; j++) {
-                bias[j] += delta[i * (size_t)outs + j];
-            }
-        }
-        if (l > 0) {
-            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, ins, outs, 1.0f, delta, outs,
-                        model->tensors[2 * l].values, ins, 0.0f, model->deltas[l - 1], ins);
-            for (size_t i = 0; i < batch * (size_t)ins; i++) {
-                model->deltas[l - 1][i] = in[i] > 0.0f ? model->deltas[l - 1][i] : 0.0f;
-            }
+        dense_backward(weight, weight + 1, in, model->deltas[l], batch, deltas);
+        for (size_t i = 0; deltas && i < batch * weight->cols; i++) {
+            deltas[i] = in[i] > 0.0f ? deltas[i] : 0.0f;
         }
     }
 }
@@ -213,8 +94,7 @@ double model_loss_gradient(model_t *model, const float *inputs, const uint8_t *c
     for (size_t i = 0; i < batch; i++) {
         const float *scores = model->outputs[last] + i * width;
 
-        loss += cross_entropy(scores, width, classes[i]);
-        cross_entropy_gradient(scores, width, classes[i], 1.0 / (double)batch, model->deltas[last] + i * width);
+        loss += cross_entropy_gradient(scores, width, classes[i], 1.0 / (double)batch, model->deltas[last] + i * width);
     }
     backward(model, inputs, batch);
     return loss / (double)batch;

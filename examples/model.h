@@ -1,42 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A small model library for the examples: dense layers with ReLU between them, softmax cross-entropy at the end, and two
-   optimizers. Matrices are row-major float32; one row is one sample. */
+/* A classifier: dense layers with ReLU between them and softmax cross-entropy at the end, and two optimizers. */
 #ifndef MODEL_H
 #define MODEL_H
+
+#include "layer.h"
 
 #include <stddef.h>
 #include <stdint.h>
 
-enum { MODEL_LAYERS = 8, MODEL_NAME_BYTES = 24 };
-
-/* A named piece of the model's two flat buffers. A layer's weight is outputs x inputs, its bias 1 x outputs. */
-typedef struct model_tensor {
-    char   name[MODEL_NAME_BYTES]; /* "layer1.weight" */
-    size_t rows, cols;
-    float *values, *gradients;
-} model_tensor_t;
+enum { MODEL_LAYERS = 8 };
 
 typedef struct model {
-    size_t         layers, widths[MODEL_LAYERS + 1]; /* widths[0] inputs ... widths[layers] classes */
-    size_t         batch_limit;
-    size_t         tensor_count;
-    model_tensor_t tensors[2 * MODEL_LAYERS]; /* weight and bias of layer 1, of layer 2, ... */
-    size_t         count;                     /* parameters */
-    float         *values, *gradients;        /* count each */
-    float         *outputs[MODEL_LAYERS];     /* of each layer, batch_limit rows */
-    float         *deltas[MODEL_LAYERS];      /* the loss's gradient by those */
+    size_t    layers, widths[MODEL_LAYERS + 1]; /* widths[0] inputs ... widths[layers] classes */
+    size_t    batch_limit;
+    tensors_t tensors;               /* weight and bias of layer 1, of layer 2, ... */
+    float    *outputs[MODEL_LAYERS]; /* of each layer, batch_limit rows */
+    float    *deltas[MODEL_LAYERS];  /* the loss's gradient by those */
 } model_t;
 
-/* A stream of random numbers, the same on every machine (SplitMix64). The state is the seed. */
-uint64_t random_next(uint64_t *state);
-/* From 0 to limit - 1. */
-uint64_t random_below(uint64_t *state, uint64_t limit);
-double   random_normal(uint64_t *state);
-/* Puts 0 ... count - 1 in random order. */
-void random_permutation(uint64_t seed, size_t count, uint32_t *order_out);
-
 /* Makes a model of `layers` dense layers for batches of up to batch_limit samples; all parameters are 0. Returns 0, or -1
-   where memory is missing. BLAS is limited to one thread, since ranks share the cores. */
+   where memory is missing. */
 int  model_init(model_t *model, const size_t *widths, size_t layers, size_t batch_limit);
 void model_fini(model_t *model);
 /* Weights ~ N(0, 2 / inputs), biases 0.

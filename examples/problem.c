@@ -3,7 +3,7 @@
    regression on digits sorted by label. */
 #include "problem.h"
 
-#include "model.h"
+#include "layer.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -91,18 +91,18 @@ static void make_model(trainer_t *trainer)
     memcpy(widths + 1, options->hidden, options->hidden_count * sizeof *widths);
     widths[options->hidden_count + 1] = DIGITS_CLASSES;
     made = model_init(model, widths, options->hidden_count + 1, batch) == 0 &&
-           optimizer_init(&trainer->optimizer, options->optimizer, options->rate, model->count) == 0;
+           optimizer_init(&trainer->optimizer, options->optimizer, options->rate, model->tensors.elements) == 0;
     trainer->order = malloc(trainer->digits.train.count * sizeof *trainer->order);
     trainer->images = malloc(batch * pixels * sizeof *trainer->images);
     trainer->classes = malloc(batch);
     trainer->shuffled = UINT64_MAX;
     made = made && trainer->order && trainer->images && trainer->classes;
     trainer_agree(made ? NULL : "not enough memory for the model; try a smaller --hidden or --batch");
-    trainer_agree(model->count <= INT_MAX / 2 ? NULL : "the model has more than 2^30 parameters; try a smaller --hidden");
+    trainer_agree(model->tensors.elements <= INT_MAX / 2 ? NULL : "the model has more than 2^30 parameters; try a smaller --hidden");
     trainer->optimizer.momentum = options->momentum;
     model_randomize(model, options->seed);
     /* Logarithms and cosines may differ in the last bit from one machine to the next. */
-    (void)MPI_Bcast(model->values, (int)model->count, MPI_FLOAT, 0, MPI_COMM_WORLD);
+    (void)MPI_Bcast(model->tensors.values, (int)model->tensors.elements, MPI_FLOAT, 0, MPI_COMM_WORLD);
 }
 
 static void make_slots(trainer_t *trainer)
@@ -112,8 +112,8 @@ static void make_slots(trainer_t *trainer)
     config.spec = trainer->options.spec;
     config.seed = trainer->options.seed;
     trainer_must(tacit_comm_create_mpi(MPI_COMM_WORLD, &config, &trainer->comm), "tacit_comm_create_mpi");
-    for (size_t i = 0; i < trainer->model.tensor_count; i++) {
-        const model_tensor_t *tensor = &trainer->model.tensors[i];
+    for (size_t i = 0; i < trainer->model.tensors.count; i++) {
+        const tensor_t *tensor = &trainer->model.tensors.list[i];
         tacit_slot_config_t   slot = TACIT_SLOT_CONFIG_INIT;
 
         slot.count = tensor->rows * tensor->cols;
@@ -150,8 +150,8 @@ static void fill_batch(trainer_t *trainer, uint64_t step)
 static void average_gradients(trainer_t *trainer)
 {
     trainer_must(tacit_group_begin(trainer->comm), "tacit_group_begin");
-    for (size_t i = 0; i < trainer->model.tensor_count; i++) {
-        float *gradients = trainer->model.tensors[i].gradients;
+    for (size_t i = 0; i < trainer->model.tensors.count; i++) {
+        float *gradients = trainer->model.tensors.list[i].gradients;
 
         trainer_must(tacit_allreduce(trainer->slots[i], gradients, gradients, TACIT_AVERAGE), "tacit_allreduce");
     }
@@ -166,7 +166,7 @@ static double train_step(trainer_t *trainer)
     fill_batch(trainer, trainer->optimizer.steps);
     loss = model_loss_gradient(&trainer->model, trainer->images, trainer->classes, trainer->options.batch);
     average_gradients(trainer);
-    optimizer_step(&trainer->optimizer, trainer->model.values, trainer->model.gradients);
+    optimizer_step(&trainer->optimizer, trainer->model.tensors.values, trainer->model.tensors.gradients);
     return loss;
 }
 
@@ -199,7 +199,7 @@ static totals_t count_totals(const trainer_t *trainer)
 {
     double bytes[2] = {0.0, 0.0};
 
-    for (size_t i = 0; i < trainer->model.tensor_count; i++) {
+    for (size_t i = 0; i < trainer->model.tensors.count; i++) {
         tacit_counters_t counters;
 
         trainer_must(tacit_slot_counters(trainer->slots[i], &counters), "tacit_slot_counters");
@@ -282,7 +282,7 @@ static void print_final(const trainer_t *trainer, score_t score, totals_t totals
 /* Returns whether all ranks have come to the same parameters, bit for bit. */
 static bool report_final(const trainer_t *trainer, score_t score, totals_t totals)
 {
-    const uint64_t hash = hash_floats(trainer->model.values, trainer->model.count);
+    const uint64_t hash = hash_floats(trainer->model.tensors.values, trainer->model.tensors.elements);
     uint64_t       first = hash;
     int            equal;
 
@@ -325,7 +325,7 @@ static int write_common(const trainer_t *trainer, totals_t totals, const char *p
     const model_t     *model = &trainer->model;
     const optimizer_t *optimizer = &trainer->optimizer;
     const uint64_t     hash =
-        hash_bytes(hash_floats(model->values, model->count), optimizer->state, optimizer->state_count * sizeof *optimizer->state);
+        hash_bytes(hash_floats(model->tensors.values, model->tensors.elements), optimizer->state, optimizer->state_count * sizeof *optimizer->state);
     char  text[TRAINER_TEXT_BYTES];
     FILE *file = fopen(path, "wb");
     bool  written;
@@ -336,7 +336,7 @@ static int write_common(const trainer_t *trainer, totals_t totals, const char *p
     describe(trainer, text, sizeof text);
     written = fprintf(file, "%sstep %" PRIu64 "\nwire_bytes %.17g\ndense_bytes %.17g\nseconds %.17g\nhash %016" PRIx64 "\n", text,
                       optimizer->steps, totals.wire_bytes, totals.dense_bytes, totals.seconds, hash) > 0;
-    written = written && fwrite(model->values, sizeof *model->values, model->count, file) == model->count;
+    written = written && fwrite(model->tensors.values, sizeof *model->tensors.values, model->tensors.elements, file) == model->tensors.elements;
     written =
         written && fwrite(optimizer->state, sizeof *optimizer->state, optimizer->state_count, file) == optimizer->state_count;
     written = written && fflush(file) == 0 && fsync(fileno(file)) == 0;
@@ -408,11 +408,11 @@ static int read_common(trainer_t *trainer, const char *path, char *text, size_t 
         const bool whole =
             fscanf(file, "step %" SCNu64 " wire_bytes %lf dense_bytes %lf seconds %lf hash %16" SCNx64, &optimizer->steps,
                    &trainer->before.wire_bytes, &trainer->before.dense_bytes, &trainer->before.seconds, &hash) == 5 &&
-            fgetc(file) == '\n' && fread(model->values, sizeof *model->values, model->count, file) == model->count &&
+            fgetc(file) == '\n' && fread(model->tensors.values, sizeof *model->tensors.values, model->tensors.elements, file) == model->tensors.elements &&
             fread(optimizer->state, sizeof *optimizer->state, optimizer->state_count, file) == optimizer->state_count &&
             fgetc(file) == EOF;
 
-        found = hash_bytes(hash_floats(model->values, model->count), optimizer->state,
+        found = hash_bytes(hash_floats(model->tensors.values, model->tensors.elements), optimizer->state,
                            optimizer->state_count * sizeof *optimizer->state);
         result = whole && found == hash ? 0 : -1;
         (void)snprintf(text, capacity, "the file is damaged");
@@ -449,7 +449,7 @@ static void resume(trainer_t *trainer)
         (void)snprintf(text, sizeof text, "cannot resume from %.400s: %s", path, reason);
     }
     trainer_agree(done ? NULL : text);
-    (void)MPI_Bcast(trainer->model.values, (int)trainer->model.count, MPI_FLOAT, 0, MPI_COMM_WORLD);
+    (void)MPI_Bcast(trainer->model.tensors.values, (int)trainer->model.tensors.elements, MPI_FLOAT, 0, MPI_COMM_WORLD);
     (void)MPI_Bcast(trainer->optimizer.state, (int)trainer->optimizer.state_count, MPI_FLOAT, 0, MPI_COMM_WORLD);
     (void)MPI_Bcast(&trainer->optimizer.steps, 1, MPI_UINT64_T, 0, MPI_COMM_WORLD);
     (void)MPI_Bcast(&trainer->before, 3, MPI_DOUBLE, 0, MPI_COMM_WORLD);

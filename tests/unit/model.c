@@ -21,7 +21,7 @@ static float   inputs[BATCH * INPUTS];
 static void setup(void)
 {
     ck_assert_int_eq(model_init(&model, widths, LAYERS, BATCH), 0);
-    harness_fill(model.values, model.count, 1, 0.5f); /* biases too: at zero they would hide mistakes */
+    harness_fill(model.tensors.values, model.tensors.elements, 1, 0.5f); /* biases too: at zero they would hide mistakes */
     harness_fill(inputs, BATCH * INPUTS, 2, 1.0f);
 }
 
@@ -57,22 +57,22 @@ START_TEST(gradients)
     bool         above_on[UNITS], below_on[UNITS];
 
     (void)model_loss_gradient(&model, inputs, classes, BATCH);
-    for (size_t i = 0; i < model.count; i++) {
-        const float value = model.values[i];
+    for (size_t i = 0; i < model.tensors.elements; i++) {
+        const float value = model.tensors.values[i];
         double      above, below;
 
-        model.values[i] = value + h;
+        model.tensors.values[i] = value + h;
         above = loss_here(above_on);
-        model.values[i] = value - h;
+        model.tensors.values[i] = value - h;
         below = loss_here(below_on);
-        model.values[i] = value;
+        model.tensors.values[i] = value;
         if (memcmp(above_on, below_on, sizeof above_on) != 0) {
             skipped++;
             continue;
         }
-        ck_assert_double_eq_tol((double)model.gradients[i], (above - below) / (2.0 * (double)h), tolerance);
+        ck_assert_double_eq_tol((double)model.tensors.gradients[i], (above - below) / (2.0 * (double)h), tolerance);
     }
-    ck_assert_uint_lt(skipped, model.count / 5);
+    ck_assert_uint_lt(skipped, model.tensors.elements / 5);
 }
 END_TEST
 
@@ -80,27 +80,27 @@ START_TEST(tensors)
 {
     size_t count = 0;
 
-    ck_assert_uint_eq(model.tensor_count, 2 * LAYERS);
-    for (size_t i = 0; i < model.tensor_count; i++) {
-        ck_assert_ptr_eq(model.tensors[i].values, model.values + count);
-        ck_assert_ptr_eq(model.tensors[i].gradients, model.gradients + count);
-        count += model.tensors[i].rows * model.tensors[i].cols;
+    ck_assert_uint_eq(model.tensors.count, 2 * LAYERS);
+    for (size_t i = 0; i < model.tensors.count; i++) {
+        ck_assert_ptr_eq(model.tensors.list[i].values, model.tensors.values + count);
+        ck_assert_ptr_eq(model.tensors.list[i].gradients, model.tensors.gradients + count);
+        count += model.tensors.list[i].rows * model.tensors.list[i].cols;
     }
-    ck_assert_uint_eq(count, model.count);
-    ck_assert_uint_eq(model.count, (INPUTS + 1) * HIDDEN_1 + (HIDDEN_1 + 1) * HIDDEN_2 + (HIDDEN_2 + 1) * CLASSES);
-    ck_assert_str_eq(model.tensors[0].name, "layer1.weight");
-    ck_assert_uint_eq(model.tensors[0].rows, HIDDEN_1);
-    ck_assert_uint_eq(model.tensors[0].cols, INPUTS);
-    ck_assert_str_eq(model.tensors[5].name, "layer3.bias");
-    ck_assert_uint_eq(model.tensors[5].rows, 1);
-    ck_assert_uint_eq(model.tensors[5].cols, CLASSES);
+    ck_assert_uint_eq(count, model.tensors.elements);
+    ck_assert_uint_eq(model.tensors.elements, (INPUTS + 1) * HIDDEN_1 + (HIDDEN_1 + 1) * HIDDEN_2 + (HIDDEN_2 + 1) * CLASSES);
+    ck_assert_str_eq(model.tensors.list[0].name, "layer1.weight");
+    ck_assert_uint_eq(model.tensors.list[0].rows, HIDDEN_1);
+    ck_assert_uint_eq(model.tensors.list[0].cols, INPUTS);
+    ck_assert_str_eq(model.tensors.list[5].name, "layer3.bias");
+    ck_assert_uint_eq(model.tensors.list[5].rows, 1);
+    ck_assert_uint_eq(model.tensors.list[5].cols, CLASSES);
 }
 END_TEST
 
 /* Scores that are all alike say nothing: the loss is that of guessing. */
 START_TEST(loss_of_guessing)
 {
-    memset(model.values, 0, model.count * sizeof *model.values);
+    memset(model.tensors.values, 0, model.tensors.elements * sizeof *model.tensors.values);
     ck_assert_double_eq_tol(model_loss_gradient(&model, inputs, classes, BATCH), log(CLASSES), 1e-15);
 }
 END_TEST
@@ -108,14 +108,14 @@ END_TEST
 /* Scores of 1e6 and -1e6: exponentials of them would be infinite. */
 START_TEST(large_scores)
 {
-    float *bias = model.tensors[5].values;
+    float *bias = model.tensors.list[5].values;
 
-    memset(model.values, 0, model.count * sizeof *model.values);
+    memset(model.tensors.values, 0, model.tensors.elements * sizeof *model.tensors.values);
     bias[0] = 1e6f;
     bias[3] = -1e6f;
     ck_assert_double_eq_tol(model_loss_gradient(&model, inputs, classes, BATCH), (0.0 + 2e6 + 1e6 + 1e6 + 1e6) / BATCH, 1e-3);
-    ck_assert_float_eq_tol(model.tensors[5].gradients[0], 4.0f / BATCH, 1e-6f);
-    ck_assert_float_eq_tol(model.tensors[5].gradients[3], -1.0f / BATCH, 1e-6f);
+    ck_assert_float_eq_tol(model.tensors.list[5].gradients[0], 4.0f / BATCH, 1e-6f);
+    ck_assert_float_eq_tol(model.tensors.list[5].gradients[3], -1.0f / BATCH, 1e-6f);
 }
 END_TEST
 
@@ -145,12 +145,12 @@ START_TEST(first_weights)
     ck_assert_int_eq(model_init(&again, wide, 1, 1), 0);
     model_randomize(&large, 7);
     model_randomize(&again, 7);
-    ck_assert_mem_eq(large.values, again.values, large.count * sizeof *large.values);
+    ck_assert_mem_eq(large.tensors.values, again.tensors.values, large.tensors.elements * sizeof *large.tensors.values);
     for (size_t i = 0; i < 60000; i++) {
-        squares += (double)large.values[i] * (double)large.values[i];
+        squares += (double)large.tensors.values[i] * (double)large.tensors.values[i];
     }
     ck_assert_double_eq_tol(squares / 60000 * 200 / 2, 1.0, 5.0 * sqrt(2.0 / 60000));
-    ck_assert_float_eq(large.tensors[1].values[299], 0.0f);
+    ck_assert_float_eq(large.tensors.list[1].values[299], 0.0f);
     model_fini(&large);
     model_fini(&again);
 }

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A small decoder-only transformer that predicts the next symbol of a text: embeddings of symbols and positions, blocks of
+   attention and a two-layer perceptron, each behind a layer norm and beside a residual connection, and a softmax over symbols
+   whose weights are the embeddings. Float32, gradients by hand; nothing here knows of other ranks.
+   Source: Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), section 2.3 (GPT-2). */
+#ifndef TRANSFORMER_H
+#define TRANSFORMER_H
+
+#include "layer.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct transformer_shape {
+    size_t symbols; /* 1 to 256 */
+    size_t context; /* positions */
+    size_t width;   /* a multiple of heads */
+    size_t layers, heads;
+} transformer_shape_t;
+
+/* What a layer norm leaves for its gradient. */
+typedef struct norm_trace {
+    float *hats;    /* rows x width: centred and scaled */
+    float *scales;  /* of each row, 1 / deviation */
+    float *outputs; /* rows x width */
+} norm_trace_t;
+
+/* What a block leaves for its gradient. A row is a position of a window. */
+typedef struct block_trace {
+    float       *inputs; /* rows x width */
+    norm_trace_t norm1, norm2;
+    float       *triples;     /* rows x 3 width: queries, keys, values */
+    float       *weights;     /* windows x heads x context x context: the attention's */
+    float       *attended;    /* rows x width */
+    float       *middles;     /* rows x width: after the first residual */
+    float       *expanded;    /* rows x 4 width, before the activation */
+    float       *activations; /* rows x 4 width */
+} block_trace_t;
+
+typedef struct transformer {
+    transformer_shape_t shape;
+    size_t              batch_limit; /* windows */
+    tensors_t           tensors;     /* embedding, position, 12 of each block, final gain and bias */
+    float              *memory;      /* that of all that follows */
+    block_trace_t      *blocks;      /* one for each layer, and one whose inputs are the last block's outputs */
+    norm_trace_t        final;
+    float              *scores; /* rows x symbols */
+    /* The loss's gradients by: */
+    float *score_deltas, *deltas, *branch_deltas, *triple_deltas, *expanded_deltas, *weight_deltas;
+} transformer_t;
+
+/* Makes a model for batches of up to batch_limit windows; all parameters are 0. Returns 0, or -1 where memory is missing. */
+int  transformer_init(transformer_t *model, const transformer_shape_t *shape, size_t batch_limit);
+void transformer_fini(transformer_t *model);
+/* Embeddings ~ N(0, 1 / width), weights ~ N(0, 1 / inputs), those that end in a residual divided by sqrt(2 layers); gains 1,
+   biases 0. */
+void transformer_randomize(transformer_t *model, uint64_t seed);
+
+/* A window is context + 1 symbols, and each but the first is predicted from those before it. The mean loss, in nats, over a
+   batch of at most batch_limit windows; leaves its gradient in the tensors. */
+double transformer_loss_gradient(transformer_t *model, const uint8_t *windows, size_t batch);
+/* The sum of the losses of all predictions in any number of windows. */
+double transformer_evaluate(transformer_t *model, const uint8_t *windows, size_t count);
+
+#endif
