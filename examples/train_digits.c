@@ -98,7 +98,8 @@ static void make_model(trainer_t *trainer)
     trainer->shuffled = UINT64_MAX;
     made = made && trainer->order && trainer->images && trainer->classes;
     trainer_agree(made ? NULL : "not enough memory for the model; try a smaller --hidden or --batch");
-    trainer_agree(model->tensors.elements <= INT_MAX / 2 ? NULL : "the model has more than 2^30 parameters; try a smaller --hidden");
+    trainer_agree(model->tensors.elements <= INT_MAX / 2 ? NULL
+                                                         : "the model has more than 2^30 parameters; try a smaller --hidden");
     trainer->optimizer.momentum = options->momentum;
     model_randomize(model, options->seed);
     /* Logarithms and cosines may differ in the last bit from one machine to the next. */
@@ -113,8 +114,8 @@ static void make_slots(trainer_t *trainer)
     config.seed = trainer->options.seed;
     trainer_must(tacit_comm_create_mpi(MPI_COMM_WORLD, &config, &trainer->comm), "tacit_comm_create_mpi");
     for (size_t i = 0; i < trainer->model.tensors.count; i++) {
-        const tensor_t *tensor = &trainer->model.tensors.list[i];
-        tacit_slot_config_t   slot = TACIT_SLOT_CONFIG_INIT;
+        const tensor_t     *tensor = &trainer->model.tensors.list[i];
+        tacit_slot_config_t slot = TACIT_SLOT_CONFIG_INIT;
 
         slot.count = tensor->rows * tensor->cols;
         slot.ndim = tensor->rows > 1 ? 2 : 1;
@@ -324,11 +325,11 @@ static int write_common(const trainer_t *trainer, totals_t totals, const char *p
 {
     const model_t     *model = &trainer->model;
     const optimizer_t *optimizer = &trainer->optimizer;
-    const uint64_t     hash =
-        hash_bytes(hash_floats(model->tensors.values, model->tensors.elements), optimizer->state, optimizer->state_count * sizeof *optimizer->state);
-    char  text[TRAINER_TEXT_BYTES];
-    FILE *file = fopen(path, "wb");
-    bool  written;
+    const uint64_t     hash = hash_bytes(hash_floats(model->tensors.values, model->tensors.elements), optimizer->state,
+                                         optimizer->state_count * sizeof *optimizer->state);
+    char               text[TRAINER_TEXT_BYTES];
+    FILE              *file = fopen(path, "wb");
+    bool               written;
 
     if (!file) {
         return -1;
@@ -336,7 +337,8 @@ static int write_common(const trainer_t *trainer, totals_t totals, const char *p
     describe(trainer, text, sizeof text);
     written = fprintf(file, "%sstep %" PRIu64 "\nwire_bytes %.17g\ndense_bytes %.17g\nseconds %.17g\nhash %016" PRIx64 "\n", text,
                       optimizer->steps, totals.wire_bytes, totals.dense_bytes, totals.seconds, hash) > 0;
-    written = written && fwrite(model->tensors.values, sizeof *model->tensors.values, model->tensors.elements, file) == model->tensors.elements;
+    written = written && fwrite(model->tensors.values, sizeof *model->tensors.values, model->tensors.elements, file) ==
+                             model->tensors.elements;
     written =
         written && fwrite(optimizer->state, sizeof *optimizer->state, optimizer->state_count, file) == optimizer->state_count;
     written = written && fflush(file) == 0 && fsync(fileno(file)) == 0;
@@ -408,7 +410,9 @@ static int read_common(trainer_t *trainer, const char *path, char *text, size_t 
         const bool whole =
             fscanf(file, "step %" SCNu64 " wire_bytes %lf dense_bytes %lf seconds %lf hash %16" SCNx64, &optimizer->steps,
                    &trainer->before.wire_bytes, &trainer->before.dense_bytes, &trainer->before.seconds, &hash) == 5 &&
-            fgetc(file) == '\n' && fread(model->tensors.values, sizeof *model->tensors.values, model->tensors.elements, file) == model->tensors.elements &&
+            fgetc(file) == '\n' &&
+            fread(model->tensors.values, sizeof *model->tensors.values, model->tensors.elements, file) ==
+                model->tensors.elements &&
             fread(optimizer->state, sizeof *optimizer->state, optimizer->state_count, file) == optimizer->state_count &&
             fgetc(file) == EOF;
 

@@ -45,9 +45,10 @@ static double loss_at(float *parameter, float value)
     return transformer_evaluate(&model, windows, BATCH) / (BATCH * CONTEXT);
 }
 
-/* (8 (f(x + h) - f(x - h)) - (f(x + 2h) - f(x - 2h))) / 12h is off by h^4/30 times the fifth derivative, which is as large as 5000
-   where a norm divides by a small deviation (7e-4 was seen with h = 2^-4, 5e-5 with 2^-5), and by the rounding of the losses: if
-   they are right to 2^-22, by 1.5 x 2^-22 / h. With h = 2^-6 both are about 1e-5 at most; the largest difference seen is 6e-6. */
+/* (8 (f(x + h) - f(x - h)) - (f(x + 2h) - f(x - 2h))) / 12h is off by h^4/30 times the fifth derivative, which is as large as
+   5000 where a norm divides by a small deviation (7e-4 was seen with h = 2^-4, 5e-5 with 2^-5), and by the rounding of the
+   losses: if they are right to 2^-22, by 1.5 x 2^-22 / h. With h = 2^-6 both are about 1e-5 at most; the largest difference seen
+   is 6e-6. */
 START_TEST(gradients)
 {
     const float  h = 0x1p-6f;
