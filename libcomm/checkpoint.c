@@ -1,43 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Saves and loads what slots remember (doc/wire-format.md, "State files"). One walk over a codec's arrays serves all feedbacks. A
    file is written beside its place and renamed into it; it is read and checked whole before anything changes. */
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "operation.h"
+#include "state_file.h"
 
-enum { FILE_VERSION = 1, PATH_BYTES = 4096, NAME_BYTES = 256, ARRAYS = 2 * TACIT_STATE_ARRAYS + 1 };
-static const char magic[8] = "TACITSAV";
+enum { ARRAYS = 2 * TACIT_STATE_ARRAYS + 1 };
+static const char magic[TACIT_STATE_MAGIC_BYTES] = "TACITSAV";
 
 /* ---- Writing ---- */
-
-typedef struct tacit_writer {
-    FILE    *file;
-    uint64_t hash; /* of all but the arrays, which have checksums of their own */
-    bool     failed;
-} tacit_writer_t;
-
-static void put(tacit_writer_t *writer, const void *data, size_t bytes)
-{
-    writer->hash = tacit__hash(writer->hash, data, bytes);
-    writer->failed = writer->failed || fwrite(data, 1, bytes, writer->file) != bytes;
-}
-
-static void put_number(tacit_writer_t *writer, uint64_t number)
-{
-    put(writer, &number, sizeof number);
-}
-
-static void put_text(tacit_writer_t *writer, const char *text)
-{
-    put_number(writer, strlen(text));
-    put(writer, text, strlen(text));
-}
 
 /* The word of a spec that decides which arrays there are. */
 static const char *feedback_name(const tacit_codec_t *codec)
@@ -54,91 +28,32 @@ static void put_slot(tacit_writer_t *writer, const tacit_slot_t *slot)
     while (tacit__codec_array(codec, arrays, &array)) {
         arrays++;
     }
-    put_text(writer, codec->name);
-    put_text(writer, codec->compressor->name);
-    put_text(writer, feedback_name(codec));
-    put_number(writer, codec->tensor.count);
-    put_number(writer, slot->step);
-    put_number(writer, codec->owner_first);
-    put_number(writer, codec->owner.count);
-    put_number(writer, codec->owner_is_mean);
-    put_number(writer, arrays);
+    tacit__put_text(writer, codec->name);
+    tacit__put_text(writer, codec->compressor->name);
+    tacit__put_text(writer, feedback_name(codec));
+    tacit__put_number(writer, codec->tensor.count);
+    tacit__put_number(writer, slot->step);
+    tacit__put_number(writer, codec->owner_first);
+    tacit__put_number(writer, codec->owner.count);
+    tacit__put_number(writer, codec->owner_is_mean);
+    tacit__put_number(writer, arrays);
     for (size_t i = 0; i < arrays && tacit__codec_array(codec, i, &array); i++) {
-        put_text(writer, array.name);
-        put_number(writer, array.count);
-        put_number(writer, tacit__payload_checksum(array.values, array.count * sizeof *array.values));
-        writer->failed = writer->failed || fwrite(array.values, sizeof *array.values, array.count, writer->file) != array.count;
+        tacit__put_array(writer, array.name, array.values, array.count);
     }
 }
 
-static tacit_status_t file_error(const tacit_comm_t *comm, const char *what, const char *path)
+static void put_slots(tacit_writer_t *writer, const void *state)
 {
-    return tacit__fail(TACIT_ERR_FILE, "rank %d: cannot %s '%s': %s", comm->rank, what, path, strerror(errno));
-}
+    const tacit_comm_t *comm = state;
+    uint64_t            slots = 0;
 
-/* Makes the renaming itself last through a power failure. Not every file system can; then there is nothing to do about it. */
-static void sync_folder(const char *path)
-{
-    char  folder[PATH_BYTES];
-    char *slash;
-    int   descriptor;
-
-    snprintf(folder, sizeof folder, "%s", path);
-    slash = strrchr(folder, '/');
-    if (slash == NULL) {
-        snprintf(folder, sizeof folder, ".");
-    } else {
-        slash[slash == folder ? 1 : 0] = '\0';
-    }
-    descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (descriptor >= 0) {
-        (void)fsync(descriptor);
-        (void)close(descriptor);
-    }
-}
-
-static tacit_status_t write_file(const tacit_comm_t *comm, const char *path)
-{
-    char           beside[PATH_BYTES];
-    tacit_writer_t writer = {.hash = TACIT_HASH_START};
-    uint64_t       slots = 0;
-    uint64_t       hash;
-
-    if (snprintf(beside, sizeof beside, "%s.%d.tmp", path, comm->rank) >= (int)sizeof beside) {
-        return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: the path '%.80s...' is too long", comm->rank, path);
-    }
-    writer.file = fopen(beside, "wb");
-    if (writer.file == NULL) {
-        return file_error(comm, "write", beside);
-    }
     for (const tacit_slot_t *slot = comm->slots; slot != NULL; slot = slot->next) {
         slots++;
     }
-    put(&writer, magic, sizeof magic);
-    put_number(&writer, FILE_VERSION);
-    put_number(&writer, (uint64_t)comm->rank);
-    put_number(&writer, (uint64_t)comm->ranks);
-    put_number(&writer, slots);
+    tacit__put_number(writer, slots);
     for (const tacit_slot_t *slot = comm->slots; slot != NULL; slot = slot->next) {
-        put_slot(&writer, slot);
+        put_slot(writer, slot);
     }
-    hash = writer.hash;
-    put(&writer, &hash, sizeof hash);
-    if (writer.failed || fflush(writer.file) != 0 || fsync(fileno(writer.file)) != 0) {
-        tacit_status_t status = file_error(comm, "write", beside);
-
-        (void)fclose(writer.file);
-        (void)unlink(beside);
-        return status;
-    }
-    if (fclose(writer.file) != 0 || rename(beside, path) != 0) {
-        tacit_status_t status = file_error(comm, "put into place", path);
-
-        (void)unlink(beside);
-        return status;
-    }
-    sync_folder(path);
-    return TACIT_OK;
 }
 
 /* Hash of the slots' names and steps: files of one save agree in it. */
@@ -174,7 +89,7 @@ tacit_status_t tacit_save(tacit_comm_t *comm, const char *path)
     }
     mine = path == NULL     ? tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: the path is NULL", comm->rank)
            : !is_idle(comm) ? tacit__fail(TACIT_ERR_STATE, "rank %d: save when no request or group is open", comm->rank)
-                            : write_file(comm, path);
+                            : tacit__state_write(comm->rank, comm->ranks, path, magic, put_slots, comm);
     if (comm->broken) {
         status = mine;
     } else {
@@ -187,14 +102,6 @@ tacit_status_t tacit_save(tacit_comm_t *comm, const char *path)
 
 /* ---- Reading ---- */
 
-typedef struct tacit_reader {
-    const tacit_comm_t *comm;
-    const char         *path;
-    uint8_t            *data;
-    size_t              bytes, at;
-    uint64_t            hash;
-} tacit_reader_t;
-
 /* What one slot will be made of. */
 typedef struct tacit_staged {
     uint64_t      step, owner_first, owner_count, owner_is_mean;
@@ -203,99 +110,6 @@ typedef struct tacit_staged {
     uint64_t      counts[ARRAYS];
     tacit_state_t owner;
 } tacit_staged_t;
-
-static tacit_status_t damaged(const tacit_reader_t *reader, const char *what)
-{
-    return tacit__fail(TACIT_ERR_FILE, "rank %d: '%s' is damaged or no state file: %s (at byte %zu of %zu)", reader->comm->rank,
-                       reader->path, what, reader->at, reader->bytes);
-}
-
-static tacit_status_t get(tacit_reader_t *reader, void *data, size_t bytes)
-{
-    if (bytes > reader->bytes - reader->at) {
-        return damaged(reader, "it ends too early");
-    }
-    memcpy(data, reader->data + reader->at, bytes);
-    reader->hash = tacit__hash(reader->hash, data, bytes);
-    reader->at += bytes;
-    return TACIT_OK;
-}
-
-static tacit_status_t get_number(tacit_reader_t *reader, uint64_t *number)
-{
-    return get(reader, number, sizeof *number);
-}
-
-static tacit_status_t get_text(tacit_reader_t *reader, char text[NAME_BYTES])
-{
-    tacit_status_t status;
-    uint64_t       bytes;
-
-    TRY(get_number(reader, &bytes));
-    if (bytes >= NAME_BYTES) {
-        status = damaged(reader, "a name is too long");
-        goto out;
-    }
-    TRY(get(reader, text, bytes));
-    text[bytes] = '\0';
-out:
-    return status;
-}
-
-/* A field that must be what this program has. */
-static tacit_status_t expect_text(tacit_reader_t *reader, const char *slot, const char *what, const char *mine)
-{
-    tacit_status_t status;
-    char           text[NAME_BYTES];
-
-    TRY(get_text(reader, text));
-    if (strcmp(text, mine) != 0) {
-        status = tacit__fail(TACIT_ERR_MISMATCH, "rank %d: '%s': the %s of slot '%s' is '%s' in the file, '%s' here",
-                             reader->comm->rank, reader->path, what, slot, text, mine);
-    }
-out:
-    return status;
-}
-
-static tacit_status_t expect_number(tacit_reader_t *reader, const char *slot, const char *what, uint64_t mine)
-{
-    tacit_status_t status;
-    uint64_t       number;
-
-    TRY(get_number(reader, &number));
-    if (number != mine) {
-        status = tacit__fail(TACIT_ERR_MISMATCH, "rank %d: '%s'%s%s%s: %s is %" PRIu64 " in the file, %" PRIu64 " here",
-                             reader->comm->rank, reader->path, *slot != '\0' ? ", slot '" : "", slot, *slot != '\0' ? "'" : "",
-                             what, number, mine);
-    }
-out:
-    return status;
-}
-
-static tacit_status_t read_array(tacit_reader_t *reader, tacit_staged_t *staged, size_t i)
-{
-    tacit_status_t status;
-    char           name[NAME_BYTES];
-    uint64_t       checksum;
-    size_t         bytes;
-
-    TRY(get_text(reader, name));
-    TRY(get_number(reader, &staged->counts[i]));
-    TRY(get_number(reader, &checksum));
-    if (staged->counts[i] > (reader->bytes - reader->at) / sizeof(float)) {
-        status = damaged(reader, "an array ends too early");
-        goto out;
-    }
-    bytes = staged->counts[i] * sizeof(float);
-    staged->values[i] = reader->data + reader->at;
-    if (tacit__payload_checksum(staged->values[i], bytes) != checksum) {
-        status = damaged(reader, "an array's checksum is wrong");
-        goto out;
-    }
-    reader->at += bytes;
-out:
-    return status;
-}
 
 /* The arrays that a slot has once the staged owner's memory is its own. */
 static bool fits(const tacit_slot_t *slot, const tacit_staged_t *staged)
@@ -320,88 +134,43 @@ static tacit_status_t read_slot(tacit_reader_t *reader, const tacit_slot_t *slot
     const tacit_codec_t *codec = slot->codec;
     uint64_t             arrays;
 
-    TRY(expect_text(reader, codec->name, "name", codec->name));
-    TRY(expect_text(reader, codec->name, "compressor", codec->compressor->name));
-    TRY(expect_text(reader, codec->name, "feedback", feedback_name(codec)));
-    TRY(expect_number(reader, codec->name, "the count", codec->tensor.count));
-    TRY(get_number(reader, &staged->step));
-    TRY(get_number(reader, &staged->owner_first));
-    TRY(get_number(reader, &staged->owner_count));
-    TRY(get_number(reader, &staged->owner_is_mean));
-    TRY(get_number(reader, &arrays));
+    TRY(tacit__expect_text(reader, codec->name, "name", codec->name));
+    TRY(tacit__expect_text(reader, codec->name, "compressor", codec->compressor->name));
+    TRY(tacit__expect_text(reader, codec->name, "feedback", feedback_name(codec)));
+    TRY(tacit__expect_number(reader, codec->name, "the count", codec->tensor.count));
+    TRY(tacit__get_number(reader, &staged->step));
+    TRY(tacit__get_number(reader, &staged->owner_first));
+    TRY(tacit__get_number(reader, &staged->owner_count));
+    TRY(tacit__get_number(reader, &staged->owner_is_mean));
+    TRY(tacit__get_number(reader, &arrays));
     if (arrays > ARRAYS || staged->owner_first > codec->tensor.count ||
         staged->owner_count > codec->tensor.count - staged->owner_first) {
-        status = damaged(reader, "a slot's numbers are impossible");
+        status = tacit__state_damaged(reader, "a slot's numbers are impossible");
         goto out;
     }
     staged->arrays = arrays;
     for (size_t i = 0; i < arrays; i++) {
-        TRY(read_array(reader, staged, i));
+        TRY(tacit__get_array(reader, NULL, &staged->values[i], &staged->counts[i]));
     }
     TRY(tacit__codec_make_owner(codec, staged->owner_count, &staged->owner));
     if (!fits(slot, staged)) {
-        status = damaged(reader, "a slot's arrays are not those of its spec");
+        status = tacit__state_damaged(reader, "a slot's arrays are not those of its spec");
     }
 out:
     return status;
 }
 
-static tacit_status_t read_whole(tacit_reader_t *reader)
-{
-    FILE          *file = fopen(reader->path, "rb");
-    struct stat    info;
-    tacit_status_t status = TACIT_OK;
-
-    if (file == NULL || fstat(fileno(file), &info) != 0) {
-        status = file_error(reader->comm, "read", reader->path);
-        goto out;
-    }
-    if (!S_ISREG(info.st_mode)) {
-        status =
-            tacit__fail(TACIT_ERR_FILE, "rank %d: cannot read '%s': it is no regular file", reader->comm->rank, reader->path);
-        goto out;
-    }
-    reader->data = tacit__alloc_unset((size_t)info.st_size);
-    if (reader->data == NULL) {
-        status = tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for the %lld bytes of '%s'", reader->comm->rank,
-                             (long long)info.st_size, reader->path);
-        goto out;
-    }
-    reader->bytes = fread(reader->data, 1, (size_t)info.st_size, file);
-    if (reader->bytes != (size_t)info.st_size) {
-        status = file_error(reader->comm, "read", reader->path);
-    }
-out:
-    if (file != NULL) {
-        (void)fclose(file);
-    }
-    return status;
-}
-
-static tacit_status_t read_file(tacit_reader_t *reader, tacit_staged_t *staged, uint64_t slots)
+static tacit_status_t read_file(tacit_reader_t *reader, const tacit_comm_t *comm, const char *path, tacit_staged_t *staged,
+                                uint64_t slots)
 {
     tacit_status_t status;
-    char           word[sizeof magic];
-    uint64_t       hash, expected;
 
-    TRY(read_whole(reader));
-    TRY(get(reader, word, sizeof word));
-    if (memcmp(word, magic, sizeof magic) != 0) {
-        status = damaged(reader, "it does not begin as one");
-        goto out;
-    }
-    TRY(expect_number(reader, "", "the file version", FILE_VERSION));
-    TRY(expect_number(reader, "", "the rank", (uint64_t)reader->comm->rank));
-    TRY(expect_number(reader, "", "the number of ranks", (uint64_t)reader->comm->ranks));
-    TRY(expect_number(reader, "", "the number of slots", slots));
-    for (const tacit_slot_t *slot = reader->comm->slots; slot != NULL; slot = slot->next) {
+    TRY(tacit__state_open(reader, comm->rank, comm->ranks, path, magic));
+    TRY(tacit__expect_number(reader, "", "the number of slots", slots));
+    for (const tacit_slot_t *slot = comm->slots; slot != NULL; slot = slot->next) {
         TRY(read_slot(reader, slot, staged++));
     }
-    expected = reader->hash;
-    TRY(get_number(reader, &hash));
-    if (hash != expected || reader->at != reader->bytes) {
-        status = damaged(reader, "its checksum is wrong");
-    }
+    TRY(tacit__state_end(reader));
 out:
     return status;
 }
@@ -420,7 +189,7 @@ static void adopt(tacit_slot_t *slot, tacit_staged_t *staged)
 tacit_status_t tacit_load(tacit_comm_t *comm, const char *path)
 {
     char            text[TACIT_AGREEMENT_BYTES];
-    tacit_reader_t  reader = {.comm = comm, .path = path, .hash = TACIT_HASH_START};
+    tacit_reader_t  reader = {.data = NULL};
     tacit_staged_t *staged = NULL;
     uint64_t       *steps = NULL;
     tacit_status_t  status = tacit__comm_enter(comm, false), mine;
@@ -438,7 +207,7 @@ tacit_status_t tacit_load(tacit_comm_t *comm, const char *path)
            : !is_idle(comm) ? tacit__fail(TACIT_ERR_STATE, "rank %d: load when no request or group is open", comm->rank)
            : staged == NULL || steps == NULL
                ? tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory to load %zu slots", comm->rank, slots)
-               : read_file(&reader, staged, slots);
+               : read_file(&reader, comm, path, staged, slots);
     for (size_t i = 0; mine == TACIT_OK && i < slots; i++) {
         steps[i] = staged[i].step;
     }
@@ -454,7 +223,7 @@ out:
     }
     tacit__free(staged);
     tacit__free(steps);
-    tacit__free(reader.data);
+    tacit__state_close(&reader);
     tacit__comm_leave(comm);
     return status;
 }

@@ -2,6 +2,7 @@
 /* What specs may name, for tools and manuals. */
 #include "environment.h"
 #include "isa.h"
+#include "optimizer.h"
 #include "schedule.h"
 
 static const tacit_param_t no_params[] = {
@@ -22,6 +23,10 @@ tacit_status_t tacit_module(tacit_kind_t kind, size_t index, tacit_module_t *mod
         module = (tacit_module_t){feedback->name, feedback->summary, feedback->params};
     } else if (kind == TACIT_SCHEDULES && tacit__schedule_at(index) != NULL) {
         module = (tacit_module_t){tacit__schedule_at(index)->name, tacit__schedule_at(index)->summary, no_params};
+    } else if (kind == TACIT_OPTIMIZERS && tacit__optimizer_at(index) != NULL) {
+        const tacit_optimizer_t *optimizer = tacit__optimizer_at(index);
+
+        module = (tacit_module_t){optimizer->name, optimizer->summary, optimizer->params};
     } else if (kind == TACIT_ENVIRONMENT && index == 0) {
         module = (tacit_module_t){"environment", "variables, read when a communicator or a codec is made",
                                   tacit__environment_params()};

@@ -16,23 +16,28 @@ static void *field(const tacit_param_t *param, void *config)
     return (char *)config + param->offset;
 }
 
+static void set_default(const tacit_param_t *param, void *config)
+{
+    switch (param->type) {
+    case TACIT_PARAM_INT:
+        *(int64_t *)field(param, config) = (int64_t)param->initial;
+        break;
+    case TACIT_PARAM_REAL:
+        *(double *)field(param, config) = param->initial;
+        break;
+    case TACIT_PARAM_WORD:
+        *(int *)field(param, config) = (int)param->initial;
+        break;
+    case TACIT_PARAM_TEXT:
+        *(const char **)field(param, config) = NULL;
+        break;
+    }
+}
+
 void tacit__param_defaults(const tacit_param_t *params, void *config)
 {
     for (const tacit_param_t *param = params; param->key != NULL; param++) {
-        switch (param->type) {
-        case TACIT_PARAM_INT:
-            *(int64_t *)field(param, config) = (int64_t)param->initial;
-            break;
-        case TACIT_PARAM_REAL:
-            *(double *)field(param, config) = param->initial;
-            break;
-        case TACIT_PARAM_WORD:
-            *(int *)field(param, config) = (int)param->initial;
-            break;
-        case TACIT_PARAM_TEXT:
-            *(const char **)field(param, config) = NULL;
-            break;
-        }
+        set_default(param, config);
     }
 }
 
@@ -123,9 +128,15 @@ static bool parse_real(const tacit_param_t *param, const char *text, void *confi
     return true;
 }
 
+/* The word that stands for a number's default. */
+static bool is_default_word(const tacit_param_t *param, const char *value, size_t bytes)
+{
+    return param->words != NULL && strlen(param->words) == bytes && memcmp(param->words, value, bytes) == 0;
+}
+
 static tacit_status_t refuse(const char *owner, const tacit_param_t *param, const char *value, int bytes)
 {
-    char multiple[NUMBER_BYTES] = "";
+    char multiple[NUMBER_BYTES] = "", word[WORD_BYTES] = "";
 
     if (param->type == TACIT_PARAM_WORD) {
         return tacit__fail(TACIT_ERR_SPEC, "%s: %s=%.*s is not allowed; choose one of: %s", owner, param->key, bytes, value,
@@ -134,9 +145,12 @@ static tacit_status_t refuse(const char *owner, const tacit_param_t *param, cons
     if (param->multiple > 1) {
         snprintf(multiple, sizeof multiple, ", a multiple of %u", param->multiple);
     }
-    return tacit__fail(TACIT_ERR_SPEC, "%s: %s=%.*s is not allowed; give %s from %.10g to %.10g%s%s%s", owner, param->key, bytes,
-                       value, param->type == TACIT_PARAM_INT ? "an integer" : "a number", param->low, param->high,
-                       *param->unit != '\0' ? " " : "", param->unit, multiple);
+    if (param->words != NULL) {
+        snprintf(word, sizeof word, ", or '%s'", param->words);
+    }
+    return tacit__fail(TACIT_ERR_SPEC, "%s: %s=%.*s is not allowed; give %s from %.10g to %.10g%s%s%s%s", owner, param->key,
+                       bytes, value, param->type == TACIT_PARAM_INT ? "an integer" : "a number", param->low, param->high,
+                       *param->unit != '\0' ? " " : "", param->unit, multiple, word);
 }
 
 tacit_status_t tacit__param_parse(const char *owner, const tacit_param_t *param, const char *value, size_t bytes, void *config)
@@ -148,6 +162,10 @@ tacit_status_t tacit__param_parse(const char *owner, const tacit_param_t *param,
 
     if (param->type == TACIT_PARAM_TEXT) {
         *(const char **)field(param, config) = value;
+        return TACIT_OK;
+    }
+    if (param->type != TACIT_PARAM_WORD && is_default_word(param, value, bytes)) {
+        set_default(param, config);
         return TACIT_OK;
     }
     if (bytes != 0 && bytes < sizeof text) {
@@ -186,13 +204,20 @@ size_t tacit__param_print(const tacit_param_t *param, const void *config, char *
     size_t      bytes;
     const char *word;
     int         length = 0;
+    int64_t     integer;
+    double      real;
 
     switch (param->type) {
     case TACIT_PARAM_INT:
-        length = snprintf(text, capacity, "%lld", (long long)*(const int64_t *)(const void *)at);
+        integer = *(const int64_t *)(const void *)at;
+        length = param->words != NULL && integer == (int64_t)param->initial
+                     ? snprintf(text, capacity, "%s", param->words)
+                     : snprintf(text, capacity, "%lld", (long long)integer);
         break;
     case TACIT_PARAM_REAL:
-        length = print_real(*(const double *)(const void *)at, text, capacity);
+        real = *(const double *)(const void *)at;
+        length = param->words != NULL && real == param->initial ? snprintf(text, capacity, "%s", param->words)
+                                                                : print_real(real, text, capacity);
         break;
     case TACIT_PARAM_WORD:
         word = word_at(param->words, *(const int *)(const void *)at, &bytes);

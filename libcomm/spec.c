@@ -9,17 +9,12 @@
 
 enum { LIST_BYTES = 200, REASON_BYTES = 256 };
 
-/* Where the parser stands. */
-typedef struct tacit_cursor {
-    const char *at;
-} tacit_cursor_t;
-
 static bool is_value(char c)
 {
     return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
 }
 
-static size_t word_length(const char *text)
+size_t tacit__spec_word(const char *text)
 {
     size_t bytes = 0;
 
@@ -57,27 +52,18 @@ static tacit_status_t unknown(const char *what, const char *typo, size_t typo_by
                        suggestion->nearest == NULL ? "there is none" : "to choose from: ", suggestion->list);
 }
 
-static tacit_status_t unknown_compressor(const char *word, size_t bytes)
+tacit_status_t tacit__spec_unknown(tacit_kind_t kind, const char *what, const char *word, size_t bytes)
 {
-    tacit_suggestion_t        suggestion = {.nearest = NULL};
-    const tacit_compressor_t *compressor;
+    tacit_suggestion_t suggestion = {.nearest = NULL};
+    tacit_module_t     module;
 
-    for (size_t i = 0; (compressor = tacit__compressor_at(i)) != NULL; i++) {
-        suggest(&suggestion, compressor->name, word, bytes);
+    for (size_t i = 0; tacit_module(kind, i, &module) == TACIT_OK; i++) {
+        suggest(&suggestion, module.name, word, bytes);
     }
-    suggest(&suggestion, "auto", word, bytes);
-    return unknown("compressor", word, bytes, &suggestion);
-}
-
-static tacit_status_t unknown_feedback(const char *word, size_t bytes)
-{
-    tacit_suggestion_t      suggestion = {.nearest = NULL};
-    const tacit_feedback_t *feedback;
-
-    for (size_t i = 0; (feedback = tacit__feedback_at(i)) != NULL; i++) {
-        suggest(&suggestion, feedback->name, word, bytes);
+    if (kind == TACIT_COMPRESSORS) {
+        suggest(&suggestion, "auto", word, bytes);
     }
-    return unknown("feedback", word, bytes, &suggestion);
+    return unknown(what, word, bytes, &suggestion);
 }
 
 static tacit_status_t unknown_key(const char *owner, const tacit_param_t *params, const char *key, size_t bytes)
@@ -92,8 +78,7 @@ static tacit_status_t unknown_key(const char *owner, const tacit_param_t *params
     return unknown(what, key, bytes, &suggestion);
 }
 
-/* ":" key "=" value { "," key "=" value } */
-static tacit_status_t parse_params(tacit_cursor_t *cursor, const char *owner, const tacit_param_t *params, void *config)
+tacit_status_t tacit__spec_params(tacit_cursor_t *cursor, const char *owner, const tacit_param_t *params, void *config)
 {
     tacit_status_t status = TACIT_OK;
     uint64_t       seen = 0;
@@ -103,12 +88,12 @@ static tacit_status_t parse_params(tacit_cursor_t *cursor, const char *owner, co
     }
     do {
         const char          *key = cursor->at + 1;
-        size_t               key_bytes = word_length(key);
+        size_t               key_bytes = tacit__spec_word(key);
         const char          *value = key + key_bytes + 1;
         const tacit_param_t *param = tacit__param_find(params, key, key_bytes);
         size_t               value_bytes;
 
-        if (key_bytes == 0 || key[key_bytes] != '=' || (value_bytes = word_length(value)) == 0) {
+        if (key_bytes == 0 || key[key_bytes] != '=' || (value_bytes = tacit__spec_word(value)) == 0) {
             status = tacit__fail(TACIT_ERR_SPEC, "expected key=value after '%c' in '%.40s' (parameters of %s)", *cursor->at,
                                  cursor->at, owner);
             goto out;
@@ -138,7 +123,7 @@ static void copy_word(char *name, size_t capacity, const char *word, size_t byte
 static tacit_status_t parse_compressor(tacit_cursor_t *cursor, tacit_spec_t *spec)
 {
     tacit_status_t status;
-    size_t         bytes = word_length(cursor->at);
+    size_t         bytes = tacit__spec_word(cursor->at);
     char           name[64];
 
     copy_word(name, sizeof name, cursor->at, bytes);
@@ -154,7 +139,7 @@ static tacit_status_t parse_compressor(tacit_cursor_t *cursor, tacit_spec_t *spe
     }
     spec->compressor = tacit__compressor_named(name);
     if (spec->compressor == NULL) {
-        status = unknown_compressor(cursor->at, bytes);
+        status = tacit__spec_unknown(TACIT_COMPRESSORS, "compressor", cursor->at, bytes);
         goto out;
     }
     cursor->at += bytes;
@@ -164,7 +149,7 @@ static tacit_status_t parse_compressor(tacit_cursor_t *cursor, tacit_spec_t *spe
         goto out;
     }
     tacit__param_defaults(spec->compressor->params, spec->compressor_config);
-    TRY(parse_params(cursor, spec->compressor->name, spec->compressor->params, spec->compressor_config));
+    TRY(tacit__spec_params(cursor, spec->compressor->name, spec->compressor->params, spec->compressor_config));
 out:
     return status;
 }
@@ -179,11 +164,11 @@ static tacit_status_t parse_feedback(tacit_cursor_t *cursor, tacit_spec_t *spec)
         goto out;
     }
     cursor->at++;
-    bytes = word_length(cursor->at);
+    bytes = tacit__spec_word(cursor->at);
     copy_word(name, sizeof name, cursor->at, bytes);
     spec->feedback = tacit__feedback_named(name);
     if (spec->feedback == NULL) {
-        status = unknown_feedback(cursor->at, bytes);
+        status = tacit__spec_unknown(TACIT_FEEDBACKS, "feedback", cursor->at, bytes);
         goto out;
     }
     cursor->at += bytes;
@@ -193,7 +178,7 @@ static tacit_status_t parse_feedback(tacit_cursor_t *cursor, tacit_spec_t *spec)
         goto out;
     }
     tacit__param_defaults(spec->feedback->params, spec->feedback_config);
-    TRY(parse_params(cursor, spec->feedback->name, spec->feedback->params, spec->feedback_config));
+    TRY(tacit__spec_params(cursor, spec->feedback->name, spec->feedback->params, spec->feedback_config));
 out:
     return status;
 }
@@ -226,7 +211,7 @@ static tacit_status_t check_pair(tacit_spec_t *spec)
     return TACIT_OK;
 }
 
-static void print_params(const tacit_param_t *params, const void *config, char *text, size_t capacity)
+void tacit__spec_print(const tacit_param_t *params, const void *config, char *text, size_t capacity)
 {
     size_t used = strlen(text);
     char   separator = ':';
@@ -250,11 +235,11 @@ static void print_canonical(tacit_spec_t *spec)
         return;
     }
     snprintf(text, TACIT_SPEC_BYTES, "%s", spec->compressor->name);
-    print_params(spec->compressor->params, spec->compressor_config, text, TACIT_SPEC_BYTES);
+    tacit__spec_print(spec->compressor->params, spec->compressor_config, text, TACIT_SPEC_BYTES);
     if (spec->feedback != NULL) {
         used = strlen(text);
         snprintf(text + used, TACIT_SPEC_BYTES - used, "+%s", spec->feedback->name);
-        print_params(spec->feedback->params, spec->feedback_config, text, TACIT_SPEC_BYTES);
+        tacit__spec_print(spec->feedback->params, spec->feedback_config, text, TACIT_SPEC_BYTES);
     }
 }
 
@@ -315,7 +300,7 @@ tacit_status_t tacit__spec_replace(const char *text, const char *key, const char
     }
     TRY(tacit__param_parse(spec.compressor->name, param, value, strlen(value), spec.compressor_config));
     snprintf(spec.text, sizeof spec.text, "%s", spec.compressor->name);
-    print_params(spec.compressor->params, spec.compressor_config, spec.text, sizeof spec.text);
+    tacit__spec_print(spec.compressor->params, spec.compressor_config, spec.text, sizeof spec.text);
     used = strlen(spec.text);
     snprintf(spec.text + used, sizeof spec.text - used, "%s", strchr(text, '+') != NULL ? strchr(text, '+') : "");
     if (strlen(spec.text) >= capacity) {

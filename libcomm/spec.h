@@ -25,6 +25,19 @@ tacit_status_t tacit__spec_parse(const char *text, tacit_spec_t *spec_out);
 tacit_status_t tacit__spec_parse_effective(const char *text, bool dense, tacit_spec_t *spec_out);
 /* Writes the spec with another value for one of its compressor's parameters. */
 tacit_status_t tacit__spec_replace(const char *text, const char *key, const char *value, char *out, size_t capacity);
+/* Parts of the grammar, for other words with parameters. Where the parser stands: */
+typedef struct tacit_cursor {
+    const char *at;
+} tacit_cursor_t;
+/* Bytes of the word that text begins with. */
+size_t tacit__spec_word(const char *text);
+/* [ ":" key "=" value { "," key "=" value } ]; `owner` names the table in messages. */
+tacit_status_t tacit__spec_params(tacit_cursor_t *cursor, const char *owner, const tacit_param_t *params, void *config);
+/* Appends the same to text, every parameter spelled out. */
+void tacit__spec_print(const tacit_param_t *params, const void *config, char *text, size_t capacity);
+/* TACIT_ERR_SPEC with the nearest right word and all others; `what` names the kind in the message. */
+tacit_status_t tacit__spec_unknown(tacit_kind_t kind, const char *what, const char *word, size_t bytes);
+
 /* Accepts an empty (zeroed) spec. */
 void tacit__spec_release(tacit_spec_t *spec);
 

@@ -241,7 +241,7 @@ typedef struct tacit_param {
     double             low, high; /* both allowed */
     double             initial;   /* default; of a word: its place in `words` */
     unsigned           multiple;  /* an INT is a multiple of this; 0 and 1: any */
-    const char        *words;     /* "e4m3 e5m2" */
+    const char        *words;     /* "e4m3 e5m2"; of an INT or a REAL: one word that stands for its default, or NULL */
     const char        *unit;      /* "elements", "bits", "" */
     const char        *help;      /* one sentence */
 } tacit_param_t;

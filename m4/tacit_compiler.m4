@@ -24,6 +24,8 @@ TACIT_TRY_CFLAGS([$TACIT_CFLAGS], [], [AC_MSG_ERROR([$CC does not understand the
 # The plain loops are written to be vectorized; gcc at -O2 would leave most of them alone.
 TACIT_TRY_CFLAGS([-ftree-vectorize], [TACIT_CFLAGS="$TACIT_CFLAGS -ftree-vectorize"])
 TACIT_TRY_CFLAGS([-fvect-cost-model=dynamic], [TACIT_CFLAGS="$TACIT_CFLAGS -fvect-cost-model=dynamic"])
+# Square roots too: nobody here reads errno after one.
+TACIT_TRY_CFLAGS([-fno-math-errno], [TACIT_CFLAGS="$TACIT_CFLAGS -fno-math-errno"])
 
 # A library names all that it needs; sanitizers leave their own to the program.
 LIBRARY_LDFLAGS=-Wl,-z,defs

@@ -23,7 +23,7 @@ done
 
 # tools/tacit-info --json names every module and every parameter.
 for word in $(tools/tacit-info --json | grep -o '"\(name\|key\)":"[^"]*"' | sed 's/.*:"//; s/"$//' | sort -u); do
-    [ "$word" = environment ] || grep -q "^\.B $word\$" doc/man/tacit.7 || fail "tacit.7 does not mention $word"
+    [ "$word" = environment ] || grep -q "^\.B ${word//-/\\\\-}\$" doc/man/tacit.7 || fail "tacit.7 does not mention $word"
 done
 
 for tool in tacit-info tacit-bench; do

@@ -32,10 +32,8 @@ static const struct {
     tacit_kind_t kind;
     const char  *name;
 } kinds[] = {
-    {TACIT_COMPRESSORS, "compressors"},
-    {TACIT_FEEDBACKS, "feedbacks"},
-    {TACIT_SCHEDULES, "schedules"},
-    {TACIT_ENVIRONMENT, "environment"},
+    {TACIT_COMPRESSORS, "compressors"}, {TACIT_FEEDBACKS, "feedbacks"},     {TACIT_OPTIMIZERS, "optimizers"},
+    {TACIT_SCHEDULES, "schedules"},     {TACIT_ENVIRONMENT, "environment"},
 };
 
 #define COUNT_OF(array) (sizeof(array) / sizeof *(array))
@@ -54,18 +52,23 @@ static const char *word_at(const char *words, size_t index, size_t *bytes_out)
     return words;
 }
 
+static bool is_number(const tacit_param_t *param)
+{
+    return param->type == TACIT_PARAM_INT || param->type == TACIT_PARAM_REAL;
+}
+
 /* Writes a parameter's default as a spec would spell it. */
 static void write_default(const tacit_param_t *param, char *text, size_t capacity)
 {
     const char *word = "";
     size_t      bytes = 0;
 
-    if (param->type == TACIT_PARAM_INT || param->type == TACIT_PARAM_REAL) {
+    if (is_number(param) && param->words == NULL) {
         snprintf(text, capacity, "%.12g", param->initial);
         return;
     }
-    if (param->type == TACIT_PARAM_WORD) {
-        word = word_at(param->words, (size_t)param->initial, &bytes);
+    if (param->words != NULL) {
+        word = word_at(param->words, is_number(param) ? 0 : (size_t)param->initial, &bytes);
     }
     snprintf(text, capacity, "%.*s", (int)bytes, word);
 }
@@ -85,6 +88,9 @@ static void print_param(const tacit_param_t *param)
         used = snprintf(range, sizeof range, "text");
     } else {
         used = snprintf(range, sizeof range, "%.12g to %.12g", param->low, param->high);
+    }
+    if (is_number(param) && param->words != NULL && used >= 0 && (size_t)used < sizeof range) {
+        used += snprintf(range + used, sizeof range - (size_t)used, " or %s", param->words);
     }
     if (param->multiple > 1 && used >= 0 && (size_t)used < sizeof range) {
         used += snprintf(range + used, sizeof range - (size_t)used, ", multiple of %u", param->multiple);
@@ -124,13 +130,17 @@ static void write_param(json_t *json, const tacit_param_t *param)
     json_open(json, NULL, '{');
     json_text(json, "key", param->key);
     json_text(json, "type", type_names[param->type]);
-    if (param->type == TACIT_PARAM_INT || param->type == TACIT_PARAM_REAL) {
+    write_default(param, initial, sizeof initial);
+    if (is_number(param)) {
         json_number(json, "low", param->low);
         json_number(json, "high", param->high);
-        json_number(json, "default", param->initial);
+        if (param->words != NULL) {
+            json_text(json, "default", initial);
+        } else {
+            json_number(json, "default", param->initial);
+        }
         json_count(json, "multiple", param->multiple > 1 ? param->multiple : 1);
     } else {
-        write_default(param, initial, sizeof initial);
         json_text(json, "default", initial);
     }
     if (param->type == TACIT_PARAM_WORD) {

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The optimizer table, and what an optimizer works on. The driver (optimizer.c) runs a step: arrange() settles with the other
+   ranks what must be settled, prepare() says what travels, one operation carries it, apply() moves the parameters. Up to apply()
+   nothing has changed; apply() cannot fail. */
+#ifndef TACIT_OPTIMIZER_H
+#define TACIT_OPTIMIZER_H
+
+#include "comm.h"
+#include "tacit_optim.h"
+
+enum { TACIT_OPTIM_ARRAYS = 3, TACIT_OPTIM_NUMBERS = 3 };
+
+/* One of the caller's tensors. */
+typedef struct tacit_tensor {
+    tacit_slot_t *slot;
+    size_t        count;
+    float        *array[TACIT_OPTIM_ARRAYS]; /* state; NULL where this tensor needs none */
+    float        *work;                      /* what is sent, and then what came out */
+} tacit_tensor_t;
+
+/* A step's arguments. */
+typedef struct tacit_step {
+    float *const       *values;
+    const float *const *gradients;
+    double              rate;
+} tacit_step_t;
+
+typedef struct tacit_optimizer {
+    const char          *name;                             /* the word in a spec; the file's name with '-' for '_' */
+    const char          *summary;                          /* one line */
+    size_t               config_bytes;                     /* begins with tacit_clipping_t */
+    size_t               tensor_bytes;                     /* of its notes on each tensor: tacit_optim_t.notes */
+    const tacit_param_t *params;                           /* ends with a NULL key */
+    const char          *arrays[TACIT_OPTIM_ARRAYS + 1];   /* names, for files; ends with NULL */
+    const char          *numbers[TACIT_OPTIM_NUMBERS + 1]; /* likewise */
+
+    /* Optional. Refuses parameters that do not go together. */
+    tacit_status_t (*settle)(const void *config);
+    /* Local. Looks at the slots and makes room: tacit__optim_room(). A fault is told to all ranks. */
+    tacit_status_t (*init)(tacit_optim_t *optim);
+    /* Optional, collective; its errors are all ranks'. Makes slots of its own for the stage that `optim` is in: when it is made,
+       and when a state has been loaded. On an error what there was stays. */
+    tacit_status_t (*make_slots)(tacit_optim_t *optim);
+    /* Optional, collective; its errors are all ranks'. */
+    tacit_status_t (*arrange)(tacit_optim_t *optim, const tacit_step_t *step);
+    /* Local: tacit__optim_send() for each message. A fault is told to all ranks. */
+    tacit_status_t (*prepare)(tacit_optim_t *optim, const tacit_step_t *step);
+    void (*apply)(tacit_optim_t *optim, const tacit_step_t *step);
+} tacit_optimizer_t;
+
+/* The index-th optimizer, NULL past the last. */
+const tacit_optimizer_t *tacit__optimizer_at(size_t index);
+/* Parses NAME[:PARAMS]; *config_out is to be freed. canonical has TACIT_SPEC_BYTES. */
+tacit_status_t tacit__optimizer_parse(const char *spec, const tacit_optimizer_t **kind_out, void **config_out, char *canonical);
+
+struct tacit_optim {
+    const tacit_optimizer_t *kind;
+    void                    *config;
+    char                     canonical[TACIT_SPEC_BYTES];
+    tacit_comm_t            *comm;
+    tacit_tensor_t          *tensors;
+    size_t                   tensor_count;
+    void                    *notes;                        /* tensor_count times kind->tensor_bytes */
+    uint64_t                 steps;                        /* taken */
+    double                   numbers[TACIT_OPTIM_NUMBERS]; /* state beside the arrays */
+    double                  *factors;                      /* by which each tensor's gradient is clipped */
+    double                  *squares;                      /* room for a sum of squares of each tensor */
+    tacit_item_t            *items;                        /* this step's messages */
+    size_t                   item_count;
+    tacit_slot_t           **own; /* slots that are this optimizer's */
+    size_t                   own_count, own_room;
+    tacit_counters_t         past; /* of own slots that are no more, and of messages that belong to no slot */
+};
+
+/* Zeroed room for `arrays` of the state (a bit each) and the work area of a tensor. */
+tacit_status_t tacit__optim_room(tacit_optim_t *optim, tacit_tensor_t *tensor, unsigned arrays);
+/* Collective. A slot of this optimizer's own; optim->own must have room: at most two a tensor, and one. */
+tacit_status_t tacit__optim_slot_create(tacit_optim_t *optim, const char *name, size_t count, const char *spec,
+                                        tacit_slot_t **slot_out);
+/* Local; accepts NULL. What it has sent stays counted. */
+void tacit__optim_slot_destroy(tacit_optim_t *optim, tacit_slot_t *slot);
+/* Tells all ranks of this one's fault, whose text is the last error: all return it, from this call or from the collective one
+   that they are in. */
+tacit_status_t tacit__optim_refuse(tacit_optim_t *optim, tacit_status_t fault);
+/* Adds a message to those that the step's operation carries. */
+void tacit__optim_send(tacit_optim_t *optim, tacit_slot_t *slot, const float *in, float *out, tacit_op_t op);
+/* Runs the operation, in which all ranks also see that they are in the same step with the same rate. */
+tacit_status_t tacit__optim_reduce(tacit_optim_t *optim, const tacit_step_t *step, tacit_status_t fault);
+
+/* ---- Clipping ---- */
+
+typedef struct tacit_clipping {
+    double threshold; /* 0: none */
+    int    scope;     /* 0: over all tensors together; 1: each for itself */
+} tacit_clipping_t;
+
+/* Rows of a parameter table for a configuration that begins with a tacit_clipping_t. */
+#define TACIT_PARAM_CLIP                                                                                                         \
+    {                                                                                                                            \
+        .key = "clip", .type = TACIT_PARAM_REAL, .offset = offsetof(tacit_clipping_t, threshold), .high = 1e30, .unit = "",      \
+        .help = "The largest Euclidean norm of the reduced gradient; 0: no clipping."                                            \
+    }
+#define TACIT_PARAM_CLIP_SCOPE                                                                                                   \
+    {                                                                                                                            \
+        .key = "clip-scope", .type = TACIT_PARAM_WORD, .offset = offsetof(tacit_clipping_t, scope), .words = "all tensor",       \
+        .unit = "", .help = "What the norm is taken over: all tensors together, or each for itself."                             \
+    }
+
+/* Sum of squares, in an order of its own: the same bits wherever the values are the same. Not finite where a value is not. */
+double tacit__sum_squares(const float *values, size_t count);
+/* The same over the values that are finite. */
+double tacit__finite_squares(const float *values, size_t count);
+/* factors[] from squares[], of norms that are clipped as tacit_clip_factor() says. */
+void tacit__optim_factors(tacit_optim_t *optim, int ranks, tacit_clip_t convention);
+/* factors[] from the norms of what has been reduced, in the tensors' work areas; 1 where there is no clipping. */
+void tacit__optim_clip_reduced(tacit_optim_t *optim);
+
+/* Exactly rounded multiplications only, so that it is the same on every machine. */
+double tacit__power(double base, uint64_t exponent);
+
+#endif

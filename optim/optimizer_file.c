@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Saves and loads what optimizers know (doc/wire-format.md, "State files"). What a file holds is put into fresh arrays; they
+   change places with the optimizer's when all ranks have read theirs. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "operation.h"
+#include "optimizer.h"
+#include "state_file.h"
+
+static const char magic[TACIT_STATE_MAGIC_BYTES] = "TACITOPT";
+
+/* What changes when a file is loaded. */
+typedef struct tacit_loaded {
+    uint64_t steps;
+    double   numbers[TACIT_OPTIM_NUMBERS];
+    float *(*arrays)[TACIT_OPTIM_ARRAYS]; /* one set a tensor */
+} tacit_loaded_t;
+
+static size_t words(const char *const *names)
+{
+    size_t count = 0;
+
+    while (names[count] != NULL) {
+        count++;
+    }
+    return count;
+}
+
+/* Arrays that this tensor has. */
+static size_t array_count(const tacit_tensor_t *tensor)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < TACIT_OPTIM_ARRAYS; i++) {
+        count += tensor->array[i] != NULL;
+    }
+    return count;
+}
+
+/* ---- Saving ---- */
+
+static void put_state(tacit_writer_t *writer, const void *state)
+{
+    const tacit_optim_t *optim = state;
+
+    tacit__put_text(writer, optim->canonical);
+    tacit__put_number(writer, optim->tensor_count);
+    tacit__put_number(writer, optim->steps);
+    for (size_t i = 0; i < words(optim->kind->numbers); i++) {
+        tacit__put_real(writer, optim->numbers[i]);
+    }
+    for (size_t i = 0; i < optim->tensor_count; i++) {
+        const tacit_tensor_t *tensor = &optim->tensors[i];
+
+        tacit__put_text(writer, tensor->slot->codec->name);
+        tacit__put_number(writer, tensor->count);
+        tacit__put_number(writer, array_count(tensor));
+        for (size_t j = 0; j < TACIT_OPTIM_ARRAYS; j++) {
+            if (tensor->array[j] != NULL) {
+                tacit__put_array(writer, optim->kind->arrays[j], tensor->array[j], tensor->count);
+            }
+        }
+    }
+}
+
+static void describe(const tacit_optim_t *optim, uint64_t steps, char *text, size_t capacity)
+{
+    snprintf(text, capacity, "%s after step %" PRIu64, optim->kind->name, steps);
+}
+
+tacit_status_t tacit_optim_save(const tacit_optim_t *optim, const char *path)
+{
+    char           text[128];
+    tacit_comm_t  *comm;
+    tacit_status_t status, mine;
+
+    if (optim == NULL) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "the optimizer is NULL");
+    }
+    comm = optim->comm;
+    status = tacit__comm_enter(comm, true);
+    if (status != TACIT_OK) {
+        return status;
+    }
+    mine = path == NULL ? tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: the path is NULL", comm->rank)
+                        : tacit__state_write(comm->rank, comm->ranks, path, magic, put_state, optim);
+    if (comm->broken) {
+        status = mine;
+    } else {
+        describe(optim, optim->steps, text, sizeof text);
+        status = tacit__comm_agree(comm, "tacit_optim_save", text, mine, 0);
+    }
+    tacit__comm_leave(comm);
+    return status;
+}
+
+/* ---- Loading ---- */
+
+static void release(const tacit_optim_t *optim, tacit_loaded_t *loaded)
+{
+    for (size_t i = 0; loaded->arrays != NULL && i < optim->tensor_count; i++) {
+        for (size_t j = 0; j < TACIT_OPTIM_ARRAYS; j++) {
+            tacit__free(loaded->arrays[i][j]);
+        }
+    }
+    tacit__free(loaded->arrays);
+}
+
+static tacit_status_t no_memory(const tacit_optim_t *optim)
+{
+    return tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory to load an optimizer's state", optim->comm->rank);
+}
+
+static tacit_status_t read_tensor(tacit_reader_t *reader, const tacit_optim_t *optim, size_t i, tacit_loaded_t *loaded)
+{
+    const tacit_tensor_t *tensor = &optim->tensors[i];
+    const char           *name = tensor->slot->codec->name;
+    char                  array[TACIT_STATE_TEXT_BYTES];
+    const void           *values;
+    uint64_t              count;
+    tacit_status_t        status;
+
+    TRY(tacit__expect_text(reader, "", "slot's name", name));
+    TRY(tacit__expect_number(reader, name, "the count", tensor->count));
+    TRY(tacit__expect_number(reader, name, "the number of arrays", array_count(tensor)));
+    for (size_t j = 0; j < TACIT_OPTIM_ARRAYS; j++) {
+        if (tensor->array[j] == NULL) {
+            continue;
+        }
+        TRY(tacit__get_array(reader, array, &values, &count));
+        if (strcmp(array, optim->kind->arrays[j]) != 0 || count != tensor->count) {
+            status = tacit__state_damaged(reader, "an array is not the one that follows");
+            goto out;
+        }
+        loaded->arrays[i][j] = tacit__alloc_unset(count * sizeof(float));
+        if (loaded->arrays[i][j] == NULL) {
+            status = no_memory(optim);
+            goto out;
+        }
+        memcpy(loaded->arrays[i][j], values, count * sizeof(float));
+    }
+out:
+    return status;
+}
+
+static tacit_status_t read_state(const tacit_optim_t *optim, const char *path, tacit_loaded_t *loaded)
+{
+    const tacit_comm_t *comm = optim->comm;
+    tacit_reader_t      reader = {.data = NULL};
+    tacit_status_t      status;
+
+    if (path == NULL) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: the path is NULL", comm->rank);
+    }
+    loaded->arrays = tacit__alloc(optim->tensor_count, sizeof *loaded->arrays);
+    if (loaded->arrays == NULL) {
+        status = no_memory(optim);
+        goto out;
+    }
+    TRY(tacit__state_open(&reader, comm->rank, comm->ranks, path, magic));
+    TRY(tacit__expect_text(&reader, "", "optimizer", optim->canonical));
+    TRY(tacit__expect_number(&reader, "", "the number of slots", optim->tensor_count));
+    TRY(tacit__get_number(&reader, &loaded->steps));
+    for (size_t i = 0; i < words(optim->kind->numbers); i++) {
+        TRY(tacit__get_real(&reader, &loaded->numbers[i]));
+    }
+    for (size_t i = 0; i < optim->tensor_count; i++) {
+        TRY(read_tensor(&reader, optim, i, loaded));
+    }
+    TRY(tacit__state_end(&reader));
+out:
+    tacit__state_close(&reader);
+    return status;
+}
+
+static void change_places(tacit_optim_t *optim, tacit_loaded_t *loaded)
+{
+    const tacit_loaded_t before = *loaded;
+
+    loaded->steps = optim->steps;
+    optim->steps = before.steps;
+    memcpy(loaded->numbers, optim->numbers, sizeof loaded->numbers);
+    memcpy(optim->numbers, before.numbers, sizeof optim->numbers);
+    for (size_t i = 0; i < optim->tensor_count; i++) {
+        for (size_t j = 0; j < TACIT_OPTIM_ARRAYS; j++) {
+            float *array = optim->tensors[i].array[j];
+
+            optim->tensors[i].array[j] = loaded->arrays[i][j];
+            loaded->arrays[i][j] = array;
+        }
+    }
+}
+
+tacit_status_t tacit_optim_load(tacit_optim_t *optim, const char *path)
+{
+    char           text[128];
+    tacit_loaded_t loaded = {.arrays = NULL};
+    tacit_status_t status, mine;
+
+    if (optim == NULL) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "the optimizer is NULL");
+    }
+    status = tacit__comm_enter(optim->comm, false);
+    if (status != TACIT_OK) {
+        return status;
+    }
+    mine = read_state(optim, path, &loaded);
+    describe(optim, loaded.steps, text, sizeof text);
+    status = tacit__comm_agree(optim->comm, "tacit_optim_load", text, mine, 0);
+    tacit__comm_leave(optim->comm);
+    if (status == TACIT_OK) {
+        change_places(optim, &loaded);
+        if (optim->kind->make_slots != NULL) {
+            status = optim->kind->make_slots(optim);
+        }
+        if (status != TACIT_OK) {
+            change_places(optim, &loaded);
+        }
+    }
+    release(optim, &loaded);
+    return status;
+}

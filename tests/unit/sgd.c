@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `sgd`: its forms by hand, its equality with a plain loop over the mean, clipping, warm-up of the density, rescaling. */
+#include "descent.h"
+
+static const int rank_counts[] = {2, 3, 4, 8};
+
+static descent_t run, other; /* too large for the stack */
+
+/* ---- Forms ---- */
+
+static void scalar(int rank, int step, int tensor, size_t count, float *g)
+{
+    static const float values[] = {1.0f, -0.5f, 0.25f, 2.0f};
+
+    (void)rank;
+    (void)tensor;
+    for (size_t i = 0; i < count; i++) {
+        g[i] = values[step];
+    }
+}
+
+/* Worked with numbers that float32 holds exactly: gradients 1, -1/2, 1/4, 2; rate 1/2, momentum 1/2, values from 1. */
+START_TEST(forms)
+{
+    static const struct {
+        const char *spec;
+        float       values[4];
+    } cases[] = {
+        {"sgd:momentum=0", {0.5f, 0.75f, 0.625f, -0.375f}},
+        {"sgd:momentum=0.5", {0.5f, 0.5f, 0.375f, -0.6875f}},
+        {"sgd:momentum=0.5,nesterov=on", {0.25f, 0.5f, 0.3125f, -1.21875f}},
+        {"sgd:momentum=0,weight-decay=0.5", {0.25f, 0.4375f, 0.203125f, -0.84765625f}},
+        {"sgd:momentum=0.5,weight-decay=0.5", {0.25f, 0.0625f, -0.171875f, -1.24609375f}},
+        {"sgd:momentum=0.5,nesterov=on,weight-decay=0.5", {-0.125f, 0.109375f, -0.142578125f, -1.638916015625f}},
+    };
+
+    run = (descent_t){.optimizer = cases[_i].spec, .specs = {"none", "none"}, .counts = {1, 3}, .ranks = 2, .steps = 4};
+    run.rate = 0.5;
+    run.start = 1;
+    run.input = scalar;
+    descent_run(&run);
+    for (int step = 0; step < 4; step++) {
+        ck_assert_msg(run.values[step][1][2] == cases[_i].values[step], "%s: %.9g after step %d, not %.9g", cases[_i].spec,
+                      (double)run.values[step][1][2], step, (double)cases[_i].values[step]);
+    }
+}
+END_TEST
+
+/* The mean of all ranks' gradients, added up in rank order. */
+static void mean_of(int ranks, int step, int tensor, size_t count, float *mean)
+{
+    float g[DESCENT_MOST];
+
+    for (int rank = 0; rank < ranks; rank++) {
+        descent_normal(rank, step, tensor, count, g);
+        for (size_t i = 0; i < count; i++) {
+            mean[i] = rank == 0 ? g[i] : mean[i] + g[i];
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        mean[i] *= 1.0f / (float)ranks;
+    }
+}
+
+/* Without compression it is momentum SGD on the mean. */
+START_TEST(is_momentum_sgd)
+{
+    float buffer[DESCENT_MOST] = {0}, w[DESCENT_MOST] = {0}, mean[DESCENT_MOST];
+
+    run = (descent_t){.optimizer = "sgd", .specs = {"none", "none"}, .counts = {129, 7}, .ranks = rank_counts[_i], .steps = 6};
+    descent_run(&run);
+    for (int step = 0; step < 6; step++) {
+        mean_of(run.ranks, step, 0, 129, mean);
+        for (size_t i = 0; i < 129; i++) {
+            buffer[i] = 0.9f * buffer[i] + mean[i];
+            w[i] -= 0.1f * buffer[i];
+        }
+        same_floats(run.values[step][0], w, 129, "momentum SGD");
+    }
+}
+END_TEST
+
+/* Ranks with the same data are one rank. */
+START_TEST(equal_data)
+{
+    run = (descent_t){.optimizer = "sgd:nesterov=on,weight-decay=0.01", .specs = {"none", "none"}, .counts = {70, 5}};
+    run.ranks = 1;
+    run.steps = 5;
+    run.input = descent_equal;
+    other = run;
+    other.ranks = rank_counts[_i] == 3 ? 2 : rank_counts[_i];
+    descent_run(&run);
+    descent_run(&other);
+    descents_equal(&run, &other, 5);
+}
+END_TEST
+
+START_TEST(replicas)
+{
+    static const char *const specs[] = {"onebit+ef", "topk:ratio=0.05+ef", "qsgd:bits=4+ef", "fp16"};
+
+    for (size_t i = 0; i < COUNT_OF(specs); i++) {
+        run = (descent_t){.optimizer = "sgd:weight-decay=0.001,clip=2", .specs = {specs[i], "none"}, .counts = {390, 17}};
+        run.ranks = rank_counts[_i];
+        run.steps = 8;
+        descent_run(&run);
+    }
+}
+END_TEST
+
+START_TEST(resume)
+{
+    run = (descent_t){.optimizer = "sgd:weight-decay=0.01,warmup=paper,warmup-entries=3,warmup-steps=3,rescale=on",
+                      .specs = {"topk:ratio=0.01+ef", "onebit+ef"},
+                      .counts = {390, 33},
+                      .ranks = 3,
+                      .steps = 14};
+    for (int step = 0; step < 14; step++) {
+        run.rates[step] = 0.1 / (1 + step / 2);
+    }
+    descent_resumes(&run, 1 + 4 * _i); /* in the warm-up, at one of its edges, and after it */
+}
+END_TEST
+
+/* ---- Clipping ---- */
+
+static void three_four(int rank, int step, int tensor, size_t count, float *g)
+{
+    (void)rank;
+    (void)step;
+    for (size_t i = 0; i < count; i++) {
+        g[i] = tensor == 0 ? 3.0f : 4.0f;
+    }
+}
+
+START_TEST(clip)
+{
+    run = (descent_t){.optimizer = "sgd:momentum=0,clip=2.5", .specs = {"none", "none"}, .counts = {1, 1}, .ranks = 2};
+    run.steps = 1;
+    run.rate = 1;
+    run.input = three_four;
+    descent_run(&run);
+    ck_assert(run.values[0][0][0] == -1.4999998f && run.values[0][1][0] == -1.9999996f);
+
+    run.optimizer = "sgd:momentum=0,clip=3.5,clip-scope=tensor"; /* 3 stays, 4 becomes 3.5 */
+    descent_run(&run);
+    ck_assert(run.values[0][0][0] == -3.0f && run.values[0][1][0] == -4.0f * (float)(3.5 / (4.0 + 1e-6)));
+
+    run.optimizer = "sgd:momentum=0,clip=6"; /* more than the norm, 5 */
+    descent_run(&run);
+    ck_assert(run.values[0][0][0] == -3.0f && run.values[0][1][0] == -4.0f);
+}
+END_TEST
+
+/* The sum of gradients that carry 1/N is what the mean is of those that do not. */
+START_TEST(sums)
+{
+    run = (descent_t){.optimizer = "sgd:reduce=sum,momentum=0", .specs = {"none", "none"}, .counts = {1, 1}, .ranks = 4};
+    run.steps = 1;
+    run.rate = 1;
+    run.input = three_four;
+    descent_run(&run);
+    ck_assert(run.values[0][0][0] == -12.0f && run.values[0][1][0] == -16.0f);
+}
+END_TEST
+
+/* ---- Warm-up, rescaling ---- */
+
+static void watch_density(tacit_optim_t *optim, int rank, int step, void *arg)
+{
+    if (rank == 0) {
+        snprintf((char *)arg + 64 * step, 64, "%s", tacit_slot_spec(optim->tensors[0].slot));
+    }
+}
+
+START_TEST(warmup)
+{
+    static const char *const ratios[] = {"0.25", "0.25", "0.0625", "0.0625", "0.02", "0.02", "0.02"};
+    char                     specs[7][64];
+
+    run = (descent_t){.optimizer = "sgd:warmup=paper,warmup-entries=3,warmup-steps=2", .specs = {"topk:ratio=0.02+ef", "none"}};
+    run.counts[0] = 200;
+    run.counts[1] = 3;
+    run.ranks = 2;
+    run.steps = 7;
+    run.watch = watch_density;
+    run.arg = specs;
+    descent_run(&run);
+    for (int step = 0; step < 7; step++) {
+        char expected[64];
+
+        snprintf(expected, sizeof expected, "topk:ratio=%s", ratios[step]);
+        ck_assert_msg(strncmp(specs[step], expected, strlen(expected)) == 0 &&
+                          strchr(",+", specs[step][strlen(expected)]) != NULL,
+                      "step %d: %s, not %s", step, specs[step], expected);
+    }
+}
+END_TEST
+
+/* Keeps what rank 0's first tensor holds back, after each step. */
+static void watch_memory(tacit_optim_t *optim, int rank, int step, void *arg)
+{
+    float(*memory)[DESCENT_MOST] = arg;
+
+    if (rank == 0) {
+        memcpy(memory[step], optim->tensors[0].slot->codec->memory.now[0], optim->tensors[0].count * sizeof(float));
+    }
+}
+
+static void first_step_only(int rank, int step, int tensor, size_t count, float *g)
+{
+    for (size_t i = 0; i < count; i++) {
+        g[i] = step == 0 && tensor == 0 ? (float)(1 + rank + (int)i) : 0.0f;
+    }
+}
+
+/* What is owed at half the rate counts twice, so that in the end the values have moved as if all had been sent at first. */
+START_TEST(rescale)
+{
+    float memory[6][DESCENT_MOST];
+    float sum = 0;
+
+    run = (descent_t){.optimizer = "sgd:momentum=0,rescale=on", .specs = {"topk:ratio=0.25+ef", "none"}, .counts = {4, 1}};
+    run.ranks = 1;
+    run.steps = 5;
+    run.rates[0] = 0.5;
+    for (int step = 1; step < 5; step++) {
+        run.rates[step] = 0.25;
+    }
+    run.input = first_step_only;
+    run.watch = watch_memory;
+    run.arg = memory;
+    descent_run(&run);
+    ck_assert(memory[0][2] == 3.0f && memory[1][2] == 0.0f && memory[1][1] == 4.0f);
+    for (size_t i = 0; i < 4; i++) {
+        sum += run.values[4][0][i];
+    }
+    ck_assert_msg(sum == -5.0f, "%g", (double)sum); /* 0.5 (1 + 2 + 3 + 4) */
+}
+END_TEST
+
+/* ---- Refusals ---- */
+
+static void not_accepted(const char *spec, const char *words)
+{
+    ck_assert_msg(tacit_optim_check(spec, NULL, 0) == TACIT_ERR_SPEC, "%s is accepted", spec);
+    ck_assert_msg(strstr(tacit_last_error(), words) != NULL, "'%s' is not in '%s'", words, tacit_last_error());
+}
+
+START_TEST(refusals)
+{
+    not_accepted("sgd:nesterov=on,momentum=0", "needs a momentum");
+    not_accepted("sgd:momentum=1.5", "from 0 to 0.999999, or 'auto'");
+    not_accepted("sgd:warmup-steps=0", "from 1");
+    ck_assert_int_eq(tacit_optim_check("sgd:nesterov=on", NULL, 0), TACIT_OK);
+}
+END_TEST
+
+static void no_ratio(tacit_comm_t *comm, void *arg)
+{
+    tacit_slot_t  *slot = slot_of(comm, "dense", 4, TACIT_FLOAT32, "onebit+ef");
+    tacit_optim_t *optim = NULL;
+
+    ((tacit_status_t *)arg)[tacit_comm_rank(comm)] = tacit_optim_create("sgd:warmup=paper", &slot, 1, &optim);
+}
+
+START_TEST(warmup_needs_a_ratio)
+{
+    tacit_status_t status[2] = {TACIT_OK, TACIT_OK};
+
+    run_ranks(2, NULL, no_ratio, status);
+    ck_assert_int_eq(status[0], TACIT_ERR_SPEC);
+    ck_assert_int_eq(status[1], TACIT_ERR_SPEC);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("sgd");
+    TCase *tests = tcase_create("sgd");
+
+    tcase_set_timeout(tests, 60);
+    tcase_add_loop_test(tests, forms, 0, 6);
+    tcase_add_loop_test(tests, is_momentum_sgd, 0, 4);
+    tcase_add_loop_test(tests, equal_data, 0, 4);
+    tcase_add_loop_test(tests, replicas, 0, 4);
+    tcase_add_loop_test(tests, resume, 0, 3);
+    tcase_add_test(tests, clip);
+    tcase_add_test(tests, sums);
+    tcase_add_test(tests, warmup);
+    tcase_add_test(tests, rescale);
+    tcase_add_test(tests, refusals);
+    tcase_add_test(tests, warmup_needs_a_ratio);
+    suite_add_tcase(suite, tests);
+    return harness_main(suite);
+}
