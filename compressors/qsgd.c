@@ -7,6 +7,7 @@
    groups of 8, bytes with zeros to a multiple of 4. No elements: no bytes. */
 #include "bits.h"
 #include "compressor.h"
+#include "levels.h"
 #include "own.h"
 #include "random.h"
 
@@ -14,7 +15,7 @@
 #include <math.h>
 #include <stdio.h>
 
-enum { GROUPS = TACIT_LANES / 8, MAX_BITS = 8 };
+enum { MAX_BITS = 8 };
 
 typedef enum { ROUNDING_AUTO, ROUNDING_NEAREST, ROUNDING_STOCHASTIC } rounding_t;
 
@@ -33,48 +34,6 @@ typedef struct scale {
 static float top_level(unsigned bits)
 {
     return (float)((1u << bits) - 1);
-}
-
-/* ---- Levels to bits: 8 bytes, each below 2^bits, to and from 8 * bits bits, in three halvings ---- */
-
-static inline uint64_t pack8(uint64_t levels, unsigned bits)
-{
-    levels = (levels & 0x00ff00ff00ff00ffu) | (levels >> 8 & 0x00ff00ff00ff00ffu) << bits;
-    levels = (levels & 0x0000ffff0000ffffu) | (levels >> 16 & 0x0000ffff0000ffffu) << 2 * bits;
-    return (levels & 0x00000000ffffffffu) | levels >> 32 << 4 * bits;
-}
-
-static inline uint64_t unpack8(uint64_t packed, unsigned bits)
-{
-    const uint64_t four = ((uint64_t)1 << 4 * bits) - 1;
-    const uint64_t two = (((uint64_t)1 << 2 * bits) - 1) * 0x0000000100000001u;
-    const uint64_t one = (((uint64_t)1 << bits) - 1) * 0x0001000100010001u;
-
-    packed = (packed & four) | (packed >> 4 * bits & four) << 32;
-    packed = (packed & two) | (packed >> 2 * bits & two) << 16;
-    return (packed & one) | (packed >> bits & one) << 8;
-}
-
-/* Writes the GROUPS * bits bytes of 64 levels, and rubbish in up to 8 bytes behind them. */
-static void pack_lanes(const uint8_t *levels, unsigned bits, uint8_t *bytes)
-{
-    for (size_t group = 0; group < GROUPS; group++) {
-        uint64_t eight;
-        memcpy(&eight, levels + 8 * group, sizeof eight);
-        eight = pack8(eight, bits);
-        memcpy(bytes + group * bits, &eight, sizeof eight);
-    }
-}
-
-/* Reads the GROUPS * bits bytes of 64 levels, and does not use up to 8 bytes behind them. */
-static void unpack_lanes(const uint8_t *bytes, unsigned bits, uint8_t *levels)
-{
-    for (size_t group = 0; group < GROUPS; group++) {
-        uint64_t eight;
-        memcpy(&eight, bytes + group * bits, sizeof eight);
-        eight = unpack8(eight, bits);
-        memcpy(levels + 8 * group, &eight, sizeof eight);
-    }
 }
 
 /* ---- 64 elements ---- */
@@ -183,7 +142,7 @@ static uint32_t encode_record(const tacit_block_t *record, const tacit_stream_t 
             shifts_of(config, stream, record->first + i, shifts);
             levels_of(values, shifts, scale, top, levels);
         }
-        pack_lanes(levels, bits, bytes);
+        tacit__pack_lanes(levels, bits, bytes);
         memcpy(payload + i / 8 * bits, bytes, record_bytes(bits, part) - 8);
         values_of(levels, scale, values);
         memcpy(decoded + i, values, part * sizeof *a);
@@ -201,7 +160,7 @@ static void decode_record(unsigned bits, const uint8_t *payload, size_t count, f
     for (size_t i = 0; i < count; i += TACIT_LANES) {
         const size_t part = count - i < TACIT_LANES ? count - i : TACIT_LANES;
         memcpy(bytes, payload + i / 8 * bits, record_bytes(bits, part) - 8);
-        unpack_lanes(bytes, bits, levels);
+        tacit__unpack_lanes(bytes, bits, levels);
         values_of(levels, scale, values);
         for (size_t j = 0; j < part && add; j++) {
             values[j] += out[i + j];

@@ -115,6 +115,17 @@ mutant "fp8: the largest magnitude is cut, as in MX" compressors/fp8.c fp8:fp8 \
     's/ \+ \(\(largest & 0x7fffffu\) > LARGEST_FRACTION\)//'
 mutant "fp8: no saturation" compressors/fp8.c fp8:fp8 \
     's/finite < format.largest \? finite : format.largest/finite/'
+unchanged rotq:rotq
+mutant "rotq: each rank has its own signs" compressors/rotq.c rotq:rotq \
+    's/tacit__stream\(&block->key, true\)/tacit__stream(\&block->key, false)/'
+mutant "rotq: no signs" compressors/rotq.c rotq:rotq \
+    's/\? 0x80000000u : 0;/? 0 : 0;/'
+mutant "rotq: half of the transform" compressors/rotq.c rotq:rotq \
+    's/^    transpose\(v\);/    return;/'
+mutant "rotq: the scale is that of the noise, not of the levels" compressors/rotq.c rotq:rotq \
+    's/const float scale = dot.*/const float scale = sqrtf(dot(v, v)) \/ BLOCK;/'
+mutant "rotq: borders at the levels" compressors/rotq.c rotq:rotq \
+    's/\(magnitudes\[m - 1\] \+ magnitudes\[m\]\) \* 0.5f/magnitudes[m]/'
 mutant "top-k ties by higher index" compressors/topk.c topk:topk \
     's/^    for \(size_t i = 0, part; i < block->count; i \+= part\) \{/    size_t skip = 0; \
          for (size_t i = 0; i < block->count; i++) skip += magnitude_bits(a[i]) == least; \

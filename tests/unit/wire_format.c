@@ -211,6 +211,17 @@ START_TEST(fp8)
 }
 END_TEST
 
+START_TEST(rotq)
+{
+    uint8_t frame[512];
+
+    ck_assert_uint_eq(frame_of("rotq:bits=1", signs_a, 16, frame, sizeof frame), 64 + 36);
+    page_says_bytes("68 bytes, are ", frame + 64, 16);
+    ck_assert_uint_eq(frame_of("rotq:bits=2", signs_a, 16, frame, sizeof frame), 64 + 68);
+    page_says_bytes("", frame + 64, 16);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("wire_format");
@@ -226,6 +237,7 @@ int main(void)
     tcase_add_test(tests, topk);
     tcase_add_test(tests, randk);
     tcase_add_test(tests, fp8);
+    tcase_add_test(tests, rotq);
     suite_add_tcase(suite, tests);
     return harness_main(suite);
 }
