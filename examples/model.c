@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Dense layers in a row, their gradients, momentum SGD and Adam. */
+/* Dense layers in a row, and their gradients. */
 #include "model.h"
 
 #include <math.h>
@@ -118,64 +118,5 @@ void model_evaluate(model_t *model, const float *inputs, const uint8_t *classes,
             *loss += cross_entropy(scores, width, classes[first + i]);
             *right += best == classes[first + i];
         }
-    }
-}
-
-int optimizer_init(optimizer_t *optimizer, optimizer_kind_t kind, double rate, size_t count)
-{
-    *optimizer = (optimizer_t){.kind = kind,
-                               .rate = rate,
-                               .momentum = 0.9,
-                               .beta1 = 0.9,
-                               .beta2 = 0.999,
-                               .epsilon = 1e-8,
-                               .count = count,
-                               .state_count = kind == OPTIMIZER_ADAM ? 2 * count : count};
-    optimizer->state = calloc(optimizer->state_count, sizeof *optimizer->state);
-    return optimizer->state ? 0 : -1;
-}
-
-void optimizer_fini(optimizer_t *optimizer)
-{
-    free(optimizer->state);
-    memset(optimizer, 0, sizeof *optimizer);
-}
-
-static void step_sgd(const optimizer_t *optimizer, float *values, const float *gradients)
-{
-    const float rate = (float)optimizer->rate, momentum = (float)optimizer->momentum;
-    float      *velocity = optimizer->state;
-
-    for (size_t i = 0; i < optimizer->count; i++) {
-        velocity[i] = momentum * velocity[i] + gradients[i];
-        values[i] -= rate * velocity[i];
-    }
-}
-
-/* The two corrections of the moments' bias are folded into the rate and epsilon, as the paper's section 2 proposes; epsilon is
-   scaled along, so that the step is exactly algorithm 1's. */
-static void step_adam(const optimizer_t *optimizer, float *values, const float *gradients)
-{
-    const double correction = sqrt(1.0 - pow(optimizer->beta2, (double)optimizer->steps));
-    const float  rate = (float)(optimizer->rate * correction / (1.0 - pow(optimizer->beta1, (double)optimizer->steps)));
-    const float  epsilon = (float)(optimizer->epsilon * correction);
-    const float  beta1 = (float)optimizer->beta1, beta2 = (float)optimizer->beta2;
-    const float  rest1 = (float)(1.0 - optimizer->beta1), rest2 = (float)(1.0 - optimizer->beta2);
-    float       *first = optimizer->state, *second = optimizer->state + optimizer->count;
-
-    for (size_t i = 0; i < optimizer->count; i++) {
-        first[i] = beta1 * first[i] + rest1 * gradients[i];
-        second[i] = beta2 * second[i] + rest2 * gradients[i] * gradients[i];
-        values[i] -= rate * first[i] / (sqrtf(second[i]) + epsilon);
-    }
-}
-
-void optimizer_step(optimizer_t *optimizer, float *values, const float *gradients)
-{
-    optimizer->steps++;
-    if (optimizer->kind == OPTIMIZER_ADAM) {
-        step_adam(optimizer, values, gradients);
-    } else {
-        step_sgd(optimizer, values, gradients);
     }
 }

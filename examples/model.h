@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A classifier: dense layers with ReLU between them and softmax cross-entropy at the end, and two optimizers. */
+/* A classifier: dense layers with ReLU between them and softmax cross-entropy at the end. */
 #ifndef MODEL_H
 #define MODEL_H
 
@@ -30,27 +30,5 @@ void model_randomize(model_t *model, uint64_t seed);
 double model_loss_gradient(model_t *model, const float *inputs, const uint8_t *classes, size_t batch);
 /* Adds the losses of any number of samples to *loss and the number of right answers to *right. */
 void model_evaluate(model_t *model, const float *inputs, const uint8_t *classes, size_t count, double *loss, size_t *right);
-
-typedef enum optimizer_kind { OPTIMIZER_SGD, OPTIMIZER_ADAM } optimizer_kind_t;
-
-/* Everything but `state` and `steps` is a setting and may change between steps. */
-typedef struct optimizer {
-    optimizer_kind_t kind;
-    double           rate;
-    double           momentum;              /* sgd */
-    double           beta1, beta2, epsilon; /* adam */
-    size_t           count;                 /* parameters */
-    uint64_t         steps;                 /* taken so far */
-    size_t           state_count;           /* saved with `steps`, this is all that an optimizer remembers */
-    float           *state;                 /* sgd: velocity; adam: first moments, then second moments */
-} optimizer_t;
-
-/* Returns 0, or -1 where memory is missing. The settings are the customary ones: momentum 0.9; betas 0.9 and 0.999,
-   epsilon 1e-8. */
-int  optimizer_init(optimizer_t *optimizer, optimizer_kind_t kind, double rate, size_t count);
-void optimizer_fini(optimizer_t *optimizer);
-/* Moves values by one step. Elementwise in a fixed order: equal gradients give equal bits on every rank.
-   Sources: sgd: v = momentum v + g, x = x - rate v; adam: Kingma and Ba, "Adam" (ICLR 2015), algorithm 1. */
-void optimizer_step(optimizer_t *optimizer, float *values, const float *gradients);
 
 #endif

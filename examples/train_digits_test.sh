@@ -110,7 +110,7 @@ test_refusals() {
     refuses 3 "its 'ranks 2' is not this run's 'ranks 3'" --hidden 64,32 --spec onebit+ef
     refuses 2 "its 'spec onebit+ef' is not this run's 'spec none'" --hidden 64,32
     refuses 2 "its 'layers 64 64 32 10' is not this run's 'layers 64 8 10'" --hidden 8 --spec onebit+ef
-    truncate -s 1000 "$dir"/gen-1/trainer
+    truncate -s 1000 "$dir"/gen-1/trainer-0
     refuses 2 "the file is damaged" --hidden 64,32 --spec onebit+ef
     says "--spec 'onebitt'" "$trainer" --spec onebitt
     says "--lr '0': expected a number above 0" "$trainer" --lr 0

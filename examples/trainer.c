@@ -1,45 +1,233 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Options, endings and numbers of a trainer. A mistake in the command line is seen by all ranks and printed by one. */
+/* A trainer on any number of ranks: each computes gradients on its share of the samples, and the optimizer makes of all of them
+   one step, the same on every rank; what ranks tell each other is compressed as --spec says. The heart of it is train_step(). */
 #include "trainer.h"
 
-#include <errno.h>
-#include <getopt.h>
+#include <inttypes.h>
+#include <limits.h>
 #include <math.h>
 #include <mpi.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <tacit_mpi.h>
+#include <unistd.h>
 
-enum { WIDTH_LIMIT = 65536, BATCH_LIMIT = 65536, EXIT_USAGE = 2 };
+/* Over whole sets; all ranks hold the same. */
+typedef struct score {
+    double train_loss, test_loss, test_accuracy;
+} score_t;
 
-static const char usage[] =
-    "Usage: mpirun -n RANKS train-digits [OPTION]...\n"
-    "Trains a classifier of handwritten digits; the gradients are averaged over all ranks by Tacit.\n\n"
-    "  --spec SPEC          how gradients are compressed: none (the default), fp16, onebit+ef, ...\n"
-    "                       (tacit-info lists all)\n"
-    "  --optimizer NAME     sgd (the default: with momentum) or adam\n"
-    "  --epochs N           passes over the training images (default 20)\n"
-    "  --steps N            optimizer steps, instead of --epochs\n"
-    "  --lr RATE            learning rate (default: sgd 0.01, adam 0.001)\n"
-    "  --momentum M         of sgd, 0 or more and below 1 (default 0.9)\n"
-    "  --batch N            images of one step on one rank (default 32)\n"
-    "  --hidden N[,N]...    widths of the hidden layers (default 512,512)\n"
-    "  --seed N             of the first weights, the order of images and random compressors (default 1)\n"
-    "  --data PATH          a folder with optdigits.tra and optdigits.tes, a folder with MNIST's four IDX files, or a\n"
-    "                       file of lines of 64 pixels and the digit (default: the digits that ship with Tacit)\n"
-    "  --device cpu         where to train\n"
-    "  --checkpoint DIR     keeps the state of all ranks in DIR, which they share; written once an epoch\n"
-    "  --resume             goes on from DIR's checkpoint, if there is one\n"
-    "  --json               results as one JSON object a line; accuracies are fractions of 1\n"
-    "  --help               this text\n";
+/* ---- Endings ---- */
 
-const char *trainer_optimizer_name(optimizer_kind_t kind)
+void trainer_die(const trainer_t *trainer, const char *format, ...)
 {
-    return kind == OPTIMIZER_ADAM ? "adam" : "sgd";
+    char    text[TRAINER_TEXT_BYTES];
+    va_list arguments;
+
+    va_start(arguments, format);
+    (void)vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    (void)fprintf(stderr, "%s: rank %d: %s\n", trainer->task->program, trainer->rank, text);
+    (void)MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
+    exit(EXIT_FAILURE);
 }
 
-void trainer_print_json(const char *key, double number, const char *after)
+void trainer_must(const trainer_t *trainer, tacit_status_t status, const char *call)
+{
+    if (status != TACIT_OK) {
+        trainer_die(trainer, "%s: %s: %s", call, tacit_strerror(status), tacit_last_error());
+    }
+}
+
+void trainer_all(const trainer_t *trainer, tacit_status_t status, const char *call)
+{
+    char text[TRAINER_TEXT_BYTES];
+
+    (void)snprintf(text, sizeof text, "%s: %s: %.800s", call, tacit_strerror(status), tacit_last_error());
+    trainer_agree(trainer, status == TACIT_OK ? NULL : text);
+}
+
+void trainer_agree(const trainer_t *trainer, const char *complaint)
+{
+    int first = complaint ? trainer->rank : trainer->ranks;
+
+    (void)MPI_Allreduce(MPI_IN_PLACE, &first, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
+    if (first == trainer->rank) {
+        (void)fprintf(stderr, "%s: %s\n", trainer->task->program, complaint);
+    }
+    if (first < trainer->ranks) {
+        (void)MPI_Finalize();
+        exit(EXIT_FAILURE);
+    }
+}
+
+uint64_t trainer_hash(uint64_t hash, const void *data, size_t bytes)
+{
+    const uint8_t *byte = data;
+
+    for (size_t i = 0; i < bytes; i++) {
+        hash = (hash ^ byte[i]) * 0x100000001B3u;
+    }
+    return hash;
+}
+
+/* ---- Making ---- */
+
+static void make_model(trainer_t *trainer)
+{
+    const trainer_task_t *task = trainer->task;
+    const uint64_t        batch = trainer->options.batch;
+    char                  text[TRAINER_TEXT_BYTES];
+    size_t                samples;
+
+    trainer_agree(trainer, task->load(trainer->own, &trainer->options, text));
+    trainer->tensors = task->tensors(trainer->own);
+    samples = task->sample_count(trainer->own);
+    trainer->epoch_steps = samples / (batch * (uint64_t)trainer->ranks);
+    (void)snprintf(text, sizeof text, "%zu %s are too few for a batch of %" PRIu64 " on each of %d ranks", samples, task->samples,
+                   batch, trainer->ranks);
+    trainer_agree(trainer, trainer->epoch_steps > 0 ? NULL : text);
+    trainer->steps = trainer->options.steps ? trainer->options.steps : trainer->options.epochs * trainer->epoch_steps;
+    trainer->order = malloc(samples * sizeof *trainer->order);
+    trainer->batch = malloc(batch * sizeof *trainer->batch);
+    trainer->shuffled = UINT64_MAX;
+    trainer_agree(trainer, trainer->order && trainer->batch ? NULL : "not enough memory for the order of samples");
+    trainer_agree(trainer, trainer->tensors->elements <= INT_MAX ? NULL : "the model has more than 2^31 parameters");
+    task->randomize(trainer->own, trainer->options.seed);
+    /* Logarithms and cosines may differ in the last bit from one machine to the next. */
+    (void)MPI_Bcast(trainer->tensors->values, (int)trainer->tensors->elements, MPI_FLOAT, 0, MPI_COMM_WORLD);
+}
+
+static void make_slots(trainer_t *trainer)
+{
+    const tensors_t *tensors = trainer->tensors;
+    tacit_config_t   config = TACIT_CONFIG_INIT;
+
+    trainer->slots = calloc(tensors->count, sizeof *trainer->slots);
+    trainer->values = calloc(tensors->count, sizeof *trainer->values);
+    trainer->gradients = calloc(tensors->count, sizeof *trainer->gradients);
+    if (!trainer->slots || !trainer->values || !trainer->gradients) {
+        trainer_die(trainer, "not enough memory for %zu slots", tensors->count);
+    }
+    config.spec = trainer->options.spec;
+    config.seed = trainer->options.seed;
+    trainer_all(trainer, tacit_comm_create_mpi(MPI_COMM_WORLD, &config, &trainer->comm), "tacit_comm_create_mpi");
+    for (size_t i = 0; i < tensors->count; i++) {
+        const tensor_t     *tensor = &tensors->list[i];
+        tacit_slot_config_t slot = TACIT_SLOT_CONFIG_INIT;
+
+        slot.count = tensor->rows * tensor->cols;
+        slot.ndim = tensor->rows > 1 ? 2 : 1;
+        slot.shape[0] = tensor->rows > 1 ? tensor->rows : tensor->cols;
+        slot.shape[1] = tensor->rows > 1 ? tensor->cols : 0;
+        trainer_all(trainer, tacit_slot_create(trainer->comm, tensor->name, &slot, &trainer->slots[i]), "tacit_slot_create");
+        trainer->values[i] = tensor->values;
+        trainer->gradients[i] = tensor->gradients;
+    }
+}
+
+static void make_optimizer(trainer_t *trainer)
+{
+    const size_t count = trainer->tensors->count;
+
+    trainer_all(trainer, tacit_optim_create(trainer->optimizer, trainer->slots, count, &trainer->optim), "tacit_optim_create");
+}
+
+/* ---- Training ---- */
+
+/* Collects this rank's samples of the next step: ranks take turns along the shuffled order, the same on all of them. */
+static void fill_batch(trainer_t *trainer)
+{
+    const size_t   batch = trainer->options.batch, ranks = (size_t)trainer->ranks;
+    const uint64_t epoch = trainer->step / trainer->epoch_steps;
+    const size_t   first = trainer->step % trainer->epoch_steps * batch * ranks + (size_t)trainer->rank;
+
+    if (trainer->shuffled != epoch) {
+        uint64_t seed = trainer->options.seed;
+
+        random_permutation(random_next(&seed) + epoch, trainer->task->sample_count(trainer->own), trainer->order);
+        trainer->shuffled = epoch;
+    }
+    for (size_t i = 0; i < batch; i++) {
+        trainer->batch[i] = trainer->order[first + i * ranks];
+    }
+}
+
+/* The same bits on every machine: only products and quotients. */
+static double rate_now(const trainer_t *trainer)
+{
+    const trainer_options_t *options = &trainer->options;
+    double                   rate = options->rate;
+
+    if (trainer->step < options->warmup) {
+        rate *= (double)(trainer->step + 1) / (double)options->warmup;
+    } else if (options->linear && options->warmup < trainer->steps) {
+        rate *= (double)(trainer->steps - trainer->step) / (double)(trainer->steps - options->warmup);
+    }
+    return rate;
+}
+
+/* Returns the loss on this rank's batch. */
+static double train_step(trainer_t *trainer)
+{
+    double loss;
+
+    fill_batch(trainer);
+    loss = trainer->task->gradient(trainer->own, trainer->batch, trainer->options.batch, trainer->step / trainer->epoch_steps);
+    trainer_must(trainer, tacit_optim_step(trainer->optim, trainer->values, trainer->gradients, rate_now(trainer)),
+                 "tacit_optim_step");
+    trainer->step++;
+    return loss;
+}
+
+/* ---- Results ---- */
+
+static score_t evaluate(trainer_t *trainer)
+{
+    trainer_sums_t sums = {0};
+
+    trainer->task->evaluate(trainer->own, (size_t)trainer->rank, (size_t)trainer->ranks, &sums);
+    (void)MPI_Allreduce(MPI_IN_PLACE, &sums, sizeof sums / sizeof(double), MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
+    return (score_t){sums.train_loss / sums.trains, sums.test_loss / sums.tests, sums.right / sums.tests};
+}
+
+/* What training densely would have sent: a ring's all-reduce of all gradients in every step. */
+static double dense_bytes(const trainer_t *trainer)
+{
+    const double ranks = trainer->ranks;
+
+    return 2.0 * (ranks - 1.0) / ranks * 4.0 * (double)trainer->tensors->elements * (double)trainer->step;
+}
+
+static trainer_totals_t count_totals(const trainer_t *trainer)
+{
+    tacit_counters_t counters;
+    double           bytes;
+
+    trainer_must(trainer, tacit_optim_counters(trainer->optim, &counters), "tacit_optim_counters");
+    bytes = (double)counters.wire_bytes;
+    for (size_t i = 0; i < trainer->tensors->count; i++) {
+        trainer_must(trainer, tacit_slot_counters(trainer->slots[i], &counters), "tacit_slot_counters");
+        bytes += (double)counters.wire_bytes;
+    }
+    (void)MPI_Allreduce(MPI_IN_PLACE, &bytes, 1, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
+    return (trainer_totals_t){.wire_bytes = trainer->before.wire_bytes + bytes / trainer->ranks,
+                              .dense_bytes = dense_bytes(trainer),
+                              .seconds = trainer->before.seconds + MPI_Wtime() - trainer->start_time};
+}
+
+static void print_progress(trainer_t *trainer, double loss)
+{
+    if (trainer->progress && MPI_Wtime() - trainer->progress_time > 0.1) {
+        trainer->progress_time = MPI_Wtime();
+        (void)fprintf(stderr, "\rstep %" PRIu64 " of %" PRIu64 ", loss %.4f \033[K", trainer->step, trainer->steps, loss);
+    }
+}
+
+/* Writes `"key":number` and `after` to stdout; JSON knows no NaN and no infinity: they become null. */
+static void print_json(const char *key, double number, const char *after)
 {
     if (isfinite(number)) {
         (void)printf("\"%s\":%.12g%s", key, number, after);
@@ -48,240 +236,155 @@ void trainer_print_json(const char *key, double number, const char *after)
     }
 }
 
-void trainer_die(const char *format, ...)
+static void print_score_json(const trainer_t *trainer, score_t score)
 {
-    char    text[TRAINER_TEXT_BYTES];
-    int     rank;
-    va_list arguments;
-
-    va_start(arguments, format);
-    (void)vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    (void)MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    (void)fprintf(stderr, "train-digits: rank %d: %s\n", rank, text);
-    (void)MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
-    exit(EXIT_FAILURE);
-}
-
-void trainer_must(tacit_status_t status, const char *call)
-{
-    if (status != TACIT_OK) {
-        trainer_die("%s: %s: %s", call, tacit_strerror(status), tacit_last_error());
+    print_json("train_loss", score.train_loss, ",");
+    print_json("test_loss", score.test_loss, ",");
+    if (trainer->task->accuracy) {
+        print_json("test_accuracy", score.test_accuracy, ",");
     }
 }
 
-void trainer_agree(const char *complaint)
+/* "training loss 0.1, test accuracy 90 %" */
+static void print_score_text(const trainer_t *trainer, score_t score, const char *between)
 {
-    int rank, ranks, first;
-
-    (void)MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    (void)MPI_Comm_size(MPI_COMM_WORLD, &ranks);
-    first = complaint ? rank : ranks;
-    (void)MPI_Allreduce(MPI_IN_PLACE, &first, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
-    if (first == rank) {
-        (void)fprintf(stderr, "train-digits: %s\n", complaint);
-    }
-    if (first < ranks) {
-        (void)MPI_Finalize();
-        exit(EXIT_FAILURE);
+    (void)printf("training loss %.5f%s", score.train_loss, between);
+    if (trainer->task->accuracy) {
+        (void)printf("test accuracy %.2f %%\n", 100.0 * score.test_accuracy);
+    } else {
+        (void)printf("test loss %.5f\n", score.test_loss);
     }
 }
 
-static bool parse_count(const char *text, uint64_t low, uint64_t high, uint64_t *number_out)
+static void print_score(const trainer_t *trainer, score_t score, trainer_totals_t totals)
 {
-    char    *end;
-    uint64_t number;
+    const double epoch = (double)trainer->step / (double)trainer->epoch_steps;
 
-    errno = 0;
-    number = strtoull(text, &end, 10);
-    if (*text < '0' || *text > '9' || *end != '\0' || errno != 0 || number < low || number > high) {
-        return false;
-    }
-    *number_out = number;
-    return true;
-}
-
-static bool parse_real(const char *text, double low, double below, double *number_out)
-{
-    char        *end;
-    const double number = strtod(text, &end);
-
-    if (end == text || *end != '\0' || !(number >= low) || !(number < below)) {
-        return false;
-    }
-    *number_out = number;
-    return true;
-}
-
-static bool parse_hidden(const char *text, trainer_options_t *options)
-{
-    char *end;
-
-    for (options->hidden_count = 0; options->hidden_count < MODEL_LAYERS - 1; text = end + 1) {
-        const unsigned long width = strtoul(text, &end, 10);
-
-        if (*text < '0' || *text > '9' || width < 1 || width > WIDTH_LIMIT) {
-            return false;
-        }
-        options->hidden[options->hidden_count++] = width;
-        if (*end != ',') {
-            return *end == '\0';
-        }
-    }
-    return false;
-}
-
-static bool parse_optimizer(const char *text, optimizer_kind_t *kind_out)
-{
-    *kind_out = strcmp(text, "adam") == 0 ? OPTIMIZER_ADAM : OPTIMIZER_SGD;
-    return strcmp(text, "adam") == 0 || strcmp(text, "sgd") == 0;
-}
-
-/* One option; false where its value is wrong. */
-static bool parse_option(int option, char *value, trainer_options_t *options)
-{
-    switch (option) {
-    case 's':
-        options->spec = value;
-        return true;
-    case 'o':
-        return parse_optimizer(value, &options->optimizer);
-    case 'e':
-        return parse_count(value, 1, UINT32_MAX, &options->epochs);
-    case 'n':
-        return parse_count(value, 1, UINT32_MAX, &options->steps);
-    case 'l':
-        return parse_real(value, 1e-30, 1e30, &options->rate);
-    case 'm':
-        return parse_real(value, 0.0, 1.0, &options->momentum);
-    case 'b':
-        return parse_count(value, 1, BATCH_LIMIT, &options->batch);
-    case 'w':
-        return parse_hidden(value, options);
-    case 'r':
-        return parse_count(value, 0, UINT64_MAX, &options->seed);
-    case 'd':
-        options->data = value;
-        return true;
-    case 'v':
-        return strcmp(value, "cpu") == 0;
-    case 'c':
-        options->checkpoint = value;
-        return *value != '\0';
-    case 'R':
-        options->resume = true;
-        return true;
-    case 'j':
-        options->json = true;
-        return true;
-    default:
-        return false;
-    }
-}
-
-/* Whether the options fit together; fills in the defaults that depend on others. Returns the complaint or NULL. */
-static const char *complete_options(trainer_options_t *options, char *text)
-{
-    if (tacit_spec_check(options->spec, NULL, 0) != TACIT_OK) {
-        (void)snprintf(text, TRAINER_TEXT_BYTES, "--spec '%s': %s", options->spec, tacit_last_error());
-        return text;
-    }
-    if (options->epochs != 0 && options->steps != 0) {
-        return "--epochs and --steps both say how long to train; give one of them";
-    }
-    if (options->resume && !options->checkpoint) {
-        return "--resume needs --checkpoint DIR to say from where";
-    }
-    if (options->momentum >= 0.0 && options->optimizer == OPTIMIZER_ADAM) {
-        return "--momentum is for --optimizer sgd; adam has its own";
-    }
-    if (options->epochs == 0 && options->steps == 0) {
-        options->epochs = 20;
-    }
-    if (options->rate < 0.0) {
-        options->rate = options->optimizer == OPTIMIZER_ADAM ? 0.001 : 0.01;
-    }
-    if (options->momentum < 0.0) {
-        options->momentum = 0.9;
-    }
-    return NULL;
-}
-
-/* Returns the complaint or NULL. */
-static const char *parse_options(int argc, char **argv, trainer_options_t *options, bool *help_out, char *text)
-{
-    static const struct option known[] = {
-        {"spec", required_argument, NULL, 's'},   {"optimizer", required_argument, NULL, 'o'},
-        {"epochs", required_argument, NULL, 'e'}, {"steps", required_argument, NULL, 'n'},
-        {"lr", required_argument, NULL, 'l'},     {"momentum", required_argument, NULL, 'm'},
-        {"batch", required_argument, NULL, 'b'},  {"hidden", required_argument, NULL, 'w'},
-        {"seed", required_argument, NULL, 'r'},   {"data", required_argument, NULL, 'd'},
-        {"device", required_argument, NULL, 'v'}, {"checkpoint", required_argument, NULL, 'c'},
-        {"resume", no_argument, NULL, 'R'},       {"json", no_argument, NULL, 'j'},
-        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0},
-    };
-    static const char *const expected[] = {
-        "a spec",
-        "sgd or adam",
-        "a whole number from 1",
-        "a whole number from 1",
-        "a number above 0",
-        "a number from 0 and below 1",
-        "a whole number from 1 to 65536",
-        "up to 7 whole numbers from 1 to 65536, separated by commas",
-        "a whole number from 0",
-        "a path",
-        "cpu",
-        "a folder",
-    };
-    int option, index = 0;
-
-    *options = (trainer_options_t){
-        .spec = "none", .batch = 32, .seed = 1, .rate = -1.0, .momentum = -1.0, .hidden = {512, 512}, .hidden_count = 2};
-    opterr = 0;
-    while ((option = getopt_long(argc, argv, ":", known, &index)) != -1) {
-        if (option == '?' || option == ':') {
-            (void)snprintf(text, TRAINER_TEXT_BYTES, "%s '%s'; see --help",
-                           option == ':' ? "a value is missing after" : "no such option:", argv[optind - 1]);
-            return text;
-        }
-        if (option == 'h') {
-            *help_out = true;
-            return NULL;
-        }
-        if (!parse_option(option, optarg, options)) {
-            (void)snprintf(text, TRAINER_TEXT_BYTES, "--%s '%s': expected %s", known[index].name, optarg, expected[index]);
-            return text;
-        }
-    }
-    if (optind < argc) {
-        (void)snprintf(text, TRAINER_TEXT_BYTES, "'%s' is not an option; see --help", argv[optind]);
-        return text;
-    }
-    return complete_options(options, text);
-}
-
-void trainer_start(int argc, char **argv, trainer_options_t *options_out)
-{
-    char        text[TRAINER_TEXT_BYTES];
-    bool        help = false;
-    const char *complaint;
-    int         rank;
-
-    if (MPI_Init(&argc, &argv) != MPI_SUCCESS) {
-        (void)fprintf(stderr, "train-digits: MPI does not start\n");
-        exit(EXIT_FAILURE);
-    }
-    complaint = parse_options(argc, argv, options_out, &help, text);
-    if (!help && !complaint) {
+    if (trainer->rank != 0) {
         return;
     }
-    (void)MPI_Comm_rank(MPI_COMM_WORLD, &rank); /* all ranks have read the same; one prints */
-    if (rank == 0 && help) {
-        (void)fputs(usage, stdout);
-    } else if (rank == 0) {
-        (void)fprintf(stderr, "train-digits: %s\n", complaint);
+    if (trainer->progress) {
+        (void)fputs("\r\033[K", stderr);
     }
+    if (trainer->options.json) {
+        (void)fputs("{", stdout);
+        print_json("epoch", epoch, ",");
+        (void)printf("\"step\":%" PRIu64 ",", trainer->step);
+        print_score_json(trainer, score);
+        print_json("wire_bytes", totals.wire_bytes, ",");
+        print_json("seconds", totals.seconds, "}\n");
+    } else {
+        (void)printf("epoch %-5.4g step %-7" PRIu64 " ", epoch, trainer->step);
+        print_score_text(trainer, score, "   ");
+    }
+    (void)fflush(stdout);
+}
+
+static void print_final_json(const trainer_t *trainer, score_t score, trainer_totals_t totals, uint64_t hash, bool equal)
+{
+    const double ratio = totals.dense_bytes / totals.wire_bytes; /* null on one rank, which sends nothing */
+
+    (void)printf("{\"final\":true,\"optimizer\":\"%s\",\"spec\":\"%s\",\"ranks\":%d,\"steps\":%" PRIu64 ",",
+                 trainer->options.optimizer, trainer->options.spec, trainer->ranks, trainer->step);
+    print_score_json(trainer, score);
+    print_json("wire_bytes", totals.wire_bytes, ",");
+    print_json("dense_bytes", totals.dense_bytes, ",");
+    print_json("ratio", ratio, ",");
+    print_json("ratio_fp16", ratio / 2.0, ",");
+    (void)printf("\"parameters\":%zu,", trainer->tensors->elements);
+    (void)printf("\"replicas_equal\":%s,\"param_hash\":\"%016" PRIx64 "\",", equal ? "true" : "false", hash);
+    print_json("seconds", totals.seconds, "}\n");
+}
+
+static void print_final(const trainer_t *trainer, score_t score, trainer_totals_t totals, uint64_t hash, bool equal)
+{
+    const double step_bytes = totals.wire_bytes / (double)trainer->step;
+
+    (void)printf("%" PRIu64 " steps of %s on %d %s with %s in %.1f s: ", trainer->step, trainer->options.optimizer,
+                 trainer->ranks, trainer->ranks == 1 ? "rank" : "ranks", trainer->options.spec, totals.seconds);
+    print_score_text(trainer, score, ", ");
+    if (totals.wire_bytes > 0.0) {
+        (void)printf("each rank sent %.0f bytes a step, %.2f times fewer than float32, %.2f times fewer than 16 bits\n",
+                     step_bytes, totals.dense_bytes / totals.wire_bytes, totals.dense_bytes / totals.wire_bytes / 2.0);
+    }
+    (void)printf("%zu parameters %s on all ranks, hash %016" PRIx64 "\n", trainer->tensors->elements,
+                 equal ? "equal" : "NOT EQUAL", hash);
+}
+
+/* Returns whether all ranks have come to the same parameters, bit for bit. */
+static bool report_final(const trainer_t *trainer, score_t score, trainer_totals_t totals)
+{
+    const uint64_t hash = trainer_hash(TRAINER_HASH_START, trainer->tensors->values, trainer->tensors->elements * sizeof(float));
+    uint64_t       first = hash;
+    int            equal;
+
+    (void)MPI_Bcast(&first, 1, MPI_UINT64_T, 0, MPI_COMM_WORLD);
+    equal = hash == first;
+    (void)MPI_Allreduce(MPI_IN_PLACE, &equal, 1, MPI_INT, MPI_LAND, MPI_COMM_WORLD);
+    if (trainer->rank == 0 && trainer->options.json) {
+        print_final_json(trainer, score, totals, hash, equal);
+    } else if (trainer->rank == 0) {
+        print_final(trainer, score, totals, hash, equal);
+    }
+    return equal;
+}
+
+/* ---- The program ---- */
+
+static bool train(trainer_t *trainer)
+{
+    const uint64_t   every = trainer->options.every ? trainer->options.every : trainer->epoch_steps;
+    score_t          score;
+    trainer_totals_t totals;
+
+    (void)MPI_Barrier(MPI_COMM_WORLD);
+    trainer->start_time = MPI_Wtime();
+    score = evaluate(trainer);
+    totals = count_totals(trainer);
+    while (trainer->step < trainer->steps) {
+        bool due;
+
+        print_progress(trainer, train_step(trainer));
+        due = trainer->step % every == 0 || trainer->step == trainer->steps;
+        if (due) {
+            score = evaluate(trainer);
+            totals = count_totals(trainer);
+            print_score(trainer, score, totals);
+        }
+        if (trainer->options.checkpoint && (due || trainer->step % trainer->epoch_steps == 0)) {
+            trainer_save(trainer, due ? totals : count_totals(trainer));
+        }
+    }
+    return report_final(trainer, score, totals);
+}
+
+static void free_all(trainer_t *trainer)
+{
+    tacit_optim_destroy(trainer->optim);
+    tacit_comm_destroy(trainer->comm);
+    trainer->task->release(trainer->own);
+    free(trainer->slots);
+    free(trainer->values);
+    free(trainer->gradients);
+    free(trainer->order);
+    free(trainer->batch);
+}
+
+int trainer_main(int argc, char **argv, const trainer_task_t *task, void *own)
+{
+    trainer_t trainer = {.task = task, .own = own};
+    bool      equal;
+
+    trainer_start(argc, argv, &trainer);
+    trainer.progress = trainer.rank == 0 && isatty(STDERR_FILENO);
+    make_model(&trainer);
+    make_slots(&trainer);
+    make_optimizer(&trainer);
+    if (trainer.options.checkpoint) {
+        trainer_resume(&trainer);
+    }
+    equal = train(&trainer);
+    free_all(&trainer);
     (void)MPI_Finalize();
-    exit(help ? EXIT_SUCCESS : EXIT_USAGE);
+    return equal ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The examples' model library: gradients against finite differences, optimizers against steps worked out by hand. */
+/* The examples' model library: gradients against finite differences, first weights, random numbers. */
 #include "model.h"
 
 #include <check.h>
@@ -175,70 +175,11 @@ START_TEST(random_numbers)
 }
 END_TEST
 
-/* Powers of two: every step is exact. */
-START_TEST(momentum_sgd)
-{
-    const float gradients_1[2] = {1.0f, 4.0f}, gradients_2[2] = {-1.0f, 2.0f};
-    float       values[2] = {1.0f, -2.0f};
-    optimizer_t optimizer;
-
-    ck_assert_int_eq(optimizer_init(&optimizer, OPTIMIZER_SGD, 0.5, 2), 0);
-    optimizer.momentum = 0.5;
-    optimizer_step(&optimizer, values, gradients_1); /* velocity 1, 4 */
-    ck_assert_float_eq(values[0], 0.5f);
-    ck_assert_float_eq(values[1], -4.0f);
-    optimizer_step(&optimizer, values, gradients_2); /* velocity -0.5, 4 */
-    ck_assert_float_eq(values[0], 0.75f);
-    ck_assert_float_eq(values[1], -6.0f);
-    ck_assert_float_eq(optimizer.state[0], -0.5f);
-    ck_assert_float_eq(optimizer.state[1], 4.0f);
-    ck_assert_uint_eq(optimizer.steps, 2);
-    optimizer_fini(&optimizer);
-}
-END_TEST
-
-/* Gradients 1, then 0, at rate 0.1. Step 1: both corrected moments are 1, the step is 0.1. Step 2: moments 0.09 and 0.000999,
-   corrected 0.09 / 0.19 and 0.000999 / 0.001999, the step is 0.1 x 0.4736842 / sqrt(0.4997499) = 0.0670057. Eight roundings of
-   2^-24 and that of 0.999, which counts twice, are below 1e-6 of a step. */
-START_TEST(adam)
-{
-    const float one[2] = {1.0f, -1.0f}, none[2] = {0.0f, 0.0f};
-    float       values[2] = {0.0f, 0.0f};
-    optimizer_t optimizer;
-
-    ck_assert_int_eq(optimizer_init(&optimizer, OPTIMIZER_ADAM, 0.1, 2), 0);
-    optimizer_step(&optimizer, values, one);
-    ck_assert_float_eq_tol(values[0], -0.1f, 1e-7f);
-    ck_assert_float_eq_tol(values[1], 0.1f, 1e-7f);
-    optimizer_step(&optimizer, values, none);
-    ck_assert_double_eq_tol((double)values[0], -0.1 - 0.1 * (0.09 / 0.19) / sqrt(0.000999 / 0.001999), 2e-7);
-    ck_assert_float_eq(values[1], -values[0]);
-    ck_assert_uint_eq(optimizer.state_count, 4);
-    ck_assert_float_eq_tol(optimizer.state[0], 0.09f, 1e-8f);
-    ck_assert_float_eq_tol(optimizer.state[2], 0.000999f, 1e-10f);
-    optimizer_fini(&optimizer);
-}
-END_TEST
-
-/* A gradient far below epsilon hardly moves anything: epsilon stands beside the corrected moment. */
-START_TEST(adam_epsilon)
-{
-    const float small = 1e-10f;
-    float       value = 0.0f;
-    optimizer_t optimizer;
-
-    ck_assert_int_eq(optimizer_init(&optimizer, OPTIMIZER_ADAM, 0.1, 1), 0);
-    optimizer_step(&optimizer, &value, &small);
-    ck_assert_double_eq_tol((double)value, -0.1 * 1e-10 / (1e-10 + 1e-8), 1e-8);
-    optimizer_fini(&optimizer);
-}
-END_TEST
-
 int main(void)
 {
     Suite *suite = suite_create("model");
     TCase *layers = tcase_create("layers");
-    TCase *steps = tcase_create("steps");
+    TCase *first = tcase_create("first");
 
     tcase_add_checked_fixture(layers, setup, teardown);
     tcase_add_test(layers, gradients);
@@ -247,11 +188,8 @@ int main(void)
     tcase_add_test(layers, large_scores);
     tcase_add_test(layers, evaluation_in_batches);
     suite_add_tcase(suite, layers);
-    tcase_add_test(steps, first_weights);
-    tcase_add_test(steps, random_numbers);
-    tcase_add_test(steps, momentum_sgd);
-    tcase_add_test(steps, adam);
-    tcase_add_test(steps, adam_epsilon);
-    suite_add_tcase(suite, steps);
+    tcase_add_test(first, first_weights);
+    tcase_add_test(first, random_numbers);
+    suite_add_tcase(suite, first);
     return harness_main(suite);
 }

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Trains a transformer to predict the next character of a text. Here are its data and its model; trainer.c trains it. */
+#include "text.h"
+#include "trainer.h"
+#include "transformer.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct task {
+    uint64_t      width, layers, heads, context;
+    uint64_t      seed, batch;
+    text_t        text;
+    transformer_t model;
+    uint8_t      *windows; /* a batch of them */
+} task_t;
+
+static bool parse_width(const char *text, void *to)
+{
+    return trainer_parse_count(text, 1, 4096, &((task_t *)to)->width);
+}
+
+static bool parse_layers(const char *text, void *to)
+{
+    return trainer_parse_count(text, 1, 64, &((task_t *)to)->layers);
+}
+
+static bool parse_heads(const char *text, void *to)
+{
+    return trainer_parse_count(text, 1, 64, &((task_t *)to)->heads);
+}
+
+static bool parse_context(const char *text, void *to)
+{
+    return trainer_parse_count(text, 2, 1024, &((task_t *)to)->context);
+}
+
+static const char *load(void *own, const trainer_options_t *options, char *text)
+{
+    task_t             *task = own;
+    transformer_shape_t shape;
+
+    if (task->width % task->heads != 0) {
+        (void)snprintf(text, TRAINER_TEXT_BYTES, "--width %" PRIu64 " is not a multiple of --heads %" PRIu64, task->width,
+                       task->heads);
+        return text;
+    }
+    if (text_load(options->data, &task->text, text, TRAINER_TEXT_BYTES) != 0) {
+        return text;
+    }
+    if (task->text.tests <= task->context) {
+        (void)snprintf(text, TRAINER_TEXT_BYTES,
+                       "the last tenth of the text, %zu characters, is for testing and too short for --context %" PRIu64,
+                       task->text.tests, task->context);
+        return text;
+    }
+    task->seed = options->seed;
+    task->batch = options->batch;
+    shape = (transformer_shape_t){task->text.symbols, task->context, task->width, task->layers, task->heads};
+    task->windows = malloc(task->batch * (task->context + 1));
+    if (!task->windows || transformer_init(&task->model, &shape, task->batch) != 0) {
+        return "not enough memory for the model; try a smaller --width, --context or --batch";
+    }
+    return NULL;
+}
+
+static void randomize(void *own, uint64_t seed)
+{
+    transformer_randomize(&((task_t *)own)->model, seed);
+}
+
+static tensors_t *tensors(void *own)
+{
+    return &((task_t *)own)->model.tensors;
+}
+
+/* Windows lie side by side; each epoch shifts all of them by a number below the context, another every time. */
+static size_t sample_count(void *own)
+{
+    const task_t *task = own;
+    const size_t  places = task->text.trains / task->context;
+
+    return places > 1 ? places - 1 : 0;
+}
+
+static void copy_window(task_t *task, const uint8_t *from, size_t place)
+{
+    memcpy(task->windows + place * (task->context + 1), from, task->context + 1);
+}
+
+static double gradient(void *own, const uint32_t *samples, size_t count, uint64_t epoch)
+{
+    task_t  *task = own;
+    uint64_t state = task->seed ^ (epoch + 1) * 0x9E3779B97F4A7C15u;
+    size_t   shift = (size_t)random_below(&state, task->context);
+
+    for (size_t i = 0; i < count; i++) {
+        copy_window(task, task->text.train + samples[i] * task->context + shift, i);
+    }
+    return transformer_loss_gradient(&task->model, task->windows, count);
+}
+
+/* The loss of this rank's part of `places` windows that begin `stride` apart. */
+static double evaluate_part(task_t *task, const uint8_t *text, size_t places, size_t stride, size_t rank, size_t ranks)
+{
+    const size_t end = places * (rank + 1) / ranks;
+    double       loss = 0.0;
+
+    for (size_t first = places * rank / ranks; first < end; first += task->batch) {
+        const size_t count = end - first < task->batch ? end - first : (size_t)task->batch;
+
+        for (size_t i = 0; i < count; i++) {
+            copy_window(task, text + (first + i) * stride, i);
+        }
+        loss += transformer_evaluate(&task->model, task->windows, count);
+    }
+    return loss;
+}
+
+/* The whole test part, and as much of the training part, spread over it. */
+static void evaluate(void *own, size_t rank, size_t ranks, trainer_sums_t *sums)
+{
+    task_t      *task = own;
+    const size_t places = (task->text.tests - 1) / task->context;
+    const size_t stride = (task->text.trains - task->context - 1) / places;
+    const double predictions = (double)(task->context * (places * (rank + 1) / ranks - places * rank / ranks));
+
+    sums->train_loss += evaluate_part(task, task->text.train, places, stride, rank, ranks);
+    sums->test_loss += evaluate_part(task, task->text.test, places, task->context, rank, ranks);
+    sums->trains += predictions;
+    sums->tests += predictions;
+}
+
+static void describe(void *own, char *text, size_t capacity)
+{
+    const task_t *task = own;
+    const size_t  count = task->text.trains + task->text.tests;
+
+    (void)snprintf(
+        text, capacity,
+        "data %zu characters, %016" PRIx64 "\nwidth %" PRIu64 "\nlayers %" PRIu64 "\nheads %" PRIu64 "\ncontext %" PRIu64 "\n",
+        count, trainer_hash(TRAINER_HASH_START, task->text.train, count), task->width, task->layers, task->heads, task->context);
+}
+
+static void release(void *own)
+{
+    task_t *task = own;
+
+    transformer_fini(&task->model);
+    text_free(&task->text);
+    free(task->windows);
+}
+
+static const trainer_option_t options[] = {
+    {"width", "N", "a whole number from 1 to 4096", "numbers that stand for a character (default 64)", parse_width},
+    {"layers", "N", "a whole number from 1 to 64", "blocks of attention and perceptron (default 2)", parse_layers},
+    {"heads", "N", "a whole number from 1 to 64", "of attention; they share out the width (default 4)", parse_heads},
+    {"context", "N", "a whole number from 2 to 1024", "characters that a prediction sees at most (default 64)", parse_context},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+int main(int argc, char **argv)
+{
+    static const trainer_task_t text = {
+        .program = "train-text",
+        .summary = "Trains a transformer to predict the next character of a text; losses are in nats a character.",
+        .samples = "windows of the text",
+        .data = "a file of text, of any bytes; its last tenth is for testing (default: the text that\nships with Tacit)",
+        .defaults = {.optimizer = "adam", .steps = 600, .batch = 8, .seed = 1, .warmup = 50},
+        .sgd_rate = 0.1,
+        .adam_rate = 0.01,
+        .lamb_rate = 0.01,
+        .options = options,
+        .load = load,
+        .randomize = randomize,
+        .tensors = tensors,
+        .sample_count = sample_count,
+        .gradient = gradient,
+        .evaluate = evaluate,
+        .describe = describe,
+        .release = release,
+    };
+    task_t task = {.width = 64, .layers = 2, .heads = 4, .context = 64};
+
+    return trainer_main(argc, argv, &text, &task);
+}

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A trainer's checkpoints: generations of a folder (generation.h). For each rank R there are trainer-R, what this program knows,
+   parameters included; slots-R and optimizer-R, what the library remembers. */
+#include "generation.h"
+#include "trainer.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <mpi.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The head of trainer-R: a line for each thing in which a run that resumes must not differ. */
+static void describe(const trainer_t *trainer, char *text, size_t capacity)
+{
+    const trainer_options_t *options = &trainer->options;
+    size_t                   used;
+
+    used = (size_t)snprintf(text, capacity,
+                            "format tacit %s 2\nranks %d\nspec %s\noptimizer %s\nbatch %" PRIu64 "\nseed %" PRIu64
+                            "\nwarm-up %" PRIu64 "\n",
+                            trainer->task->program, trainer->ranks, options->spec, trainer->optimizer, options->batch,
+                            options->seed, options->warmup);
+    if (options->linear && used < capacity) {
+        used += (size_t)snprintf(text + used, capacity - used, "decay linear in %" PRIu64 " steps\n", trainer->steps);
+    }
+    if (used < capacity) {
+        trainer->task->describe(trainer->own, text + used, capacity - used);
+    }
+}
+
+/* The path of this rank's file of a generation. */
+static int path_of(const trainer_t *trainer, uint64_t number, bool filling, const char *what, char *path)
+{
+    char name[64];
+
+    (void)snprintf(name, sizeof name, "%s-%d", what, trainer->rank);
+    return generation_path(trainer->options.checkpoint, number, filling, name, path);
+}
+
+static uint64_t hash_values(const trainer_t *trainer)
+{
+    return trainer_hash(TRAINER_HASH_START, trainer->tensors->values, trainer->tensors->elements * sizeof(float));
+}
+
+/* ---- Writing ---- */
+
+static int write_own(const trainer_t *trainer, trainer_totals_t totals, const char *path)
+{
+    const tensors_t *tensors = trainer->tensors;
+    char             text[4 * TRAINER_TEXT_BYTES];
+    FILE            *file = fopen(path, "wb");
+    bool             written;
+
+    if (!file) {
+        return -1;
+    }
+    describe(trainer, text, sizeof text);
+    written = fprintf(file, "%sstep %" PRIu64 "\nwire_bytes %.17g\nseconds %.17g\nhash %016" PRIx64 "\n", text, trainer->step,
+                      totals.wire_bytes, totals.seconds, hash_values(trainer)) > 0;
+    written = written && fwrite(tensors->values, sizeof(float), tensors->elements, file) == tensors->elements;
+    written = written && fflush(file) == 0 && fsync(fileno(file)) == 0;
+    return fclose(file) == 0 && written ? 0 : -1;
+}
+
+static void save_parts(const trainer_t *trainer, uint64_t number)
+{
+    char path[GENERATION_PATH_BYTES];
+
+    (void)path_of(trainer, number, true, "slots", path); /* no longer than trainer-R's, which was not too long */
+    trainer_must(trainer, tacit_save(trainer->comm, path), "tacit_save");
+    if (path_of(trainer, number, true, "optimizer", path) != 0) {
+        trainer_die(trainer, "the path of --checkpoint is too long");
+    }
+    trainer_must(trainer, tacit_optim_save(trainer->optim, path), "tacit_optim_save");
+}
+
+/* Rank 0 makes the folder, every rank saves its parts, rank 0 makes it count. */
+void trainer_save(trainer_t *trainer, trainer_totals_t totals)
+{
+    const char    *dir = trainer->options.checkpoint;
+    const uint64_t number = trainer->generation + 1;
+    char           path[GENERATION_PATH_BYTES], text[TRAINER_TEXT_BYTES];
+    bool           done = true;
+
+    if (trainer->rank == 0) {
+        done = generation_begin(dir, number) == 0;
+        (void)snprintf(text, sizeof text, "cannot write a checkpoint in %.400s: %s", dir, strerror(errno));
+    }
+    trainer_agree(trainer, done ? NULL : text);
+    done = path_of(trainer, number, true, "trainer", path) == 0 && write_own(trainer, totals, path) == 0;
+    (void)snprintf(text, sizeof text, "cannot write a checkpoint in %.400s: %s", dir, strerror(errno));
+    trainer_agree(trainer, done ? NULL : text);
+    save_parts(trainer, number);
+    (void)MPI_Barrier(MPI_COMM_WORLD); /* every rank has saved */
+    if (trainer->rank == 0) {
+        done = generation_commit(dir, number) == 0;
+        (void)snprintf(text, sizeof text, "cannot complete the checkpoint in %.400s: %s", dir, strerror(errno));
+    }
+    trainer_agree(trainer, done ? NULL : text);
+    trainer->generation = number;
+}
+
+/* ---- Reading ---- */
+
+/* Compares the head of a checkpoint with this run's. Returns 0, or -1 with what differs in `text`. */
+static int check_head(const trainer_t *trainer, FILE *file, char *text, size_t capacity)
+{
+    char  here[4 * TRAINER_TEXT_BYTES], there[TRAINER_TEXT_BYTES];
+    char *line = here, *end;
+
+    describe(trainer, here, sizeof here);
+    for (; *line != '\0'; line = end + 1) {
+        end = strchr(line, '\n');
+        *end = '\0';
+        if (!fgets(there, sizeof there, file)) {
+            there[0] = '\0';
+        }
+        there[strcspn(there, "\n")] = '\0';
+        if (strcmp(line, there) != 0) {
+            (void)snprintf(text, capacity, "its '%.200s' is not this run's '%.200s'", there, line);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* Reads trainer-R. Returns 0, or -1 with what is wrong in `text`. */
+static int read_own(trainer_t *trainer, const char *path, char *text, size_t capacity)
+{
+    tensors_t *tensors = trainer->tensors;
+    FILE      *file = fopen(path, "rb");
+    uint64_t   hash;
+    int        result = -1;
+
+    if (!file) {
+        (void)snprintf(text, capacity, "%s", strerror(errno));
+        return -1;
+    }
+    if (check_head(trainer, file, text, capacity) == 0) {
+        const bool whole = fscanf(file, "step %" SCNu64 " wire_bytes %lf seconds %lf hash %16" SCNx64, &trainer->step,
+                                  &trainer->before.wire_bytes, &trainer->before.seconds, &hash) == 4 &&
+                           fgetc(file) == '\n' &&
+                           fread(tensors->values, sizeof(float), tensors->elements, file) == tensors->elements &&
+                           fgetc(file) == EOF;
+
+        result = whole && hash_values(trainer) == hash ? 0 : -1;
+        (void)snprintf(text, capacity, "the file is damaged");
+    }
+    (void)fclose(file);
+    return result;
+}
+
+static void load_parts(trainer_t *trainer)
+{
+    char path[GENERATION_PATH_BYTES];
+
+    (void)path_of(trainer, trainer->generation, false, "slots", path); /* not longer than when it was written */
+    trainer_all(trainer, tacit_load(trainer->comm, path), "tacit_load");
+    (void)path_of(trainer, trainer->generation, false, "optimizer", path);
+    trainer_all(trainer, tacit_optim_load(trainer->optim, path), "tacit_optim_load");
+    if (tacit_optim_steps(trainer->optim) != trainer->step) {
+        trainer_die(trainer, "the optimizer's file is of step %" PRIu64 ", the trainer's of step %" PRIu64,
+                    tacit_optim_steps(trainer->optim), trainer->step);
+    }
+}
+
+void trainer_resume(trainer_t *trainer)
+{
+    const char *dir = trainer->options.checkpoint;
+    char        path[GENERATION_PATH_BYTES], reason[TRAINER_TEXT_BYTES / 2], text[TRAINER_TEXT_BYTES];
+    bool        done = true;
+
+    if (trainer->rank == 0) {
+        done = generation_newest(dir, &trainer->generation) == 0;
+        (void)snprintf(text, sizeof text, "cannot read %.400s: %s", dir, strerror(errno));
+    }
+    trainer_agree(trainer, done ? NULL : text);
+    (void)MPI_Bcast(&trainer->generation, 1, MPI_UINT64_T, 0, MPI_COMM_WORLD);
+    if (!trainer->options.resume) { /* the number is needed for the next one anyway */
+        return;
+    }
+    if (trainer->generation == 0) {
+        if (trainer->rank == 0) {
+            (void)fprintf(stderr, "%s: no checkpoint in %s; starting at the beginning\n", trainer->task->program, dir);
+        }
+        return;
+    }
+    done =
+        path_of(trainer, trainer->generation, false, "trainer", path) == 0 && read_own(trainer, path, reason, sizeof reason) == 0;
+    (void)snprintf(text, sizeof text, "cannot resume from %.400s: %s", path, reason);
+    trainer_agree(trainer, done ? NULL : text);
+    load_parts(trainer);
+    if (trainer->rank == 0) {
+        (void)fprintf(stderr, "%s: resuming after step %" PRIu64 "\n", trainer->task->program, trainer->step);
+    }
+}
