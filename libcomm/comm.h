@@ -24,6 +24,11 @@ struct tacit_slot {
 
 /* Frees a slot that is in no list any more. */
 void tacit__slot_free(tacit_slot_t *slot);
+/* Other parameters for a slot, in two halves, so that ranks may agree on many at once: everything that can fail, which raises
+   *capacity to the bytes that its messages will need at most … */
+tacit_status_t tacit__slot_prepare(tacit_slot_t *slot, const char *spec, tacit_specs_t *specs_out, size_t *capacity);
+/* … and what cannot. Specs that were not adopted are the caller's to release. */
+void tacit__slot_adopt(tacit_slot_t *slot, tacit_specs_t *specs);
 
 struct tacit_comm {
     tacit_transport_t   transport;

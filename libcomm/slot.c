@@ -141,6 +141,30 @@ static tacit_status_t check_idle(const tacit_slot_t *slot)
                 : TACIT_OK;
 }
 
+tacit_status_t tacit__slot_prepare(tacit_slot_t *slot, const char *spec, tacit_specs_t *specs_out, size_t *capacity)
+{
+    tacit_status_t status = check_idle(slot);
+
+    if (status == TACIT_OK && slot->comm->environment.disable != 0) {
+        status = tacit_spec_check(spec, NULL, 0); /* the slot stays 'none' */
+    } else if (status == TACIT_OK) {
+        status = tacit__codec_parse_specs(slot->codec, spec, specs_out);
+    }
+    if (status == TACIT_OK && specs_out->effective.compressor != NULL) {
+        const size_t bytes = message_bytes(slot->comm, &specs_out->effective, slot->codec->tensor.count);
+
+        *capacity = *capacity > bytes ? *capacity : bytes;
+    }
+    return status;
+}
+
+void tacit__slot_adopt(tacit_slot_t *slot, tacit_specs_t *specs)
+{
+    if (specs->effective.compressor != NULL) {
+        tacit__codec_adopt_specs(slot->codec, specs);
+    }
+}
+
 /* Everything that can fail comes before the ranks agree. */
 tacit_status_t tacit_slot_set_spec(tacit_slot_t *slot, const char *spec)
 {
@@ -148,24 +172,16 @@ tacit_status_t tacit_slot_set_spec(tacit_slot_t *slot, const char *spec)
     tacit_specs_t  specs = {0};
     char           text[TACIT_AGREEMENT_BYTES];
     tacit_comm_t  *comm = slot != NULL ? slot->comm : NULL;
+    size_t         capacity = 0;
 
     status = tacit__comm_enter(comm, false);
     if (status != TACIT_OK) {
         return status;
     }
-    mine = check_idle(slot);
-    if (mine == TACIT_OK && comm->environment.disable != 0) {
-        mine = tacit_spec_check(spec, NULL, 0); /* the slot stays 'none' */
-    } else if (mine == TACIT_OK) {
-        mine = tacit__codec_parse_specs(slot->codec, spec, &specs);
-    }
+    mine = tacit__slot_prepare(slot, spec, &specs, &capacity);
     snprintf(text, sizeof text, "slot '%s', spec %s", slot->codec->name, specs.effective.canonical);
-    TRY(tacit__comm_agree(comm, "tacit_slot_set_spec", text, mine,
-                          specs.effective.compressor != NULL ? message_bytes(comm, &specs.effective, slot->codec->tensor.count)
-                                                             : 0));
-    if (specs.effective.compressor != NULL) {
-        tacit__codec_adopt_specs(slot->codec, &specs);
-    }
+    TRY(tacit__comm_agree(comm, "tacit_slot_set_spec", text, mine, capacity));
+    tacit__slot_adopt(slot, &specs);
 out:
     tacit__spec_release(&specs.given);
     tacit__spec_release(&specs.effective);
