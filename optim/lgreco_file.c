@@ -19,6 +19,12 @@ typedef struct tacit_loaded_plan {
     size_t                capacity; /* of messages, with these specs */
 } tacit_loaded_plan_t;
 
+/* Whether there are sums at that point: since the first step that is gathered. */
+static bool is_gathering(const tacit_lgreco_t *lgreco, const tacit_loaded_plan_t *loaded)
+{
+    return loaded->counted != 0 || loaded->steps % lgreco->config.every > lgreco->config.every - lgreco->config.gather;
+}
+
 /* Choices are numbers of options: those must be the same. */
 static uint64_t options_hash(const tacit_layer_t *layer)
 {
@@ -126,7 +132,7 @@ static tacit_status_t read_layer(tacit_reader_t *reader, const tacit_lgreco_t *l
     TRY(tacit__get_number(reader, &choice));
     TRY(tacit__get_real(reader, &to->norm_before));
     TRY(tacit__get_array(reader, NULL, &values, &count));
-    if (choice >= layer->option_count || (count != 0 && count != codec->tensor.count)) {
+    if (choice >= layer->option_count || count != (is_gathering(lgreco, loaded) ? codec->tensor.count : 0)) {
         status = tacit__state_damaged(reader, "a layer's numbers are impossible");
         goto out;
     }

@@ -68,7 +68,7 @@ unchanged() {
     echo "unchanged: passes"
 }
 
-unchanged collective:published collective:conservation collective:nonfinite codec:codec codec:memory topk:topk lgreco_plan:plan
+unchanged collective:published collective:conservation collective:nonfinite codec:codec codec:memory topk:topk
 
 mutant "feedback off at the sender" libcomm/codec_block.c collective:conservation \
     's/feedback->after\(&codec->memory, block->first.*/;/'
@@ -137,6 +137,7 @@ mutant "undo does nothing" optim/feedback/ef.c collective:nonfinite \
     's/residual\[i\] = \(residual\[i\] \+ d\[i\]\) - in\[i\];/(void)residual, (void)in, (void)d;/'
 mutant "undo of sparse entries does nothing" optim/feedback/ef.c "collective:nonfinite group:group codec:memory" \
     's/residual\[indices\[i\]\] \+= values\[i\]/(void)residual/'
+unchanged lgreco_plan:plan lgreco:layer lgreco:plans
 mutant "no steps for rounding up" optim/lgreco_plan.c lgreco_plan:plan \
     's/\.capacity = STEPS \+ layers/.capacity = STEPS/'
 mutant "nothing fits, and an option is taken" optim/lgreco_plan.c lgreco_plan:plan \
@@ -145,6 +146,16 @@ mutant "an error above the budget counts as the budget" optim/lgreco_plan.c lgre
     's/: table->capacity \+ 1;/: table->capacity;/'
 mutant "errors rounded down" optim/lgreco_plan.c lgreco_plan:plan \
     's/ceil\(ldexp/floor(ldexp/'
+mutant "errors are rank 0's alone" optim/lgreco.c lgreco:plans \
+    's/\(size_t\)rank \* plan->width;/0 * plan->width;/'
+mutant "a plan is not applied to one slot" optim/lgreco.c lgreco:plans \
+    's/^ *tacit__slot_adopt\(lgreco->layers/        if (i != 1) &/'
+mutant "memory is not gathered" optim/lgreco_layer.c "lgreco:layer lgreco:plans" \
+    's/ \+ sign \* owed\[i\]//'
+mutant "what was gathered is not loaded" optim/lgreco_file.c lgreco:plans \
+    's/memcpy\(to->sum, values,/memset(to->sum, 0,/'
+mutant "Accordion forgets norms" optim/lgreco_file.c lgreco:plans \
+    's/layer->norm_before = from->norm_before/layer->norm_before = 0/'
 
 unchanged dgc:dgc
 mutant "dgc: masking off" optim/feedback/dgc.c dgc:dgc \

@@ -4,6 +4,8 @@
 #include "lgreco.h"
 #include "session.h"
 
+#include <unistd.h>
+
 enum { SLOTS = 5, ROOM = 6000, TEXT = 128 };
 
 /* ---- Options and errors of one layer ---- */
@@ -275,8 +277,12 @@ typedef struct training {
     tacit_lgreco_config_t config;
     const kind_t         *kinds;
     size_t                kind_count;
-    double                spread; /* how much ranks' data differ */
+    double                spread;   /* how much ranks' data differ */
     int                   bad_step; /* rank 1's gradients are NaN there; -1: never */
+    int                   first;    /* step: those before it are in the files, and results count from here */
+    int                   save_at;  /* before this step; -1: never */
+    bool                  load;     /* begin from the files, at `first` */
+    const char           *folder;
 
     char                  specs[MOST_RANKS][SLOTS][TACIT_SPEC_BYTES]; /* after the last step */
     uint64_t              hash[MOST_RANKS];                           /* of all results */
@@ -331,7 +337,7 @@ static void note(training_t *training, int rank, tacit_layer_t *layers)
     }
 }
 
-static void reduce_all(training_t *training, tacit_comm_t *comm, tacit_slot_t **slots, float **gradients)
+static void reduce_all(training_t *training, tacit_comm_t *comm, int step, tacit_slot_t **slots, float **gradients)
 {
     const int rank = tacit_comm_rank(comm);
 
@@ -340,10 +346,15 @@ static void reduce_all(training_t *training, tacit_comm_t *comm, tacit_slot_t **
         MUST(tacit_allreduce(slots[i], gradients[i], gradients[i], TACIT_AVERAGE));
     }
     MUST(tacit_group_end(comm, NULL));
-    for (size_t i = 0; i < training->kind_count; i++) {
+    for (size_t i = 0; i < training->kind_count && step >= training->first; i++) {
         training->hash[rank] =
             31 * training->hash[rank] + harness_hash(gradients[i], training->kinds[i].count * sizeof *gradients[i]);
     }
+}
+
+static void file_name(const training_t *training, int rank, const char *what, char path[2 * TEXT])
+{
+    snprintf(path, 2 * TEXT, "%s/%s.%d", training->folder, what, rank);
 }
 
 static void training_body(tacit_comm_t *comm, void *arg)
@@ -355,6 +366,7 @@ static void training_body(tacit_comm_t *comm, void *arg)
     tacit_layer_t   layers[SLOTS] = {0};
     float          *gradients[SLOTS];
     tacit_lgreco_t *lgreco;
+    char            path[2 * TEXT];
 
     for (size_t i = 0; i < training->kind_count; i++) {
         slots[i] = slot_of(comm, training->kinds[i].name, training->kinds[i].count, TACIT_FLOAT32, training->kinds[i].spec);
@@ -366,8 +378,21 @@ static void training_body(tacit_comm_t *comm, void *arg)
     }
     MUST(tacit_lgreco_create(slots, training->kind_count, &training->config, &lgreco));
     training->kept[rank] = true;
-    for (int step = 0; step < training->steps; step++) {
+    if (training->load) {
+        file_name(training, rank, "plan", path);
+        MUST(tacit_lgreco_load(lgreco, path));
+        file_name(training, rank, "memory", path);
+        MUST(tacit_load(comm, path));
+    }
+    for (int step = training->load ? training->first : 0; step < training->steps; step++) {
         uint64_t before = 0, after = 0;
+
+        if (step == training->save_at) {
+            file_name(training, rank, "plan", path);
+            MUST(tacit_lgreco_save(lgreco, path));
+            file_name(training, rank, "memory", path);
+            MUST(tacit_save(comm, path));
+        }
 
         for (size_t i = 0; i < training->kind_count; i++) {
             gradient(training, i, rank, step, gradients[i]);
@@ -376,7 +401,7 @@ static void training_body(tacit_comm_t *comm, void *arg)
                 tacit__layer_gather(&layers[i], gradients[i]);
             }
         }
-        if (step == last_plan - 1) {
+        if (step == last_plan - 1 && !training->load) {
             note(training, rank, layers);
         }
         MUST(tacit_lgreco_observe(lgreco, (const float *const *)gradients));
@@ -387,7 +412,7 @@ static void training_body(tacit_comm_t *comm, void *arg)
             }
         }
         training->kept[rank] = training->kept[rank] && before == after;
-        reduce_all(training, comm, slots, gradients);
+        reduce_all(training, comm, step, slots, gradients);
     }
     MUST(tacit_lgreco_report(lgreco, &training->report[rank]));
     for (size_t i = 0; i < training->kind_count; i++) {
@@ -410,7 +435,7 @@ static training_t *training_of(int ranks, int steps, uint64_t every, uint64_t ga
     training->config.gather = gather;
     training->kinds = kinds;
     training->kind_count = SLOTS;
-    training->bad_step = -1;
+    training->bad_step = training->save_at = -1;
     return training;
 }
 
@@ -453,7 +478,8 @@ static double expected_plan(const training_t *training, int first_rank, int rank
             sizes[i * options + j] = training->bytes[i][own] * others * (sparse ? 1 : 2 / (others + 1));
             for (int rank = first_rank; rank < first_rank + ranks; rank++) {
                 /* as it travels */
-                const double norm = training->norms[rank][i], error = norm * (double)(float)(training->errors[rank][i][own] / norm);
+                const double norm = training->norms[rank][i],
+                             error = norm * (double)(float)(training->errors[rank][i][own] / norm);
 
                 errors[i * options + j] += (training->config.squared ? error * error : error) / ranks;
             }
@@ -547,6 +573,46 @@ START_TEST(nothing_to_go_by)
 }
 END_TEST
 
+/* A run that is saved and gone on with ends as one that is not: before, while and after steps are gathered. */
+START_TEST(resumed)
+{
+    static const int ends[] = {2, 3, 4, 6, 7};
+    const char      *parent = getenv("TMPDIR");
+    char             folder[TEXT], path[2 * TEXT];
+    training_t      *whole = training_of(2 + _i % 2, 13, 4, 3), *half = training_of(2 + _i % 2, ends[_i], 4, 3),
+               *rest = training_of(2 + _i % 2, 13, 4, 3);
+
+    snprintf(folder, sizeof folder, "%.80s/tacit-lgreco-XXXXXX", parent != NULL ? parent : "/tmp");
+    ck_assert(mkdtemp(folder) != NULL);
+    whole->config.accordion = half->config.accordion = rest->config.accordion = _i % 2;
+    half->steps = ends[_i] + 1;
+    half->save_at = whole->first = rest->first = ends[_i];
+    rest->load = true;
+    half->folder = rest->folder = folder;
+    training_run(whole);
+    training_run(half);
+    training_run(rest);
+    ck_assert_uint_eq(rest->report[0].plans, 3);
+    ck_assert_uint_eq(whole->report[0].plans, 3);
+    for (int rank = 0; rank < whole->ranks; rank++) {
+        ck_assert_msg(rest->hash[rank] == whole->hash[rank] && rest->memory[rank] == whole->memory[rank],
+                      "saved before step %d, rank %d: other results or memory", ends[_i], rank);
+        ck_assert(rest->report[rank].planned_error == whole->report[rank].planned_error);
+        for (size_t i = 0; i < SLOTS; i++) {
+            ck_assert_str_eq(rest->specs[rank][i], whole->specs[rank][i]);
+        }
+        file_name(half, rank, "plan", path);
+        ck_assert(remove(path) == 0);
+        file_name(half, rank, "memory", path);
+        ck_assert(remove(path) == 0);
+    }
+    ck_assert(rmdir(folder) == 0);
+    free(whole);
+    free(half);
+    free(rest);
+}
+END_TEST
+
 START_TEST(variants)
 {
     training_t *training = training_of(2 + _i, 12, 4, 3);
@@ -575,6 +641,7 @@ int main(void)
     tcase_set_timeout(plans, 60);
     tcase_add_loop_test(plans, plan_of_all_ranks, 0, 6);
     tcase_add_test(plans, nothing_to_go_by);
+    tcase_add_loop_test(plans, resumed, 0, 5);
     tcase_add_loop_test(plans, variants, 0, 2);
     suite_add_tcase(suite, plans);
     return harness_main(suite);
