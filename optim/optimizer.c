@@ -59,15 +59,16 @@ static tacit_status_t make(tacit_optim_t *optim, const char *spec, tacit_slot_t 
 
     TRY(check_slots(optim->comm, slots, count));
     TRY(tacit__optimizer_parse(spec, &optim->kind, &optim->config, optim->canonical));
-    optim->own_room = 2 * count + 1;
+    optim->own_room = 3 * count + 1;
     optim->tensors = tacit__alloc(count, sizeof *optim->tensors);
     optim->notes = tacit__alloc(count, optim->kind->tensor_bytes);
     optim->factors = tacit__alloc(count, sizeof *optim->factors);
     optim->squares = tacit__alloc(count, sizeof *optim->squares);
+    optim->norms = tacit__alloc(count, sizeof *optim->norms);
     optim->items = tacit__alloc(count, sizeof *optim->items);
     optim->own = tacit__alloc(optim->own_room, sizeof *optim->own);
     if (optim->tensors == NULL || optim->notes == NULL || optim->factors == NULL || optim->squares == NULL ||
-        optim->items == NULL || optim->own == NULL) {
+        optim->norms == NULL || optim->items == NULL || optim->own == NULL) {
         status = no_memory(optim->comm);
         goto out;
     }
@@ -155,6 +156,7 @@ void tacit_optim_destroy(tacit_optim_t *optim)
     tacit__free(optim->notes);
     tacit__free(optim->factors);
     tacit__free(optim->squares);
+    tacit__free(optim->norms);
     tacit__free(optim->items);
     tacit__free(optim->own);
     tacit__free(optim->config);
@@ -349,6 +351,32 @@ out:
 
 enum { LANES = 8 }; /* as many partial sums: the compiler keeps them in vectors, and the order stays this one */
 
+static double total(double lanes[LANES])
+{
+    for (size_t width = LANES / 2; width != 0; width /= 2) {
+        for (size_t j = 0; j < width; j++) {
+            lanes[j] += lanes[j + width];
+        }
+    }
+    return lanes[0];
+}
+
+double tacit__sum(const float *values, size_t count)
+{
+    double lanes[LANES] = {0.0};
+    size_t i = 0;
+
+    for (; i + LANES <= count; i += LANES) {
+        for (size_t j = 0; j < LANES; j++) {
+            lanes[j] += (double)values[i + j];
+        }
+    }
+    for (size_t j = 0; i + j < count; j++) {
+        lanes[j] += (double)values[i + j];
+    }
+    return total(lanes);
+}
+
 double tacit__sum_squares(const float *values, size_t count)
 {
     double lanes[LANES] = {0.0};
@@ -362,12 +390,7 @@ double tacit__sum_squares(const float *values, size_t count)
     for (size_t j = 0; i + j < count; j++) {
         lanes[j] += (double)values[i + j] * (double)values[i + j];
     }
-    for (size_t width = LANES / 2; width != 0; width /= 2) {
-        for (size_t j = 0; j < width; j++) {
-            lanes[j] += lanes[j + width];
-        }
-    }
-    return lanes[0];
+    return total(lanes);
 }
 
 double tacit__finite_squares(const float *values, size_t count)
@@ -409,6 +432,46 @@ void tacit__optim_clip_reduced(tacit_optim_t *optim)
         optim->squares[i] = tacit__finite_squares(optim->tensors[i].work, optim->tensors[i].count);
     }
     tacit__optim_factors(optim, 1, TACIT_CLIP_MEAN);
+}
+
+tacit_status_t tacit__optim_norms_slot(tacit_optim_t *optim)
+{
+    const tacit_clipping_t *clipping = optim->config;
+    char                    name[512];
+
+    if (clipping->threshold == 0 || optim->norms_slot != NULL) {
+        return TACIT_OK;
+    }
+    snprintf(name, sizeof name, "%s/norms", optim->tensors[0].slot->codec->name);
+    return tacit__optim_slot_create(optim, name, clipping->scope == 0 ? 1 : optim->tensor_count, "none", &optim->norms_slot);
+}
+
+tacit_status_t tacit__optim_clip_local(tacit_optim_t *optim, const tacit_step_t *step)
+{
+    const tacit_clipping_t *clipping = optim->config;
+    tacit_status_t          status = TACIT_OK;
+    double                  all = 0.0;
+
+    if (clipping->threshold == 0) {
+        return TACIT_OK;
+    }
+    for (size_t i = 0; i < optim->tensor_count; i++) {
+        optim->squares[i] = tacit__finite_squares(step->gradients[i], optim->tensors[i].count);
+        optim->norms[i] = (float)optim->squares[i];
+        all += optim->squares[i];
+    }
+    if (clipping->scope == 0) {
+        optim->norms[0] = (float)all;
+    }
+    tacit__optim_send(optim, optim->norms_slot, optim->norms, optim->norms, TACIT_AVERAGE);
+    TRY(tacit__optim_reduce(optim, step, TACIT_OK));
+    for (size_t i = 0; i < optim->tensor_count; i++) {
+        const double square = (double)optim->norms[clipping->scope == 0 ? 0 : i];
+
+        optim->factors[i] = tacit_clip_factor(sqrt(square), clipping->threshold, optim->comm->ranks, TACIT_CLIP_MEAN);
+    }
+out:
+    return status;
 }
 
 double tacit__power(double base, uint64_t exponent)

@@ -65,7 +65,10 @@ struct tacit_optim {
     double                   numbers[TACIT_OPTIM_NUMBERS]; /* state beside the arrays */
     double                  *factors;                      /* by which each tensor's gradient is clipped */
     double                  *squares;                      /* room for a sum of squares of each tensor */
-    tacit_item_t            *items;                        /* this step's messages */
+    float                   *norms;                        /* room for as many numbers that travel */
+    tacit_slot_t            *norms_slot;
+    bool                     settled; /* for kinds that make slots as they go on: those of this stage are made */
+    tacit_item_t            *items;   /* this step's messages */
     size_t                   item_count;
     tacit_slot_t           **own; /* slots that are this optimizer's */
     size_t                   own_count, own_room;
@@ -74,7 +77,7 @@ struct tacit_optim {
 
 /* Zeroed room for `arrays` of the state (a bit each) and the work area of a tensor. */
 tacit_status_t tacit__optim_room(tacit_optim_t *optim, tacit_tensor_t *tensor, unsigned arrays);
-/* Collective. A slot of this optimizer's own; optim->own must have room: at most two a tensor, and one. */
+/* Collective. A slot of this optimizer's own; optim->own has room for three a tensor, and one. */
 tacit_status_t tacit__optim_slot_create(tacit_optim_t *optim, const char *name, size_t count, const char *spec,
                                         tacit_slot_t **slot_out);
 /* Local; accepts NULL. What it has sent stays counted. */
@@ -106,12 +109,18 @@ typedef struct tacit_clipping {
         .unit = "", .help = "What the norm is taken over: all tensors together, or each for itself."                             \
     }
 
-/* Sum of squares, in an order of its own: the same bits wherever the values are the same. Not finite where a value is not. */
+/* Sums in an order of their own: the same bits wherever the values are the same. Not finite where a value is not. */
+double tacit__sum(const float *values, size_t count);
 double tacit__sum_squares(const float *values, size_t count);
 /* The same over the values that are finite. */
 double tacit__finite_squares(const float *values, size_t count);
 /* factors[] from squares[], of norms that are clipped as tacit_clip_factor() says. */
 void tacit__optim_factors(tacit_optim_t *optim, int ranks, tacit_clip_t convention);
+/* Collective. The slot for clip_local(), where there is clipping and it is not there yet. */
+tacit_status_t tacit__optim_norms_slot(tacit_optim_t *optim);
+/* Collective. factors[] from the own gradients of all ranks, the same on each, before they go into what travels: the root of the
+   mean over ranks of |g|^2 stands for a rank's norm in tacit_clip_factor(). */
+tacit_status_t tacit__optim_clip_local(tacit_optim_t *optim, const tacit_step_t *step);
 /* factors[] from the norms of what has been reduced, in the tensors' work areas; 1 where there is no clipping. */
 void tacit__optim_clip_reduced(tacit_optim_t *optim);
 

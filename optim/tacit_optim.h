@@ -18,22 +18,26 @@ typedef struct tacit_optim tacit_optim_t;
 /* Makes the optimizer that `spec` names: NAME[:key=value,...], such as "sgd:momentum=0.9" or "onebit-adam:freeze=1000"
    (tacit-info lists them with their parameters). Tensor i is slots[i], whose spec says how its messages travel; the slots stay
    the caller's, are float32, belong to one communicator and outlive the optimizer. An optimizer with a dense warm-up makes slots
-   of its own, named after them. */
+   of its own, named after them ("NAME/warm-up"). Collective: all ranks give the same spec and the same slots in one order. A
+   feedback that has the momentum (dgc) goes with sgd, which then has none of its own, and with no other optimizer. */
 TACIT_API tacit_status_t tacit_optim_create(const char *spec, tacit_slot_t *const *slots, size_t slot_count,
                                             tacit_optim_t **optim_out);
 /* Local; accepts NULL. Before the communicator is destroyed. */
 TACIT_API_VOID void tacit_optim_destroy(tacit_optim_t *optim);
-/* One step with learning rate `rate`: reduces over all ranks, in one operation, and moves values[i], which are the same on
-   every rank before and after. gradients[i] is this rank's own, the mean over its samples. After an error values and state are
-   as before,
-   to within rounding, on every rank. */
+/* One step with learning rate `rate`, the same on all ranks and at least 0: reduces over all ranks, in one operation, and moves
+   values[i], which are the same on every rank before and after. gradients[i] is this rank's own, the mean over its samples (of
+   all micro-batches, where they are accumulated). After an error, which is the same on every rank, values and state are as
+   before; what slots remember is so to within rounding. A NaN or an infinity is an error unless the communicator's `nonfinite`
+   says otherwise, also in a slot that travels natively, where `skip` is one too. */
 TACIT_API tacit_status_t tacit_optim_step(tacit_optim_t *optim, float *const *values, const float *const *gradients, double rate);
 /* Steps taken. Local. */
 TACIT_API_VOID uint64_t tacit_optim_steps(const tacit_optim_t *optim);
 /* What this optimizer's own slots (warm-up, norms) have sent, on top of the counters of the caller's slots. Local. */
 TACIT_API tacit_status_t tacit_optim_counters(const tacit_optim_t *optim, tacit_counters_t *counters_out);
 /* This rank's state: moments, steps, stage. The slots' memory is tacit_save()'s. Each rank names its own file; written beside
-   its place, synced and renamed. Loading checks that spec, slots and counts are the same, and changes nothing on an error. */
+   its place, synced and renamed. On a broken communicator saving is local. Loading checks that optimizer, slots and counts are
+   the same, and changes nothing on an error. Load the optimizer before tacit_load(): it makes the slots of its stage, which are
+   in that file too. */
 TACIT_API tacit_status_t tacit_optim_save(const tacit_optim_t *optim, const char *path);
 TACIT_API tacit_status_t tacit_optim_load(tacit_optim_t *optim, const char *path);
 /* Checks an optimizer's spec and writes it with every parameter spelled out (as tacit_spec_check()). Local. */
