@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* 1-bit Adam: Tang et al., "1-bit Adam" (ICML 2021), algorithm 1. Adam on reduced gradients until the second moment is stable; from
-   then on that is frozen, and what travels is the first moment, by way of the caller's slot.
+/* 1-bit Adam: Tang et al., "1-bit Adam" (ICML 2021), algorithm 1. Adam on reduced gradients until the second moment is stable;
+   from then on that is frozen, and what travels is the first moment, by way of the caller's slot.
    Other than the authors' program: every gradient counts, the first one too; the freezing step is a number of dense updates;
    coordinates whose second moment is still zero then, where a step would be divided by epsilon alone, are left out of the
    messages and stay where they are; and gradients are clipped by the same factor on every rank. */
