@@ -8,15 +8,18 @@
 #include "operation.h"
 #include "state_file.h"
 
-enum { ARRAYS = 2 * TACIT_STATE_ARRAYS + 1 };
+enum { ARRAYS = 2 * TACIT_STATE_ARRAYS + 1, FEEDBACK_BYTES = 64 };
 static const char magic[TACIT_STATE_MAGIC_BYTES] = "TACITSAV";
 
 /* ---- Writing ---- */
 
-/* The word of a spec that decides which arrays there are. */
-static const char *feedback_name(const tacit_codec_t *codec)
+/* The words of a spec that decide which arrays there are. */
+static const char *feedback_name(const tacit_codec_t *codec, char text[FEEDBACK_BYTES])
 {
-    return codec->feedback != NULL ? codec->feedback->name : "";
+    static const char *const precisions[] = {"", ":residual=bf16", ":residual=int8"};
+
+    snprintf(text, FEEDBACK_BYTES, "%s%s", codec->feedback != NULL ? codec->feedback->name : "", precisions[codec->precision]);
+    return text;
 }
 
 static void put_slot(tacit_writer_t *writer, const tacit_slot_t *slot)
@@ -24,18 +27,19 @@ static void put_slot(tacit_writer_t *writer, const tacit_slot_t *slot)
     const tacit_codec_t *codec = slot->codec;
     tacit_array_t        array;
     size_t               arrays = 0;
+    char                 feedback[FEEDBACK_BYTES];
 
     while (tacit__codec_array(codec, arrays, &array)) {
         arrays++;
     }
     tacit__put_text(writer, codec->name);
     tacit__put_text(writer, codec->compressor->name);
-    tacit__put_text(writer, feedback_name(codec));
+    tacit__put_text(writer, feedback_name(codec, feedback));
     tacit__put_number(writer, codec->tensor.count);
     tacit__put_number(writer, slot->step);
     tacit__put_number(writer, codec->owner_first);
     tacit__put_number(writer, codec->owner.count);
-    tacit__put_number(writer, codec->owner_is_mean);
+    tacit__put_number(writer, (uint64_t)codec->owner_is_mean | (uint64_t)codec->tracker_op << 1);
     tacit__put_number(writer, arrays);
     for (size_t i = 0; i < arrays && tacit__codec_array(codec, i, &array); i++) {
         tacit__put_array(writer, array.name, array.values, array.count);
@@ -104,7 +108,7 @@ tacit_status_t tacit_save(tacit_comm_t *comm, const char *path)
 
 /* What one slot will be made of. */
 typedef struct tacit_staged {
-    uint64_t      step, owner_first, owner_count, owner_is_mean;
+    uint64_t      step, owner_first, owner_count, units;
     size_t        arrays;
     const void   *values[ARRAYS]; /* in the file's data */
     uint64_t      counts[ARRAYS];
@@ -133,17 +137,18 @@ static tacit_status_t read_slot(tacit_reader_t *reader, const tacit_slot_t *slot
     tacit_status_t       status;
     const tacit_codec_t *codec = slot->codec;
     uint64_t             arrays;
+    char                 feedback[FEEDBACK_BYTES];
 
     TRY(tacit__expect_text(reader, codec->name, "name", codec->name));
     TRY(tacit__expect_text(reader, codec->name, "compressor", codec->compressor->name));
-    TRY(tacit__expect_text(reader, codec->name, "feedback", feedback_name(codec)));
+    TRY(tacit__expect_text(reader, codec->name, "feedback", feedback_name(codec, feedback)));
     TRY(tacit__expect_number(reader, codec->name, "the count", codec->tensor.count));
     TRY(tacit__get_number(reader, &staged->step));
     TRY(tacit__get_number(reader, &staged->owner_first));
     TRY(tacit__get_number(reader, &staged->owner_count));
-    TRY(tacit__get_number(reader, &staged->owner_is_mean));
+    TRY(tacit__get_number(reader, &staged->units));
     TRY(tacit__get_number(reader, &arrays));
-    if (arrays > ARRAYS || staged->owner_first > codec->tensor.count ||
+    if (arrays > ARRAYS || staged->units > 5 || staged->owner_first > codec->tensor.count ||
         staged->owner_count > codec->tensor.count - staged->owner_first) {
         status = tacit__state_damaged(reader, "a slot's numbers are impossible");
         goto out;
@@ -180,7 +185,8 @@ static void adopt(tacit_slot_t *slot, tacit_staged_t *staged)
     tacit_array_t array;
 
     slot->step = staged->step;
-    tacit__codec_adopt_owner(slot->codec, &staged->owner, staged->owner_first, staged->owner_is_mean != 0);
+    tacit__codec_adopt_owner(slot->codec, &staged->owner, staged->owner_first, (staged->units & 1) != 0);
+    slot->codec->tracker_op = (int)(staged->units >> 1);
     for (size_t i = 0; tacit__codec_array(slot->codec, i, &array); i++) {
         memcpy(array.values, staged->values[i], array.count * sizeof *array.values);
     }

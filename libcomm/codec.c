@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Makes and ends codecs, and keeps their memory in order: who owns what, which arrays there are, how a step is committed. */
-#include "codec.h"
+/* Makes, changes and ends codecs. */
+#include "codec_memory.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -10,196 +10,11 @@
 
 static const uint64_t default_seed = 0x7461636974u; /* "tacit" */
 
-/* ---- Memory ---- */
-
-static size_t array_count(const tacit_feedback_t *feedback)
-{
-    size_t arrays = 0;
-
-    while (feedback != NULL && feedback->arrays[arrays] != NULL) {
-        arrays++;
-    }
-    return arrays;
-}
-
-void tacit__state_release(tacit_state_t *state)
-{
-    for (size_t i = 0; i < TACIT_STATE_ARRAYS; i++) {
-        if (state->next[i] != state->now[i]) {
-            tacit__free(state->next[i]);
-        }
-        tacit__free(state->now[i]);
-    }
-    *state = (tacit_state_t){0};
-}
-
-static tacit_status_t state_init(tacit_state_t *state, const tacit_feedback_t *feedback, const void *config, size_t count,
-                                 bool doubled)
-{
-    *state = (tacit_state_t){.config = config, .count = count};
-    for (size_t i = 0; i < array_count(feedback); i++) {
-        state->now[i] = tacit__alloc(count, sizeof(float));
-        state->next[i] = doubled ? tacit__alloc(count, sizeof(float)) : state->now[i];
-        if (state->now[i] == NULL || state->next[i] == NULL) {
-            tacit__state_release(state);
-            return tacit__fail(TACIT_ERR_MEMORY, "no memory for %zu elements of feedback '%s'", count, feedback->name);
-        }
-    }
-    return TACIT_OK;
-}
-
-static void state_zero(tacit_state_t *state)
-{
-    for (size_t i = 0; i < TACIT_STATE_ARRAYS; i++) {
-        if (state->now[i] != NULL) {
-            memset(state->now[i], 0, state->count * sizeof(float));
-            memset(state->next[i], 0, state->count * sizeof(float));
-        }
-    }
-}
-
-static void state_swap(tacit_state_t *state)
-{
-    for (size_t i = 0; i < TACIT_STATE_ARRAYS; i++) {
-        float *now = state->now[i];
-
-        state->now[i] = state->next[i];
-        state->next[i] = now;
-    }
-}
-
-/* The array of the sender's memory that what an owner kept back joins. */
-static float *owed(const tacit_codec_t *codec)
-{
-    return codec->memory.now[codec->feedback->owed.array];
-}
-
-/* The owner's memory is in units of the result, the sender's in those of a contribution: the result is their sum or mean. */
-static void fold_owner(tacit_codec_t *codec)
-{
-    float       *memory = owed(codec) + codec->owner_first;
-    const float *owner = codec->owner.now[0];
-    float        scale = codec->feedback->owed.sign * (codec->owner_is_mean ? (float)codec->ranks : 1.0f);
-
-    for (size_t i = 0; i < codec->owner.count; i++) {
-        memory[i] += scale * owner[i];
-    }
-}
-
-tacit_status_t tacit__codec_make_owner(const tacit_codec_t *codec, size_t count, tacit_state_t *owner_out)
-{
-    *owner_out = (tacit_state_t){0};
-    return codec->feedback == NULL || codec->feedback->owner == NULL || count == 0
-               ? TACIT_OK
-               : state_init(owner_out, codec->feedback->owner, codec->spec.feedback_config, count, true);
-}
-
-void tacit__codec_adopt_owner(tacit_codec_t *codec, tacit_state_t *owner, size_t first, bool mean)
-{
-    tacit__state_release(&codec->owner);
-    codec->owner = *owner;
-    codec->owner_first = first;
-    codec->owner_is_mean = mean;
-    *owner = (tacit_state_t){0};
-}
-
-void tacit__codec_forget_former(tacit_codec_t *codec)
-{
-    tacit__state_release(&codec->former.owner);
-    tacit__free(codec->former.memory);
-    codec->former.memory = NULL;
-    codec->former.moved = false;
-}
-
-tacit_status_t tacit__codec_own_part(tacit_codec_t *codec, size_t first, size_t count, bool mean)
-{
-    tacit_status_t status;
-    tacit_state_t  owner = {0};
-    float         *memory = NULL;
-
-    if (codec->feedback == NULL || codec->feedback->owner == NULL ||
-        (codec->owner.count == count && (count == 0 || (codec->owner_first == first && codec->owner_is_mean == mean)))) {
-        return TACIT_OK;
-    }
-    TRY(tacit__codec_make_owner(codec, count, &owner));
-    memory = tacit__alloc_unset(codec->owner.count * sizeof *memory);
-    if (memory == NULL) {
-        status = tacit__fail(TACIT_ERR_MEMORY, "slot '%s': no memory to own another part", codec->name);
-        goto out;
-    }
-    if (codec->owner.count != 0) {
-        memcpy(memory, owed(codec) + codec->owner_first, codec->owner.count * sizeof *memory);
-        fold_owner(codec);
-    }
-    tacit__codec_forget_former(codec);
-    codec->former.moved = true;
-    codec->former.owner = codec->owner;
-    codec->former.first = codec->owner_first;
-    codec->former.is_mean = codec->owner_is_mean;
-    codec->former.memory = memory;
-    codec->owner = (tacit_state_t){0}; /* now the former's */
-    memory = NULL;
-    tacit__codec_adopt_owner(codec, &owner, first, mean);
-out:
-    tacit__state_release(&owner);
-    tacit__free(memory);
-    return status;
-}
-
-void tacit__codec_disown(tacit_codec_t *codec)
-{
-    size_t count = codec->former.owner.count;
-
-    if (!codec->former.moved) {
-        return;
-    }
-    if (count != 0) {
-        memcpy(owed(codec) + codec->former.first, codec->former.memory, count * sizeof *codec->former.memory);
-    }
-    tacit__codec_adopt_owner(codec, &codec->former.owner, codec->former.first, codec->former.is_mean);
-    tacit__codec_forget_former(codec);
-}
-
-void tacit__codec_commit(tacit_codec_t *codec)
-{
-    if (codec->strict) {
-        state_swap(&codec->memory);
-    }
-    state_swap(&codec->owner);
-    tacit__codec_forget_former(codec);
-}
-
-bool tacit__codec_array(const tacit_codec_t *codec, size_t index, tacit_array_t *array_out)
-{
-    const size_t          arrays = array_count(codec->feedback);
-    const size_t          owner_arrays = codec->owner.count != 0 ? array_count(codec->feedback->owner) : 0;
-    const tacit_linear_t *linear = codec->compressor->linear;
-
-    if (index < arrays) {
-        *array_out = (tacit_array_t){codec->feedback->arrays[index], codec->memory.now[index], codec->memory.count};
-        return true;
-    }
-    index -= arrays;
-    if (index < owner_arrays) {
-        *array_out = (tacit_array_t){"owner", codec->owner.now[index], codec->owner.count};
-        return true;
-    }
-    index -= owner_arrays;
-    if (index == 0 && codec->work != NULL) {
-        *array_out = (tacit_array_t){"work", codec->work, linear->work_count(codec->spec.compressor_config, &codec->tensor)};
-        return true;
-    }
-    return false;
-}
-
 void tacit_codec_reset(tacit_codec_t *codec)
 {
-    tacit_array_t array;
-
-    state_zero(&codec->memory);
-    state_zero(&codec->owner);
-    for (size_t i = 0; tacit__codec_array(codec, i, &array); i++) {
-        memset(array.values, 0, array.count * sizeof(float));
+    tacit__memory_zero(codec);
+    if (codec->work != NULL) {
+        memset(codec->work, 0, codec->work_count * sizeof *codec->work);
     }
 }
 
@@ -271,23 +86,29 @@ static tacit_status_t check_tensor(const char *name, const tacit_slot_config_t *
 }
 
 /* The feedback's parameters that depend on how good the compressor is. */
-static void settle_feedback(const tacit_slot_config_t *tensor, tacit_spec_t *spec)
+static void settle_feedback(const tacit_codec_t *codec, tacit_spec_t *spec)
 {
     const tacit_compressor_t *compressor = spec->compressor;
     double                    factor = 0.0, delta;
+    char                      warning[TACIT_REASON_BYTES] = "";
 
     if (spec->feedback == NULL || spec->feedback->settle == NULL) {
         return;
     }
-    (void)compressor->quality(spec->compressor_config, tensor->count, &factor);
-    delta = compressor->delta != NULL ? compressor->delta(spec->compressor_config, tensor) : 1.0 - factor;
-    spec->feedback->settle(spec->feedback_config, fmax(0.0, fmin(1.0, delta)));
+    (void)compressor->quality(spec->compressor_config, codec->tensor.count, &factor);
+    delta = compressor->delta != NULL ? compressor->delta(spec->compressor_config, &codec->tensor) : 1.0 - factor;
+    spec->feedback->settle(spec->feedback_config, fmax(0.0, fmin(1.0, delta)), warning, sizeof warning);
+    if (warning[0] != '\0' && codec->rank == 0) {
+        tacit__log(TACIT_LOG_WARN, codec->rank, "slot '%s', '%s': %s", codec->name, spec->text, warning);
+    }
 }
 
 /* What a tensor really gets: a 16-bit one needs no more than its own type on the wire, and a feedback may leave some tensors
    dense. */
-static tacit_status_t effective_spec(const tacit_spec_t *given, const tacit_slot_config_t *tensor, tacit_spec_t *spec_out)
+static tacit_status_t effective_spec(const tacit_codec_t *codec, const tacit_spec_t *given, tacit_spec_t *spec_out)
 {
+    const tacit_slot_config_t *tensor = &codec->tensor;
+
     static const char *const casts[] = {"none", "fp16", "bf16"};
     char                     text[TACIT_SPEC_BYTES];
     const char              *feedback = strchr(given->text, '+');
@@ -300,7 +121,7 @@ static tacit_status_t effective_spec(const tacit_spec_t *given, const tacit_slot
         snprintf(text, sizeof text, "%s%s", casts[tensor->dtype], feedback != NULL ? feedback : "");
     }
     TRY(tacit__spec_parse_effective(text, dense, spec_out));
-    settle_feedback(tensor, spec_out);
+    settle_feedback(codec, spec_out);
 out:
     return status;
 }
@@ -315,7 +136,7 @@ tacit_status_t tacit__codec_reserve(tacit_codec_t *codec, size_t count)
     x = tacit__alloc(count, sizeof *x);
     a = tacit__alloc(count, sizeof *a);
     d = tacit__alloc(count, sizeof *d);
-    if (x == NULL || a == NULL || d == NULL) {
+    if (x == NULL || a == NULL || d == NULL || !tacit__memory_reserve(codec, count)) {
         tacit__free(x);
         tacit__free(a);
         tacit__free(d);
@@ -342,37 +163,78 @@ static size_t unit_of(const tacit_compressor_t *compressor, const void *config)
     return grain < TACIT_UNIT ? TACIT_UNIT / grain * grain : grain;
 }
 
+static bool begins_dense(const tacit_spec_t *spec)
+{
+    return spec->feedback != NULL && spec->feedback->begins_dense != NULL && spec->feedback->begins_dense(spec->feedback_config);
+}
+
+/* Everything that follows from the spec in force. */
+static void follow_spec(tacit_codec_t *codec)
+{
+    codec->compressor = codec->spec.compressor;
+    codec->feedback = codec->is_first ? codec->other.feedback->first : codec->spec.feedback;
+    codec->kernels = tacit__codec_is_blockwise(codec) ? tacit__compressor_kernels(codec->compressor) : NULL;
+    codec->unit = unit_of(codec->compressor, codec->spec.compressor_config);
+}
+
+void tacit__codec_dress(tacit_codec_t *codec, bool first)
+{
+    const tacit_spec_t spec = codec->spec;
+
+    if (codec->other.compressor == NULL || codec->is_first == first) {
+        return;
+    }
+    codec->spec = codec->other;
+    codec->other = spec;
+    codec->is_first = first;
+    follow_spec(codec);
+}
+
+/* Floats that a linear compressor keeps; NULL where there are none. */
+static tacit_status_t make_work(const tacit_codec_t *codec, const tacit_spec_t *spec, float **work_out, size_t *count_out)
+{
+    const tacit_linear_t *linear = spec->compressor->linear;
+
+    if (linear == NULL || linear->work_count == NULL) {
+        return TACIT_OK;
+    }
+    *count_out = linear->work_count(spec->compressor_config, &codec->tensor);
+    *work_out = tacit__alloc(*count_out, sizeof **work_out);
+    return *work_out != NULL ? TACIT_OK
+                             : tacit__fail(TACIT_ERR_MEMORY, "slot '%s': no memory for the %zu floats that '%s' keeps",
+                                           codec->name, *count_out, spec->compressor->name);
+}
+
 static tacit_status_t codec_init(tacit_codec_t *codec, const char *name, const char *spec)
 {
-    tacit_status_t        status;
-    const tacit_linear_t *linear;
-    bool                  needs_whole;
+    tacit_status_t status;
+    bool           needs_whole;
 
     TRY(check_tensor(name, &codec->tensor));
-    TRY(tacit__spec_parse(spec, &codec->given));
-    TRY(effective_spec(&codec->given, &codec->tensor, &codec->spec));
-    codec->compressor = codec->spec.compressor;
-    codec->feedback = codec->spec.feedback;
-    if (tacit__codec_is_blockwise(codec)) {
-        codec->kernels = tacit__compressor_kernels(codec->compressor);
+    codec->name = tacit__strdup(name);
+    if (codec->name == NULL) {
+        status = tacit__fail(TACIT_ERR_MEMORY, "slot '%s': no memory for its codec", name);
+        goto out;
     }
-    TRY(state_init(&codec->memory, codec->feedback, codec->spec.feedback_config, codec->tensor.count, codec->strict));
-    codec->unit = unit_of(codec->compressor, codec->spec.compressor_config);
+    TRY(tacit__spec_parse(spec, &codec->given));
+    TRY(effective_spec(codec, &codec->given, &codec->spec));
+    follow_spec(codec);
+    TRY(tacit__memory_init(codec));
     TRY(tacit__codec_reserve(codec, codec->unit));
+    if (begins_dense(&codec->spec)) {
+        TRY(tacit__spec_parse("none", &codec->other));
+        TRY(tacit__codec_reserve(codec, unit_of(codec->other.compressor, codec->other.compressor_config)));
+    }
     needs_whole = codec->feedback != NULL ? codec->feedback->accumulator < 0
                                           : codec->tensor.dtype != TACIT_FLOAT32 || codec->nonfinite == TACIT_NONFINITE_SKIP;
-    linear = codec->compressor->linear;
     if (!tacit__codec_is_blockwise(codec) && needs_whole) {
         codec->whole = tacit__alloc(codec->tensor.count, sizeof(float));
+        if (codec->whole == NULL) {
+            status = tacit__fail(TACIT_ERR_MEMORY, "slot '%s': no memory for its codec", name);
+            goto out;
+        }
     }
-    if (linear != NULL && linear->work_count != NULL) {
-        codec->work = tacit__alloc(linear->work_count(codec->spec.compressor_config, &codec->tensor), sizeof(float));
-    }
-    codec->name = tacit__strdup(name);
-    if (codec->name == NULL || (linear != NULL && linear->work_count != NULL && codec->work == NULL) ||
-        (!tacit__codec_is_blockwise(codec) && needs_whole && codec->whole == NULL)) {
-        status = tacit__fail(TACIT_ERR_MEMORY, "slot '%s': no memory for its codec", name);
-    }
+    TRY(make_work(codec, &codec->spec, &codec->work, &codec->work_count));
 out:
     return status;
 }
@@ -408,11 +270,12 @@ void tacit_codec_destroy(tacit_codec_t *codec)
     if (codec == NULL) {
         return;
     }
-    tacit__state_release(&codec->memory);
+    tacit__memory_release(codec);
     tacit__state_release(&codec->owner);
     tacit__codec_forget_former(codec);
     tacit__spec_release(&codec->spec);
     tacit__spec_release(&codec->given);
+    tacit__spec_release(&codec->other);
     tacit__free(codec->name);
     tacit__free(codec->work);
     tacit__free(codec->x);
@@ -420,6 +283,21 @@ void tacit_codec_destroy(tacit_codec_t *codec)
     tacit__free(codec->d);
     tacit__free(codec->whole);
     tacit__free(codec);
+}
+
+/* Whether a spec with the codec's feedback needs the same arrays, in the same precision, and begins alike. */
+static bool same_memory(const tacit_codec_t *codec, const tacit_spec_t *spec)
+{
+    const tacit_feedback_t *feedback = spec->feedback;
+    bool                    same = begins_dense(spec) == (codec->other.compressor != NULL);
+
+    if (feedback == NULL) {
+        return true;
+    }
+    for (int i = 0; feedback->has != NULL && feedback->arrays[i] != NULL; i++) {
+        same = same && feedback->has(spec->feedback_config, i) == feedback->has(codec->spec.feedback_config, i);
+    }
+    return same && memcmp(spec->feedback_config, codec->spec.feedback_config, sizeof(int)) == 0; /* the precision */
 }
 
 tacit_status_t tacit__codec_parse_specs(tacit_codec_t *codec, const char *text, tacit_specs_t *specs_out)
@@ -436,29 +314,50 @@ tacit_status_t tacit__codec_parse_specs(tacit_codec_t *codec, const char *text, 
                              codec->name, codec->given.text, text);
         goto out;
     }
-    TRY(effective_spec(&specs.given, &codec->tensor, &specs.effective));
+    TRY(effective_spec(codec, &specs.given, &specs.effective));
     if (specs.effective.compressor != codec->compressor) {
         status =
             tacit__fail(TACIT_ERR_SPEC, "slot '%s': '%s' changes whether this tensor is compressed: make a new slot for that",
                         codec->name, text);
         goto out;
     }
+    if (!same_memory(codec, &specs.effective)) {
+        status = tacit__fail(TACIT_ERR_SPEC,
+                             "slot '%s' is '%s'; '%s' changes what it remembers, or how that begins: make a new slot "
+                             "for that",
+                             codec->name, codec->given.text, text);
+        goto out;
+    }
+    TRY(make_work(codec, &specs.effective, &specs.work, &specs.work_count));
     TRY(tacit__codec_reserve(codec, unit_of(specs.effective.compressor, specs.effective.compressor_config)));
+    if (specs.work != NULL && codec->work != NULL) { /* what both have: powersgd's first columns */
+        memcpy(specs.work, codec->work, tacit__min(specs.work_count, codec->work_count) * sizeof *specs.work);
+    }
     *specs_out = specs;
     specs = (tacit_specs_t){0}; /* now the caller's */
 out:
-    tacit__spec_release(&specs.given);
-    tacit__spec_release(&specs.effective);
+    tacit__specs_release(&specs);
     return status;
+}
+
+void tacit__specs_release(tacit_specs_t *specs)
+{
+    tacit__spec_release(&specs->given);
+    tacit__spec_release(&specs->effective);
+    tacit__free(specs->work);
+    *specs = (tacit_specs_t){0};
 }
 
 void tacit__codec_adopt_specs(tacit_codec_t *codec, tacit_specs_t *specs)
 {
     tacit__spec_release(&codec->spec);
     tacit__spec_release(&codec->given);
+    tacit__free(codec->work);
     codec->spec = specs->effective;
     codec->given = specs->given;
-    codec->unit = unit_of(codec->compressor, codec->spec.compressor_config);
+    codec->work = specs->work;
+    codec->work_count = specs->work_count;
+    follow_spec(codec);
     codec->memory.config = codec->owner.config = codec->spec.feedback_config;
     *specs = (tacit_specs_t){0};
 }

@@ -7,9 +7,11 @@
 
 struct tacit_codec {
     char                     *name;
-    tacit_slot_config_t       tensor; /* spec: NULL */
-    tacit_spec_t              spec;   /* in force: for 16-bit tensors `none` is the cast of that type */
-    tacit_spec_t              given;  /* as the caller wrote it */
+    tacit_slot_config_t       tensor;   /* spec: NULL */
+    tacit_spec_t              spec;     /* in force: for 16-bit tensors `none` is the cast of that type */
+    tacit_spec_t              given;    /* as the caller wrote it */
+    tacit_spec_t              other;    /* what spec is exchanged with around a dense first operation; empty: there is none */
+    bool                      is_first; /* it is exchanged */
     const tacit_compressor_t *compressor;
     const tacit_kernels_t    *kernels; /* blockwise */
     const tacit_feedback_t   *feedback;
@@ -18,10 +20,16 @@ struct tacit_codec {
     tacit_nonfinite_t         nonfinite;
     bool                      strict;
 
-    tacit_state_t memory;        /* the sender's; count elements */
-    tacit_state_t owner;         /* the owner's, of the part below */
-    size_t        owner_first;   /* owner.count elements from here */
-    bool          owner_is_mean; /* units of the owner's memory: the result was an average */
+    tacit_state_t     memory; /* the sender's; count elements. Arrays that are packed are NULL here, unless they are expanded */
+    tacit_precision_t precision; /* of packed arrays */
+    uint8_t          *packed[TACIT_STATE_ARRAYS], *packed_next[TACIT_STATE_ARRAYS];
+    float            *scratch[TACIT_STATE_ARRAYS]; /* of packed arrays: `room` elements of a window */
+    tacit_state_t     window;                      /* what feedback is shown of memory with packed arrays */
+    bool              expanded;                    /* packed arrays are in memory, as float32, for one operation */
+    int               tracker_op;                  /* units of the tracker: 1 + a tacit_op_t; 0: it is zero */
+    tacit_state_t     owner;                       /* the owner's, of the part below */
+    size_t            owner_first;                 /* owner.count elements from here */
+    bool              owner_is_mean;               /* units of the owner's memory: the result was an average */
     struct {
         bool          moved; /* the step that runs owns another part than the last one did, which is kept here until it ends */
         tacit_state_t owner;
@@ -30,6 +38,7 @@ struct tacit_codec {
         float        *memory; /* the sender's, of that part, before the owner's joined it */
     } former;
     float *work; /* linear: kept from step to step */
+    size_t work_count;
 
     size_t unit;      /* elements handled at once, so that they stay in L1 */
     size_t room;      /* elements of each of the next three */
@@ -46,10 +55,17 @@ tacit_status_t tacit__codec_create(const char *name, const tacit_slot_config_t *
 /* Other parameters of the same compressor and feedback, as given and in force: parsed, with room made for them … */
 typedef struct tacit_specs {
     tacit_spec_t given, effective;
+    float       *work; /* linear: of another size, where that changes; else NULL */
+    size_t       work_count;
 } tacit_specs_t;
 tacit_status_t tacit__codec_parse_specs(tacit_codec_t *codec, const char *text, tacit_specs_t *specs_out);
 /* … and put in place. Cannot fail; memory is kept. */
 void tacit__codec_adopt_specs(tacit_codec_t *codec, tacit_specs_t *specs);
+/* Accepts specs that are adopted or empty. */
+void tacit__specs_release(tacit_specs_t *specs);
+/* Puts on or takes off the dense compressor of a first operation, and the feedback that learns from it; nothing where there is
+   none. Between operations it is off. */
+void tacit__codec_dress(tacit_codec_t *codec, bool first);
 bool tacit__codec_is_blockwise(const tacit_codec_t *codec);
 /* The smallest multiple at which a range may begin: the grain, or 8 where a part is one block. */
 size_t tacit__codec_edge(const tacit_codec_t *codec);
@@ -62,7 +78,7 @@ size_t tacit__codec_element_bytes(const tacit_codec_t *codec);
 tacit_status_t tacit__codec_reserve(tacit_codec_t *codec, size_t count);
 /* Makes [first, first + count) the owned part. If another part was owned, its memory joins the sender's, so that no sum changes.
    count 0: owns nothing. Followed by commit(), which forgets what was owned before … */
-tacit_status_t tacit__codec_own_part(tacit_codec_t *codec, size_t first, size_t count, bool mean);
+tacit_status_t tacit__codec_own_part(tacit_codec_t *codec, uint64_t step, size_t first, size_t count, bool mean);
 /* … or, where there is no step to commit, by this … */
 void tacit__codec_forget_former(tacit_codec_t *codec);
 /* … or by this, which owns it again, after what has been encoded since is undone. */
@@ -82,7 +98,7 @@ void tacit__codec_undo(tacit_codec_t *codec, uint64_t step, const void *in, size
 /* The own contribution to the own part, exactly: sum = or += what encode() would encode. Memory is not touched … */
 uint32_t tacit__codec_own(tacit_codec_t *codec, const void *in, size_t first, size_t count, float *sum, bool add);
 /* … until the operation has succeeded. */
-void tacit__codec_own_keep(tacit_codec_t *codec, const void *in, size_t first, size_t count);
+void tacit__codec_own_keep(tacit_codec_t *codec, uint64_t step, const void *in, size_t first, size_t count);
 /* sum = or += a payload's values. */
 void tacit__codec_add(tacit_codec_t *codec, uint64_t step, const uint8_t *payload, size_t first, size_t count, float *sum,
                       bool add);
@@ -90,11 +106,17 @@ void tacit__codec_add(tacit_codec_t *codec, uint64_t step, const uint8_t *payloa
 uint32_t tacit__codec_reencode(tacit_codec_t *codec, uint64_t step, float *sum, size_t first, size_t count, uint8_t *payload);
 /* The result: decodes, combines (feedback), stores in the tensor's dtype. */
 void tacit__codec_finish(tacit_codec_t *codec, uint64_t step, const uint8_t *payload, size_t first, size_t count, void *out);
-/* The same from values instead of a payload; values may be spoilt. */
+/* The same from values instead of a payload; values are spoilt. */
 void tacit__codec_store(tacit_codec_t *codec, float *values, size_t first, size_t count, void *out);
 
 /* ---- Compressors that see the whole tensor ---- */
 
+/* Before the others: expands packed memory for one operation … */
+tacit_status_t tacit__codec_expand(tacit_codec_t *codec);
+/* … until this packs it again, as commit() does … */
+void tacit__codec_pack(tacit_codec_t *codec, uint64_t step);
+/* … or this forgets what has become of it; nothing where it is not expanded. */
+void tacit__codec_collapse(tacit_codec_t *codec);
 /* Builds `a` from in and memory; *a_out is valid until the step ends. Faults: memory is as before. */
 uint32_t tacit__codec_gather(tacit_codec_t *codec, const void *in, const float **a_out);
 /* Takes gather() back; after sent() or rebuilt(), call their reverse instead. */
@@ -118,9 +140,12 @@ tacit_block_t tacit__codec_block(const tacit_codec_t *codec, uint64_t step, size
 
 /* ---- The step's end ---- */
 
-/* The step has succeeded: doubled memory is swapped. */
-void tacit__codec_commit(tacit_codec_t *codec);
-/* Walks all arrays that are memory: for saving, loading and norms. Returns false past the last. */
+/* The step has succeeded; before the first result is stored: trackers take the units of this operation. */
+void tacit__codec_conclude(tacit_codec_t *codec, tacit_op_t op);
+/* … and after the last: doubled memory is swapped, expanded memory packed. */
+void tacit__codec_commit(tacit_codec_t *codec, uint64_t step);
+/* Walks all arrays that are memory: for saving and loading. Returns false past the last. Packed ones are walked as they are, in
+   words of four bytes. */
 typedef struct tacit_array {
     const char *name; /* "residual", "owner", "work" */
     float      *values;

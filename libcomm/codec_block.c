@@ -23,11 +23,14 @@ static uint32_t encode_unit(tacit_codec_t *codec, const tacit_block_t *block, co
     const tacit_feedback_t *feedback = codec->feedback;
     const float            *x = tacit__unit_load(codec, in, block->first, block->count);
     const float            *a = x;
+    const tacit_state_t    *state = NULL;
+    size_t                  at = 0;
     uint32_t                faults;
     bool                    finite;
 
     if (feedback != NULL) {
-        feedback->before(&codec->memory, block->first, block->count, x, codec->a);
+        state = tacit__memory_open(codec, block->first, block->count, &at);
+        feedback->before(state, at, block->count, x, codec->a);
         a = codec->a;
     }
     finite = tacit__unit_is_finite(a, block->count);
@@ -38,10 +41,9 @@ static uint32_t encode_unit(tacit_codec_t *codec, const tacit_block_t *block, co
     if (finite && faults != 0 && codec->nonfinite != TACIT_NONFINITE_PASS) {
         return faults;
     }
-    if (feedback != NULL && finite && faults == 0) {
-        feedback->after(&codec->memory, block->first, block->count, x, a, codec->d);
-    } else if (feedback != NULL) {
-        tacit__unit_keep(codec, block->first, block->count);
+    if (feedback != NULL) {
+        tacit__unit_after(codec, state, at, block->count, &(tacit_unit_t){x, a, codec->d});
+        tacit__memory_close(codec, block->key.step, block->first, block->count);
     }
     return 0;
 }
@@ -49,13 +51,13 @@ static uint32_t encode_unit(tacit_codec_t *codec, const tacit_block_t *block, co
 /* The reverse of encode_unit(), where memory is not doubled. */
 static void undo_unit(tacit_codec_t *codec, const tacit_block_t *block, const void *in, const uint8_t *payload)
 {
-    const float *x = tacit__unit_load(codec, in, block->first, block->count);
+    const float         *x = tacit__unit_load(codec, in, block->first, block->count);
+    size_t               at;
+    const tacit_state_t *state = tacit__memory_open(codec, block->first, block->count, &at);
 
     codec->kernels->decode(block, payload, codec->d, false);
-    if (!tacit__unit_is_finite(x, block->count) || !tacit__unit_is_finite(codec->d, block->count)) {
-        return; /* passed on, and memory left alone */
-    }
-    codec->feedback->undo(&codec->memory, block->first, block->count, x, codec->d);
+    tacit__unit_undo(codec, state, at, block->count, &(tacit_unit_t){x, NULL, codec->d});
+    tacit__memory_close(codec, block->key.step, block->first, block->count);
 }
 
 void tacit__codec_undo(tacit_codec_t *codec, uint64_t step, const void *in, size_t first, size_t count, const uint8_t *payload)
@@ -96,7 +98,10 @@ uint32_t tacit__codec_own(tacit_codec_t *codec, const void *in, size_t first, si
         const float *a = tacit__unit_load(codec, in, first + done, units = tacit__min(count - done, codec->unit));
 
         if (codec->feedback != NULL) {
-            codec->feedback->before(&codec->memory, first + done, units, a, codec->a);
+            size_t               at;
+            const tacit_state_t *state = tacit__memory_open(codec, first + done, units, &at);
+
+            codec->feedback->before(state, at, units, a, codec->a);
             a = codec->a;
         }
         if (codec->nonfinite != TACIT_NONFINITE_PASS && !tacit__unit_is_finite(a, units)) {
@@ -113,19 +118,18 @@ uint32_t tacit__codec_own(tacit_codec_t *codec, const void *in, size_t first, si
     return 0;
 }
 
-void tacit__codec_own_keep(tacit_codec_t *codec, const void *in, size_t first, size_t count)
+void tacit__codec_own_keep(tacit_codec_t *codec, uint64_t step, const void *in, size_t first, size_t count)
 {
     size_t units = 0;
 
     for (size_t done = 0; codec->feedback != NULL && done < count; done += units) {
-        const float *x = tacit__unit_load(codec, in, first + done, units = tacit__min(count - done, codec->unit));
+        const float         *x = tacit__unit_load(codec, in, first + done, units = tacit__min(count - done, codec->unit));
+        size_t               at;
+        const tacit_state_t *state = tacit__memory_open(codec, first + done, units, &at);
 
-        codec->feedback->before(&codec->memory, first + done, units, x, codec->a);
-        if (tacit__unit_is_finite(codec->a, units)) {
-            codec->feedback->after(&codec->memory, first + done, units, x, codec->a, codec->a);
-        } else {
-            tacit__unit_keep(codec, first + done, units);
-        }
+        codec->feedback->before(state, at, units, x, codec->a);
+        tacit__unit_after(codec, state, at, units, &(tacit_unit_t){x, codec->a, codec->a});
+        tacit__memory_close(codec, step, first + done, units);
     }
 }
 
@@ -157,11 +161,12 @@ static uint32_t reencode_unit(tacit_codec_t *codec, const tacit_block_t *block, 
     if (finite && faults != 0 && codec->nonfinite == TACIT_NONFINITE_ERROR) {
         return faults;
     }
-    if (owner != NULL && finite && faults == 0) {
+    if (owner != NULL) {
         owner->after(&codec->owner, first, block->count, sum, sum, codec->d);
-    } else if (owner != NULL) {
-        for (size_t i = 0; owner->arrays[i] != NULL; i++) {
-            memcpy(codec->owner.next[i] + first, codec->owner.now[i] + first, block->count * sizeof(float));
+    }
+    for (size_t i = 0; owner != NULL && (!finite || faults != 0) && i < block->count; i++) {
+        if (!tacit__unit_is_finite(&codec->owner.next[0][first + i], 1)) {
+            codec->owner.next[0][first + i] = 0.0f; /* what it held went with what was passed on */
         }
     }
     return 0;
@@ -186,8 +191,16 @@ uint32_t tacit__codec_reencode(tacit_codec_t *codec, uint64_t step, float *sum, 
 
 void tacit__codec_store(tacit_codec_t *codec, float *values, size_t first, size_t count, void *out)
 {
+    bool finite = true;
+
     if (codec->feedback != NULL && codec->feedback->combine != NULL) {
         codec->feedback->combine(&codec->memory, first, count, values, values);
+        finite = tacit__unit_is_finite(values, count);
+        for (size_t i = 0; !finite && i < count; i++) {
+            if (!tacit__unit_is_finite(&codec->memory.next[codec->feedback->tracker][first + i], 1)) {
+                tacit__memory_forget(codec, first + i); /* as on all ranks: trackers stay in step */
+            }
+        }
     }
     tacit__unit_store(codec, values, first, count, out);
 }

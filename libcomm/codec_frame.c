@@ -148,12 +148,15 @@ static void write_header(const tacit_codec_t *codec, tacit_frame_kind_t kind, co
     tacit__frame_write(&frame, message);
 }
 
-/* What a call has written to doubled memory holds from now on. */
-static void settle(const tacit_state_t *state, size_t first, size_t count)
+/* What a call has written to the owner's memory holds from now on. */
+static void settle_owner(const tacit_codec_t *codec, size_t first, size_t count)
 {
+    const tacit_state_t *owner = &codec->owner;
+
     for (size_t i = 0; i < TACIT_STATE_ARRAYS; i++) {
-        if (state->next[i] != state->now[i]) {
-            memcpy(state->now[i] + first, state->next[i] + first, count * sizeof(float));
+        if (owner->now[i] != NULL) {
+            memcpy(owner->now[i] + first - codec->owner_first, owner->next[i] + first - codec->owner_first,
+                   count * sizeof(float));
         }
     }
 }
@@ -174,7 +177,7 @@ tacit_status_t tacit_codec_own(tacit_codec_t *codec, size_t first, size_t count,
     TRY(check_call(codec, NULL, 0, codec));
     TRY(check_blockwise(codec));
     TRY(check_range(codec, first, count));
-    TRY(tacit__codec_own_part(codec, first, count, op == TACIT_AVERAGE));
+    TRY(tacit__codec_own_part(codec, 0, first, count, op == TACIT_AVERAGE));
     tacit__codec_forget_former(codec);
 out:
     return status;
@@ -195,11 +198,14 @@ static tacit_status_t encode_sparse(tacit_codec_t *codec, const tacit_block_t *b
         status = tacit__fail(TACIT_ERR_MEMORY, "codec '%s': no memory for %zu entries", codec->name, limit);
         goto out;
     }
+    TRY(tacit__codec_expand(codec));
     TRY(report(codec, block->key.step, tacit__codec_gather(codec, in, &a)));
     entries.count = select->choose(block, a, entries.indices);
     *bytes_out = select->encode(block, a, entries.indices, entries.count, payload, entries.values);
     tacit__codec_sent(codec, in, a, &entries);
+    tacit__codec_pack(codec, block->key.step);
 out:
+    tacit__codec_collapse(codec);
     tacit__free(entries.indices);
     tacit__free(entries.values);
     tacit__free(entries.kept);
@@ -222,12 +228,15 @@ static tacit_status_t encode_linear(tacit_codec_t *codec, const tacit_block_t *b
                              "codec '%s': '%s' does not fit into one frame", codec->name, codec->spec.text);
         goto out;
     }
+    TRY(tacit__codec_expand(codec));
     TRY(report(codec, block->key.step, tacit__codec_gather(codec, in, &a)));
     linear->make_factor(block, &codec->tensor, 0, a, codec->work, NULL, factor);
     tacit__codec_rebuilt(codec, block->key.step, in, a, factors);
+    tacit__codec_pack(codec, block->key.step);
     memcpy(payload, factor, count * sizeof *factor);
     *bytes_out = count * sizeof *factor;
 out:
+    tacit__codec_collapse(codec);
     tacit__free(factor);
     return status;
 }
@@ -255,7 +264,7 @@ tacit_status_t tacit_encode(tacit_codec_t *codec, uint64_t step, const void *in,
         bytes = codec->compressor->bound(codec->spec.compressor_config, count);
         TRY(report(codec, step, tacit__codec_encode(codec, step, in, first, count, payload)));
     }
-    settle(&codec->memory, first, count);
+    tacit__memory_settle(codec, first, count);
     write_header(codec, TACIT_FRAME_ENCODED, &range, bytes, frame);
     *bytes_out = TACIT_FRAME_HEADER_BYTES + bytes;
 out:
@@ -293,7 +302,7 @@ tacit_status_t tacit_reencode(tacit_codec_t *codec, uint64_t step, const float *
     memcpy(copy, sum, count * sizeof *copy);
     bytes = codec->compressor->bound(codec->spec.compressor_config, count);
     TRY(report(codec, step, tacit__codec_reencode(codec, step, copy, first, count, payload)));
-    settle(&codec->owner, first - codec->owner_first, count);
+    settle_owner(codec, first, count);
     write_header(codec, TACIT_FRAME_REENCODED, &range, bytes, frame);
     *bytes_out = TACIT_FRAME_HEADER_BYTES + bytes;
 out:
@@ -428,7 +437,7 @@ static tacit_status_t decode(tacit_codec_t *codec, uint64_t step, const void *me
         tacit__codec_finish(codec, step, frame.payload, frame.first, frame.count, out);
     }
     if (out != NULL && codec->feedback != NULL && codec->feedback->combine != NULL) {
-        settle(&codec->memory, frame.first, frame.count);
+        tacit__memory_settle(codec, frame.first, frame.count);
     }
     *frame_out = frame;
 out:

@@ -70,13 +70,42 @@ bool tacit__unit_is_finite(const float *values, size_t count)
     return found == 0;
 }
 
-void tacit__unit_keep(const tacit_codec_t *codec, size_t first, size_t count)
+/* The next elements of [i, count) that are alike: where both numbers are finite, or where not. */
+static size_t run_end(const float *one, const float *other, size_t i, size_t count, bool *finite_out)
 {
-    const tacit_state_t *memory = &codec->memory;
+    *finite_out = is_finite(one[i]) && is_finite(other[i]);
+    while (++i < count && (is_finite(one[i]) && is_finite(other[i])) == *finite_out) {
+    }
+    return i;
+}
 
-    for (size_t i = 0; codec->feedback->arrays[i] != NULL; i++) {
-        if (memory->next[i] != memory->now[i]) {
-            memcpy(memory->next[i] + first, memory->now[i] + first, count * sizeof(float));
+void tacit__unit_after(const tacit_codec_t *codec, const tacit_state_t *state, size_t at, size_t count, const tacit_unit_t *unit)
+{
+    bool finite = codec->nonfinite != TACIT_NONFINITE_PASS ||
+                  (tacit__unit_is_finite(unit->a, count) && tacit__unit_is_finite(unit->d, count));
+
+    if (finite) {
+        codec->feedback->after(state, at, count, unit->x, unit->a, unit->d);
+        return;
+    }
+    for (size_t i = 0, end; i < count; i = end) {
+        end = run_end(unit->a, unit->d, i, count, &finite);
+        if (finite) {
+            codec->feedback->after(state, at + i, end - i, unit->x + i, unit->a + i, unit->d + i);
+        } else {
+            tacit__state_keep(state, at + i, end - i);
+        }
+    }
+}
+
+void tacit__unit_undo(const tacit_codec_t *codec, const tacit_state_t *state, size_t at, size_t count, const tacit_unit_t *unit)
+{
+    bool finite;
+
+    for (size_t i = 0, end; i < count; i = end) {
+        end = run_end(unit->x, unit->d, i, count, &finite);
+        if (finite) {
+            codec->feedback->undo(state, at + i, end - i, unit->x + i, unit->d + i);
         }
     }
 }

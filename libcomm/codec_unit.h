@@ -3,14 +3,21 @@
 #ifndef TACIT_CODEC_UNIT_H
 #define TACIT_CODEC_UNIT_H
 
-#include "codec.h"
+#include "codec_memory.h"
+
+/* What was given, what was encoded of it, and what receivers decode: the unit's elements, from 0. */
+typedef struct tacit_unit {
+    const float *x, *a, *d;
+} tacit_unit_t;
 
 /* Elements [first, first + count) of the tensor at `in` as float32: in place, or in codec->x where they are widened or, under
    TACIT_NONFINITE_SKIP, where those that are not finite become zero. */
 const float *tacit__unit_load(tacit_codec_t *codec, const void *in, size_t first, size_t count);
 void         tacit__unit_store(const tacit_codec_t *codec, const float *values, size_t first, size_t count, void *out);
 bool         tacit__unit_is_finite(const float *values, size_t count);
-/* Leaves the memory of these elements as it is, in doubled memory too. */
-void tacit__unit_keep(const tacit_codec_t *codec, size_t first, size_t count);
+/* after() and undo() on elements of memory that begin at `at`. Where something that is not finite was passed on, memory is left
+   as it is. */
+void tacit__unit_after(const tacit_codec_t *codec, const tacit_state_t *state, size_t at, size_t count, const tacit_unit_t *unit);
+void tacit__unit_undo(const tacit_codec_t *codec, const tacit_state_t *state, size_t at, size_t count, const tacit_unit_t *unit);
 
 #endif

@@ -20,7 +20,7 @@ static void scrub(const tacit_codec_t *codec)
     for (size_t array = 0; feedback != NULL && feedback->arrays[array] != NULL; array++) {
         float *values = codec->memory.next[array];
 
-        for (size_t i = 0; i < codec->memory.count; i++) {
+        for (size_t i = 0; values != NULL && i < codec->memory.count; i++) {
             if (!tacit__unit_is_finite(values + i, 1)) {
                 values[i] = 0.0f;
             }
@@ -114,7 +114,7 @@ void tacit__codec_sent(tacit_codec_t *codec, const void *in, const float *a, con
         const float *x = tacit__unit_load(codec, in, done, units = tacit__min(codec->tensor.count - done, codec->unit));
 
         tacit__codec_scatter(codec, entries, &next, done, units);
-        codec->feedback->after(&codec->memory, done, units, x, a + done, codec->d);
+        tacit__unit_after(codec, &codec->memory, done, units, &(tacit_unit_t){x, a + done, codec->d});
     }
     scrub(codec);
 }
@@ -135,7 +135,7 @@ void tacit__codec_unsent(tacit_codec_t *codec, const void *in, const tacit_entri
         const float *x = tacit__unit_load(codec, in, done, units = tacit__min(codec->tensor.count - done, codec->unit));
 
         tacit__codec_scatter(codec, entries, &next, done, units);
-        codec->feedback->undo(&codec->memory, done, units, x, codec->d);
+        tacit__unit_undo(codec, &codec->memory, done, units, &(tacit_unit_t){x, NULL, codec->d});
     }
     scrub(codec);
 }
@@ -149,7 +149,7 @@ void tacit__codec_rebuilt(tacit_codec_t *codec, uint64_t step, const void *in, c
         tacit_block_t block = tacit__codec_block(codec, step, done, units);
 
         codec->compressor->linear->reconstruct(&block, &codec->tensor, factors, codec->d);
-        codec->feedback->after(&codec->memory, done, units, x, a + done, codec->d);
+        tacit__unit_after(codec, &codec->memory, done, units, &(tacit_unit_t){x, a + done, codec->d});
     }
     scrub(codec);
 }
@@ -163,7 +163,7 @@ void tacit__codec_unbuilt(tacit_codec_t *codec, uint64_t step, const void *in, c
         tacit_block_t block = tacit__codec_block(codec, step, done, units);
 
         codec->compressor->linear->reconstruct(&block, &codec->tensor, factors, codec->d);
-        codec->feedback->undo(&codec->memory, done, units, x, codec->d);
+        tacit__unit_undo(codec, &codec->memory, done, units, &(tacit_unit_t){x, NULL, codec->d});
     }
     scrub(codec);
 }

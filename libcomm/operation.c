@@ -108,7 +108,7 @@ static void make_legs(tacit_operation_t *operation)
         tacit_leg_t leg = {.schedule = tacit__schedule_at(s), .items = next};
 
         for (size_t i = 0; i < operation->item_count; i++) {
-            if (operation->items[i].slot->schedule == leg.schedule) {
+            if (operation->items[i].schedule == leg.schedule) {
                 leg.items[leg.item_count++] = &operation->items[i];
             }
         }
@@ -133,7 +133,11 @@ static void start(tacit_operation_t *operation)
 
     operation->began = operation->moved = tacit__seconds();
     for (size_t i = 0; i < operation->item_count; i++) {
-        operation->items[i].step = operation->items[i].slot->step;
+        tacit_item_t *item = &operation->items[i];
+
+        item->step = item->slot->step;
+        tacit__codec_dress(item->codec, item->step == 0);
+        item->schedule = item->codec->is_first ? tacit__schedule_of(comm, item->codec) : item->slot->schedule;
     }
     tacit__operation_identify(operation);
     if (operation->fault == TACIT_OK) {
@@ -170,7 +174,7 @@ static void count_items(const tacit_operation_t *operation)
     for (size_t i = 0; i < operation->item_count; i++) {
         work += operation->items[i].encode_seconds + operation->items[i].decode_seconds;
         payload += operation->items[i].sent_bytes;
-        framed += operation->items[i].slot->schedule->framed ? operation->items[i].sent_bytes : 0;
+        framed += operation->items[i].schedule->framed ? operation->items[i].sent_bytes : 0;
     }
     for (size_t i = 0; i < operation->item_count; i++) {
         const tacit_item_t *item = &operation->items[i];
@@ -182,7 +186,7 @@ static void count_items(const tacit_operation_t *operation)
         counters->calls++;
         counters->bytes_in += item->codec->tensor.count * tacit__codec_element_bytes(item->codec);
         counters->dense_bytes += 2 * (uint64_t)(comm->ranks - 1) * item->codec->tensor.count * 4 / (uint64_t)comm->ranks;
-        counters->wire_bytes += item->slot->schedule->framed ? (uint64_t)(of_frames * (double)sent + 0.5) : item->sent_bytes;
+        counters->wire_bytes += item->schedule->framed ? (uint64_t)(of_frames * (double)sent + 0.5) : item->sent_bytes;
         counters->encode_seconds += item->encode_seconds;
         counters->decode_seconds += item->decode_seconds;
         counters->wire_seconds += share * (elapsed > work ? elapsed - work : 0.0);
@@ -212,6 +216,7 @@ static void finish(tacit_operation_t *operation, tacit_status_t status, const ch
     for (size_t i = 0; i < operation->item_count; i++) {
         tacit_slot_t *slot = operation->items[i].slot;
 
+        tacit__codec_dress(slot->codec, false);
         if (--slot->users == 0 && slot->doomed) {
             tacit__slot_free(slot);
         }

@@ -13,14 +13,15 @@ typedef struct tacit_schedule tacit_schedule_t;
 
 /* One slot in an operation. */
 typedef struct tacit_item {
-    tacit_slot_t  *slot;
-    tacit_codec_t *codec;
-    uint64_t       step;
-    const void    *in;
-    void          *out;
-    tacit_op_t     op;
-    uint64_t       sent_bytes;                     /* payload that left for other ranks; the schedule counts */
-    double         encode_seconds, decode_seconds; /* the schedule measures */
+    tacit_slot_t           *slot;
+    tacit_codec_t          *codec;
+    const tacit_schedule_t *schedule; /* the slot's, but for a dense first operation */
+    uint64_t                step;
+    const void             *in;
+    void                   *out;
+    tacit_op_t              op;
+    uint64_t                sent_bytes;                     /* payload that left for other ranks; the schedule counts */
+    double                  encode_seconds, decode_seconds; /* the schedule measures */
 } tacit_item_t;
 
 typedef struct tacit_leg {

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "codec_memory.h"
 #include "operation.h"
 
 /* Bytes that messages of a slot need at most: a chunk, one block if that is larger, or a part that is never cut. */
@@ -183,8 +184,7 @@ tacit_status_t tacit_slot_set_spec(tacit_slot_t *slot, const char *spec)
     TRY(tacit__comm_agree(comm, "tacit_slot_set_spec", text, mine, capacity));
     tacit__slot_adopt(slot, &specs);
 out:
-    tacit__spec_release(&specs.given);
-    tacit__spec_release(&specs.effective);
+    tacit__specs_release(&specs);
     tacit__comm_leave(comm);
     return status;
 }
@@ -211,6 +211,23 @@ static void scale(float *values, size_t count, float factor)
     }
 }
 
+/* What an owner keeps back around trackers stays: it is the distance between them and what all ranks have. */
+static void rescale(tacit_codec_t *codec, uint64_t step, float factor)
+{
+    const int array = codec->feedback->residual;
+    size_t    units = 0;
+
+    for (size_t done = 0; array >= 0 && done < codec->memory.count; done += units) {
+        units = tacit__min(codec->memory.count - done, codec->unit);
+        tacit__memory_read(codec, array, done, units, codec->a);
+        scale(codec->a, units, factor);
+        tacit__memory_write(codec, step, array, done, units, codec->a);
+    }
+    if (codec->feedback->combine == NULL) {
+        scale(codec->owner.now[0], codec->owner.count, factor);
+    }
+}
+
 tacit_status_t tacit_slot_rescale(tacit_slot_t *slot, double factor)
 {
     tacit_status_t status = tacit__comm_enter(slot != NULL ? slot->comm : NULL, false);
@@ -224,9 +241,8 @@ tacit_status_t tacit_slot_rescale(tacit_slot_t *slot, double factor)
         goto out;
     }
     TRY(check_idle(slot));
-    if (slot->codec->feedback != NULL && slot->codec->feedback->residual >= 0) {
-        scale(slot->codec->memory.now[slot->codec->feedback->residual], slot->codec->memory.count, (float)factor);
-        scale(slot->codec->owner.now[0], slot->codec->owner.count, (float)factor);
+    if (slot->codec->feedback != NULL) {
+        rescale(slot->codec, slot->step, (float)factor);
     }
 out:
     tacit__comm_leave(slot->comm);
@@ -274,14 +290,28 @@ const char *tacit_slot_schedule(const tacit_slot_t *slot)
     return slot != NULL ? slot->schedule->name : "";
 }
 
-static double norm(const float *values, size_t count)
+/* Adds squares to `sum`, one by one: cut anywhere, the sum is the same. */
+static double square(double sum, const float *values, size_t count)
 {
-    double sum = 0.0;
-
     for (size_t i = 0; i < count; i++) {
         sum += (double)values[i] * (double)values[i];
     }
-    return sqrt(sum);
+    return sum;
+}
+
+static double square_kept_back(const tacit_codec_t *codec)
+{
+    const int array = codec->feedback->residual;
+    float     values[256];
+    double    sum = 0.0;
+    size_t    units = 0;
+
+    for (size_t done = 0; array >= 0 && done < codec->memory.count; done += units) {
+        units = tacit__min(codec->memory.count - done, sizeof values / sizeof *values);
+        tacit__memory_read(codec, array, done, units, values);
+        sum = square(sum, values, units);
+    }
+    return sum;
 }
 
 tacit_status_t tacit_slot_norms(const tacit_slot_t *slot, tacit_norms_t *norms_out)
@@ -293,9 +323,9 @@ tacit_status_t tacit_slot_norms(const tacit_slot_t *slot, tacit_norms_t *norms_o
     }
     codec = slot->codec;
     *norms_out = (tacit_norms_t){0};
-    if (codec->feedback != NULL && codec->feedback->residual >= 0) {
-        norms_out->memory = norm(codec->memory.now[codec->feedback->residual], codec->memory.count);
-        norms_out->owner = norm(codec->owner.now[0], codec->owner.count);
+    if (codec->feedback != NULL) {
+        norms_out->memory = sqrt(square_kept_back(codec));
+        norms_out->owner = sqrt(square(0.0, codec->owner.now[0], codec->owner.count));
     }
     return TACIT_OK;
 }

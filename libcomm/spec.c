@@ -7,7 +7,7 @@
 
 #include "param.h"
 
-enum { LIST_BYTES = 200, REASON_BYTES = 256 };
+enum { LIST_BYTES = 200 };
 
 static bool is_value(char c)
 {
@@ -183,11 +183,35 @@ out:
     return status;
 }
 
+/* A precision is asked of arrays that may be rounded. */
+static tacit_status_t check_precision(const tacit_spec_t *spec)
+{
+    const tacit_feedback_t *feedback = spec->feedback;
+    int                     precision;
+
+    if (feedback == NULL) {
+        return TACIT_OK;
+    }
+    memcpy(&precision, spec->feedback_config, sizeof precision);
+    for (int i = 0; feedback->arrays[i] != NULL; i++) {
+        if ((feedback->rounded >> i & 1) != 0 && (feedback->has == NULL || feedback->has(spec->feedback_config, i))) {
+            return TACIT_OK;
+        }
+    }
+    return precision == TACIT_PRECISION_FP32
+               ? TACIT_OK
+               : tacit__fail(
+                     TACIT_ERR_SPEC,
+                     "%s: '%s' keeps nothing back that could be rounded: other ranks hold copies of its trackers, which must "
+                     "stay equal to the bit; leave out residual=, or use ef21 with average below 1, econtrol or ef",
+                     spec->text, feedback->name);
+}
+
 /* What theory forbids: feedback around an unscaled unbiased compressor with omega >= 1 is expansive (algorithms: Karimireddy et
    al. 2019 need a contraction). Checked for a tensor large enough for the worst case. */
 static tacit_status_t check_pair(tacit_spec_t *spec)
 {
-    char         reason[REASON_BYTES] = "";
+    char         reason[TACIT_REASON_BYTES] = "";
     double       factor = 0.0;
     const size_t large = (size_t)1 << 24;
 
@@ -243,6 +267,16 @@ static void print_canonical(tacit_spec_t *spec)
     }
 }
 
+/* Of all but the precision of memory, the last parameter: it says nothing of frames. */
+static uint64_t hash_canonical(const char *canonical)
+{
+    const char *feedback = strchr(canonical, '+');
+    const char *residual = feedback != NULL ? strstr(feedback, "residual=") : NULL;
+    size_t      bytes = residual != NULL ? (size_t)(residual - 1 - canonical) : strlen(canonical);
+
+    return tacit__hash(TACIT_HASH_START, canonical, bytes);
+}
+
 tacit_status_t tacit__spec_parse(const char *text, tacit_spec_t *spec_out)
 {
     return tacit__spec_parse_effective(text, false, spec_out);
@@ -271,12 +305,13 @@ tacit_status_t tacit__spec_parse_effective(const char *text, bool dense, tacit_s
                              cursor.at, text);
         goto out;
     }
-    if (dense) {
+    TRY(check_precision(&spec));
+    if (dense) { /* its memory is of small tensors, and stays float32 */
         spec.feedback = spec.feedback->dense;
     }
     TRY(check_pair(&spec));
     print_canonical(&spec);
-    spec.hash = tacit__hash_text(spec.canonical);
+    spec.hash = hash_canonical(spec.canonical);
 
     *spec_out = spec;
     spec = (tacit_spec_t){0}; /* now the caller's */

@@ -7,7 +7,7 @@
 #include "feedback.h"
 #include "internal.h"
 
-enum { TACIT_SPEC_BYTES = 512 };
+enum { TACIT_SPEC_BYTES = 512, TACIT_REASON_BYTES = 256 };
 
 typedef struct tacit_spec {
     const tacit_compressor_t *compressor;
@@ -16,7 +16,7 @@ typedef struct tacit_spec {
     bool                      automatic;                   /* "auto" */
     char                      text[TACIT_SPEC_BYTES];      /* as given */
     char                      canonical[TACIT_SPEC_BYTES]; /* every parameter spelled out */
-    uint64_t                  hash;                        /* of canonical: equal specs, equal hashes */
+    uint64_t                  hash;                        /* of canonical but for residual=: equal frames, equal hashes */
 } tacit_spec_t;
 
 /* Fills *spec_out, which holds nothing before. */

@@ -9,6 +9,20 @@
 
 enum { TACIT_STATE_ARRAYS = 4 };
 
+/* What numbers in memory are kept in. bf16: 2 bytes an element; int8: 9 bytes for 8 elements, a scale and eight codes. */
+typedef enum { TACIT_PRECISION_FP32, TACIT_PRECISION_BF16, TACIT_PRECISION_INT8 } tacit_precision_t;
+
+/* The parameter of all feedbacks, the last row of each table. It is the first member of each configuration, an int, so that one
+   accessor serves them all. */
+#define TACIT_PARAM_RESIDUAL                                                                                                     \
+    {                                                                                                                            \
+        .key = "residual", .type = TACIT_PARAM_WORD, .offset = 0, .initial = TACIT_PRECISION_FP32, .words = "fp32 bf16 int8",    \
+        .unit = "", .help = "What is kept back is stored in this precision: 4, 2 or 1.125 bytes an element; rounded at random."  \
+    }
+
+/* How memory begins: with zeros, or with a first operation that is dense. */
+typedef enum { TACIT_INIT_ZERO, TACIT_INIT_GRADIENT } tacit_init_t;
+
 /* One tensor's memory. `now` is what the last step left, `next` what this one makes of it. They are the same arrays unless the
    memory is doubled (strict mode, and always at the owner); a successful step then swaps them. */
 typedef struct tacit_state {
@@ -26,9 +40,15 @@ typedef struct tacit_feedback {
     const char          *name;    /* the word in a spec; the file's name */
     const char          *summary; /* one line */
     size_t               config_bytes;
-    const tacit_param_t *params;                         /* ends with a NULL key */
+    const tacit_param_t *params;                         /* ends with TACIT_PARAM_RESIDUAL and a NULL key */
     const char          *arrays[TACIT_STATE_ARRAYS + 1]; /* names, for files and reports; ends with NULL */
     int                  residual;                       /* which of them is what was kept back; -1: nothing is */
+    /* Optional. Whether a configuration has one of the arrays; what it has not is NULL. NULL: it has all. */
+    bool (*has)(const void *config, int array);
+    /* Bit a: array a may be rounded to the precision `residual=`. Not those of which other ranks hold a copy. */
+    unsigned rounded;
+    /* Which array follows what all ranks agree on, in units of the result, and is the same on all; 0 where combine is NULL. */
+    int tracker;
     /* What this rank as an owner could not tell the others is now the sender's to say, in units of a contribution: it joins
        this array with this sign. */
     struct {
@@ -36,8 +56,13 @@ typedef struct tacit_feedback {
         float sign;
     } owed;
 
-    /* Optional. Fills in what depends on the compressor, which gets about the part delta of |a|^2 across. */
-    void (*settle)(void *config, double delta);
+    /* Optional. Fills in what depends on the compressor, which gets about the part delta of |a|^2 across. Writes a warning, and
+       what to do instead, where that may not converge. */
+    void (*settle)(void *config, double delta, char *warning, size_t warning_bytes);
+    /* Optional. Whether the first operation is dense, and the feedback that then learns from it: it has the same arrays, all zero
+       before, and its undo() makes them zero again. */
+    bool (*begins_dense)(const void *config);
+    const struct tacit_feedback *first;
     /* Optional. The momentum that is in what it sends: an optimizer around it must have none of its own. */
     double (*momentum)(const void *config, bool *nesterov_out);
     /* Optional. Tensors that are never compressed: whether this is one; they travel as `none` with this feedback instead, which
@@ -62,12 +87,14 @@ typedef struct tacit_feedback {
     /* The reverse of sent(): afterwards undo() with d = 0 restores. NULL where sent is. */
     void (*unsent)(const tacit_state_t *state, const uint32_t *indices, const float *values, const float *kept, size_t entries);
     /* Optional, after the step has succeeded: mean[] is what all ranks agreed on and may be out. What it keeps of it goes from
-       now to next. NULL: out = mean. */
+       now to next. Where the tracker is not finite then, every array forgets that element, on all ranks. NULL: out = mean. */
     void (*combine)(const tacit_state_t *state, size_t first, size_t count, const float *mean, float *out);
     /* The feedback that an owner keeps around what it encodes again; it has no combine. */
     const struct tacit_feedback *owner;
 } tacit_feedback_t;
 
+/* The one that others keep around what an owner encodes. */
+extern const tacit_feedback_t tacit__feedback_ef;
 /* The index-th feedback, NULL past the last; by name, NULL if there is none. */
 const tacit_feedback_t *tacit__feedback_at(size_t index);
 const tacit_feedback_t *tacit__feedback_named(const char *name);

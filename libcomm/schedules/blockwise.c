@@ -190,7 +190,7 @@ static tacit_status_t reserve_items(const tacit_leg_t *leg, tacit_blockwise_t *b
         size_t first, count;
 
         own_range(leg, blockwise, leg->items[i], &first, &count);
-        TRY(tacit__codec_own_part(leg->items[i]->codec, first, count, leg->items[i]->op == TACIT_AVERAGE));
+        TRY(tacit__codec_own_part(leg->items[i]->codec, leg->items[i]->step, first, count, leg->items[i]->op == TACIT_AVERAGE));
     }
 out:
     return status;
@@ -508,6 +508,9 @@ static void commit(tacit_leg_t *leg)
 {
     tacit_blockwise_t *blockwise = leg->state;
 
+    for (size_t i = 0; i < leg->item_count; i++) {
+        tacit__codec_conclude(leg->items[i]->codec, leg->items[i]->op);
+    }
     for (size_t c = blockwise->part[leg->comm->rank]; c < blockwise->part[leg->comm->rank + 1]; c++) {
         const tacit_chunk_t *chunk = &blockwise->chunks[c];
 
@@ -515,7 +518,8 @@ static void commit(tacit_leg_t *leg)
             const tacit_segment_t *segment = &blockwise->segments[s];
 
             if (!tacit__codec_own_coded(segment->item->codec)) {
-                tacit__codec_own_keep(segment->item->codec, segment->item->in, segment->first, segment->count);
+                tacit__codec_own_keep(segment->item->codec, segment->item->step, segment->item->in, segment->first,
+                                      segment->count);
             }
         }
     }
@@ -534,7 +538,7 @@ static void commit(tacit_leg_t *leg)
         }
     }
     for (size_t i = 0; i < leg->item_count; i++) {
-        tacit__codec_commit(leg->items[i]->codec);
+        tacit__codec_commit(leg->items[i]->codec, leg->items[i]->step);
     }
 }
 

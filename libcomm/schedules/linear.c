@@ -115,6 +115,7 @@ static tacit_status_t prepare(tacit_leg_t *leg)
         return no_memory(leg);
     }
     for (size_t i = 0; i < leg->item_count; i++) {
+        TRY(tacit__codec_expand(leg->items[i]->codec));
         linear->round_count = rounds_of(leg->items[i]) > linear->round_count ? rounds_of(leg->items[i]) : linear->round_count;
         unit = unit > leg->items[i]->codec->unit ? unit : leg->items[i]->codec->unit;
     }
@@ -145,6 +146,9 @@ static void release(tacit_leg_t *leg)
 
     if (linear == NULL) {
         return;
+    }
+    for (size_t i = 0; i < leg->item_count; i++) {
+        tacit__codec_collapse(leg->items[i]->codec);
     }
     for (int round = 0; round < TACIT_LINEAR_ROUNDS; round++) {
         release_round(&linear->rounds[round]);
@@ -256,6 +260,7 @@ static void commit(tacit_leg_t *leg)
         size_t                units = 0;
 
         pick_factors(item, &linear->factors[i], false, picked);
+        tacit__codec_conclude(item->codec, item->op);
         for (size_t at = 0; at < item->codec->tensor.count; at += units) {
             tacit_block_t block = tacit__codec_block(item->codec, item->step, at,
                                                      units = tacit__min(item->codec->tensor.count - at, item->codec->unit));
@@ -268,7 +273,7 @@ static void commit(tacit_leg_t *leg)
 
             table->keep(&block, &item->codec->tensor, picked, item->codec->work);
         }
-        tacit__codec_commit(item->codec);
+        tacit__codec_commit(item->codec, item->step);
         item->decode_seconds += tacit__seconds() - began;
     }
 }

@@ -60,6 +60,7 @@ static tacit_status_t prepare(tacit_leg_t *leg)
         return tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for %zu sparse slots", leg->comm->rank, leg->item_count);
     }
     for (size_t i = 0; i < leg->item_count; i++) {
+        TRY(tacit__codec_expand(leg->items[i]->codec));
         TRY(entries_init(leg, &sparse->mine[i], limit_of(leg->items[i])));
         limit = limit > limit_of(leg->items[i]) ? limit : limit_of(leg->items[i]);
         if (leg->items[i]->codec->tensor.dtype != TACIT_FLOAT32 && leg->items[i]->codec->tensor.count > wide) {
@@ -82,6 +83,7 @@ static void release(tacit_leg_t *leg)
         return;
     }
     for (size_t i = 0; sparse->mine != NULL && i < leg->item_count; i++) {
+        tacit__codec_collapse(leg->items[i]->codec);
         tacit__free(sparse->mine[i].indices);
         tacit__free(sparse->mine[i].values);
         tacit__free(sparse->mine[i].kept);
@@ -406,8 +408,9 @@ static void commit(tacit_leg_t *leg)
         for (size_t j = 0; item->op == TACIT_AVERAGE && leg->comm->ranks > 1 && j < count; j++) {
             sums[j] *= scale;
         }
+        tacit__codec_conclude(item->codec, item->op);
         tacit__codec_store(item->codec, sums, 0, count, item->out);
-        tacit__codec_commit(item->codec);
+        tacit__codec_commit(item->codec, item->step);
         item->decode_seconds += tacit__seconds() - began;
     }
 }

@@ -14,14 +14,17 @@ enum { MOMENTUM, VELOCITY };
 static const double everything = 1 - 0x1p-20;
 
 typedef struct config {
+    int     precision;
     double  momentum;
     int     nesterov, masking;
     int64_t dense;
     bool    complete; /* everything is sent: nothing waits, and nothing is masked */
 } config_t;
 
-static void settle(void *config, double delta)
+static void settle(void *config, double delta, char *warning, size_t warning_bytes)
 {
+    (void)warning;
+    (void)warning_bytes;
     ((config_t *)config)->complete = delta > everything;
 }
 
@@ -188,6 +191,7 @@ static const tacit_param_t params[] = {
      .unit = "elements",
      .help = "Tensors of one dimension (or of an unknown shape) and fewer elements are not sparsified; 0: all are; 4G: none of "
              "one dimension."},
+    TACIT_PARAM_RESIDUAL,
     {.key = NULL},
 };
 
@@ -213,6 +217,7 @@ const tacit_feedback_t tacit__feedback_dgc = {
     .params = params,
     .arrays = {"momentum", "velocity", NULL},
     .residual = VELOCITY,
+    .rounded = 1u << MOMENTUM | 1u << VELOCITY,
     .owed = {VELOCITY, 1.0f},
     .settle = settle,
     .momentum = momentum,

@@ -5,6 +5,10 @@
 
 enum { RESIDUAL };
 
+typedef struct config {
+    int precision;
+} config_t;
+
 static void before(const tacit_state_t *state, size_t first, size_t count, const float *in, float *a)
 {
     const float *residual = state->now[RESIDUAL] + first;
@@ -54,16 +58,18 @@ static void unsent(const tacit_state_t *state, const uint32_t *indices, const fl
 }
 
 static const tacit_param_t params[] = {
-    {NULL, TACIT_PARAM_INT, 0, 0, 0, 0, 0, NULL, NULL, NULL},
+    TACIT_PARAM_RESIDUAL,
+    {.key = NULL},
 };
 
 const tacit_feedback_t tacit__feedback_ef = {
     .name = "ef",
     .summary = "error feedback: what was not sent is added to the next step",
-    .config_bytes = 0,
+    .config_bytes = sizeof(config_t),
     .params = params,
     .arrays = {"residual", NULL},
     .residual = RESIDUAL,
+    .rounded = 1u << RESIDUAL,
     .owed = {RESIDUAL, 1.0f},
     .before = before,
     .after = after,

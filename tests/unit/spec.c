@@ -145,7 +145,9 @@ START_TEST(typos)
     refused("onebit:Block=64", "did you mean 'block'");
     refused("qsgd:bit=4", "did you mean 'bits'");
     refused("none:x=1", "parameter of none|there is none");
-    refused("onebit+ef:x=1", "parameter of ef|there is none");
+    refused("onebit+ef:x=1", "parameter of ef|residual");
+    refused("onebit+ef:residual=int16", "fp32 bf16 int8");
+    refused("onebit+ef21:residual=bf16", "trackers|average below 1");
     refused("certainly-not-a-compressor", "unknown compressor|onebit");
     ck_assert_ptr_null(strstr(tacit_last_error(), "did you mean"));
 }

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* EF21: what travels is the difference between a gradient and what the others believe it to be. Richtarik, Sokolov and
+   Fatkhullin, "EF21: A New, Simpler, Theoretically Better, and Practically Faster Error Feedback" (NeurIPS 2021), algorithm 2;
+   with average below 1, EF21-SGDM of Fatkhullin, Tyurin and Richtarik, "Momentum Provably Improves Error Feedback!" (NeurIPS
+   2023), algorithm 1:
+
+       v = (1 - average) v + average in,   d = C(v - h),   h = h + d,   out = hbar = hbar + mean d */
+#include "tracker.h"
+
+enum { AVERAGED = TRACKED + 1 };
+
+typedef struct config {
+    tracker_config_t tracker;
+    double           average;
+} config_t;
+
+static bool is_averaged(const void *config)
+{
+    return ((const config_t *)config)->average < 1;
+}
+
+static bool has(const void *config, int array)
+{
+    return array != AVERAGED || is_averaged(config);
+}
+
+/* v := the new average. */
+static void average(const tacit_state_t *state, size_t first, size_t count, const float *in, float *v)
+{
+    const float  weight = (float)((const config_t *)state->config)->average;
+    const float *now = state->now[AVERAGED] + first;
+
+    for (size_t i = 0; i < count; i++) {
+        const float kept = (1 - weight) * now[i], added = weight * in[i];
+        v[i] = kept + added;
+    }
+}
+
+static void before(const tacit_state_t *state, size_t first, size_t count, const float *in, float *a)
+{
+    const float *h = state->now[TRACKER] + first;
+
+    if (is_averaged(state->config)) {
+        average(state, first, count, in, a);
+        in = a;
+    }
+    for (size_t i = 0; i < count; i++) {
+        a[i] = in[i] - h[i];
+    }
+}
+
+static void after(const tacit_state_t *state, size_t first, size_t count, const float *in, const float *a, const float *d)
+{
+    const float *h = state->now[TRACKER] + first;
+    float       *next = state->next[TRACKER] + first;
+
+    (void)a;
+    if (is_averaged(state->config)) {
+        average(state, first, count, in, state->next[AVERAGED] + first);
+    }
+    for (size_t i = 0; i < count; i++) {
+        next[i] = h[i] + d[i];
+    }
+}
+
+static void undo(const tacit_state_t *state, size_t first, size_t count, const float *in, const float *d)
+{
+    const float weight = (float)((const config_t *)state->config)->average;
+    float      *h = state->now[TRACKER] + first;
+
+    for (size_t i = 0; i < count; i++) {
+        h[i] -= d[i];
+    }
+    for (size_t i = 0; is_averaged(state->config) && i < count; i++) {
+        float *v = state->now[AVERAGED] + first + i;
+
+        *v = (*v - weight * in[i]) / (1 - weight);
+    }
+}
+
+static void first_after(const tacit_state_t *state, size_t first, size_t count, const float *in, const float *a, const float *d)
+{
+    (void)a;
+    (void)d;
+    memcpy(state->next[TRACKER] + first, in, count * sizeof *in);
+    if (is_averaged(state->config)) {
+        memcpy(state->next[AVERAGED] + first, in, count * sizeof *in);
+    }
+}
+
+static const tacit_param_t params[] = {
+    {.key = "average",
+     .type = TACIT_PARAM_REAL,
+     .offset = offsetof(config_t, average),
+     .low = 1e-6,
+     .high = 1,
+     .initial = 1,
+     .unit = "",
+     .help = "Weight of the new gradient in the running average that is tracked (EF21-SGDM); 1: the gradient itself."},
+    TACIT_PARAM_INIT,
+    TACIT_PARAM_RESIDUAL,
+    {.key = NULL},
+};
+
+static const tacit_feedback_t begin = {
+    .name = "ef21",
+    .summary = "the dense first operation of ef21",
+    .config_bytes = sizeof(config_t),
+    .params = params,
+    .arrays = {"h", "hbar", "v", NULL},
+    .residual = -1,
+    .has = has,
+    .rounded = 1u << AVERAGED,
+    .tracker = TRACKED,
+    .before = tracker_first_before,
+    .after = first_after,
+    .accumulator = -1,
+    .undo = tracker_first_undo,
+    .combine = tracker_first_combine,
+};
+
+const tacit_feedback_t tacit__feedback_ef21 = {
+    .name = "ef21",
+    .summary = "tracks every rank's gradient and sends what has changed; average below 1: with momentum (EF21-SGDM)",
+    .config_bytes = sizeof(config_t),
+    .params = params,
+    .arrays = {"h", "hbar", "v", NULL},
+    .residual = -1,
+    .has = has,
+    .rounded = 1u << AVERAGED,
+    .tracker = TRACKED,
+    .owed = {TRACKER, -1.0f}, /* h stays what the others have got of it */
+    .begins_dense = tracker_begins_dense,
+    .first = &begin,
+    .before = before,
+    .after = after,
+    .accumulator = -1,
+    .undo = undo,
+    .combine = tracker_combine,
+    .owner = &tacit__feedback_ef,
+};
