@@ -32,6 +32,7 @@ tacit_status_t tacit_codec_create(const char *name, const tacit_slot_config_t *s
 {
     tacit_slot_config_t tensor = TACIT_SLOT_CONFIG_INIT;
     tacit_config_t      common;
+    tacit_codec_t      *codec;
     tacit_status_t      status;
 
     if (name == NULL || slot_config == NULL || codec_out == NULL) {
@@ -46,7 +47,15 @@ tacit_status_t tacit_codec_create(const char *name, const tacit_slot_config_t *s
     }
     memcpy(&tensor, slot_config, tacit__min(slot_config->struct_bytes, sizeof tensor));
     TRY(check_config(config, &common));
-    TRY(tacit__codec_create(name, &tensor, &common, rank, ranks, codec_out));
+    TRY(tacit__codec_create(name, &tensor, &common, rank, ranks, &codec));
+    if (codec->other.compressor != NULL) {
+        status = tacit__fail(TACIT_ERR_UNSUPPORTED,
+                             "codec '%s', '%s': a dense first operation is a collective's; give init=zero, or use a slot", name,
+                             codec->given.text);
+        tacit_codec_destroy(codec);
+        goto out;
+    }
+    *codec_out = codec;
 out:
     return status;
 }

@@ -71,15 +71,15 @@ unchanged() {
 unchanged collective:published collective:conservation collective:nonfinite codec:codec codec:memory topk:topk
 
 mutant "feedback off at the sender" libcomm/codec_block.c collective:conservation \
-    's/feedback->after\(&codec->memory, block->first.*/;/'
+    's/tacit__unit_after\(codec, state, at, block->count.*/(void)state;/'
 mutant "feedback off at the owner" libcomm/codec_block.c collective:conservation \
     's/owner->after\(&codec->owner.*/;/'
 mutant "feedback off in sparse tensors" optim/feedback/ef.c collective:conservation \
     's/residual\[indices\[i\]\] -= values\[i\]/(void)residual/'
 mutant "residual scaled by 1/N" libcomm/codec_block.c collective:conservation \
-    's|feedback->after\(&codec->memory, block->first.*|& \
+    's|tacit__unit_after\(codec, state, at, block->count.*|& \
          for (size_t i = 0; i < block->count; i++) codec->memory.next[0][block->first + i] /= (float)codec->ranks;|'
-mutant "owner's memory not scaled when it joins the sender's" libcomm/codec.c "collective:conservation codec:memory" \
+mutant "owner's memory not scaled when it joins the sender's" libcomm/codec_memory.c "collective:conservation codec:memory" \
     's/codec->owner_is_mean \? \(float\)codec->ranks : 1.0f/1.0f/'
 mutant "owner keeps its exact sum" libcomm/schedules/blockwise.c collective:conservation \
     's/^ *tacit__codec_finish\(.*/& \
@@ -90,7 +90,7 @@ mutant "own contribution dropped" libcomm/codec_block.c collective:conservation 
     's/sum\[done \+ i\] \+= a\[i\]/(void)a/
      s/memcpy\(sum \+ done, a, units/memset(sum + done, 0, units/'
 mutant "own contribution's memory not emptied" libcomm/codec_block.c collective:conservation \
-    's/codec->feedback->after\(&codec->memory, first \+ done.*/tacit__unit_keep(codec, first + done, units);/'
+    's/tacit__unit_after\(codec, state, at, units.*/tacit__state_keep(state, at, units);/'
 mutant "rank order reversed on rank 1, blockwise" libcomm/schedules/blockwise.c collective:conservation \
     '/^static uint32_t reduce_unit/,/^}/ {
         s/for \(int rank = 0; rank < leg->comm->ranks/for (int turn = 0; turn < leg->comm->ranks/
@@ -183,5 +183,27 @@ mutant "dgc: what is masked is not restored" optim/feedback/dgc.c dgc:dgc \
     's/u\[indices\[i\]\] = kept\[i\];/(void)kept;/'
 mutant "dgc: momentum of each rank in dense tensors" optim/feedback/dgc.c dgc:dgc \
     's/mu \* \(u\[i\] \+ mean\[i\]\) : mu \* u\[i\] \+ mean\[i\];/mu * mean[i] : mean[i];/'
+
+unchanged econtrol:examples econtrol:invariants ef21:examples ef21:starts
+
+mutant "econtrol: h before e" optim/feedback/econtrol.c econtrol:examples \
+    's/next_e\[i\] = e\[i\] \+ \(\(in\[i\] - old\) - d\[i\]\)/next_e[i] = e[i] + ((in[i] - (old + d[i])) - d[i])/'
+mutant "econtrol: eta ignored" optim/feedback/econtrol.c econtrol:examples \
+    's/fed_back = eta \* e\[i\]/fed_back = e[i]/'
+mutant "econtrol: what was meant instead of what was decoded" optim/feedback/econtrol.c econtrol:invariants \
+    's/next_h\[i\] = old \+ d\[i\]/next_h[i] = old + a[i]/'
+mutant "econtrol: error scaled by 1/2" optim/feedback/econtrol.c econtrol:examples \
+    's/next_e\[i\] = e\[i\] \+ (.*);/next_e[i] = 0.5f * (e[i] + \1);/'
+mutant "trackers: hbar not accumulated" libcomm/codec_block.c "econtrol:examples ef21:examples" \
+    's/codec->feedback->combine\(&codec->memory.*/&  \
+        memset(codec->memory.next[codec->feedback->tracker] + first, 0, count * sizeof(float));/'
+mutant "trackers: an owner that forgets what it kept back" libcomm/codec_block.c econtrol:invariants \
+    's/owner->after\(&codec->owner.*/;/'
+mutant "ef21: what was meant instead of what was decoded" optim/feedback/ef21.c ef21:examples \
+    's/next\[i\] = h\[i\] \+ d\[i\]/next[i] = h[i] + a[i]/'
+mutant "ef21: weights exchanged" optim/feedback/ef21.c ef21:examples \
+    's/kept = \(1 - weight\) \* now\[i\], added = weight/kept = weight * now[i], added = (1 - weight)/'
+mutant "ef21: a dense start that does not teach h" optim/feedback/ef21.c ef21:starts \
+    's/memcpy\(state->next\[TRACKER\] \+ first, in/memset(state->next[TRACKER] + first, 0/'
 
 exit $((survivors != 0))

@@ -114,8 +114,8 @@ static const char *const forms[] = {
 };
 
 /* I1: hbar is the mean of all h; at an owner that encodes again, less what it keeps back. I2: e is the sum of what should have
-   been applied less what was. I3: x - gamma mean e moves as if nothing were compressed, but for the owner's share. Every sum rounds a
-   number below 10 some ten times a step: 50 x 10 x 10 x 2^-24 = 3e-4. */
+   been applied less what was. I3: x - gamma mean e moves as if nothing were compressed, but for the owner's share. Every sum
+   rounds a number below 10 some ten times a step: 50 x 10 x 10 x 2^-24 = 3e-4. */
 START_TEST(invariants)
 {
     enum { STEPS = 50, COUNT = 200 };
