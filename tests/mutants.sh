@@ -18,7 +18,7 @@ fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 compile="$(setting CC) $(setting CFLAGS) $(setting TACIT_CFLAGS) -O1 -w -DHAVE_CONFIG_H -I$build -I$build/libcomm \
-    -I$source/libcomm -I$source/compressors -I$source/optim"
+    -I$source/libcomm -I$source/compressors -I$source/optim -I$source/optim/feedback"
 libraries="$build/tests/.libs/libharness.a $build/.libs/libtacit_core.a $(setting CHECK_LIBS) $(setting LIBS) -lm -lpthread"
 
 # What is changed is the scalar code, and a mutant that makes ranks wait for each other is not waited for.
