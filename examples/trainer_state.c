@@ -157,10 +157,11 @@ static void load_parts(trainer_t *trainer)
 {
     char path[GENERATION_PATH_BYTES];
 
-    (void)path_of(trainer, trainer->generation, false, "slots", path); /* not longer than when it was written */
-    trainer_all(trainer, tacit_load(trainer->comm, path), "tacit_load");
-    (void)path_of(trainer, trainer->generation, false, "optimizer", path);
+    (void)path_of(trainer, trainer->generation, false, "optimizer", path); /* not longer than when it was written */
     trainer_all(trainer, tacit_optim_load(trainer->optim, path), "tacit_optim_load");
+    /* Now the slots of the optimizer's stage are there too. */
+    (void)path_of(trainer, trainer->generation, false, "slots", path);
+    trainer_all(trainer, tacit_load(trainer->comm, path), "tacit_load");
     if (tacit_optim_steps(trainer->optim) != trainer->step) {
         trainer_die(trainer, "the optimizer's file is of step %" PRIu64 ", the trainer's of step %" PRIu64,
                     tacit_optim_steps(trainer->optim), trainer->step);

@@ -106,7 +106,7 @@ static void describe(const tacit_optim_t *optim, char *text, size_t capacity)
     for (size_t i = 0; i < optim->tensor_count; i++) {
         hash = tacit__hash(hash, &optim->tensors[i].slot->codec->key.slot, sizeof hash);
     }
-    snprintf(text, capacity, "optimizer %s on %zu slots with hash %016" PRIx64, optim->canonical, optim->tensor_count, hash);
+    snprintf(text, capacity, "%zu slots (names' hash %08" PRIx32 "), %s", optim->tensor_count, (uint32_t)hash, optim->canonical);
 }
 
 tacit_status_t tacit_optim_create(const char *spec, tacit_slot_t *const *slots, size_t slot_count, tacit_optim_t **optim_out)
