@@ -104,22 +104,25 @@ static void find_range(range_t *range, const struct family *family, const tacit_
 
 /* ---- Options ---- */
 
-static double payload_bytes(const tacit_spec_t *spec, const tacit_slot_config_t *tensor)
+static void describe_option(const tacit_spec_t *spec, const tacit_slot_config_t *tensor, tacit_option_t *option)
 {
     const tacit_compressor_t *compressor = spec->compressor;
     const void               *config = spec->compressor_config;
     size_t                    floats = 0;
 
+    option->entries = 0;
     if (compressor->select != NULL) {
-        return (double)compressor->select->bound(config, tensor->count, compressor->select->limit(config, tensor->count));
+        option->entries = compressor->select->limit(config, tensor->count);
+        option->bytes = (double)compressor->select->bound(config, tensor->count, option->entries);
+    } else if (compressor->linear == NULL) {
+        option->bytes = (double)compressor->bound(config, tensor->count);
+    } else {
+        for (int round = 0; round < compressor->linear->rounds(config, tensor); round++) {
+            option->entries = round == 1 ? compressor->linear->factor_count(config, tensor, round) : 0;
+            floats += compressor->linear->factor_count(config, tensor, round);
+        }
+        option->bytes = (double)(floats * sizeof(float));
     }
-    if (compressor->linear == NULL) {
-        return (double)compressor->bound(config, tensor->count);
-    }
-    for (int round = 0; round < compressor->linear->rounds(config, tensor); round++) {
-        floats += compressor->linear->factor_count(config, tensor, round);
-    }
-    return (double)(floats * sizeof(float));
 }
 
 /* A value that the compressor refuses is none of the options, nor is one that makes messages no larger than the one before;
@@ -134,10 +137,7 @@ static tacit_status_t add_option(tacit_layer_t *layer, const char *value, bool o
     snprintf(option->value, sizeof option->value, "%s", value);
     TRY(tacit__spec_replace(layer->slot->codec->given.text, layer->key, value, text, sizeof text));
     TRY(tacit__spec_parse(text, &spec));
-    option->bytes = payload_bytes(&spec, &layer->slot->codec->tensor);
-    if (spec.compressor->select != NULL) {
-        option->entries = spec.compressor->select->limit(spec.compressor_config, layer->slot->codec->tensor.count);
-    }
+    describe_option(&spec, &layer->slot->codec->tensor, option);
     if (layer->option_count != 0 && option->bytes <= option[-1].bytes) {
         if (!own) {
             goto out;

@@ -7,7 +7,7 @@
 #include "bits.h"
 #include "lgreco.h"
 
-enum { LANES = 8, ROUNDS = 2, TIMED = 3 };
+enum { LANES = 8, ROUNDS = 2, ITERATIONS = 5, TIMED = 3 };
 
 /* One option, with room to encode and decode a tensor by units. */
 typedef struct trial {
@@ -266,6 +266,40 @@ static double drawn_error(const tacit_layer_t *layer, const trial_t *trial, size
     return norm * sqrt((count - (double)k) / count);
 }
 
+/* All ranks from the largest: factors hold one vector after the other, and each is found after those before it alone, so that
+   fewer of them are the factors of a lower rank. What they do not hold of |a|^2 is lost. */
+static tacit_status_t low_rank_errors(const tacit_layer_t *layer, double norm, double *errors)
+{
+    size_t                     option = layer->option_count - 1, done = 0;
+    trial_t                    trial = {0};
+    tacit_status_t             status = TACIT_OK;
+    const tacit_linear_t      *linear;
+    const tacit_slot_config_t *tensor = &layer->slot->codec->tensor;
+    double                     kept = 0.0;
+    tacit_block_t              whole;
+
+    while (option > 0 && layer->options[option].entries == 0) {
+        errors[option--] = 0.0; /* dense */
+    }
+    TRY(trial_init(&trial, layer, option));
+    linear = trial.spec.compressor->linear;
+    whole = block_of(&trial, 0, tensor->count);
+    for (int i = 0; i < ITERATIONS; i++) {
+        for (int round = 0; round < ROUNDS; round++) {
+            linear->make_factor(&whole, tensor, round, trial.a, trial.work, trial.factors, trial.factors[round]);
+        }
+        linear->keep(&whole, tensor, (const float *const *)trial.factors, trial.work);
+    }
+    for (size_t i = 0; i <= option; i++) {
+        kept += distance(trial.factors[1] + done, NULL, layer->options[i].entries - done);
+        done = layer->options[i].entries;
+        errors[i] = sqrt(fmax(0.0, norm * norm - kept));
+    }
+out:
+    trial_release(&trial);
+    return status;
+}
+
 static double blockwise_error(trial_t *trial)
 {
     const size_t count = trial->codec->tensor.count;
@@ -281,12 +315,14 @@ static double blockwise_error(trial_t *trial)
 
 tacit_status_t tacit__layer_measure(const tacit_layer_t *layer, double *norm_out, double *errors, double *seconds)
 {
-    const bool     alike = layer->kind == TACIT_LAYER_SPARSE; /* one pass finds all */
+    const bool     alike = layer->kind == TACIT_LAYER_SPARSE || layer->kind == TACIT_LAYER_LOW_RANK; /* one pass finds all */
     const double   norm = sqrt(distance(layer->sum, NULL, layer->slot->codec->tensor.count));
-    tacit_status_t status = alike ? sparse_errors(layer, errors) : TACIT_OK;
     trial_t        trial = {0};
+    tacit_status_t status = TACIT_OK;
 
-    TRY(status);
+    if (alike) {
+        TRY(layer->kind == TACIT_LAYER_SPARSE ? sparse_errors(layer, errors) : low_rank_errors(layer, norm, errors));
+    }
     for (size_t option = 0; option < layer->option_count && (!alike || seconds != NULL); option++) {
         trial_release(&trial);
         TRY(trial_init(&trial, layer, option));

@@ -137,7 +137,7 @@ mutant "undo does nothing" optim/feedback/ef.c collective:nonfinite \
     's/residual\[i\] = \(residual\[i\] \+ d\[i\]\) - in\[i\];/(void)residual, (void)in, (void)d;/'
 mutant "undo of sparse entries does nothing" optim/feedback/ef.c "collective:nonfinite group:group codec:memory" \
     's/residual\[indices\[i\]\] \+= values\[i\]/(void)residual/'
-unchanged lgreco_plan:plan lgreco:layer lgreco:plans
+unchanged lgreco_plan:plan lgreco_layer:layer lgreco:plans
 mutant "no steps for rounding up" optim/lgreco_plan.c lgreco_plan:plan \
     's/\.capacity = STEPS \+ layers/.capacity = STEPS/'
 mutant "nothing fits, and an option is taken" optim/lgreco_plan.c lgreco_plan:plan \
@@ -150,7 +150,7 @@ mutant "errors are rank 0's alone" optim/lgreco.c lgreco:plans \
     's/\(size_t\)rank \* plan->width;/0 * plan->width;/'
 mutant "a plan is not applied to one slot" optim/lgreco.c lgreco:plans \
     's/^ *tacit__slot_adopt\(lgreco->layers/        if (i != 1) &/'
-mutant "memory is not gathered" optim/lgreco_layer.c "lgreco:layer lgreco:plans" \
+mutant "memory is not gathered" optim/lgreco_layer.c "lgreco_layer:layer lgreco:plans" \
     's/ \+ sign \* owed\[i\]//'
 mutant "what was gathered is not loaded" optim/lgreco_file.c lgreco:plans \
     's/memcpy\(to->sum, values,/memset(to->sum, 0,/'

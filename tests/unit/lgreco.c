@@ -1,261 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Layerwise adaptation on real slots: which options there are, that errors are those of the compressors, that every rank gets the
-   same plan from the mean of all, and what a plan leaves as it was. */
+/* Layerwise adaptation on real slots: every rank gets the same plan from the mean of all, a run goes on from files with the same
+   bits, and what fails changes nothing. */
 #include "lgreco.h"
+#include "lgreco_data.h"
 #include "session.h"
 
+#include <pthread.h>
 #include <unistd.h>
 
-enum { SLOTS = 5, ROOM = 6000, TEXT = 128 };
-
-/* ---- Options and errors of one layer ---- */
-
-typedef struct single {
-    const char           *spec;
-    size_t                count;
-    tacit_lgreco_config_t config;
-    const float          *gradients; /* steps x count */
-    int                   steps;
-
-    char   values[TACIT_LAYER_OPTIONS][TACIT_VALUE_BYTES]; /* results */
-    double bytes[TACIT_LAYER_OPTIONS], errors[TACIT_LAYER_OPTIONS], seconds[TACIT_LAYER_OPTIONS], norm;
-    size_t options, reference;
-    float  sum[ROOM];
-} single_t;
-
-static void single_body(tacit_comm_t *comm, void *arg)
-{
-    single_t     *single = arg;
-    tacit_slot_t *slot = slot_of(comm, "gradient", single->count, TACIT_FLOAT32, single->spec);
-    tacit_layer_t layer;
-
-    MUST(tacit__layer_init(&layer, slot, 0, &single->config));
-    single->options = layer.option_count;
-    single->reference = layer.reference;
-    for (size_t i = 0; i < layer.option_count; i++) {
-        memcpy(single->values[i], layer.options[i].value, TACIT_VALUE_BYTES);
-        single->bytes[i] = layer.options[i].bytes;
-    }
-    if (single->gradients != NULL) {
-        layer.sum = tacit__alloc(single->count, sizeof *layer.sum);
-        for (int step = 0; step < single->steps; step++) {
-            tacit__layer_gather(&layer, single->gradients + (size_t)step * single->count);
-        }
-        memcpy(single->sum, layer.sum, single->count * sizeof *layer.sum);
-        MUST(tacit__layer_measure(&layer, &single->norm, single->errors, single->seconds));
-    }
-    tacit__layer_release(&layer);
-}
-
-static single_t *single_run(const char *spec, size_t count, double low, double high, const float *gradients, int steps)
-{
-    single_t *single = calloc(1, sizeof *single);
-
-    single->spec = spec;
-    single->count = count;
-    single->config.low = low;
-    single->config.high = high;
-    single->gradients = gradients;
-    single->steps = steps;
-    run_ranks(1, NULL, single_body, single);
-    return single;
-}
-
-START_TEST(options_of_slots)
-{
-    static const struct {
-        const char *spec;
-        size_t      count;
-        double      low, high;
-        const char *values;
-        size_t      reference;
-    } cases[] = {
-        {"topk:ratio=0.01+ef", 1000000, 0, 0, "0.0025 0.003536 0.005 0.007071 0.01 0.01414 0.02 0.02828 0.04", 4},
-        {"randk:ratio=0.0123456+ef", 1000000, 0.5, 1, "0.006173 0.00873 0.0123456", 2},
-        {"topk:ratio=0.5+ef", 1000000, 0.9, 16, "0.5 0.7071 1", 0},
-        {"topk:ratio=0.01+ef", 100, 0, 0, "0.01 0.01414 0.02828 0.04", 0}, /* 1 to 4 entries */
-        {"topk:ratio=0.01+ef", 20, 0, 0, "", 0},
-        {"topk:ratio=0.01+ef", 0, 0, 0, "", 0},
-        {"qsgd:bits=4+ef", 10000, 0, 0, "2 3 4 5 6 7 8", 2},
-        {"qsgd:bits=4+ef", 10000, 0.75, 1.5, "3 4 5 6", 1},
-        {"qsgd:bits=4,rounding=stochastic,block=256+ef", 10000, 0, 0, "4 5 6 7 8", 0}, /* 2 and 3 would not contract */
-        {"none", 10000, 0, 0, "", 0},
-        {"onebit+ef", 10000, 0, 0, "", 0},
-    };
-    single_t *single = single_run(cases[_i].spec, cases[_i].count, cases[_i].low, cases[_i].high, NULL, 0);
-    char      text[TEXT] = "";
-
-    for (size_t i = 0; i < single->options; i++) {
-        snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s", i > 0 ? " " : "", single->values[i]);
-        ck_assert(i == 0 || single->bytes[i] > single->bytes[i - 1]);
-    }
-    ck_assert_msg(strcmp(text, cases[_i].values) == 0, "%s: '%s', not '%s'", cases[_i].spec, text, cases[_i].values);
-    ck_assert_uint_eq(single->reference, cases[_i].reference);
-    free(single);
-}
-END_TEST
-
-/* Few large elements among many small ones: the more, the heavier `tail` is. */
-static void fill(float *values, size_t count, uint64_t seed, double tail, double scale)
-{
-    harness_random_t random = {seed};
-
-    for (size_t i = 0; i < count; i++) {
-        const double magnitude = scale * exp(tail * harness_normal(&random));
-
-        values[i] = (float)(harness_next(&random) % 2 != 0 ? magnitude : -magnitude);
-    }
-}
-
-/* |a - C(a)| by the public codec, and the bytes of the frame without its header. */
-static double coded_error(const char *spec, const float *a, size_t count, double *bytes_out)
-{
-    tacit_slot_config_t config = TACIT_SLOT_CONFIG_INIT;
-    tacit_codec_t      *codec;
-    size_t              capacity, bytes, first, got;
-    uint8_t            *frame;
-    float              *out = session_floats(count);
-    double              sum = 0;
-
-    config.count = count;
-    config.spec = spec;
-    MUST(tacit_codec_create("gradient", &config, NULL, 0, 1, &codec));
-    capacity = tacit_codec_capacity(codec, count);
-    frame = malloc(capacity);
-    MUST(tacit_encode(codec, 0, a, 0, count, frame, capacity, &bytes));
-    MUST(tacit_decode(codec, 0, frame, bytes, out, &first, &got));
-    for (size_t i = 0; i < count; i++) {
-        sum += ((double)a[i] - (double)out[i]) * ((double)a[i] - (double)out[i]);
-    }
-    *bytes_out = (double)(bytes - TACIT_FRAME_HEADER_BYTES);
-    tacit_codec_destroy(codec);
-    free(frame);
-    free(out);
-    return sqrt(sum);
-}
-
-START_TEST(errors_are_the_compressors)
-{
-    static const struct {
-        const char *compressor, *key, *rest;
-        size_t      count;
-    } cases[] = {{"topk", "ratio=0.02", "", ROOM},
-                 {"topk", "ratio=0.1", ",values=fp16", 1234},
-                 {"topk", "ratio=0.4", ",index=u32", 777},
-                 {"qsgd", "bits=4", ",rounding=nearest", ROOM - 7},
-                 {"qsgd", "bits=5", ",rounding=nearest,block=32", 500},
-                 {"qsgd", "bits=8", ",rounding=stochastic,block=64", 500}};
-    const size_t count = cases[_i].count;
-    float       *gradients = session_floats(3 * count), *a = session_floats(count);
-    char         spec[TEXT];
-    single_t    *single;
-
-    fill(gradients, 3 * count, 5, 1.5, 0.1);
-    for (size_t i = 0; i < count; i++) {
-        a[i] = (gradients[i] + gradients[count + i]) + gradients[2 * count + i];
-    }
-    snprintf(spec, sizeof spec, "%s:%s%s+ef", cases[_i].compressor, cases[_i].key, cases[_i].rest);
-    single = single_run(spec, count, 0, 0, gradients, 3);
-    ck_assert_uint_ge(single->options, 5);
-    same_floats(single->sum, a, count, spec);
-    for (size_t i = 0; i < single->options; i++) {
-        char   one[TEXT];
-        double error, bytes;
-
-        snprintf(one, sizeof one, "%s:%.*s=%s%s", cases[_i].compressor, (int)strcspn(cases[_i].key, "="), cases[_i].key,
-                 single->values[i], cases[_i].rest);
-        error = coded_error(one, a, count, &bytes);
-        ck_assert_msg(fabs(single->errors[i] - error) <= 1e-9 * error, "%s: error %.12g, not %.12g", one, single->errors[i],
-                      error);
-        ck_assert_msg(single->bytes[i] == bytes, "%s: %g bytes, not %g", one, single->bytes[i], bytes);
-        ck_assert(single->seconds[i] > 0 && single->seconds[i] < 1);
-        ck_assert(i == 0 || single->errors[i] < single->errors[i - 1]);
-    }
-    free(single);
-    free(gradients);
-    free(a);
-}
-END_TEST
-
-/* randk: over many draws, the mean of the squared error is what the table says. */
-START_TEST(errors_of_draws)
-{
-    static const char *const scales[] = {"one", "unbiased"};
-    const char              *scale = scales[_i];
-    enum { COUNT = 600, DRAWS = 400 };
-    float    *a = session_floats(COUNT);
-    char      spec[TEXT];
-    single_t *single;
-
-    fill(a, COUNT, 3, 0.5, 1);
-    snprintf(spec, sizeof spec, "randk:ratio=0.1,scale=%s%s", scale, _i == 0 ? "+ef" : "");
-    single = single_run(spec, COUNT, 0, 0, a, 1);
-    ck_assert_uint_eq(single->options, 9);
-    for (size_t i = 0; i < single->options; i += 4) {
-        double sum = 0;
-
-        for (uint64_t draw = 0; draw < DRAWS; draw++) {
-            tacit_slot_config_t tensor = {.count = COUNT};
-            tacit_spec_t        one;
-            tacit_block_t       block;
-            float               factor[COUNT], out[COUNT];
-            const float        *factors[1] = {factor};
-
-            snprintf(spec, sizeof spec, "randk:ratio=%s,scale=%s", single->values[i], scale);
-            one = spec_of(spec);
-            block = block_of(&one, 0, COUNT);
-            block.key.step = draw;
-            one.compressor->linear->make_factor(&block, &tensor, 0, a, NULL, NULL, factor);
-            one.compressor->linear->reconstruct(&block, &tensor, factors, out);
-            for (size_t j = 0; j < COUNT; j++) {
-                sum += ((double)a[j] - (double)out[j]) * ((double)a[j] - (double)out[j]) / DRAWS;
-            }
-            tacit__spec_release(&one);
-        }
-        ck_assert_msg(fabs(single->errors[i] / sqrt(sum) - 1) < 0.03, "ratio %s: error %g, mean of draws %g", single->values[i],
-                      single->errors[i], sqrt(sum));
-    }
-    free(single);
-    free(a);
-}
-END_TEST
-
-/* Memory is part of what is gathered; a step with NaN or infinity is not. */
-typedef struct memory_case {
-    float sum[4], memory[4];
-} memory_case_t;
-
-static void memory_body(tacit_comm_t *comm, void *arg)
-{
-    memory_case_t        *of = arg;
-    tacit_slot_t         *slot = slot_of(comm, "gradient", 4, TACIT_FLOAT32, "topk:ratio=0.25+ef");
-    tacit_lgreco_config_t config = TACIT_LGRECO_CONFIG_INIT;
-    const float           first[4] = {8, 4, 2, 1}, second[4] = {0.5f, 0.25f, 32, 64};
-    const float           bad[2][4] = {{1, NAN, 1, 1}, {1, 1, -INFINITY, 1}};
-    float                 out[4];
-    tacit_layer_t         layer;
-
-    MUST(tacit__layer_init(&layer, slot, 0, &config));
-    layer.sum = tacit__alloc(4, sizeof *layer.sum);
-    MUST(tacit_allreduce(slot, first, out, TACIT_SUM)); /* memory: 0 4 2 1 */
-    tacit__layer_gather(&layer, second);
-    tacit__layer_gather(&layer, bad[0]);
-    tacit__layer_gather(&layer, bad[1]);
-    tacit__layer_gather(&layer, second);
-    memcpy(of->sum, layer.sum, sizeof of->sum);
-    memcpy(of->memory, slot->codec->memory.now[0], sizeof of->memory);
-    tacit__layer_release(&layer);
-}
-
-START_TEST(memory_is_gathered)
-{
-    memory_case_t of;
-
-    run_ranks(1, NULL, memory_body, &of);
-    same_floats(of.sum, (const float[]){1, 8.5f, 68, 130}, 4, "sum");
-    same_floats(of.memory, (const float[]){0, 4, 2, 1}, 4, "memory");
-}
-END_TEST
+enum { SLOTS = 5, TEXT = 160 };
 
 /* ---- Plans on many ranks ---- */
 
@@ -627,22 +380,212 @@ START_TEST(variants)
 }
 END_TEST
 
+/* ---- Errors ---- */
+
+enum { RANKS = 3, STEPS = 4 };
+
+typedef struct answers {
+    int                   odd;           /* the rank whose call is wrong; -1: all ranks' */
+    tacit_lgreco_config_t config, wrong; /* of the rank that is right, and of the one that is not */
+    const char           *spec;          /* of the second slot */
+    tacit_dtype_t         dtype;
+    bool                  twice; /* the same slot */
+    tacit_status_t        status[RANKS];
+    char                  text[RANKS][TACIT_TEXT_BYTES];
+} answers_t;
+
+static void create_body(tacit_comm_t *comm, void *arg)
+{
+    answers_t      *answers = arg;
+    const int       rank = tacit_comm_rank(comm);
+    const bool      odd = answers->odd < 0 || rank == answers->odd;
+    tacit_slot_t   *slots[2] = {slot_of(comm, "a", 1000, TACIT_FLOAT32, "topk:ratio=0.01+ef"),
+                                slot_of(comm, "b", 1000, answers->dtype, "topk:ratio=0.01+ef")};
+    tacit_lgreco_t *lgreco = NULL;
+    float           values[1000] = {1};
+
+    slots[1] = answers->twice && odd ? slots[0] : slots[1];
+    answers->status[rank] = tacit_lgreco_create(slots, 2, odd ? &answers->wrong : &answers->config, &lgreco);
+    snprintf(answers->text[rank], sizeof answers->text[rank], "%s", tacit_last_error());
+    tacit_lgreco_destroy(lgreco);
+    MUST(tacit_allreduce(slots[0], values, values, TACIT_SUM)); /* all goes on */
+}
+
+static void answered(answers_t *answers, tacit_status_t status, const char *words)
+{
+    run_ranks(RANKS, NULL, create_body, answers);
+    for (int rank = 0; rank < RANKS; rank++) {
+        ck_assert_msg(answers->status[rank] == status, "rank %d: %d, not %d: %s", rank, answers->status[rank], status,
+                      answers->text[rank]);
+        ck_assert_msg(strstr(answers->text[rank], words) != NULL, "'%s' is not in '%s'", words, answers->text[rank]);
+    }
+}
+
+START_TEST(create_refuses)
+{
+    const tacit_lgreco_config_t right = TACIT_LGRECO_CONFIG_INIT;
+    answers_t                   base = {.odd = 1, .config = right, .wrong = right}, answers;
+    tacit_lgreco_t             *lgreco = NULL;
+
+#define REFUSES(member, value, status, words)                                                                                    \
+    do {                                                                                                                         \
+        answers = base;                                                                                                          \
+        answers.wrong.member = value;                                                                                            \
+        answered(&answers, status, words);                                                                                       \
+    } while (0)
+
+    REFUSES(alpha, 1.5, TACIT_ERR_MISMATCH, "rank 1 has");
+    REFUSES(link_rate, 1e9, TACIT_ERR_MISMATCH, "rank 1 has");
+    REFUSES(alpha, -1, TACIT_ERR_ARGUMENT, "alpha");
+    REFUSES(alpha, NAN, TACIT_ERR_ARGUMENT, "alpha");
+    REFUSES(gather, 101, TACIT_ERR_ARGUMENT, "gather 101");
+    REFUSES(low, 1.01, TACIT_ERR_ARGUMENT, "low");
+    REFUSES(low, 1e-9, TACIT_ERR_ARGUMENT, "low");
+    REFUSES(high, 0.5, TACIT_ERR_ARGUMENT, "high");
+    REFUSES(high, NAN, TACIT_ERR_ARGUMENT, "high");
+    REFUSES(link_rate, -1, TACIT_ERR_ARGUMENT, "link_rate");
+    REFUSES(struct_bytes, 8, TACIT_ERR_ARGUMENT, "TACIT_LGRECO_CONFIG_INIT");
+    answers = base;
+    answers.twice = true;
+    answered(&answers, TACIT_ERR_ARGUMENT, "'a' is given twice");
+    answers = base;
+    answers.dtype = TACIT_FLOAT16;
+    answered(&answers, TACIT_ERR_UNSUPPORTED, "'b' is not float32");
+    ck_assert(tacit_lgreco_create(NULL, 0, NULL, &lgreco) == TACIT_ERR_ARGUMENT);
+    ck_assert(tacit_lgreco_observe(NULL, NULL) == TACIT_ERR_ARGUMENT);
+    ck_assert(tacit_lgreco_report(NULL, NULL) == TACIT_ERR_ARGUMENT);
+    ck_assert(tacit_lgreco_save(NULL, "x") == TACIT_ERR_ARGUMENT);
+    ck_assert(tacit_lgreco_load(NULL, "x") == TACIT_ERR_ARGUMENT);
+    tacit_lgreco_destroy(NULL);
+}
+END_TEST
+
+/* Steps in which calls fail, again and again, until they succeed: what comes of it is as if they had not. */
+typedef struct trouble {
+    pthread_barrier_t barrier;
+    bool              calm; /* nothing fails */
+    size_t            failures;
+    tacit_status_t    status[RANKS];
+    char              specs[RANKS][2][TACIT_SPEC_BYTES], complaint[RANKS][TEXT];
+} trouble_t;
+
+static void complain(trouble_t *trouble, int rank, const char *what)
+{
+    if (trouble->complaint[rank][0] == '\0') {
+        snprintf(trouble->complaint[rank], TEXT, "%s: %.90s", what, tacit_last_error());
+    }
+}
+
+/* The nth allocation of all ranks together fails, n = 1, 2, 3 … */
+static void observe_without_memory(trouble_t *trouble, int rank, tacit_lgreco_t *lgreco, tacit_slot_t **slots,
+                                   const float *const *gradients)
+{
+    const char *before[2] = {tacit_slot_spec(slots[0]), tacit_slot_spec(slots[1])};
+    char        specs[2][TACIT_SPEC_BYTES];
+
+    snprintf(specs[0], TACIT_SPEC_BYTES, "%s", before[0]);
+    snprintf(specs[1], TACIT_SPEC_BYTES, "%s", before[1]);
+    for (uint64_t nth = 1;; nth += 1 + nth / 40) {
+        pthread_barrier_wait(&trouble->barrier);
+        if (rank == 0) {
+            tacit__alloc_fail_after(trouble->calm ? 0 : nth);
+        }
+        pthread_barrier_wait(&trouble->barrier);
+        trouble->status[rank] = tacit_lgreco_observe(lgreco, gradients);
+        pthread_barrier_wait(&trouble->barrier);
+        if (rank == 0) {
+            tacit__alloc_fail_after(0);
+            trouble->failures += trouble->status[0] != TACIT_OK;
+        }
+        pthread_barrier_wait(&trouble->barrier);
+        if (trouble->status[rank] != trouble->status[0]) {
+            complain(trouble, rank, "another status than rank 0");
+        }
+        if (trouble->status[rank] == TACIT_OK) {
+            return;
+        }
+        if (trouble->status[rank] != TACIT_ERR_MEMORY) {
+            complain(trouble, rank, "not TACIT_ERR_MEMORY");
+            return;
+        }
+        if (strcmp(specs[0], tacit_slot_spec(slots[0])) != 0 || strcmp(specs[1], tacit_slot_spec(slots[1])) != 0) {
+            complain(trouble, rank, "a spec has changed");
+        }
+    }
+}
+
+static void trouble_body(tacit_comm_t *comm, void *arg)
+{
+    trouble_t            *trouble = arg;
+    const int             rank = tacit_comm_rank(comm);
+    tacit_lgreco_config_t config = TACIT_LGRECO_CONFIG_INIT;
+    tacit_slot_t         *slots[2] = {slot_of(comm, "a", 3000, TACIT_FLOAT32, "topk:ratio=0.01+ef"),
+                                      slot_of(comm, "b", 2000, TACIT_FLOAT32, "topk:ratio=0.01+ef")};
+    float                *gradients[2] = {session_floats(3000), session_floats(2000)};
+    const float          *missing[2] = {gradients[0], rank == 1 ? NULL : gradients[1]};
+    tacit_lgreco_t       *lgreco;
+
+    config.every = STEPS;
+    config.gather = 2;
+    MUST(tacit_lgreco_create(slots, 2, &config, &lgreco));
+    for (int step = 0; step < STEPS; step++) {
+        fill(gradients[0], 3000, 2u * (uint64_t)step + 100u * (uint64_t)rank, 2, 1);
+        fill(gradients[1], 2000, 2u * (uint64_t)step + 100u * (uint64_t)rank + 1, 0.1, 3);
+        if (step == 2 && !trouble->calm && tacit_lgreco_observe(lgreco, missing) != TACIT_ERR_ARGUMENT) {
+            complain(trouble, rank, "a gradient that is missing on rank 1");
+        }
+        if (step == 3 && !trouble->calm) {
+            MUST(tacit_group_begin(comm));
+            if (tacit_lgreco_observe(lgreco, (const float *const *)gradients) != TACIT_ERR_STATE) {
+                complain(trouble, rank, "an open group");
+            }
+            MUST(tacit_group_end(comm, NULL));
+        }
+        observe_without_memory(trouble, rank, lgreco, slots, (const float *const *)gradients);
+        MUST(tacit_allreduce(slots[0], gradients[0], gradients[0], TACIT_AVERAGE));
+        MUST(tacit_allreduce(slots[1], gradients[1], gradients[1], TACIT_AVERAGE));
+    }
+    snprintf(trouble->specs[rank][0], TACIT_SPEC_BYTES, "%s", tacit_slot_spec(slots[0]));
+    snprintf(trouble->specs[rank][1], TACIT_SPEC_BYTES, "%s", tacit_slot_spec(slots[1]));
+    tacit_lgreco_destroy(lgreco);
+    free(gradients[0]);
+    free(gradients[1]);
+}
+
+START_TEST(errors_change_nothing)
+{
+    static trouble_t calm = {.calm = true}, trouble;
+
+    pthread_barrier_init(&calm.barrier, NULL, RANKS);
+    pthread_barrier_init(&trouble.barrier, NULL, RANKS);
+    run_ranks(RANKS, NULL, trouble_body, &calm);
+    run_ranks(RANKS, NULL, trouble_body, &trouble);
+    ck_assert_str_ne(calm.specs[0][0], "topk:ratio=0.01+ef");
+    ck_assert_uint_ge(trouble.failures, 40);
+    for (int rank = 0; rank < RANKS; rank++) {
+        ck_assert_msg(trouble.complaint[rank][0] == '\0', "rank %d: %s", rank, trouble.complaint[rank]);
+        ck_assert_str_eq(trouble.specs[rank][0], calm.specs[0][0]);
+        ck_assert_str_eq(trouble.specs[rank][1], calm.specs[0][1]);
+    }
+    pthread_barrier_destroy(&calm.barrier);
+    pthread_barrier_destroy(&trouble.barrier);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("lgreco");
-    TCase *layer = tcase_create("layer"), *plans = tcase_create("plans");
+    TCase *plans = tcase_create("plans"), *errors = tcase_create("errors");
 
-    tcase_set_timeout(layer, 60);
-    tcase_add_loop_test(layer, options_of_slots, 0, 11);
-    tcase_add_loop_test(layer, errors_are_the_compressors, 0, 6);
-    tcase_add_loop_test(layer, errors_of_draws, 0, 2);
-    tcase_add_test(layer, memory_is_gathered);
-    suite_add_tcase(suite, layer);
     tcase_set_timeout(plans, 60);
     tcase_add_loop_test(plans, plan_of_all_ranks, 0, 6);
     tcase_add_test(plans, nothing_to_go_by);
     tcase_add_loop_test(plans, resumed, 0, 5);
     tcase_add_loop_test(plans, variants, 0, 2);
     suite_add_tcase(suite, plans);
+    tcase_set_timeout(errors, 60);
+    tcase_add_test(errors, create_refuses);
+    tcase_add_test(errors, errors_change_nothing);
+    suite_add_tcase(suite, errors);
     return harness_main(suite);
 }
