@@ -240,8 +240,7 @@ typedef struct plan {
 static void plan_release(plan_t *plan, size_t layers)
 {
     for (size_t i = 0; i < layers && plan->specs != NULL; i++) {
-        tacit__spec_release(&plan->specs[i].given);
-        tacit__spec_release(&plan->specs[i].effective);
+        tacit__specs_release(&plan->specs[i]);
     }
     tacit__free(plan->specs);
     tacit__free(plan->measured);

@@ -103,8 +103,7 @@ static void release(const tacit_lgreco_t *lgreco, tacit_loaded_plan_t *loaded)
         tacit__free(loaded->layers[i].sum);
     }
     for (size_t i = 0; i < lgreco->layer_count && loaded->specs != NULL; i++) {
-        tacit__spec_release(&loaded->specs[i].given);
-        tacit__spec_release(&loaded->specs[i].effective);
+        tacit__specs_release(&loaded->specs[i]);
     }
     tacit__free(loaded->layers);
     tacit__free(loaded->specs);

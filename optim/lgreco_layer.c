@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec_memory.h"
 #include "codec_unit.h"
 #include "lgreco.h"
 #include "param.h"
@@ -210,16 +211,18 @@ void tacit__layer_gather(tacit_layer_t *layer, const float *gradient)
     const tacit_feedback_t *feedback = codec->feedback;
     const size_t            count = codec->tensor.count;
     const float             sign = feedback != NULL ? feedback->owed.sign : 0.0f;
-    const float            *owed = sign != 0.0f ? codec->memory.now[feedback->owed.array] : NULL;
-    float                  *sum = layer->sum;
+    float                   owed[TACIT_UNIT], *sum = layer->sum;
 
-    if (!tacit__unit_is_finite(gradient, count) || (owed != NULL && !tacit__unit_is_finite(owed, count))) {
+    if (!tacit__unit_is_finite(gradient, count)) {
         return;
     }
-    for (size_t i = 0; i < count && owed == NULL; i++) {
-        sum[i] += gradient[i];
-    }
-    for (size_t i = 0; i < count && owed != NULL; i++) {
-        sum[i] += gradient[i] + sign * owed[i];
+    for (size_t done = 0, units; done < count; done += units) {
+        units = tacit__min(count - done, TACIT_UNIT);
+        if (sign != 0.0f) {
+            tacit__memory_read(codec, feedback->owed.array, done, units, owed);
+        }
+        for (size_t i = 0; i < units; i++) {
+            sum[done + i] += sign != 0.0f ? gradient[done + i] + sign * owed[i] : gradient[done + i];
+        }
     }
 }

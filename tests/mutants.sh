@@ -151,7 +151,7 @@ mutant "errors are rank 0's alone" optim/lgreco.c lgreco:plans \
 mutant "a plan is not applied to one slot" optim/lgreco.c lgreco:plans \
     's/^ *tacit__slot_adopt\(lgreco->layers/        if (i != 1) &/'
 mutant "memory is not gathered" optim/lgreco_layer.c "lgreco_layer:layer lgreco:plans" \
-    's/ \+ sign \* owed\[i\]//'
+    's/gradient\[done \+ i\] \+ sign \* owed\[i\]/gradient[done + i]/'
 mutant "what was gathered is not loaded" optim/lgreco_file.c lgreco:plans \
     's/memcpy\(to->sum, values,/memset(to->sum, 0,/'
 mutant "Accordion forgets norms" optim/lgreco_file.c lgreco:plans \
