@@ -3,47 +3,15 @@
 # Tests train-digits from outside: results, checkpoints, kills, wrong input. Run in the build's folder; exit 77: skipped.
 set -u
 
-trainer=$PWD/examples/train-digits
-mpirun=${MPIRUN:-mpirun}
+# shellcheck source=examples/trainer_testing.sh
+. "${srcdir:-.}/examples/trainer_testing.sh" train-digits
 data=${srcdir:-.}/examples/data/digits.csv
-[ -x "$trainer" ] || { echo "skipped: there is no $trainer" && exit 77; }
-command -v "$mpirun" >/dev/null || { echo "skipped: there is no $mpirun" && exit 77; }
-
-launcher=("$mpirun")
-case $("$mpirun" --version 2>/dev/null) in
-*"Open MPI"*)
-    launcher+=(--oversubscribe --bind-to none)
-    export OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl_vader_single_copy_mechanism=none
-    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-    ;;
-esac
-export OPENBLAS_NUM_THREADS=1
-
-folder=$(mktemp -d) || exit 1
-trap 'rm -rf "$folder"' EXIT
-failed=0
-
-fail() {
-    echo "FAILED: $*"
-    failed=1
-}
 
 # train RANKS OPTION...: the last line of a small training, and its messages in $folder/log.
 train() {
     local ranks=$1
     shift
     timeout -k 5 120 "${launcher[@]}" -n "$ranks" "$trainer" --json --hidden 64,32 "$@" 2>"$folder/log" </dev/null | tail -n 1
-}
-
-# field KEY LINE
-field() { sed -n "s/.*\"$1\":\"\{0,1\}\([^,}\"]*\).*/\1/p" <<<"$2"; }
-
-# says TEXT COMMAND...: the command fails, and what it prints holds the text.
-says() {
-    local text=$1 output
-    shift
-    output=$(timeout -k 5 60 "$@" 2>&1 </dev/null) && fail "'$*' succeeded; it should have said: $text"
-    [[ $output == *"$text"* ]] || fail "'$*' does not say '$text' but: $output"
 }
 
 # Every compressor trains, on every number of ranks to the same parameters; the last line has all that is promised.

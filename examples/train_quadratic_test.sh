@@ -4,28 +4,8 @@
 # track of every client reaches the optimum. Run in the build's folder; exit 77: skipped.
 set -u
 
-trainer=$PWD/examples/train-quadratic
-mpirun=${MPIRUN:-mpirun}
-[ -x "$trainer" ] || { echo "skipped: there is no $trainer" && exit 77; }
-command -v "$mpirun" >/dev/null || { echo "skipped: there is no $mpirun" && exit 77; }
-
-launcher=("$mpirun")
-case $("$mpirun" --version 2>/dev/null) in
-*"Open MPI"*)
-    launcher+=(--oversubscribe --bind-to none)
-    export OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl_vader_single_copy_mechanism=none
-    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-    ;;
-esac
-
-folder=$(mktemp -d) || exit 1
-trap 'rm -rf "$folder"' EXIT
-failed=0
-
-fail() {
-    echo "FAILED: $*"
-    failed=1
-}
+# shellcheck source=examples/trainer_testing.sh
+. "${srcdir:-.}/examples/trainer_testing.sh" train-quadratic
 
 # train RANKS PROBLEM SPEC OPTION...: all lines in $folder/out, the last one in $line.
 train() {
@@ -44,8 +24,8 @@ within() {
     awk "BEGIN { exit !(${number:--1} >= $2 && ${number:--1} <= $3) }" || fail "$1 is not from $2 to $3: $line"
 }
 
-# says TEXT OPTION...: the program refuses, and what it prints holds the text.
-says() {
+# refuses TEXT OPTION...: the program ends with 2, and what it prints holds the text.
+refuses() {
     local text=$1 output status=0
     shift
     output=$(timeout -k 5 60 "${launcher[@]}" -n 3 "$trainer" "$@" 2>&1 </dev/null) || status=$?
@@ -87,9 +67,9 @@ for key in optimizer spec ranks steps train_loss test_loss wire_bytes dense_byte
     [[ $line == *"\"$key\":"* ]] || fail "no $key in $line"
 done
 
-says "p1 has 4 clients, which 3 ranks cannot share" --problem p1
-says "no problem is called 'p9'" --problem p9
-says "--problem NAME is missing"
-says "--steps '0': expected a whole number from 1" --problem p0 --steps 0
-says "--spec 'topkk'" --problem p0 --spec topkk
+refuses "p1 has 4 clients, which 3 ranks cannot share" --problem p1
+refuses "no problem is called 'p9'" --problem p9
+refuses "--problem NAME is missing"
+refuses "--steps '0': expected a whole number from 1" --problem p0 --steps 0
+refuses "--spec 'topkk'" --problem p0 --spec topkk
 exit $failed

@@ -133,6 +133,13 @@ static void make_optimizer(trainer_t *trainer)
     const size_t count = trainer->tensors->count;
 
     trainer_all(trainer, tacit_optim_create(trainer->optimizer, trainer->slots, count, &trainer->optim), "tacit_optim_create");
+    if (trainer->options.adapt) {
+        char                  text[TRAINER_TEXT_BYTES];
+        tacit_lgreco_config_t config;
+
+        trainer_agree(trainer, trainer_parse_adapt(trainer->options.adapt, &config, text) == 0 ? NULL : text);
+        trainer_all(trainer, tacit_lgreco_create(trainer->slots, count, &config, &trainer->lgreco), "tacit_lgreco_create");
+    }
 }
 
 /* ---- Training ---- */
@@ -176,6 +183,9 @@ static double train_step(trainer_t *trainer)
 
     fill_batch(trainer);
     loss = trainer->task->gradient(trainer->own, trainer->batch, trainer->options.batch, trainer->step / trainer->epoch_steps);
+    if (trainer->lgreco) {
+        trainer_must(trainer, tacit_lgreco_observe(trainer->lgreco, trainer->gradients), "tacit_lgreco_observe");
+    }
     trainer_must(trainer, tacit_optim_step(trainer->optim, trainer->values, trainer->gradients, rate_now(trainer)),
                  "tacit_optim_step");
     trainer->step++;
@@ -360,6 +370,7 @@ static bool train(trainer_t *trainer)
 
 static void free_all(trainer_t *trainer)
 {
+    tacit_lgreco_destroy(trainer->lgreco);
     tacit_optim_destroy(trainer->optim);
     tacit_comm_destroy(trainer->comm);
     trainer->task->release(trainer->own);

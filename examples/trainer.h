@@ -15,9 +15,9 @@
 enum { TRAINER_TEXT_BYTES = 1024 };
 
 typedef struct trainer_options {
-    const char *optimizer, *spec, *data, *checkpoint; /* data and checkpoint may be NULL */
-    uint64_t    epochs, steps;                        /* one of them is 0 */
-    uint64_t    every;                                /* steps from one evaluation to the next; 0: an epoch */
+    const char *optimizer, *spec, *data, *checkpoint, *adapt; /* data, checkpoint and adapt may be NULL */
+    uint64_t    epochs, steps;                                /* one of them is 0 */
+    uint64_t    every;                                        /* steps from one evaluation to the next; 0: an epoch */
     uint64_t    batch, seed, warmup;
     double      rate, momentum; /* momentum: below 0 where it was not given */
     bool        linear, resume, json;
@@ -88,6 +88,7 @@ typedef struct trainer {
     float               **values;    /* the tensors' ... */
     const float         **gradients; /* ... as the optimizer wants them */
     tacit_optim_t        *optim;
+    tacit_lgreco_t       *lgreco;             /* NULL without --adapt */
     uint32_t             *order;              /* of the samples, in the epoch `shuffled` */
     uint32_t             *batch;              /* this rank's samples of one step */
     uint64_t              shuffled;           /* UINT64_MAX: in none */
@@ -101,6 +102,8 @@ typedef struct trainer {
 
 /* Starts MPI and reads the command line. Collective. Ends the program after --help or a mistake. */
 void trainer_start(int argc, char **argv, trainer_t *trainer);
+/* Fills in what `--adapt LIST` says. Returns 0, or -1 with a sentence in `text`. */
+int trainer_parse_adapt(const char *list, tacit_lgreco_config_t *config_out, char *text);
 
 /* Prints a sentence with this rank's number and ends the program on all ranks: for what one rank alone has found. */
 __attribute__((noreturn, format(printf, 2, 3))) void trainer_die(const trainer_t *trainer, const char *format, ...);

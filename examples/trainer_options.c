@@ -116,6 +116,12 @@ static bool parse_checkpoint(const char *value, void *to)
     return *value != '\0';
 }
 
+static bool parse_adapt(const char *value, void *to)
+{
+    ((trainer_options_t *)to)->adapt = value;
+    return true;
+}
+
 static bool parse_resume(const char *value, void *to)
 {
     (void)value;
@@ -149,6 +155,11 @@ static const trainer_option_t shared[] = {
      parse_seed},
     {"data", "PATH", "a path", "", parse_data},
     {"device", "cpu", "cpu", "where to train", parse_device},
+    {"adapt", "KEY=VALUE[,...]", "",
+     "chooses density, bits or rank layer by layer while training (L-GreCo): alpha (error\n"
+     "budget), every, gather (steps), low, high, squared, accordion, link-rate (bytes/s);\n"
+     "alpha=1 takes all defaults",
+     parse_adapt},
     {"evaluate-every", "N", "a whole number from 1", "steps from one evaluation to the next (default: an epoch)", parse_every},
     {"checkpoint", "DIR", "a folder",
      "keeps the state of all ranks in DIR, which they share; written after every\nevaluation and once an epoch",
@@ -203,6 +214,44 @@ static bool is_optimizer(const char *spec, const char *name)
     return strncmp(spec, name, length) == 0 && (spec[length] == '\0' || spec[length] == ':');
 }
 
+int trainer_parse_adapt(const char *list, tacit_lgreco_config_t *config_out, char *text)
+{
+    char  words[TRAINER_TEXT_BYTES], *rest = words;
+    char *word;
+
+    *config_out = (tacit_lgreco_config_t)TACIT_LGRECO_CONFIG_INIT;
+    (void)snprintf(words, sizeof words, "%s", list);
+    while ((word = strsep(&rest, ","))) {
+        char    *value = strchr(word, '=');
+        uint64_t flag = 0;
+        bool     right = false;
+
+        if (value) {
+            *value++ = '\0';
+            right = (strcmp(word, "alpha") == 0 && parse_real(value, 1e-6, 1e6, &config_out->alpha)) ||
+                    (strcmp(word, "low") == 0 && parse_real(value, 1e-6, 1e6, &config_out->low)) ||
+                    (strcmp(word, "high") == 0 && parse_real(value, 1e-6, 1e6, &config_out->high)) ||
+                    (strcmp(word, "link-rate") == 0 && parse_real(value, 1.0, 1e15, &config_out->link_rate)) ||
+                    (strcmp(word, "every") == 0 && trainer_parse_count(value, 1, UINT32_MAX, &config_out->every)) ||
+                    (strcmp(word, "gather") == 0 && trainer_parse_count(value, 1, UINT32_MAX, &config_out->gather));
+            if (!right && trainer_parse_count(value, 0, 1, &flag)) {
+                config_out->squared = strcmp(word, "squared") == 0 ? (int)flag : config_out->squared;
+                config_out->accordion = strcmp(word, "accordion") == 0 ? (int)flag : config_out->accordion;
+                right = strcmp(word, "squared") == 0 || strcmp(word, "accordion") == 0;
+            }
+        }
+        if (!right) {
+            (void)snprintf(
+                text, TRAINER_TEXT_BYTES,
+                "--adapt: '%.100s%s%.100s': expected alpha, low, high or link-rate with a number above 0, every or gather "
+                "with a number of steps, squared or accordion with 0 or 1",
+                word, value ? "=" : "", value ? value : "");
+            return -1;
+        }
+    }
+    return 0;
+}
+
 /* Fills in the defaults that depend on other options. */
 static void complete_options(trainer_t *trainer)
 {
@@ -233,6 +282,7 @@ static void complete_options(trainer_t *trainer)
 static const char *check_options(trainer_t *trainer, char *text)
 {
     const trainer_options_t *options = &trainer->options;
+    tacit_lgreco_config_t    config;
 
     if (options->momentum >= 0.0 && !is_optimizer(options->optimizer, "sgd")) {
         (void)snprintf(text, TRAINER_TEXT_BYTES, "--momentum is for --optimizer sgd; %.200s has its own", options->optimizer);
@@ -251,6 +301,9 @@ static const char *check_options(trainer_t *trainer, char *text)
     }
     if (options->resume && !options->checkpoint) {
         return "--resume needs --checkpoint DIR to say from where";
+    }
+    if (options->adapt && trainer_parse_adapt(options->adapt, &config, text) != 0) {
+        return text;
     }
     return NULL;
 }

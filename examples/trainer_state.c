@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A trainer's checkpoints: generations of a folder (generation.h). For each rank R there are trainer-R, what this program knows,
-   parameters included; slots-R and optimizer-R, what the library remembers. */
+   parameters included; slots-R and optimizer-R, what the library remembers; and adapt-R with --adapt. */
 #include "generation.h"
 #include "trainer.h"
 
@@ -19,10 +19,10 @@ static void describe(const trainer_t *trainer, char *text, size_t capacity)
     size_t                   used;
 
     used = (size_t)snprintf(text, capacity,
-                            "format tacit %s 2\nranks %d\nspec %s\noptimizer %s\nbatch %" PRIu64 "\nseed %" PRIu64
+                            "format tacit %s 2\nranks %d\nspec %s\noptimizer %s\nadapt %s\nbatch %" PRIu64 "\nseed %" PRIu64
                             "\nwarm-up %" PRIu64 "\n",
-                            trainer->task->program, trainer->ranks, options->spec, trainer->optimizer, options->batch,
-                            options->seed, options->warmup);
+                            trainer->task->program, trainer->ranks, options->spec, trainer->optimizer,
+                            options->adapt ? options->adapt : "none", options->batch, options->seed, options->warmup);
     if (options->linear && used < capacity) {
         used += (size_t)snprintf(text + used, capacity - used, "decay linear in %" PRIu64 " steps\n", trainer->steps);
     }
@@ -75,6 +75,10 @@ static void save_parts(const trainer_t *trainer, uint64_t number)
         trainer_die(trainer, "the path of --checkpoint is too long");
     }
     trainer_must(trainer, tacit_optim_save(trainer->optim, path), "tacit_optim_save");
+    if (trainer->lgreco) {
+        (void)path_of(trainer, number, true, "adapt", path);
+        trainer_must(trainer, tacit_lgreco_save(trainer->lgreco, path), "tacit_lgreco_save");
+    }
 }
 
 /* Rank 0 makes the folder, every rank saves its parts, rank 0 makes it count. */
@@ -162,6 +166,10 @@ static void load_parts(trainer_t *trainer)
     /* Now the slots of the optimizer's stage are there too. */
     (void)path_of(trainer, trainer->generation, false, "slots", path);
     trainer_all(trainer, tacit_load(trainer->comm, path), "tacit_load");
+    if (trainer->lgreco) {
+        (void)path_of(trainer, trainer->generation, false, "adapt", path);
+        trainer_all(trainer, tacit_lgreco_load(trainer->lgreco, path), "tacit_lgreco_load");
+    }
     if (tacit_optim_steps(trainer->optim) != trainer->step) {
         trainer_die(trainer, "the optimizer's file is of step %" PRIu64 ", the trainer's of step %" PRIu64,
                     tacit_optim_steps(trainer->optim), trainer->step);

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck disable=SC2034 # what is set here is used by those that source it
+# What the tests of trainers begin with: sourced with the program's name in the build's folder; exit 77: skipped. Leaves its path
+# in $trainer, the launcher in ${launcher[@]} and an empty folder in $folder.
+trainer=$PWD/examples/$1
+mpirun=${MPIRUN:-mpirun}
+[ -x "$trainer" ] || { echo "skipped: there is no $trainer" && exit 77; }
+command -v "$mpirun" >/dev/null || { echo "skipped: there is no $mpirun" && exit 77; }
+
+launcher=("$mpirun")
+case $("$mpirun" --version 2>/dev/null) in
+*"Open MPI"*)
+    launcher+=(--oversubscribe --bind-to none)
+    export OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl_vader_single_copy_mechanism=none
+    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+    ;;
+esac
+export OPENBLAS_NUM_THREADS=1
+
+folder=$(mktemp -d) || exit 1
+trap 'rm -rf "$folder"' EXIT
+failed=0
+
+fail() {
+    echo "FAILED: $*"
+    failed=1
+}
+
+# field KEY LINE
+field() { sed -n "s/.*\"$1\":\"\{0,1\}\([^,}\"]*\).*/\1/p" <<<"$2"; }
+
+# says TEXT COMMAND...: the command fails, and what it prints holds the text.
+says() {
+    local text=$1 output
+    shift
+    output=$(timeout -k 5 60 "$@" 2>&1 </dev/null) && fail "'$*' succeeded; it should have said: $text"
+    [[ $output == *"$text"* ]] || fail "'$*' does not say '$text' but: $output"
+}
