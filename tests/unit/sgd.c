@@ -239,6 +239,74 @@ START_TEST(rescale)
 }
 END_TEST
 
+/* ---- With a feedback that has the momentum ---- */
+
+/* Where everything is sent, dgc is momentum SGD; decay, which it never sees, moves the values as if it were in the gradient. So
+   the numbers are those of forms, by way of indices and dense; and the tensor that is not its own gets the same momentum. */
+START_TEST(owned_momentum)
+{
+    static const char *const dgc[] = {"topk:ratio=1+dgc:momentum=0.5,dense=0",
+                                      "topk:ratio=1+dgc:momentum=0.5,nesterov=on,dense=0", "topk:ratio=0.5+dgc:momentum=0.5",
+                                      "topk:ratio=0.5+dgc:momentum=0.5,nesterov=on"};
+    static const float       plain[2][4] = {{0.5f, 0.5f, 0.375f, -0.6875f}, {0.25f, 0.5f, 0.3125f, -1.21875f}};
+    static const float       decayed[2][4] = {{0.25f, 0.0625f, -0.171875f, -1.24609375f},
+                                              {-0.125f, 0.109375f, -0.142578125f, -1.638916015625f}};
+
+    for (int decay = 0; decay < 2; decay++) {
+        run = (descent_t){.optimizer = decay ? "sgd:weight-decay=0.5" : "sgd", .specs = {dgc[_i], "none"}, .counts = {3, 2}};
+        run.ranks = 2;
+        run.steps = 4;
+        run.rate = 0.5;
+        run.start = 1;
+        run.input = scalar;
+        descent_run(&run);
+        for (int step = 0; step < 4; step++) {
+            const float expected = (decay ? decayed : plain)[_i % 2][step];
+
+            ck_assert_msg(run.values[step][0][1] == expected && run.values[step][1][1] == expected,
+                          "%s with %s after step %d: %.9g and %.9g, not %.9g", run.optimizer, dgc[_i], step,
+                          (double)run.values[step][0][1], (double)run.values[step][1][1], (double)expected);
+        }
+    }
+}
+END_TEST
+
+static void by_rank(int rank, int step, int tensor, size_t count, float *g)
+{
+    (void)step;
+    for (size_t i = 0; i < count; i++) {
+        g[i] = tensor == 1 ? 0.0f : rank == 0 ? 3.0f : 4.0f;
+    }
+}
+
+/* Then each rank clips its own gradient, before the feedback sees it: a threshold of 2 for the mean of two ranks is 2 sqrt(2) for
+   one of them; for their sum it is sqrt(2). */
+START_TEST(local_clip)
+{
+    static const char *const optimizers[] = {"sgd:clip=2", "sgd:clip=2,reduce=sum"};
+    static const double      expected[] = {2.8284271, 2.8284271};
+
+    run = (descent_t){.optimizer = optimizers[_i], .specs = {"topk:ratio=1+dgc:momentum=0,dense=0", "none"}, .counts = {1, 1}};
+    run.ranks = 2;
+    run.steps = 1;
+    run.rate = 1;
+    run.input = by_rank;
+    descent_run(&run);
+    ck_assert_msg(fabs((double)run.values[0][0][0] + expected[_i]) < 4e-6, "%.9g", (double)run.values[0][0][0]);
+}
+END_TEST
+
+START_TEST(dgc_replicas)
+{
+    run = (descent_t){.optimizer = "sgd:weight-decay=0.001,clip=1,warmup=reference,warmup-entries=2,warmup-steps=2",
+                      .specs = {"topk:ratio=0.01+dgc:dense=0", "topk:ratio=0.01+dgc"},
+                      .counts = {390, 17},
+                      .ranks = rank_counts[_i],
+                      .steps = 8};
+    descent_resumes(&run, 3);
+}
+END_TEST
+
 /* ---- Refusals ---- */
 
 static void not_accepted(const char *spec, const char *words)
@@ -256,21 +324,41 @@ START_TEST(refusals)
 }
 END_TEST
 
-static void no_ratio(tacit_comm_t *comm, void *arg)
+typedef struct pair {
+    const char    *optimizer, *spec;
+    tacit_status_t status[2];
+    char           text[512];
+} pair_t;
+
+static void try_pair(tacit_comm_t *comm, void *arg)
 {
-    tacit_slot_t  *slot = slot_of(comm, "dense", 4, TACIT_FLOAT32, "onebit+ef");
+    pair_t        *pair = arg;
+    tacit_slot_t  *slot = slot_of(comm, "tensor", 4, TACIT_FLOAT32, pair->spec);
     tacit_optim_t *optim = NULL;
 
-    ((tacit_status_t *)arg)[tacit_comm_rank(comm)] = tacit_optim_create("sgd:warmup=paper", &slot, 1, &optim);
+    pair->status[tacit_comm_rank(comm)] = tacit_optim_create(pair->optimizer, &slot, 1, &optim);
+    if (tacit_comm_rank(comm) == 0) {
+        snprintf(pair->text, sizeof pair->text, "%s", tacit_last_error());
+    }
 }
 
-START_TEST(warmup_needs_a_ratio)
+START_TEST(refused_pairs)
 {
-    tacit_status_t status[2] = {TACIT_OK, TACIT_OK};
+    static const struct {
+        const char *optimizer, *spec, *words;
+    } cases[] = {
+        {"sgd:warmup=paper", "onebit+ef", "needs a slot whose spec has a ratio"},
+        {"sgd:momentum=0.9", "topk+dgc", "give momentum to '+dgc' and leave it out here"},
+        {"sgd:nesterov=on", "topk+dgc", "give nesterov to '+dgc'"},
+        {"adam", "topk+dgc", "does not go with adam; use sgd"},
+        {"onebit-adam", "topk+dgc", "does not go with onebit-adam; use sgd"},
+    };
+    pair_t pair = {.optimizer = cases[_i].optimizer, .spec = cases[_i].spec};
 
-    run_ranks(2, NULL, no_ratio, status);
-    ck_assert_int_eq(status[0], TACIT_ERR_SPEC);
-    ck_assert_int_eq(status[1], TACIT_ERR_SPEC);
+    run_ranks(2, NULL, try_pair, &pair);
+    ck_assert_int_eq(pair.status[0], TACIT_ERR_SPEC);
+    ck_assert_int_eq(pair.status[1], TACIT_ERR_SPEC);
+    ck_assert_msg(strstr(pair.text, cases[_i].words) != NULL, "%s", pair.text);
 }
 END_TEST
 
@@ -290,7 +378,10 @@ int main(void)
     tcase_add_test(tests, warmup);
     tcase_add_test(tests, rescale);
     tcase_add_test(tests, refusals);
-    tcase_add_test(tests, warmup_needs_a_ratio);
+    tcase_add_loop_test(tests, owned_momentum, 0, 4);
+    tcase_add_loop_test(tests, local_clip, 0, 2);
+    tcase_add_loop_test(tests, dgc_replicas, 0, 4);
+    tcase_add_loop_test(tests, refused_pairs, 0, 5);
     suite_add_tcase(suite, tests);
     return harness_main(suite);
 }

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* State files of optimizers: damaged, cut, foreign and missing ones are refused by all ranks alike, and nothing has changed. */
+#include <unistd.h>
+
+#include "descent.h"
+
+enum { RANKS = 2, COUNT = 40, MOST_BYTES = 2048, MOST_TRIES = 2 * MOST_BYTES };
+
+/* What a rank works with. */
+typedef struct desk {
+    tacit_optim_t *optim;
+    float          values[COUNT];
+    int            rank;
+    char           good[64], bad[80], slots[80];
+    char           bytes[MOST_BYTES]; /* of the good file */
+    size_t         count;
+} desk_t;
+
+typedef struct outcome {
+    const char    *optimizer, *other; /* another one, whose files are foreign */
+    size_t         tries[RANKS];
+    tacit_status_t status[RANKS][MOST_TRIES];
+    char           complaint[RANKS][160];
+    bool           restored[RANKS];
+} outcome_t;
+
+static void write_bad(const desk_t *desk, const char *bytes, size_t count)
+{
+    FILE *stream = fopen(desk->bad, "wb");
+
+    if (stream == NULL || fwrite(bytes, 1, count, stream) != count || fclose(stream) != 0) {
+        abort();
+    }
+}
+
+static void read_good(desk_t *desk)
+{
+    FILE *stream = fopen(desk->good, "rb");
+
+    if (stream == NULL) {
+        abort();
+    }
+    desk->count = fread(desk->bytes, 1, MOST_BYTES, stream);
+    (void)fclose(stream);
+}
+
+/* Every fourth element is silent at first, so that onebit-adam:freeze=2 has a mask. */
+static void go(desk_t *desk, int first, int last)
+{
+    float              g[COUNT];
+    float *const       values = desk->values;
+    const float *const gradients = g;
+
+    for (int step = first; step < last; step++) {
+        descent_normal(desk->rank, step, 0, COUNT, g);
+        for (size_t i = 0; step < 2 && i < COUNT; i += 4) {
+            g[i] = 0.0f;
+        }
+        MUST(tacit_optim_step(desk->optim, &values, &gradients, 0.1));
+    }
+}
+
+static uint64_t state_of(const desk_t *desk)
+{
+    uint64_t hash = tacit_optim_steps(desk->optim);
+
+    for (size_t i = 0; i < TACIT_OPTIM_ARRAYS; i++) {
+        const float *array = desk->optim->tensors[0].array[i];
+
+        hash = array != NULL ? 31 * hash + harness_hash(array, COUNT * sizeof(float)) : hash;
+    }
+    return 31 * hash + harness_hash(desk->optim->numbers, sizeof desk->optim->numbers);
+}
+
+/* All ranks load; rank 1 from `path`, which is not right. */
+static void load_bad(desk_t *desk, outcome_t *outcome, const char *path, const char *what, size_t at)
+{
+    const uint64_t       before = state_of(desk);
+    const tacit_status_t status = tacit_optim_load(desk->optim, desk->rank == 1 ? path : desk->good);
+
+    outcome->status[desk->rank][outcome->tries[desk->rank]++] = status;
+    if (status == TACIT_OK || state_of(desk) != before) {
+        snprintf(outcome->complaint[desk->rank], sizeof outcome->complaint[0], "%s at %zu, %s", what, at,
+                 status == TACIT_OK ? "accepted" : "state has changed");
+    }
+}
+
+static void load_damaged(desk_t *desk, outcome_t *outcome)
+{
+    for (size_t cut = 0; cut < desk->count; cut += cut < 64 ? 3 : 19) {
+        write_bad(desk, desk->bytes, cut);
+        load_bad(desk, outcome, desk->bad, "cut", cut);
+    }
+    for (size_t at = 0; at < desk->count; at += at < 100 ? 1 : 11) {
+        desk->bytes[at] = (char)(desk->bytes[at] ^ 1 << at % 8);
+        write_bad(desk, desk->bytes, desk->count);
+        load_bad(desk, outcome, desk->bad, "flipped", at);
+        desk->bytes[at] = (char)(desk->bytes[at] ^ 1 << at % 8);
+    }
+    write_bad(desk, desk->bytes, desk->count + 1); /* one byte too many */
+    load_bad(desk, outcome, desk->bad, "extended", desk->count);
+}
+
+/* Files that are whole, but of something else. */
+static void load_foreign(tacit_comm_t *comm, desk_t *desk, outcome_t *outcome)
+{
+    tacit_slot_t  *slots[2] = {slot_of(comm, "tensor with another name", COUNT, TACIT_FLOAT32, "none"),
+                               slot_of(comm, "shorter", COUNT - 1, TACIT_FLOAT32, "none")};
+    tacit_optim_t *other;
+
+    load_bad(desk, outcome, desk->slots, "a file of slots", 0);
+    load_bad(desk, outcome, "/nonexistent/file", "no file", 0);
+    load_bad(desk, outcome, "/", "a folder", 0);
+    load_bad(desk, outcome, NULL, "no path", 0);
+    for (size_t i = 0; i < 4; i++) { /* other parameters, and other, shorter or more tensors */
+        MUST(tacit_optim_create(i == 0 ? outcome->other : outcome->optimizer, slots + (i == 2), i == 3 ? 2 : 1, &other));
+        MUST(tacit_optim_save(other, desk->bad));
+        tacit_optim_destroy(other);
+        load_bad(desk, outcome, desk->bad, "another optimizer's file", i);
+    }
+    snprintf(desk->bad, sizeof desk->bad, "%.60s", desk->good);
+    desk->bad[strlen(desk->bad) - 1] = '0'; /* rank 0's */
+    load_bad(desk, outcome, desk->bad, "another rank's file", 0);
+}
+
+static void body(tacit_comm_t *comm, void *arg)
+{
+    outcome_t    *outcome = arg;
+    desk_t        desk = {.rank = tacit_comm_rank(comm)};
+    tacit_slot_t *slot = slot_of(comm, "tensor", COUNT, TACIT_FLOAT32, "onebit+ef");
+    uint64_t      saved;
+
+    snprintf(desk.good, sizeof desk.good, "optimizer-%d.%d", (int)getpid(), desk.rank);
+    snprintf(desk.bad, sizeof desk.bad, "%s.bad", desk.good);
+    snprintf(desk.slots, sizeof desk.slots, "%s.slots", desk.good);
+    MUST(tacit_optim_create(outcome->optimizer, &slot, 1, &desk.optim));
+    go(&desk, 0, 4);
+    MUST(tacit_optim_save(desk.optim, desk.good));
+    MUST(tacit_save(comm, desk.slots));
+    saved = state_of(&desk);
+    go(&desk, 4, 6);
+    read_good(&desk);
+    load_damaged(&desk, outcome);
+    (void)remove(desk.bad);
+    load_foreign(comm, &desk, outcome);
+    MUST(tacit_optim_load(desk.optim, desk.good));
+    outcome->restored[desk.rank] = state_of(&desk) == saved;
+    (void)remove(desk.good);
+    (void)remove(desk.slots);
+    tacit_optim_destroy(desk.optim);
+}
+
+START_TEST(wrong_files)
+{
+    static const char *const optimizers[][2] = {{"sgd:weight-decay=0.1", "sgd:weight-decay=0.2"},
+                                                {"adam", "adam:beta1=0.8"},
+                                                {"onebit-adam:freeze=2", "onebit-adam:freeze=3"},
+                                                {"onebit-adam:freeze=9", "adam"}};
+    static outcome_t         outcome;
+
+    outcome = (outcome_t){.optimizer = optimizers[_i][0], .other = optimizers[_i][1]};
+    run_ranks(RANKS, NULL, body, &outcome);
+    ck_assert_uint_gt(outcome.tries[0], 100);
+    for (int rank = 0; rank < RANKS; rank++) {
+        ck_assert_msg(outcome.complaint[rank][0] == '\0', "rank %d: %s", rank, outcome.complaint[rank]);
+        ck_assert(outcome.restored[rank]);
+        ck_assert_uint_eq(outcome.tries[rank], outcome.tries[0]);
+    }
+    for (size_t i = 0; i < outcome.tries[0]; i++) {
+        ck_assert_int_eq(outcome.status[0][i], outcome.status[1][i]);
+    }
+}
+END_TEST
+
+static void refuse_to_save(tacit_comm_t *comm, void *arg)
+{
+    const int      rank = tacit_comm_rank(comm);
+    tacit_slot_t  *slot = slot_of(comm, "tensor", COUNT, TACIT_FLOAT32, "none");
+    tacit_optim_t *optim;
+    char           path[64];
+
+    MUST(tacit_optim_create("adam", &slot, 1, &optim));
+    snprintf(path, sizeof path, "optimizer-%d.%d", (int)getpid(), rank);
+    ((tacit_status_t *)arg)[rank] = tacit_optim_save(optim, rank == 1 ? "/nonexistent/file" : path);
+    (void)remove(path);
+    tacit_optim_destroy(optim);
+}
+
+/* A file that one rank cannot write is every rank's error. */
+START_TEST(not_saved)
+{
+    tacit_status_t status[RANKS] = {TACIT_OK, TACIT_OK};
+
+    run_ranks(RANKS, NULL, refuse_to_save, status);
+    ck_assert_int_eq(status[0], TACIT_ERR_FILE);
+    ck_assert_int_eq(status[1], TACIT_ERR_FILE);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("optimizer_file");
+    TCase *tests = tcase_create("optimizer_file");
+
+    tcase_set_timeout(tests, 60);
+    tcase_add_loop_test(tests, wrong_files, 0, 4);
+    tcase_add_test(tests, not_saved);
+    suite_add_tcase(suite, tests);
+    return harness_main(suite);
+}
