@@ -206,4 +206,32 @@ mutant "ef21: weights exchanged" optim/feedback/ef21.c ef21:examples \
 mutant "ef21: a dense start that does not teach h" optim/feedback/ef21.c ef21:starts \
     's/memcpy\(state->next\[TRACKER\] \+ first, in/memset(state->next[TRACKER] + first, 0/'
 
+unchanged sgd:sgd adam:adam onebit_adam:onebit_adam
+
+mutant "sgd: momentum twice with dgc" optim/optimizers/sgd.c sgd:sgd \
+    's/notes->owned = true;//'
+mutant "sgd: the other convention of clipping" optim/optimizers/sgd.c sgd:sgd \
+    's/TACIT_CLIP_SUM : TACIT_CLIP_MEAN/TACIT_CLIP_MEAN : TACIT_CLIP_SUM/'
+mutant "sgd: memory not rescaled" optim/optimizers/sgd.c sgd:sgd \
+    's/tacit_slot_rescale\(optim->tensors\[done\].slot, factor\)/TACIT_OK/'
+mutant "sgd: a rescaled rate forgotten" optim/optimizers/sgd.c sgd:sgd \
+    's/optim->numbers\[LAST_RATE\] = step->rate > 0.*/;/'
+mutant "sgd: decay without a momentum of its own" optim/optimizers/sgd.c sgd:sgd \
+    's/(buffer\[i\] =) by.momentum \* buffer\[i\] \+ by.decay/\1 by.decay/'
+mutant "onebit-adam: variance not frozen" optim/optimizers/onebit_adam.c onebit_adam:onebit_adam \
+    's/move_all\(adam, tensor->count, tensor->array.*/for (size_t k = 0; k < tensor->count; k++) { \
+         v[k] = tacit__adam_second(\&adam, v[k], tensor->array[M][k]); } &/'
+mutant "onebit-adam: first gradient dropped" optim/optimizers/onebit_adam.c onebit_adam:onebit_adam \
+    '/^static void apply_dense/,/^}/ s/tacit__optim_clip_reduced\(optim\);/if (optim->steps == 0) return; &/'
+mutant "onebit-adam: gradients travel instead of moments" optim/optimizers/onebit_adam.c onebit_adam:onebit_adam \
+    '/^static void moment_of_all/,/^}/ s/tacit__adam_first\(&adam, m\[i\], factor \* g\[i\]\)/factor * g[i]/
+     s/move_all\(adam, tensor->count, tensor->array.*/for (size_t k = 0; k < tensor->count; k++) { \
+         tensor->array[M][k] = tacit__adam_first(\&adam, m[k], tensor->array[M][k]); } &/'
+mutant "onebit-adam: mask ignored" optim/optimizers/onebit_adam.c onebit_adam:onebit_adam \
+    's/if \(active == tensor->count\)/if (true)/'
+mutant "onebit-adam: correction of v goes on" optim/optimizers/onebit_adam.c onebit_adam:onebit_adam \
+    's/\(uint64_t\)optim->numbers\[FROZEN_AT\]\);/optim->steps + 1);/'
+mutant "onebit-adam: each rank clips by its own factor" optim/optimizer.c onebit_adam:onebit_adam \
+    '/^tacit_status_t tacit__optim_clip_local/,/^}/ s/TRY\(tacit__optim_reduce.*/optim->item_count = 0;/'
+
 exit $((survivors != 0))
