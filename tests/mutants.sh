@@ -184,7 +184,7 @@ mutant "dgc: what is masked is not restored" optim/feedback/dgc.c dgc:dgc \
 mutant "dgc: momentum of each rank in dense tensors" optim/feedback/dgc.c dgc:dgc \
     's/mu \* \(u\[i\] \+ mean\[i\]\) : mu \* u\[i\] \+ mean\[i\];/mu * mean[i] : mean[i];/'
 
-unchanged econtrol:examples econtrol:invariants ef21:examples ef21:starts
+unchanged econtrol:examples econtrol:invariants ef21:examples ef21:starts precision:packing precision:memory precision:rescaling
 
 mutant "econtrol: h before e" optim/feedback/econtrol.c econtrol:examples \
     's/next_e\[i\] = e\[i\] \+ \(\(in\[i\] - old\) - d\[i\]\)/next_e[i] = e[i] + ((in[i] - (old + d[i])) - d[i])/'
@@ -205,6 +205,21 @@ mutant "ef21: weights exchanged" optim/feedback/ef21.c ef21:examples \
     's/kept = \(1 - weight\) \* now\[i\], added = weight/kept = weight * now[i], added = (1 - weight)/'
 mutant "ef21: a dense start that does not teach h" optim/feedback/ef21.c ef21:starts \
     's/memcpy\(state->next\[TRACKER\] \+ first, in/memset(state->next[TRACKER] + first, 0/'
+mutant "trackers keep the units of the last operator" libcomm/codec_memory.c trackers:ranks \
+    's/codec->memory.now\[codec->feedback->tracker\]\[i\] \*= factor;/(void)factor;/'
+mutant "trackers: an element that is not finite forgotten by hbar alone" libcomm/codec_block.c trackers:memory \
+    's/tacit__memory_forget\(codec, first \+ i\);/codec->memory.next[codec->feedback->tracker][first + i] = 0;/'
+mutant "packed memory rounded to the nearest" libcomm/packed.c precision:memory \
+    's/random\[i\] = i % 2 == 0 .*/random[i] = 0x8000 + 0 * words[i % 4];/'
+mutant "packed memory rounded down" libcomm/packed.c precision:packing \
+    's/random\[i\] = i % 2 == 0 .*/random[i] = 0 * words[i % 4];/'
+mutant "int8: a scale too coarse" libcomm/packed.c precision:packing \
+    's/exponent -= 7;/exponent -= 6;/'
+mutant "a rescaled memory that stays" libcomm/slot.c precision:rescaling \
+    's/scale\(codec->a, units, factor\);/(void)factor;/'
+mutant "an owner around trackers rescaled" libcomm/slot.c precision:rescaling \
+    's/if \(codec->feedback->combine == NULL\)/if (1)/'
+
 
 unchanged sgd:sgd adam:adam onebit_adam:onebit_adam
 

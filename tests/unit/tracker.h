@@ -23,12 +23,12 @@ typedef struct track {
     tacit_config_t config;
     float          gamma; /* x -= gamma out, from x = start */
     float          start;
-    gradient_t    *gradient;                   /* NULL: session_normal() */
-    int            resume;                     /* not 0: after so many steps, save, and go on in a new communicator */
-    int            fails;                      /* not 0: before this step, one that fails, because a rank has a NaN */
-    int            foul;                       /* which */
-    bool           switches;                   /* the operator, at every other step */
-    float         *x, *out;                    /* of rank 0 after each step: steps times count */
+    gradient_t    *gradient; /* NULL: session_normal() */
+    int            resume;   /* not 0: after so many steps, save, and go on in a new communicator */
+    int            fails;    /* not 0: before the fails-th step, from 1, one that fails, because a rank has a NaN */
+    int            foul;     /* which */
+    bool           switches; /* the operator, at every other step */
+    float         *x, *out;  /* of rank 0 after each step: steps times count */
     float         *memory[ARRAYS][MOST_RANKS]; /* the same of every rank's arrays */
     float         *owner;                      /* all owners' */
     uint64_t       hash[MOST_RANKS];           /* of all results */
@@ -122,7 +122,7 @@ static inline void track_body(tacit_comm_t *comm, void *arg)
         } else {
             session_normal(rank, step, count, g);
         }
-        if (track->fails != 0 && step == track->fails) {
+        if (step + 1 == track->fails) {
             track_fail(track, slot, rank, g);
         }
         MUST(tacit_slot_counters(slot, &before));
