@@ -220,7 +220,6 @@ mutant "a rescaled memory that stays" libcomm/slot.c precision:rescaling \
 mutant "an owner around trackers rescaled" libcomm/slot.c precision:rescaling \
     's/if \(codec->feedback->combine == NULL\)/if (1)/'
 
-
 unchanged sgd:sgd adam:adam onebit_adam:onebit_adam
 
 mutant "sgd: momentum twice with dgc" optim/optimizers/sgd.c sgd:sgd \
