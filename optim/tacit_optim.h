@@ -84,8 +84,8 @@ typedef struct tacit_lgreco_config {
     size_t   struct_bytes; /* sizeof(tacit_lgreco_config_t): set by TACIT_LGRECO_CONFIG_INIT */
     double   alpha;        /* error budget, in units of the uniform setting's; 0: 1 */
     uint64_t every;        /* steps between plans; 0: 100 */
-    uint64_t gather;       /* the last so many steps before a plan are added up; 0: 10 */
-    double   low, high;    /* range of the options as parts of the slot's own parameter; 0: 0.25 and 4 (bits: 2 to 8) */
+    uint64_t gather;       /* the last so many steps before a plan are added up; 0: 10, or every where that is less */
+    double   low, high;    /* range of options as parts of the slot's own parameter; 0: 0.25 and 4 (bits: all there are) */
     int      squared;      /* 1: budget of squared errors instead of errors */
     int      accordion;    /* 1: the budget is that of Accordion's choice between low and high (Agarwal et al., MLSys 2021) */
     double   link_rate;    /* bytes a second: minimise time, measured, instead of bytes; 0: bytes */
@@ -97,26 +97,31 @@ typedef struct tacit_lgreco_config {
     }
 
 /* Adapts the slots' topk or randk ratio, qsgd or rotq bits, or powersgd rank around the value that each has now, the reference.
-   Slots of other compressors, and those that their feedback leaves dense, are left alone. The slots stay the caller's and
-   outlive it. config may be NULL. */
+   Slots of other compressors, those that stay dense, and those with nothing to choose are left alone. The slots stay the
+   caller's, are float32, belong to one communicator and outlive it. config may be NULL. doc/adaptation.md tells more. */
 TACIT_API tacit_status_t tacit_lgreco_create(tacit_slot_t *const *slots, size_t slot_count, const tacit_lgreco_config_t *config,
                                              tacit_lgreco_t **lgreco_out);
 TACIT_API_VOID void      tacit_lgreco_destroy(tacit_lgreco_t *lgreco); /* local; accepts NULL */
-/* To be called once a step, before the slots' operations, with this rank's gradients in the order of the slots. Most steps it
-   does nothing; when a plan is due all ranks agree on it and apply it by tacit_slot_set_spec(). */
+/* To be called once a step, before the slots' operations (or the optimizer's step), with this rank's gradients in the order of the
+   slots; no request or group is open. Most steps it does nothing. When a plan is due all ranks agree on it, and slots whose
+   option changes get their specs, as by tacit_slot_set_spec(), all or none. Ranks meet at the first step that is gathered and at
+   the plan: then an error is the same on all; at other steps it is this rank's own. After an error all is as before, and the same
+   call may be made again. A gradient with NaN or infinity is not gathered. */
 TACIT_API tacit_status_t tacit_lgreco_observe(tacit_lgreco_t *lgreco, const float *const *gradients);
 
 typedef struct tacit_lgreco_report {
     uint64_t plans;                        /* made so far */
-    double   uniform_bytes, planned_bytes; /* of one step's messages: reference and last plan */
-    double   uniform_error, planned_error; /* as the last plan counted them */
+    double   uniform_bytes, planned_bytes; /* that leave a rank in one step, without headers: reference and last plan */
+    double   uniform_error, planned_error; /* sums over layers, means over ranks, as the last plan saw them */
     double   plan_seconds;                 /* the last plan took */
 } tacit_lgreco_report_t;
 
 /* Local. */
 TACIT_API tacit_status_t tacit_lgreco_report(const tacit_lgreco_t *lgreco, tacit_lgreco_report_t *report_out);
-TACIT_API tacit_status_t tacit_lgreco_save(const tacit_lgreco_t *lgreco, const char *path); /* as tacit_optim_save() */
-TACIT_API tacit_status_t tacit_lgreco_load(tacit_lgreco_t *lgreco, const char *path);       /* also sets the slots' specs */
+/* This rank's state: choices, and what has been gathered since the last plan. As tacit_optim_save(). Loading also sets the slots'
+   specs; it comes before tacit_load(), as what powersgd keeps depends on its rank. */
+TACIT_API tacit_status_t tacit_lgreco_save(const tacit_lgreco_t *lgreco, const char *path);
+TACIT_API tacit_status_t tacit_lgreco_load(tacit_lgreco_t *lgreco, const char *path);
 
 #ifdef __cplusplus
 }
