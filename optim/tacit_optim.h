@@ -85,9 +85,9 @@ typedef struct tacit_lgreco_config {
     double   alpha;        /* error budget, in units of the uniform setting's; 0: 1 */
     uint64_t every;        /* steps between plans; 0: 100 */
     uint64_t gather;       /* the last so many steps before a plan are added up; 0: 10, or every where that is less */
-    double   low, high;    /* range of options as parts of the slot's own parameter; 0: 0.25 and 4 (bits: all there are) */
+    double   low, high;    /* range of options as parts of the slot's own parameter; 0: 0.25 and 4 (bits: all) */
     int      squared;      /* 1: budget of squared errors instead of errors */
-    int      accordion;    /* 1: the budget is that of Accordion's choice between low and high (Agarwal et al., MLSys 2021) */
+    int      accordion;    /* 1: the budget is that of Accordion's choice of low or high (Agarwal et al., MLSys 2021) */
     double   link_rate;    /* bytes a second: minimise time, measured, instead of bytes; 0: bytes */
 } tacit_lgreco_config_t;
 
@@ -102,8 +102,8 @@ typedef struct tacit_lgreco_config {
 TACIT_API tacit_status_t tacit_lgreco_create(tacit_slot_t *const *slots, size_t slot_count, const tacit_lgreco_config_t *config,
                                              tacit_lgreco_t **lgreco_out);
 TACIT_API_VOID void      tacit_lgreco_destroy(tacit_lgreco_t *lgreco); /* local; accepts NULL */
-/* To be called once a step, before the slots' operations (or the optimizer's step), with this rank's gradients in the order of the
-   slots; no request or group is open. Most steps it does nothing. When a plan is due all ranks agree on it, and slots whose
+/* To be called once a step, before the slots' operations (or the optimizer's step), with this rank's gradients in the order of
+   the slots; no request or group is open. Most steps it does nothing. When a plan is due all ranks agree on it, and slots whose
    option changes get their specs, as by tacit_slot_set_spec(), all or none. Ranks meet at the first step that is gathered and at
    the plan: then an error is the same on all; at other steps it is this rank's own. After an error all is as before, and the same
    call may be made again. A gradient with NaN or infinity is not gathered. */
