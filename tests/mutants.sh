@@ -126,6 +126,21 @@ mutant "rotq: the scale is that of the noise, not of the levels" compressors/rot
     's/const float scale = dot.*/const float scale = sqrtf(dot(v, v)) \/ BLOCK;/'
 mutant "rotq: borders at the levels" compressors/rotq.c rotq:rotq \
     's/\(magnitudes\[m - 1\] \+ magnitudes\[m\]\) \* 0.5f/magnitudes[m]/'
+unchanged powersgd:powersgd
+mutant "powersgd: each rank draws its own Q" compressors/powersgd.c powersgd:powersgd \
+    's/tacit__stream\(&block->key, true\)/tacit__stream(\&block->key, false)/'
+mutant "powersgd: P is not orthonormal" compressors/powersgd.c powersgd:powersgd \
+    's/orthonormalize\(factors\[0\], .*/;/'
+mutant "powersgd: vectors are made orthogonal once" compressors/powersgd.c powersgd:powersgd \
+    's/l < 2 \* k/l < k/'
+mutant "powersgd: every step begins anew" compressors/powersgd.c powersgd:powersgd \
+    's/memcpy\(work, factors\[1\], .*/memset(work, 0, matrix.rank * matrix.columns * sizeof *work);/'
+mutant "powersgd: half as large is small enough" compressors/powersgd.c powersgd:powersgd \
+    's/\* config->rate < \(double\)/* config->rate <= (double)/'
+mutant "powersgd: what the global projection leaves is kept" libcomm/schedules/linear.c powersgd:powersgd \
+    's/^ *tacit__codec_rebuilt\(.*/(void)picked;/
+     s/^ *pick_factors\(item, &linear->factors\[i\], false, picked\);/& \
+        tacit__codec_rebuilt(item->codec, item->step, item->in, linear->factors[i].a, picked);/'
 mutant "top-k ties by higher index" compressors/topk.c topk:topk \
     's/^    for \(size_t i = 0, part; i < block->count; i \+= part\) \{/    size_t skip = 0; \
          for (size_t i = 0; i < block->count; i++) skip += magnitude_bits(a[i]) == least; \

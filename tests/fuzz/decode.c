@@ -23,7 +23,12 @@ static const char *const specs[] = {"none",
                                     "topk:ratio=0.1+ef",
                                     "topk:ratio=0.02,index=u16",
                                     "topk:ratio=0.02,index=u32,values=fp16",
-                                    "randk:ratio=0.05+ef"};
+                                    "randk:ratio=0.05+ef",
+                                    "fp8:block=32+ef",
+                                    "fp8:format=e5m2",
+                                    "rotq:bits=1",
+                                    "rotq:bits=3+ef",
+                                    "powersgd+ef"};
 
 static void use(tacit_codec_t *codec, const uint8_t *frame, size_t bytes)
 {

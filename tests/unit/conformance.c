@@ -534,21 +534,40 @@ static int run_rounds(const tacit_spec_t *spec, const tacit_slot_config_t *tenso
     return rounds;
 }
 
-static void check_linear(const tacit_spec_t *spec, const char *text, size_t count, int pattern)
+/* Without a shape, or with that of a matrix as close to a square as there is. */
+static tacit_slot_config_t tensor_of(size_t count, bool matrix)
+{
+    tacit_slot_config_t tensor = TACIT_SLOT_CONFIG_INIT;
+    size_t              rows = (size_t)sqrt((double)count);
+
+    tensor.count = count;
+    while (rows > 1 && count % rows != 0) {
+        rows--;
+    }
+    if (matrix) {
+        tensor.ndim = 2;
+        tensor.shape[0] = rows;
+        tensor.shape[1] = rows > 0 ? count / rows : 3;
+    }
+    return tensor;
+}
+
+static void check_linear(const tacit_spec_t *spec, const char *text, size_t count, bool matrix, int pattern)
 {
     const tacit_linear_t *linear = spec->compressor->linear;
-    tacit_slot_config_t   tensor = TACIT_SLOT_CONFIG_INIT;
+    tacit_slot_config_t   tensor = tensor_of(count, matrix);
     tacit_block_t         block = block_of(spec, 0, count);
     float                *a = floats(count), *whole = floats(count), *part = floats(count), *factors[8];
+    const size_t          work_count = linear->work_count ? linear->work_count(spec->compressor_config, &tensor) : 0;
     float                *work;
     const float          *reduced[8];
     int                   rounds;
     char                  what[160];
 
-    tensor.count = count;
-    snprintf(what, sizeof what, "%s, %zu elements, pattern %d", text, count, pattern);
+    snprintf(what, sizeof what, "%s, %zu elements%s, pattern %d", text, count, matrix ? " in rows" : "", pattern);
     fill(a, count, pattern);
-    work = calloc(linear->work_count ? linear->work_count(spec->compressor_config, &tensor) + 1 : 1, sizeof *work);
+    work = floats(work_count);
+    memset(work, 0, work_count * sizeof *work);
     rounds = run_rounds(spec, &tensor, a, work, factors);
     ck_assert_msg(rounds >= 1 && rounds <= 8, "%s: %d rounds", what, rounds);
     memcpy(reduced, factors, (size_t)rounds * sizeof *reduced);
@@ -561,6 +580,11 @@ static void check_linear(const tacit_spec_t *spec, const char *text, size_t coun
     }
     same_floats(part, whole, count, what);
     guards_stand((uint8_t *)(part + count), 0, false, what);
+    if (linear->keep) {
+        block = block_of(spec, 0, count);
+        linear->keep(&block, &tensor, reduced, work);
+    }
+    guards_stand((uint8_t *)(work + work_count), 0, false, what);
     for (int round = 0; round < rounds; round++) {
         free(factors[round]);
     }
@@ -578,7 +602,8 @@ START_TEST(linear)
 
     for (size_t s = 0; s < size_count && spec.compressor->linear; s++) {
         for (int pattern = 0; pattern < FIRST_EXTREME; pattern++) {
-            check_linear(&spec, specs[_i], sizes[s], pattern);
+            check_linear(&spec, specs[_i], sizes[s], false, pattern);
+            check_linear(&spec, specs[_i], sizes[s], true, pattern);
         }
     }
     tacit__spec_release(&spec);

@@ -222,6 +222,25 @@ START_TEST(rotq)
 }
 END_TEST
 
+START_TEST(powersgd)
+{
+    static const float  one[4] = {1, 0, 0, 1};
+    tacit_spec_t        spec = spec_of("powersgd:rank=1,rate=0");
+    tacit_slot_config_t tensor = TACIT_SLOT_CONFIG_INIT;
+    const tacit_key_t   key = {0x7461636974u, tacit__hash_text("w"), 0, 0};
+    const tacit_block_t block = {spec.compressor_config, key, 0, 4};
+    const float         work[2] = {0};
+    float               factor[2];
+
+    tensor.count = 4;
+    tensor.ndim = 2;
+    tensor.shape[0] = tensor.shape[1] = 2;
+    spec.compressor->linear->make_factor(&block, &tensor, 0, one, work, NULL, factor);
+    page_says_bytes("the drawn vector: ", (const uint8_t *)factor, sizeof factor);
+    tacit__spec_release(&spec);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("wire_format");
@@ -238,6 +257,7 @@ int main(void)
     tcase_add_test(tests, randk);
     tcase_add_test(tests, fp8);
     tcase_add_test(tests, rotq);
+    tcase_add_test(tests, powersgd);
     suite_add_tcase(suite, tests);
     return harness_main(suite);
 }
