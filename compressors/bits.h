@@ -36,6 +36,19 @@ static inline uint32_t tacit__nonfinite_bit(float value)
     return (tacit__float_bits(value) & 0x7fffffffu) + 0x00800000u;
 }
 
+static inline uint16_t tacit__load16(const uint8_t *bytes)
+{
+    uint16_t word;
+
+    memcpy(&word, bytes, sizeof word);
+    return word;
+}
+
+static inline void tacit__store16(uint8_t *bytes, uint16_t word)
+{
+    memcpy(bytes, &word, sizeof word);
+}
+
 static inline uint32_t tacit__load32(const uint8_t *bytes)
 {
     uint32_t word;

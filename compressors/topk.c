@@ -1,105 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* `topk`: the elements of largest magnitude, as (index, value) (Aji and Heafield, "Sparse Communication for Distributed Gradient
-   Descent", EMNLP 2017). Exactly K of them: ties go to the lower index, zeros are never sent, NaN counts as largest.
+   Descent", EMNLP 2017). Which they are is topk_select.c's affair, how indices are written topk_index.c's.
 
-   A payload: the number of entries; the format, index coding + 256 * value coding; the indices; the values. Both words are 32
-   bits. Indices ascend and are relative to the range's first element. Index coding 0: 32 bits each. 1: for every 65536 elements
-   of the range a 32-bit number of entries; then the lower 16 bits of each entry's index, padded with zeros to a multiple of 4
-   bytes. Value coding 0: float32. 1: float16, values beyond its range being its largest finite number. */
+   A payload: the number of entries; the format, index coding + 256 * value coding + 65536 * the index coding's parameter; the
+   indices; the values. Both words are 32 bits. Indices ascend and are relative to the range's first element. Value coding 0:
+   float32. 1: float16, values beyond its range being its largest finite number. */
+#include "topk.h"
 #include "bits.h"
-#include "compressor.h"
 #include "density.h"
 #include "half.h"
+#include "random.h"
 
-enum {
-    HEADER_BYTES = 8,
-    MAGNITUDE_BITS = 31,
-    STEP = 16,           /* elements looked at together */
-    SPAN = 65536,        /* elements that 16 bits tell apart */
-    DIGIT_VALUES = 2048, /* of the widest radix digit: its counts, 8 KiB, are the one large thing on the stack */
-};
+enum { HEADER_BYTES = 8 };
 
 typedef enum { VALUES_FLOAT32, VALUES_FLOAT16 } values_t;
-typedef enum { INDEX_AUTO, INDEX_U32, INDEX_U16 } index_t;
-typedef enum { CODING_U32, CODING_U16 } coding_t;
+typedef enum { SELECT_EXACT, SELECT_SAMPLED } select_t;
+enum { INDEX_AUTO }; /* otherwise 1 + a tacit_index_t */
 
 typedef struct config {
-    double ratio;
-    int    values;
-    int    index;
+    double ratio, sample;
+    int    select, values, index;
 } config_t;
 
 /* ---- Selection ---- */
-
-static inline uint32_t magnitude_bits(float value)
-{
-    return tacit__float_bits(value) & 0x7fffffffu; /* ascends with |value| */
-}
-
-/* Of STEP elements, whether any magnitude's bits above `shift` are `prefix`, or are at least that. Few are: to look first, with
-   vectors, is quicker than to look at each. */
-static inline bool any_equal(const float *a, unsigned shift, uint32_t prefix)
-{
-    uint32_t any = 0;
-
-    for (size_t j = 0; j < STEP; j++) {
-        any |= magnitude_bits(a[j]) >> shift == prefix;
-    }
-    return any != 0;
-}
-
-static inline bool any_at_least(const float *a, uint32_t least)
-{
-    uint32_t any = 0;
-
-    for (size_t j = 0; j < STEP; j++) {
-        any |= (int32_t)magnitude_bits(a[j]) >= (int32_t)least; /* signed, as SSE2 compares */
-    }
-    return any != 0;
-}
-
-/* Counts the magnitudes by the `width` bits above `shift`, among those whose bits above these are `prefix`. */
-static void count_digits(const float *a, size_t count, unsigned shift, unsigned width, uint32_t prefix, uint32_t *counts)
-{
-    const uint32_t mask = (1u << width) - 1;
-    const bool     all = shift + width == MAGNITUDE_BITS; /* there is nothing above */
-
-    memset(counts, 0, DIGIT_VALUES * sizeof *counts);
-    for (size_t i = 0, part; i < count; i += part) {
-        part = count - i < STEP ? count - i : STEP;
-        if (part == STEP && !all && !any_equal(a + i, shift + width, prefix)) {
-            continue;
-        }
-        for (size_t j = i; j < i + part; j++) {
-            const uint32_t bits = magnitude_bits(a[j]) >> shift;
-            if (bits >> width == prefix) {
-                counts[bits & mask]++;
-            }
-        }
-    }
-}
-
-/* The keep-th largest magnitude's bits; *equal_out is how many elements with exactly these bits are among the `keep`. A radix
-   select: each pass fixes 11 or 10 more bits. 1 <= keep <= count. */
-static uint32_t threshold(const float *a, size_t count, size_t keep, size_t *equal_out)
-{
-    static const struct {
-        unsigned shift, width;
-    } passes[] = {{20, 11}, {10, 10}, {0, 10}};
-    uint32_t counts[DIGIT_VALUES];
-    uint32_t prefix = 0;
-
-    for (size_t pass = 0; pass < sizeof passes / sizeof *passes; pass++) {
-        uint32_t digit = (1u << passes[pass].width) - 1;
-        count_digits(a, count, passes[pass].shift, passes[pass].width, prefix, counts);
-        while (counts[digit] < keep) {
-            keep -= counts[digit--];
-        }
-        prefix = prefix << passes[pass].width | digit;
-    }
-    *equal_out = keep;
-    return prefix;
-}
 
 static size_t limit(const void *config, size_t count)
 {
@@ -110,192 +33,199 @@ static size_t limit(const void *config, size_t count)
 
 static size_t choose(const tacit_block_t *block, const float *a, uint32_t *indices)
 {
-    const size_t keep = limit(block->config, block->count);
-    size_t       entries = 0, equal;
-    uint32_t     least;
+    const config_t  *own = block->config;
+    tacit_geometry_t geometry;
+    tacit_stream_t   stream;
+    size_t           start;
 
-    if (keep == 0) {
-        return 0;
+    if (own->select == SELECT_EXACT || block->count == 0) {
+        return tacit__topk_exact(a, block->count, limit(own, block->count), indices);
     }
-    least = threshold(a, block->count, keep, &equal);
-    if (least == 0) {
-        equal = 0; /* all that is not zero, and fewer than `keep` */
-    }
-    for (size_t i = 0, part; i < block->count; i += part) {
-        part = block->count - i < STEP ? block->count - i : STEP;
-        if (part == STEP && !any_at_least(a + i, least)) {
-            continue;
-        }
-        for (size_t j = i; j < i + part; j++) {
-            const uint32_t bits = magnitude_bits(a[j]);
-            if (bits > least || (bits == least && equal > 0)) {
-                equal -= bits == least;
-                indices[entries++] = (uint32_t)j;
-            }
-        }
-    }
-    return entries;
+    geometry = tacit__topk_geometry(block->count, own->ratio, own->sample);
+    stream = tacit__stream(&block->key, false);
+    start = (size_t)((uint64_t)tacit__random(&stream, 0) * geometry.stride >> 32);
+    return tacit__topk_sampled(a, block->count, &geometry, start, indices, NULL);
 }
 
 /* ---- Payload ---- */
 
-static size_t index_bytes(coding_t coding, size_t count, size_t entries)
-{
-    return coding == CODING_U32 ? 4 * entries : (count + SPAN - 1) / SPAN * 4 + (entries + 1) / 2 * 4;
-}
+typedef struct format {
+    tacit_index_t index;
+    values_t      values;
+    unsigned      rice;
+} format_t;
 
-static size_t value_bytes(values_t values, size_t entries)
+static size_t value_bytes(values_t values)
 {
-    return entries * (values == VALUES_FLOAT16 ? sizeof(uint16_t) : sizeof(float));
-}
-
-static coding_t coding_of(const config_t *config, size_t count, size_t entries)
-{
-    if (config->index == INDEX_AUTO) {
-        return index_bytes(CODING_U16, count, entries) < index_bytes(CODING_U32, count, entries) ? CODING_U16 : CODING_U32;
-    }
-    return config->index == INDEX_U16 ? CODING_U16 : CODING_U32;
+    return values == VALUES_FLOAT16 ? sizeof(uint16_t) : sizeof(float);
 }
 
 static size_t bound(const void *config, size_t count, size_t entries)
 {
     const config_t *own = config;
+    size_t          least = SIZE_MAX;
 
-    return HEADER_BYTES + index_bytes(coding_of(own, count, entries), count, entries) +
-           value_bytes((values_t)own->values, entries);
-}
-
-/* Both index codings write exactly index_bytes(). */
-static void encode_u32(const tacit_block_t *block, const uint32_t *indices, size_t entries, uint8_t *payload)
-{
-    for (size_t i = 0; i < entries; i++) {
-        tacit__store32(payload + 4 * i, (uint32_t)(indices[i] - block->first));
-    }
-}
-
-static void encode_u16(const tacit_block_t *block, const uint32_t *indices, size_t entries, uint8_t *payload)
-{
-    const size_t spans = (block->count + SPAN - 1) / SPAN;
-    uint8_t     *offsets = payload + 4 * spans;
-    size_t       i = 0;
-
-    for (size_t span = 0; span < spans; span++) {
-        const size_t before = i;
-        for (; i < entries && (indices[i] - block->first) / SPAN == span; i++) {
-            const uint16_t offset = (uint16_t)((indices[i] - block->first) % SPAN);
-            memcpy(offsets + 2 * i, &offset, sizeof offset);
+    for (int coding = 0; coding < TACIT_INDEX_CODINGS; coding++) {
+        const size_t bytes = tacit__index_bytes_bound((tacit_index_t)coding, count, entries) +
+                             tacit__index_pairs_bound((tacit_index_t)coding, count, entries) * value_bytes((values_t)own->values);
+        if ((own->index == INDEX_AUTO || own->index == coding + 1) && bytes < least) {
+            least = bytes;
         }
-        tacit__store32(payload + 4 * span, (uint32_t)(i - before));
     }
-    if (entries % 2) {
-        memset(offsets + 2 * entries, 0, sizeof(uint16_t));
+    return HEADER_BYTES + least;
+}
+
+/* The coding that is asked for, or the shortest, of equal ones the first. */
+static format_t format_of(const config_t *own, const tacit_index_range_t *range)
+{
+    const bool     wanted = own->index == INDEX_AUTO || own->index == 1 + TACIT_INDEX_RICE;
+    const unsigned rice = wanted ? tacit__rice_parameter(range) : 0;
+    format_t       format = {.values = (values_t)own->values};
+    size_t         least = SIZE_MAX;
+
+    for (int coding = 0; coding < TACIT_INDEX_CODINGS; coding++) {
+        const tacit_index_t index = (tacit_index_t)coding;
+        const size_t        bytes =
+            tacit__index_bytes(index, range, rice) + tacit__index_pairs(index, range) * value_bytes(format.values);
+
+        if ((own->index == INDEX_AUTO || own->index == coding + 1) && bytes < least) {
+            least = bytes;
+            format.index = index;
+            format.rice = index == TACIT_INDEX_RICE ? rice : 0;
+        }
     }
+    return format;
+}
+
+/* Writes a value behind `at`, and what it decodes to. */
+static uint8_t *put_value(uint8_t *at, const format_t *format, float value, float *decoded)
+{
+    if (format->values == VALUES_FLOAT16) {
+        uint16_t half = tacit__to_float16(value, 0x7bff);
+        if (half == 0 && format->index == TACIT_INDEX_RLE16) {
+            half = 0x8000; /* +0 is for escapes */
+        }
+        tacit__store16(at, half);
+        *decoded = tacit__from_float16(half);
+        return at + sizeof half;
+    }
+    tacit__store32(at, tacit__float_bits(value));
+    *decoded = value;
+    return at + sizeof value;
 }
 
 static size_t encode(const tacit_block_t *block, const float *a, const uint32_t *indices, size_t entries, uint8_t *payload,
                      float *decoded)
 {
-    const config_t *config = block->config;
-    const coding_t  coding = coding_of(config, block->count, entries);
-    uint8_t        *values = payload + HEADER_BYTES + index_bytes(coding, block->count, entries);
+    const tacit_index_range_t range = {indices, entries, block->first, block->count};
+    const format_t            format = format_of(block->config, &range);
+    const size_t              index_bytes = tacit__index_bytes(format.index, &range, format.rice);
+    const bool                escapes = format.index == TACIT_INDEX_RLE16 && block->count > TACIT_INDEX_ESCAPE;
+    uint8_t                  *at = payload + HEADER_BYTES + index_bytes;
 
-    tacit__store32(payload, (uint32_t)entries);
-    tacit__store32(payload + 4, (uint32_t)coding | (uint32_t)config->values << 8);
-    (coding == CODING_U32 ? encode_u32 : encode_u16)(block, indices, entries, payload + HEADER_BYTES);
+    tacit__store32(payload, (uint32_t)tacit__index_pairs(format.index, &range));
+    tacit__store32(payload + 4, (uint32_t)format.index | (uint32_t)format.values << 8 | format.rice << 16);
+    tacit__index_encode(format.index, &range, format.rice, payload + HEADER_BYTES);
     for (size_t i = 0; i < entries; i++) {
-        if (config->values == VALUES_FLOAT16) {
-            const uint16_t half = tacit__to_float16(a[indices[i]], 0x7bff);
-            memcpy(values + 2 * i, &half, sizeof half);
-            decoded[i] = tacit__from_float16(half);
-        } else {
-            decoded[i] = a[indices[i]];
-            tacit__store32(values + 4 * i, tacit__float_bits(decoded[i]));
-        }
+        const size_t zeros = escapes ? tacit__index_escapes(&range, i) * value_bytes(format.values) : 0;
+
+        memset(at, 0, zeros);
+        at = put_value(at + zeros, &format, a[indices[i]], decoded + i);
     }
-    return (size_t)(values - payload) + value_bytes((values_t)config->values, entries);
+    return (size_t)(at - payload);
 }
 
 /* ---- A payload that may be hostile ---- */
 
-static bool decode_u32(const tacit_block_t *block, const uint8_t *payload, size_t entries, uint32_t *indices)
+static inline float value_at(const uint8_t *values, values_t type, size_t i)
 {
-    for (size_t i = 0; i < entries; i++) {
-        indices[i] = tacit__load32(payload + 4 * i);
-        if (indices[i] >= block->count || (i > 0 && indices[i] <= indices[i - 1])) {
-            return false;
-        }
-    }
-    return true;
+    return type == VALUES_FLOAT16 ? tacit__from_float16(tacit__load16(values + 2 * i))
+                                  : tacit__bits_float(tacit__load32(values + 4 * i));
 }
 
-static bool decode_u16(const tacit_block_t *block, const uint8_t *payload, size_t entries, uint32_t *indices)
+/* Runs and values, escapes among them. */
+static size_t decode_runs(size_t count, const uint8_t *runs, const uint8_t *at, values_t type, size_t pairs, uint32_t *indices,
+                          float *values, size_t capacity)
 {
-    const size_t   spans = (block->count + SPAN - 1) / SPAN;
-    const uint8_t *offsets = payload + 4 * spans;
-    size_t         i = 0;
+    size_t entries = 0, next = 0;
 
-    for (size_t span = 0; span < spans; span++) {
-        const size_t here = tacit__load32(payload + 4 * span);
-        if (here > entries - i) {
-            return false;
+    for (size_t i = 0; i < pairs; i++) {
+        const uint16_t run = tacit__load16(runs + 2 * i);
+        const float    value = value_at(at, type, i);
+
+        next += (size_t)run + 1;
+        if (run == TACIT_INDEX_ESCAPE && tacit__float_bits(value) == 0) {
+            continue;
         }
-        for (const size_t end = i + here; i < end; i++) {
-            uint16_t offset;
-            memcpy(&offset, offsets + 2 * i, sizeof offset);
-            indices[i] = (uint32_t)(span * SPAN + offset);
-            if (indices[i] >= block->count || (i > 0 && indices[i] <= indices[i - 1])) {
-                return false;
-            }
+        if (next > count || entries == capacity) {
+            return SIZE_MAX;
         }
+        indices[entries] = (uint32_t)(next - 1);
+        values[entries++] = value;
     }
-    return i == entries;
+    return entries;
 }
 
 static size_t decode(const tacit_block_t *block, const uint8_t *payload, size_t payload_bytes, uint32_t *indices, float *values,
                      size_t capacity)
 {
-    size_t   entries, skip;
-    uint32_t format;
-    coding_t coding;
-    values_t type;
+    size_t   pairs, index_bytes;
+    uint32_t word;
+    format_t format;
 
     if (payload_bytes < HEADER_BYTES) {
         return SIZE_MAX;
     }
-    entries = tacit__load32(payload);
-    format = tacit__load32(payload + 4);
-    coding = (coding_t)(format & 0xff);
-    type = (values_t)(format >> 8);
-    if (entries > capacity || entries > block->count || coding > CODING_U16 || type > VALUES_FLOAT16) {
+    pairs = tacit__load32(payload);
+    word = tacit__load32(payload + 4);
+    format = (format_t){(tacit_index_t)(word & 0xff), (values_t)(word >> 8 & 0xff), word >> 16};
+    if ((word & 0xff) >= TACIT_INDEX_CODINGS || format.values > VALUES_FLOAT16 ||
+        format.rice > (format.index == TACIT_INDEX_RICE ? TACIT_RICE_MOST : 0)) {
         return SIZE_MAX;
     }
-    skip = HEADER_BYTES + index_bytes(coding, block->count, entries);
-    if (payload_bytes != skip + value_bytes(type, entries) ||
-        !(coding == CODING_U32 ? decode_u32 : decode_u16)(block, payload + HEADER_BYTES, entries, indices)) {
+    if (pairs > (payload_bytes - HEADER_BYTES) / value_bytes(format.values)) {
         return SIZE_MAX;
     }
-    for (size_t i = 0; i < entries; i++) {
-        if (type == VALUES_FLOAT16) {
-            uint16_t half;
-            memcpy(&half, payload + skip + 2 * i, sizeof half);
-            values[i] = tacit__from_float16(half);
-        } else {
-            values[i] = tacit__bits_float(tacit__load32(payload + skip + 4 * i));
-        }
+    index_bytes = payload_bytes - HEADER_BYTES - pairs * value_bytes(format.values);
+    payload += HEADER_BYTES;
+    if (format.index == TACIT_INDEX_RLE16) {
+        return index_bytes != (pairs + 1) / 2 * 4
+                   ? SIZE_MAX
+                   : decode_runs(block->count, payload, payload + index_bytes, format.values, pairs, indices, values, capacity);
     }
-    return entries;
+    if (pairs > capacity || pairs > block->count ||
+        !tacit__index_decode(format.index, payload, index_bytes, block->count, pairs, format.rice, indices)) {
+        return SIZE_MAX;
+    }
+    for (size_t i = 0; i < pairs; i++) {
+        values[i] = value_at(payload + index_bytes, format.values, i);
+    }
+    return pairs;
 }
 
 /* ---- The table ---- */
 
-/* What is dropped is worst when all magnitudes are equal. float16 loses a little of what is kept; more below 2^-14. */
+/* What is dropped is worst when all magnitudes are equal. A sample promises no more entries than it takes its threshold from.
+   float16 loses a little of what is kept; more below 2^-14. */
 static tacit_quality_t quality(const void *config, size_t count, double *factor)
 {
     const config_t *own = config;
-    const double    kept = count > 0 ? (double)limit(config, count) / (double)count : 1;
+    size_t          keep = limit(config, count);
+    double          kept;
 
+    if (own->select == SELECT_SAMPLED && count > 0) {
+        const tacit_geometry_t geometry = tacit__topk_geometry(count, own->ratio, own->sample);
+        keep = geometry.stride > 1 && geometry.sample_keep < keep ? geometry.sample_keep : keep;
+    }
+    kept = count > 0 ? (double)keep / (double)count : 1;
     *factor = own->values == VALUES_FLOAT16 ? 1 - kept * (1 - 0x1p-22) : 1 - kept;
     return TACIT_CONTRACTION;
+}
+
+/* The part of the elements: what a sample usually finds, and no less than what gets across. */
+static double delta(const void *config, const tacit_slot_config_t *tensor)
+{
+    return tensor->count > 0 ? (double)limit(config, tensor->count) / (double)tensor->count : 1;
 }
 
 static const tacit_param_t params[] = {
@@ -307,6 +237,21 @@ static const tacit_param_t params[] = {
      .initial = 0.01,
      .unit = "",
      .help = "Elements to send, as a part of all; rounded up."},
+    {.key = "select",
+     .type = TACIT_PARAM_WORD,
+     .offset = offsetof(config_t, select),
+     .initial = SELECT_EXACT,
+     .words = "exact sampled",
+     .unit = "",
+     .help = "Which elements: exactly the largest; or those above a threshold that a sample gives, at most as many."},
+    {.key = "sample",
+     .type = TACIT_PARAM_REAL,
+     .offset = offsetof(config_t, sample),
+     .low = 0.001,
+     .high = 1,
+     .initial = 0.01,
+     .unit = "",
+     .help = "Elements that select=sampled looks at for its threshold, as a part of all; at least 2 / ratio."},
     {.key = "values",
      .type = TACIT_PARAM_WORD,
      .offset = offsetof(config_t, values),
@@ -318,9 +263,11 @@ static const tacit_param_t params[] = {
      .type = TACIT_PARAM_WORD,
      .offset = offsetof(config_t, index),
      .initial = INDEX_AUTO,
-     .words = "auto u32 u16",
+     .words = "auto u32 u16 rle16 bitmap rice",
      .unit = "",
-     .help = "How indices travel: 32 bits each, or 16 and a count every 65536 elements; auto: the shorter."},
+     .help =
+         "How indices travel: 32 bits each; 16 and a count every 65536 elements; runs of zeros, 16 bits each; a bit an element; "
+         "gaps in a Rice code; auto: the shortest."},
     {.key = NULL},
 };
 
@@ -330,9 +277,10 @@ const tacit_compressor_t tacit__compressor_topk = {
     .name = "topk",
     .summary = "the elements of largest magnitude, as index and value",
     .wire_id = 6,
-    .wire_version = 1,
+    .wire_version = 2,
     .config_bytes = sizeof(config_t),
     .params = params,
     .quality = quality,
+    .delta = delta,
     .select = &selection,
 };

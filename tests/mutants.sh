@@ -141,13 +141,6 @@ mutant "powersgd: what the global projection leaves is kept" libcomm/schedules/l
     's/^ *tacit__codec_rebuilt\(.*/(void)picked;/
      s/^ *pick_factors\(item, &linear->factors\[i\], false, picked\);/& \
         tacit__codec_rebuilt(item->codec, item->step, item->in, linear->factors[i].a, picked);/'
-mutant "top-k ties by higher index" compressors/topk.c topk:topk \
-    's/^    for \(size_t i = 0, part; i < block->count; i \+= part\) \{/    size_t skip = 0; \
-         for (size_t i = 0; i < block->count; i++) skip += magnitude_bits(a[i]) == least; \
-         skip -= equal; \
-&/
-     s/bits == least && equal > 0/bits == least \&\& (skip > 0 ? (skip--, false) : true)/
-     s/equal -= bits == least;//'
 mutant "undo does nothing" optim/feedback/ef.c collective:nonfinite \
     's/residual\[i\] = \(residual\[i\] \+ d\[i\]\) - in\[i\];/(void)residual, (void)in, (void)d;/'
 mutant "undo of sparse entries does nothing" optim/feedback/ef.c "collective:nonfinite group:group codec:memory" \
@@ -171,6 +164,33 @@ mutant "what was gathered is not loaded" optim/lgreco_file.c lgreco:plans \
     's/memcpy\(to->sum, values,/memset(to->sum, 0,/'
 mutant "Accordion forgets norms" optim/lgreco_file.c lgreco:plans \
     's/layer->norm_before = from->norm_before/layer->norm_before = 0/'
+
+unchanged topk:topk topk_index:topk_index topk_select:topk_select
+mutant "top-k: ties by higher index" compressors/topk_select.c "topk:topk topk_select:topk_select" \
+    's/pool->least = least \+ 1;/pool->least = least;/
+     s/\(bits == least \&\& equal > 0\)/(bits == least \&\& (equal > 0 || i % 2))/'
+mutant "top-k: a guess of the threshold that is too high stands" compressors/topk_select.c topk_select:topk_select \
+    's/if \(entries < keep \&\& least > 1\)/if (false)/'
+mutant "top-k: too many in a sample are cut by index" compressors/topk_select.c topk_select:topk_select \
+    's/^static void pool_reduce\(tacit_pool_t \*pool\)$/static void pool_reduce(tacit_pool_t *pool) { pool->used = pool->keep; } \
+static void unused_reduce(tacit_pool_t *pool)/'
+mutant "top-k: a threshold that finds too few stands" compressors/topk_select.c topk_select:topk_select \
+    's/round < 10 \&\& entries < enough/round < 0 \&\& entries < enough/'
+mutant "top-k: even strides" compressors/topk_select.c topk_select:topk_select \
+    's/\* 32 \+ 1;/* 32;/'
+mutant "top-k: zeros are sent" compressors/topk_select.c "topk:topk topk_select:topk_select" \
+    's/least > 1 \? least : 1;/least;/
+     s/equal = 0; .*//'
+mutant "top-k: every run of 65535 is an escape" compressors/topk.c topk_index:topk_index \
+    's/run == TACIT_INDEX_ESCAPE \&\& tacit__float_bits\(value\) == 0/run == TACIT_INDEX_ESCAPE/'
+mutant "top-k: an entry that is rounded to 0 is an escape" compressors/topk.c topk_index:topk_index \
+    's/half = 0x8000;.*/;/'
+mutant "top-k: not the best Rice parameter" compressors/topk_index.c topk_index:topk_index \
+    's/while \(rice > 0 \&\& .*/while (false) {/'
+mutant "top-k: a Rice code may go on behind its entries" compressors/topk_index.c "topk:topk" \
+    's/return bits\.at == bits\.end.*/return true;/'
+mutant "top-k: the longest coding" compressors/topk.c topk:topk \
+    's/bytes < least\) \{/(bytes > least || least == SIZE_MAX)) {/'
 
 unchanged dgc:dgc
 mutant "dgc: masking off" optim/feedback/dgc.c dgc:dgc \

@@ -28,7 +28,8 @@ static const char *const specs[] = {"none",
                                     "fp8:format=e5m2",
                                     "rotq:bits=1",
                                     "rotq:bits=3+ef",
-                                    "powersgd+ef"};
+                                    "powersgd+ef",
+                                    "topk:ratio=0.02+dgc"};
 
 static void use(tacit_codec_t *codec, const uint8_t *frame, size_t bytes)
 {

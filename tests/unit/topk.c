@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `topk`: exact selection with ties, held against sorting; both index codings byte by byte; payloads that lie. */
+/* `topk`: exact selection with ties, held against sorting; payloads byte by byte; payloads that lie. */
 #include "compress.h"
 
 enum { MOST = 200000 };
@@ -136,8 +136,9 @@ static size_t payload_of(const char *text, size_t first, size_t count, size_t en
     ck_assert_uint_eq(select->decode(&block, payload, bytes, found, values, entries), entries);
     same_floats(values, decoded, entries, "values");
     for (size_t i = 0; i < entries; i++) {
-        ck_assert_uint_eq(found[i] + first, indices[i]);
+        found[i] += (uint32_t)first;
     }
+    same_bytes(found, indices, entries * sizeof *found, "indices");
     if (entries > 0) {
         ck_assert_uint_eq(select->decode(&block, payload, bytes, found, values, entries - 1), SIZE_MAX);
     }
@@ -172,26 +173,45 @@ START_TEST(worked_payloads)
 }
 END_TEST
 
-/* The shorter coding: 16 bits from the fourth entry on where there is one count, as a tie means 32 bits. */
+/* auto: as short as the shortest, and of equal ones the first. */
 START_TEST(automatic)
 {
-    static const size_t bytes[] = {8, 8 + 8, 8 + 16, 8 + 12 + 12, 8 + 12 + 16, 8 + 16 + 20};
-    uint8_t             payload[64];
+    static const char *const codings[] = {"u32", "u16", "rle16", "bitmap", "rice"};
+    static const size_t      counts[] = {1, 8, 64, 1000, 65536, 65537, MOST};
+    uint8_t                 *payload = malloc((size_t)8 * MOST + 64);
+    size_t                   chosen[COUNT_OF(codings)] = {0};
+    char                     text[64];
 
-    for (size_t entries = 0; entries < COUNT_OF(bytes); entries++) {
-        indices[entries] = (uint32_t)(3 * entries);
-        ck_assert_uint_eq(payload_of("topk", 0, 65536, entries, payload), bytes[entries]);
-        ck_assert_uint_eq(payload[4], entries > 3);
+    for (size_t i = 0; i < MOST; i++) {
+        a[i] = 1;
     }
-    ck_assert_uint_eq(payload_of("topk", 0, 65537, 3, payload), 8 + 24);
+    for (size_t i = 0; i < COUNT_OF(counts) * 18; i++) {
+        const size_t count = counts[i / 18], stride = (size_t)1 << i % 18, spread = stride < count ? stride : count;
+        size_t       entries = 0, least = SIZE_MAX, best = 0, bytes;
+        for (size_t at = spread / 2; at < count; at += spread) {
+            indices[entries++] = (uint32_t)at;
+        }
+        for (size_t coding = 0; coding < COUNT_OF(codings); coding++) {
+            snprintf(text, sizeof text, "topk:ratio=1,index=%s", codings[coding]);
+            bytes = payload_of(text, 0, count, entries, payload);
+            ck_assert_uint_eq(payload[4], coding);
+            best = bytes < least ? coding : best;
+            least = bytes < least ? bytes : least;
+        }
+        ck_assert_uint_eq(payload_of("topk:ratio=1", 0, count, entries, payload), least);
+        ck_assert_uint_eq(payload[4], best);
+        chosen[best]++;
+    }
+    ck_assert(chosen[0] > 0 && chosen[3] > 0 && chosen[4] > 0);
     ck_assert_uint_eq(payload_of("topk", 0, 0, 0, payload), 8);
+    free(payload);
 }
 END_TEST
 
 /* float16 values: saturated, rounded, and sent even where they round to zero. */
 START_TEST(half_values)
 {
-    tacit_spec_t  spec = spec_of("topk:values=fp16+ef");
+    tacit_spec_t  spec = spec_of("topk:values=fp16,index=u16+ef");
     tacit_block_t block = block_of(&spec, 0, 4);
     const float   x[4] = {1e6f, -0x1p-30f, 1.0004883f, 3}, expected[4] = {65504, -0.0f, 1, 3};
     float         decoded[4];
@@ -208,34 +228,49 @@ START_TEST(half_values)
 END_TEST
 
 /* Counts and indices that lie. Each is otherwise a valid payload of 3 entries among 10, or 100000, elements. */
+static const struct {
+    const char *index;
+    size_t      count, at;
+    uint32_t    word;
+} lie_cases[] = {
+    {"u32", 10, 0, 4},
+    {"u32", 10, 0, 2},
+    {"u32", 10, 0, UINT32_MAX},
+    {"u32", 10, 4, 2},
+    {"u32", 10, 4, 0x200},
+    {"u32", 10, 4, 0x10000},
+    {"u32", 10, 4, 1},
+    {"u32", 10, 8, 2},
+    {"u32", 10, 12, 9},
+    {"u32", 10, 16, 10},
+    {"u32", 10, 16, UINT32_MAX},
+    {"u32", 10, 12, 0},
+    {"u16", 100000, 8, 4},
+    {"u16", 100000, 8, 2},
+    {"u16", 100000, 8, UINT32_MAX},
+    {"u16", 100000, 12, 1},
+    {"u16", 100000, 16, 0x20005},
+    {"u16", 100000, 16, 0x50005},
+    {"u16", 100000, 12, UINT32_MAX},
+    {"u16", 100000, 4, 0},
+    {"u16", 100000, 4, 0x10001}, /* a parameter that it has not */
+    {"rle16", 100000, 0, 4},     /* a pair more */
+    {"rle16", 100000, 0, 2},     /* and less */
+    {"rle16", 1000, 8, 1000},    /* runs that lead out of the range */
+    {"bitmap", 64, 0, 2},        /* more bits than entries */
+    {"bitmap", 64, 8, 6},        /* fewer */
+    {"bitmap", 10, 8, 0x406},    /* behind the range */
+    {"bitmap", 64, 4, 4},        /* a word too many */
+    {"rice", 10, 4, 32 << 16 | 4},
+    {"rice", 10, 8, 0},
+    {"rice", 10, 8, UINT32_MAX},
+    {"rice", 10, 4, 31 << 16 | 4}, /* gaps that lead out of the range */
+    {"rice", 10, 0, 2},            /* bits left over */
+    {"rice", 10, 4, 5},            /* no coding */
+};
+
 START_TEST(lies)
 {
-    static const struct {
-        const char *index;
-        size_t      count, at;
-        uint32_t    word;
-    } cases[] = {
-        {"u32", 10, 0, 4},
-        {"u32", 10, 0, 2},
-        {"u32", 10, 0, UINT32_MAX},
-        {"u32", 10, 4, 2},
-        {"u32", 10, 4, 0x200},
-        {"u32", 10, 4, 0x10000},
-        {"u32", 10, 4, 1},
-        {"u32", 10, 8, 2},
-        {"u32", 10, 12, 9},
-        {"u32", 10, 16, 10},
-        {"u32", 10, 16, UINT32_MAX},
-        {"u32", 10, 12, 0},
-        {"u16", 100000, 8, 4},
-        {"u16", 100000, 8, 2},
-        {"u16", 100000, 8, UINT32_MAX},
-        {"u16", 100000, 12, 1},
-        {"u16", 100000, 16, 0x20005},
-        {"u16", 100000, 16, 0x50005},
-        {"u16", 100000, 12, UINT32_MAX},
-        {"u16", 100000, 4, 0},
-    };
     char          text[32];
     tacit_spec_t  spec;
     tacit_block_t block;
@@ -244,9 +279,9 @@ START_TEST(lies)
     uint8_t       payload[64], *exact;
     size_t        bytes;
 
-    snprintf(text, sizeof text, "topk:index=%s", cases[_i].index);
+    snprintf(text, sizeof text, "topk:index=%s", lie_cases[_i].index);
     spec = spec_of(text);
-    block = block_of(&spec, 0, cases[_i].count);
+    block = block_of(&spec, 0, lie_cases[_i].count);
     indices[0] = 1;
     indices[1] = 2;
     indices[2] = 9;
@@ -254,7 +289,7 @@ START_TEST(lies)
     exact = malloc(bytes);
     memcpy(exact, payload, bytes);
     ck_assert_uint_eq(spec.compressor->select->decode(&block, exact, bytes, found, values, 3), 3);
-    tacit__store32(exact + cases[_i].at, cases[_i].word);
+    tacit__store32(exact + lie_cases[_i].at, lie_cases[_i].word);
     ck_assert_uint_eq(spec.compressor->select->decode(&block, exact, bytes, found, values, 3), SIZE_MAX);
     free(exact);
     free(found);
@@ -290,6 +325,7 @@ int main(void)
     Suite *suite = suite_create("topk");
     TCase *tests = tcase_create("topk");
 
+    tcase_set_timeout(tests, 30);
     tcase_add_test(tests, worked_example);
     tcase_add_test(tests, ties_and_zeros);
     tcase_add_test(tests, not_finite);
@@ -297,7 +333,7 @@ int main(void)
     tcase_add_test(tests, worked_payloads);
     tcase_add_test(tests, automatic);
     tcase_add_test(tests, half_values);
-    tcase_add_loop_test(tests, lies, 0, 20);
+    tcase_add_loop_test(tests, lies, 0, (int)COUNT_OF(lie_cases));
     tcase_add_test(tests, limits);
     suite_add_tcase(suite, tests);
     return harness_main(suite);

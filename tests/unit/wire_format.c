@@ -4,7 +4,7 @@
 #include "frame.h"
 #include "random.h"
 
-static char page[1 << 16]; /* with one blank for any run of blanks and ends of lines */
+static char page[1 << 17]; /* with one blank for any run of blanks and ends of lines */
 
 static void load_page(void)
 {
@@ -174,16 +174,52 @@ START_TEST(qsgd)
 }
 END_TEST
 
+/* One line of a table, or of bytes in groups, is one row on the page. */
+static void page_says_row(const char *before, const char *spec, const float *values, size_t count)
+{
+    uint8_t      frame[512];
+    char         text[512];
+    const size_t bytes = frame_of(spec, values, count, frame, sizeof frame);
+    size_t       used = (size_t)snprintf(text, sizeof text, "%s", before);
+
+    for (size_t i = TACIT_FRAME_HEADER_BYTES; i < bytes; i++) {
+        used += (size_t)snprintf(text + used, sizeof text - used, " %02x", frame[i]);
+    }
+    page_says(text);
+}
+
 START_TEST(topk)
 {
     static const float values[8] = {0.5f, -3, 0, 1, 2, -0.25f, -1, 0};
+    static float       far[100000], spread[40];
     uint8_t            frame[512];
 
-    page_says_payload("the first). ", "topk:ratio=0.375", values, 8);
-    page_says_payload("`index=u16`: ", "topk:ratio=0.375,index=u16", values, 8);
-    ck_assert_uint_eq(frame_of("topk:ratio=0.375,values=fp16", values, 8, frame, sizeof frame), 90);
-    page_says_bytes("`values=fp16`: ", frame + 64, 8);
+    page_says_row("With `index=u32`:", "topk:ratio=0.375,index=u32", values, 8);
+    page_says_row("| u16 |", "topk:ratio=0.375,index=u16", values, 8);
+    page_says_row("| rle16 |", "topk:ratio=0.375,index=rle16", values, 8);
+    page_says_row("| bitmap |", "topk:ratio=0.375,index=bitmap", values, 8);
+    page_says_row("| bitmap |", "topk:ratio=0.375", values, 8);
+    page_says_row("| rice |", "topk:ratio=0.375,index=rice", values, 8);
+    ck_assert_uint_eq(frame_of("topk:ratio=0.375,index=u32,values=fp16", values, 8, frame, sizeof frame), 90);
+    page_says_bytes("`index=u32,values=fp16`: ", frame + 64, 8);
     page_says_bytes("the same indices, ", frame + 84, 6);
+    far[3] = 1;
+    far[70000] = -2;
+    page_says_row("has 3, an escape and 4460:", "topk:ratio=0.00002,index=rle16", far, 100000);
+    spread[5] = spread[6] = spread[24] = spread[33] = 1;
+    ck_assert_uint_eq(frame_of("topk:ratio=0.1,index=rice", spread, 40, frame, sizeof frame), 64 + 8 + 4 + 16);
+    ck_assert_uint_eq(frame[64 + 6], 3);
+    page_says_bytes("and 01 000: ", frame + 64 + 8, 4);
+}
+END_TEST
+
+START_TEST(sparse_record)
+{
+    uint8_t frame[512];
+
+    ck_assert_uint_eq(frame_of("topk:ratio=0.25+ef", signs_a, 16, frame, sizeof frame), 64 + 28);
+    page_says("28 bytes 04 00 00 00 03 00 00 00 a5 00 00 00 4 entries");
+    page_says_bytes("28 bytes ", frame + 64, 12);
 }
 END_TEST
 
@@ -254,6 +290,7 @@ int main(void)
     tcase_add_test(tests, onebit);
     tcase_add_test(tests, qsgd);
     tcase_add_test(tests, topk);
+    tcase_add_test(tests, sparse_record);
     tcase_add_test(tests, randk);
     tcase_add_test(tests, fp8);
     tcase_add_test(tests, rotq);

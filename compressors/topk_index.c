@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `topk`: ascending indices as bytes (doc/wire-format.md, "topk"): plain, in spans, as runs of zeros, as a bitmap, as gaps in a
+   Rice code (Rice and Plaunt, "Adaptive Variable-Length Coding for Efficient Compression of Spacecraft Television Data", 1971),
+   which for evenly spread entries takes an eighth of a bit more than the least possible. */
+#include "bits.h"
+#include "topk.h"
+
+enum {
+    SPAN = 65536 /* elements that 16 bits tell apart */
+};
+
+static size_t words(size_t bytes)
+{
+    return (bytes + 3) / 4 * 4;
+}
+
+/* Zeros before an entry, since the one before it. */
+static inline size_t gap_before(const tacit_index_range_t *range, size_t entry)
+{
+    return entry == 0 ? range->indices[0] - range->first : range->indices[entry] - range->indices[entry - 1] - 1;
+}
+
+/* ---- Sizes ---- */
+
+size_t tacit__index_escapes(const tacit_index_range_t *range, size_t entry)
+{
+    return gap_before(range, entry) / SPAN;
+}
+
+size_t tacit__index_pairs(tacit_index_t coding, const tacit_index_range_t *range)
+{
+    size_t pairs = range->entries;
+
+    for (size_t i = 0; coding == TACIT_INDEX_RLE16 && range->count > SPAN && i < range->entries; i++) {
+        pairs += tacit__index_escapes(range, i);
+    }
+    return pairs;
+}
+
+size_t tacit__index_pairs_bound(tacit_index_t coding, size_t count, size_t entries)
+{
+    return entries + (coding == TACIT_INDEX_RLE16 && entries > 0 ? (count - entries) / SPAN : 0);
+}
+
+/* All gaps' quotients together, for a parameter. */
+static size_t quotients(const tacit_index_range_t *range, unsigned rice)
+{
+    size_t sum = 0;
+
+    for (size_t i = 0; i < range->entries; i++) {
+        sum += gap_before(range, i) >> rice;
+    }
+    return sum;
+}
+
+/* Bits at most: all zeros in as few gaps as there are. The parameter for which that is least. */
+static size_t rice_bits_bound(size_t count, size_t entries, unsigned *rice_out)
+{
+    size_t bits = SIZE_MAX;
+
+    for (unsigned rice = 0; rice <= TACIT_RICE_MOST; rice++) {
+        const size_t most = entries * (rice + 1) + ((count - entries) >> rice);
+        if (most < bits) {
+            bits = most;
+            *rice_out = rice;
+        }
+    }
+    return bits;
+}
+
+/* The bits are convex in the parameter, and clustered entries want a smaller one than evenly spread ones. */
+unsigned tacit__rice_parameter(const tacit_index_range_t *range)
+{
+    unsigned rice = 0;
+    size_t   sum, below;
+
+    if (range->entries == 0) {
+        return 0;
+    }
+    (void)rice_bits_bound(range->count, range->entries, &rice);
+    sum = quotients(range, rice);
+    while (rice > 0 && (below = quotients(range, rice - 1)) < sum + range->entries) {
+        rice--;
+        sum = below;
+    }
+    return rice;
+}
+
+static size_t bytes_of(tacit_index_t coding, size_t count, size_t entries, size_t pairs, size_t rice_bits)
+{
+    switch (coding) {
+    case TACIT_INDEX_U16:
+        return (count + SPAN - 1) / SPAN * 4 + words(2 * entries);
+    case TACIT_INDEX_RLE16:
+        return words(2 * pairs);
+    case TACIT_INDEX_BITMAP:
+        return words((count + 7) / 8);
+    case TACIT_INDEX_RICE:
+        return words((rice_bits + 7) / 8);
+    case TACIT_INDEX_U32:
+        break;
+    }
+    return 4 * entries;
+}
+
+size_t tacit__index_bytes(tacit_index_t coding, const tacit_index_range_t *range, unsigned rice)
+{
+    const size_t bits = coding == TACIT_INDEX_RICE ? range->entries * (rice + 1) + quotients(range, rice) : 0;
+
+    return bytes_of(coding, range->count, range->entries, tacit__index_pairs(coding, range), bits);
+}
+
+size_t tacit__index_bytes_bound(tacit_index_t coding, size_t count, size_t entries)
+{
+    unsigned     rice;
+    const size_t bits = coding == TACIT_INDEX_RICE && entries > 0 ? rice_bits_bound(count, entries, &rice) : 0;
+
+    return bytes_of(coding, count, entries, tacit__index_pairs_bound(coding, count, entries), bits);
+}
+
+/* ---- Encoding: exactly tacit__index_bytes() ---- */
+
+static void encode_u32(const tacit_index_range_t *range, uint8_t *out)
+{
+    for (size_t i = 0; i < range->entries; i++) {
+        tacit__store32(out + 4 * i, (uint32_t)(range->indices[i] - range->first));
+    }
+}
+
+static void encode_u16(const tacit_index_range_t *range, uint8_t *out)
+{
+    const size_t spans = (range->count + SPAN - 1) / SPAN;
+    uint8_t     *offsets = out + 4 * spans;
+    size_t       i = 0;
+
+    for (size_t span = 0; span < spans; span++) {
+        const size_t before = i;
+        for (; i < range->entries && (range->indices[i] - range->first) / SPAN == span; i++) {
+            tacit__store16(offsets + 2 * i, (uint16_t)((range->indices[i] - range->first) % SPAN));
+        }
+        tacit__store32(out + 4 * span, (uint32_t)(i - before));
+    }
+    if (range->entries % 2) {
+        tacit__store16(offsets + 2 * range->entries, 0);
+    }
+}
+
+static void encode_rle16(const tacit_index_range_t *range, uint8_t *out)
+{
+    size_t pairs = 0;
+
+    for (size_t i = 0; i < range->entries; i++) {
+        const size_t gap = gap_before(range, i);
+        for (size_t escapes = gap / SPAN; escapes > 0; escapes--) {
+            tacit__store16(out + 2 * pairs++, TACIT_INDEX_ESCAPE);
+        }
+        tacit__store16(out + 2 * pairs++, (uint16_t)(gap % SPAN));
+    }
+    if (pairs % 2) {
+        tacit__store16(out + 2 * pairs, 0);
+    }
+}
+
+static void encode_bitmap(const tacit_index_range_t *range, uint8_t *out)
+{
+    memset(out, 0, words((range->count + 7) / 8));
+    for (size_t i = 0; i < range->entries; i++) {
+        const size_t index = range->indices[i] - range->first;
+        out[index / 8] |= (uint8_t)(1u << index % 8);
+    }
+}
+
+/* Each gap: its quotient by 2^rice as so many zeros and a one, then its remainder in `rice` bits; all from the lowest bit on. */
+static void encode_rice(const tacit_index_range_t *range, unsigned rice, uint8_t *out)
+{
+    uint64_t window = 0; /* bits that are not written yet */
+    unsigned held = 0;   /* how many, below 32 */
+
+    for (size_t i = 0; i < range->entries; i++) {
+        const size_t gap = gap_before(range, i);
+        size_t       zeros = gap >> rice;
+        while (held + zeros >= 32) {
+            tacit__store32(out, (uint32_t)window);
+            out += 4;
+            zeros -= 32 - held;
+            window = 0;
+            held = 0;
+        }
+        held += (unsigned)zeros;
+        window |= (1u | (gap & ((UINT64_C(1) << rice) - 1)) << 1) << held; /* up to 31 + 32 bits */
+        held += rice + 1;
+        if (held >= 32) {
+            tacit__store32(out, (uint32_t)window);
+            out += 4;
+            window >>= 32;
+            held -= 32;
+        }
+    }
+    if (held > 0) {
+        tacit__store32(out, (uint32_t)window);
+    }
+}
+
+void tacit__index_encode(tacit_index_t coding, const tacit_index_range_t *range, unsigned rice, uint8_t *out)
+{
+    switch (coding) {
+    case TACIT_INDEX_U32:
+        encode_u32(range, out);
+        break;
+    case TACIT_INDEX_U16:
+        encode_u16(range, out);
+        break;
+    case TACIT_INDEX_RLE16:
+        encode_rle16(range, out);
+        break;
+    case TACIT_INDEX_BITMAP:
+        encode_bitmap(range, out);
+        break;
+    case TACIT_INDEX_RICE:
+        encode_rice(range, rice, out);
+        break;
+    }
+}
+
+/* ---- Decoding what may be hostile ---- */
+
+static bool decode_u32(const uint8_t *in, size_t bytes, size_t count, size_t entries, uint32_t *indices)
+{
+    for (size_t i = 0; bytes == 4 * entries && i < entries; i++) {
+        indices[i] = tacit__load32(in + 4 * i);
+        if (indices[i] >= count || (i > 0 && indices[i] <= indices[i - 1])) {
+            return false;
+        }
+    }
+    return bytes == 4 * entries;
+}
+
+static bool decode_u16(const uint8_t *in, size_t bytes, size_t count, size_t entries, uint32_t *indices)
+{
+    const size_t   spans = (count + SPAN - 1) / SPAN;
+    const uint8_t *offsets = in + 4 * spans;
+    size_t         i = 0;
+
+    if (bytes != 4 * spans + words(2 * entries)) {
+        return false;
+    }
+    for (size_t span = 0; span < spans; span++) {
+        const size_t here = tacit__load32(in + 4 * span);
+        if (here > entries - i) {
+            return false;
+        }
+        for (const size_t end = i + here; i < end; i++) {
+            indices[i] = (uint32_t)(span * SPAN + tacit__load16(offsets + 2 * i));
+            if (indices[i] >= count || (i > 0 && indices[i] <= indices[i - 1])) {
+                return false;
+            }
+        }
+    }
+    return i == entries;
+}
+
+static bool decode_bitmap(const uint8_t *in, size_t bytes, size_t count, size_t entries, uint32_t *indices)
+{
+    size_t found = 0;
+
+    if (bytes != words((count + 7) / 8)) {
+        return false;
+    }
+    for (size_t at = 0; at < bytes; at += 4) {
+        for (uint32_t word = tacit__load32(in + at); word != 0; word &= word - 1) {
+            const size_t index = 8 * at + (size_t)__builtin_ctz(word);
+            if (index >= count || found == entries) {
+                return false;
+            }
+            indices[found++] = (uint32_t)index;
+        }
+    }
+    return found == entries;
+}
+
+/* Bits of a payload, the lowest of each byte first. */
+typedef struct tacit_bits {
+    const uint8_t *at, *end;
+    uint64_t       window;
+    unsigned       held; /* in the window, which is 0 above them */
+} tacit_bits_t;
+
+/* At least 32 bits are in the window, or all that is left. */
+static inline void refill(tacit_bits_t *bits)
+{
+    if (bits->held < 32 && bits->at < bits->end) {
+        bits->window |= (uint64_t)tacit__load32(bits->at) << bits->held;
+        bits->held += 32;
+        bits->at += 4;
+    }
+}
+
+static inline void drop(tacit_bits_t *bits, unsigned count)
+{
+    bits->window >>= count;
+    bits->held -= count;
+}
+
+static bool decode_rice(const uint8_t *in, size_t bytes, size_t count, size_t entries, unsigned rice, uint32_t *indices)
+{
+    tacit_bits_t bits = {.at = in, .end = in + bytes};
+    uint64_t     next = 0; /* the first index that is possible */
+
+    if (bytes % 4 != 0) {
+        return false;
+    }
+    for (size_t i = 0; i < entries; i++) {
+        uint64_t quotient = 0;
+        for (refill(&bits); bits.window == 0; refill(&bits)) {
+            quotient += bits.held;
+            bits.held = 0;
+            if (bits.at == bits.end) {
+                return false;
+            }
+        }
+        quotient += (unsigned)__builtin_ctzll(bits.window);
+        drop(&bits, (unsigned)__builtin_ctzll(bits.window));
+        drop(&bits, 1); /* two steps: a shift by 64 is none */
+        refill(&bits);
+        if (bits.held < rice || quotient > count) {
+            return false;
+        }
+        next += (quotient << rice) + (bits.window & ((UINT64_C(1) << rice) - 1));
+        drop(&bits, rice);
+        if (next >= count) {
+            return false;
+        }
+        indices[i] = (uint32_t)next++;
+    }
+    return bits.at == bits.end && bits.held < 32 && bits.window == 0;
+}
+
+bool tacit__index_decode(tacit_index_t coding, const uint8_t *in, size_t bytes, size_t count, size_t entries, unsigned rice,
+                         uint32_t *indices)
+{
+    switch (coding) {
+    case TACIT_INDEX_U32:
+        return decode_u32(in, bytes, count, entries, indices);
+    case TACIT_INDEX_U16:
+        return decode_u16(in, bytes, count, entries, indices);
+    case TACIT_INDEX_BITMAP:
+        return decode_bitmap(in, bytes, count, entries, indices);
+    case TACIT_INDEX_RICE:
+        return decode_rice(in, bytes, count, entries, rice, indices);
+    case TACIT_INDEX_RLE16:
+        break;
+    }
+    return false;
+}
