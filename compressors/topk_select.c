@@ -2,10 +2,10 @@
 /* `topk`: which elements. One pass over the tensor collects the candidates, those above a threshold that a sample suggests, in a
    pool of about twice as many as are wanted; whenever it is full, the smaller ones leave it and the threshold rises. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "bits.h"
-#include "internal.h"
 #include "topk.h"
 
 enum {
@@ -124,20 +124,21 @@ typedef struct tacit_pool {
     uint32_t  least; /* bits of the magnitude from which on an element is a candidate, at least 1 */
 } tacit_pool_t;
 
+/* False: without memory the selection is only slower, which is no error. */
 static bool pool_make(tacit_pool_t *pool, size_t keep, size_t sample)
 {
     const size_t room = keep + (keep > SLACK ? keep : SLACK);
 
     *pool = (tacit_pool_t){.room = room > sample ? room : sample, .keep = keep};
-    pool->values = tacit__alloc_unset(pool->room * sizeof *pool->values);
-    pool->indices = tacit__alloc_unset(pool->room * sizeof *pool->indices);
+    pool->values = malloc(pool->room * sizeof *pool->values);
+    pool->indices = malloc(pool->room * sizeof *pool->indices);
     return pool->values != NULL && pool->indices != NULL;
 }
 
 static void pool_free(tacit_pool_t *pool)
 {
-    tacit__free(pool->values);
-    tacit__free(pool->indices);
+    free(pool->values);
+    free(pool->indices);
 }
 
 /* Leaves the `keep` largest in it, in order. A later element must be larger than the least of them. */
