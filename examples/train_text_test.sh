@@ -49,13 +49,14 @@ test_rates() {
 
 # Killed wherever it happens to be, training goes on to the same bits: moments, densities and plans are saved too.
 test_kills() {
-    local options dir=$folder/kills whole line pid
+    local options dir=$folder/kills whole bytes line pid
     for options in "--optimizer onebit-adam:freeze=40" \
         "--optimizer sgd --spec topk:ratio=0.05+dgc --adapt every=20,gather=5"; do
         rm -rf "$dir"
         # shellcheck disable=SC2086 # words
         {
-            whole=$(field param_hash "$(train $options --steps 120)")
+            line=$(train $options --steps 120)
+            whole=$(field param_hash "$line") bytes=$(field wire_bytes "$line")
             [ -n "$whole" ] || fail "$options: $(cat "$folder/log")"
             train $options --steps 50 --checkpoint "$dir" >/dev/null
             "${launcher[@]}" -n 2 "$trainer" "${small[@]}" $options --steps 120 --evaluate-every 5 --checkpoint "$dir" --resume \
@@ -68,6 +69,7 @@ test_kills() {
         }
         grep -q 'resuming after step' "$folder/log" || fail "$options: nothing resumed: $(cat "$folder/log")"
         [ "$(field param_hash "$line")" = "$whole" ] || fail "$options: a resumed training ends elsewhere than $whole: $line"
+        [ "$(field wire_bytes "$line")" = "$bytes" ] || fail "$options: a resumed training has not sent $bytes: $line"
     done
 }
 
