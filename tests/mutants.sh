@@ -18,16 +18,22 @@ fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 compile="$(setting CC) $(setting CFLAGS) $(setting TACIT_CFLAGS) -O1 -w -DHAVE_CONFIG_H -I$build -I$build/libcomm \
-    -I$source/libcomm -I$source/compressors -I$source/optim -I$source/optim/feedback"
-libraries="$build/tests/.libs/libharness.a $build/.libs/libtacit_core.a $(setting CHECK_LIBS) $(setting LIBS) -lm -lpthread"
+    -I$source/libcomm -I$source/compressors -I$source/optim -I$source/optim/feedback -I$source/examples $(setting CBLAS_CFLAGS)"
+libraries="$build/tests/.libs/libharness.a $build/.libs/libtacit_core.a $(setting CHECK_LIBS) $(setting LIBS) \
+    $(setting CBLAS_LIBS) -lm -lpthread"
 
 # What is changed is the scalar code, and a mutant that makes ranks wait for each other is not waited for.
 export TACIT_ISA=scalar TACIT_TIMEOUT_MS=5000
 
+# The objects of a unit test that has some of its own, beside the mutant.
+transformer_objects="$build/tests/unit/transformer-transformer.o $build/examples/tests_unit_transformer-layer.o"
+
 # passes TEST CASE: links the mutant into a unit test and runs one of its cases.
 passes() {
+    local objects=$build/tests/unit/$1.o
+    [ "$1" != transformer ] || objects=$transformer_objects
     # shellcheck disable=SC2086 # words
-    $compile -o "$work/$1" "$build/tests/unit/$1.o" "$work/mutant.o" $libraries || exit 1
+    $compile -o "$work/$1" $objects "$work/mutant.o" $libraries || exit 1
     CK_RUN_CASE=$2 timeout 60 "$work/$1" >"$work/log" 2>&1
 }
 
@@ -282,5 +288,20 @@ mutant "onebit-adam: correction of v goes on" optim/optimizers/onebit_adam.c one
     's/\(uint64_t\)optim->numbers\[FROZEN_AT\]\);/optim->steps + 1);/'
 mutant "onebit-adam: each rank clips by its own factor" optim/optimizer.c onebit_adam:onebit_adam \
     '/^tacit_status_t tacit__optim_clip_local/,/^}/ s/TRY\(tacit__optim_reduce.*/optim->item_count = 0;/'
+
+if [ -f "${transformer_objects%% *}" ]; then # it needs a BLAS
+    mutant "transformer: a position sees the next one" examples/transformer.c transformer:transformer \
+        '/^static void causal_softmax\(/,/^}/ s/j <= i;/j <= i + (i + 1 < context);/'
+    mutant "transformer: embeddings learn as weights of the softmax only" examples/transformer.c transformer:transformer \
+        's/add\(embedding->gradients.*/;/'
+    mutant "transformer: no gradient through the norm's deviation" examples/transformer.c transformer:transformer \
+        's/along \+= .*/;/'
+    mutant "transformer: the softmax's gradient without its sum" examples/transformer.c transformer:transformer \
+        's/weight\[j\] \* \(delta\[j\] - sum\)/weight[j] * delta[j]/'
+    mutant "transformer: GELU's slope without the cube" examples/transformer.c transformer:transformer \
+        's/\(1.0f \+ 3.0f \* 0.044715f \* x \* x\)/1.0f/'
+    mutant "transformer: positions forgotten" examples/transformer.c transformer:transformer \
+        's/of_symbol\[j\] \+ of_position\[j\]/of_symbol[j] + 0.0f * of_position[j]/'
+fi
 
 exit $((survivors != 0))
