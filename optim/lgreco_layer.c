@@ -176,10 +176,12 @@ tacit_status_t tacit__layer_init(tacit_layer_t *layer, tacit_slot_t *slot, size_
         return tacit__fail(TACIT_ERR_MEMORY, "slot '%s': no memory for %zu options", codec->name, range.count);
     }
     for (size_t i = 0; i < range.count; i++) {
-        const tacit_param_t printed = {.type = TACIT_PARAM_REAL};
+        const tacit_param_t printed = {.type = param->type};
+        const int64_t       number = (int64_t)range.value[i];
+        const void         *at = param->type == TACIT_PARAM_INT ? (const void *)&number : &range.value[i];
         char                value[TACIT_VALUE_BYTES];
 
-        tacit__param_print(&printed, &range.value[i], value, sizeof value);
+        tacit__param_print(&printed, at, value, sizeof value);
         TRY(add_option(layer, value, i == range.own));
     }
     if (layer->option_count == 1) {

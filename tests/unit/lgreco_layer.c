@@ -9,6 +9,7 @@ enum { ROOM = 6000, TEXT = 160 };
 typedef struct single {
     const char           *spec;
     size_t                count;
+    size_t                rows; /* of a matrix; 0: a vector */
     tacit_lgreco_config_t config;
     const float          *gradients; /* steps x count */
     int                   steps;
@@ -16,15 +17,24 @@ typedef struct single {
     char   values[TACIT_LAYER_OPTIONS][TACIT_VALUE_BYTES]; /* results */
     double bytes[TACIT_LAYER_OPTIONS], errors[TACIT_LAYER_OPTIONS], seconds[TACIT_LAYER_OPTIONS], norm;
     size_t options, reference;
-    float  sum[ROOM];
+    float  sum[2 * ROOM];
 } single_t;
 
 static void single_body(tacit_comm_t *comm, void *arg)
 {
-    single_t     *single = arg;
-    tacit_slot_t *slot = slot_of(comm, "gradient", single->count, TACIT_FLOAT32, single->spec);
-    tacit_layer_t layer;
+    single_t           *single = arg;
+    tacit_slot_config_t config = TACIT_SLOT_CONFIG_INIT;
+    tacit_slot_t       *slot;
+    tacit_layer_t       layer;
 
+    config.count = single->count;
+    config.spec = single->spec;
+    if (single->rows != 0) {
+        config.ndim = 2;
+        config.shape[0] = single->rows;
+        config.shape[1] = single->count / single->rows;
+    }
+    MUST(tacit_slot_create(comm, "gradient", &config, &slot));
     MUST(tacit__layer_init(&layer, slot, 0, &single->config));
     single->options = layer.option_count;
     single->reference = layer.reference;
@@ -43,12 +53,14 @@ static void single_body(tacit_comm_t *comm, void *arg)
     tacit__layer_release(&layer);
 }
 
-static single_t *single_run(const char *spec, size_t count, double low, double high, const float *gradients, int steps)
+static single_t *single_run(const char *spec, size_t count, size_t rows, double low, double high, const float *gradients,
+                            int steps)
 {
     single_t *single = calloc(1, sizeof *single);
 
     single->spec = spec;
     single->count = count;
+    single->rows = rows;
     single->config.low = low;
     single->config.high = high;
     single->gradients = gradients;
@@ -61,25 +73,30 @@ START_TEST(options_of_slots)
 {
     static const struct {
         const char *spec;
-        size_t      count;
+        size_t      count, rows;
         double      low, high;
         const char *values;
         size_t      reference;
     } cases[] = {
-        {"topk:ratio=0.01+ef", 1000000, 0, 0, "0.0025 0.003536 0.005 0.007071 0.01 0.01414 0.02 0.02828 0.04", 4},
-        {"randk:ratio=0.0123456+ef", 1000000, 0.5, 1, "0.006173 0.00873 0.0123456", 2},
-        {"topk:ratio=0.5+ef", 1000000, 0.9, 16, "0.5 0.7071 1", 0},
-        {"topk:ratio=0.01+ef", 100, 0, 0, "0.01 0.01414 0.02828 0.04", 0}, /* 1 to 4 entries */
-        {"topk:ratio=0.01+ef", 20, 0, 0, "", 0},
-        {"topk:ratio=0.01+ef", 0, 0, 0, "", 0},
-        {"qsgd:bits=4+ef", 10000, 0, 0, "2 3 4 5 6 7 8", 2},
-        {"qsgd:bits=4+ef", 10000, 0.75, 1.5, "3 4 5 6", 1},
-        {"qsgd:bits=4,rounding=stochastic,block=256+ef", 10000, 0, 0, "4 5 6 7 8", 0}, /* 2 and 3 would not contract */
-        {"rotq:bits=2+ef", 10000, 0, 0, "1 2 3 4", 1},
-        {"none", 10000, 0, 0, "", 0},
-        {"onebit+ef", 10000, 0, 0, "", 0},
+        {"topk:ratio=0.01+ef", 1000000, 0, 0, 0, "0.0025 0.003536 0.005 0.007071 0.01 0.01414 0.02 0.02828 0.04", 4},
+        {"randk:ratio=0.0123456+ef", 1000000, 0, 0.5, 1, "0.006173 0.00873 0.0123456", 2},
+        {"topk:ratio=0.5+ef", 1000000, 0, 0.9, 16, "0.5 0.7071 1", 0},
+        {"topk:ratio=0.01+ef", 100, 0, 0, 0, "0.01 0.01414 0.02828 0.04", 0}, /* 1 to 4 entries */
+        {"topk:ratio=0.01+ef", 20, 0, 0, 0, "", 0},
+        {"topk:ratio=0.01+ef", 0, 0, 0, 0, "", 0},
+        {"qsgd:bits=4+ef", 10000, 0, 0, 0, "2 3 4 5 6 7 8", 2},
+        {"qsgd:bits=4+ef", 10000, 0, 0.75, 1.5, "3 4 5 6", 1},
+        {"qsgd:bits=4,rounding=stochastic,block=256+ef", 10000, 0, 0, 0, "4 5 6 7 8", 0}, /* 2 and 3 would not contract */
+        {"rotq:bits=2+ef", 10000, 0, 0, 0, "1 2 3 4", 1},
+        {"none", 10000, 0, 0, 0, "", 0},
+        {"onebit+ef", 10000, 0, 0, 0, "", 0},
+        {"powersgd:rank=4+ef", 64 * 576, 64, 0, 0, "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16", 3},
+        {"powersgd:rank=4+ef", 64 * 576, 64, 0.5, 2, "2 3 4 5 6 7 8", 2},
+        {"powersgd:rank=1+ef", 64 * 576, 64, 0, 0, "1 2 3 4", 0},
+        {"powersgd:rank=4+ef", 10 * 64, 10, 0, 0, "1 2 3 4 5", 3}, /* 5: dense, as are all above */
+        {"powersgd:rank=4+ef", 64 * 576, 0, 0, 0, "", 0},
     };
-    single_t *single = single_run(cases[_i].spec, cases[_i].count, cases[_i].low, cases[_i].high, NULL, 0);
+    single_t *single = single_run(cases[_i].spec, cases[_i].count, cases[_i].rows, cases[_i].low, cases[_i].high, NULL, 0);
     char      text[TEXT] = "";
 
     for (size_t i = 0; i < single->options; i++) {
@@ -141,7 +158,7 @@ START_TEST(errors_are_the_compressors)
         a[i] = (gradients[i] + gradients[count + i]) + gradients[2 * count + i];
     }
     snprintf(spec, sizeof spec, "%s:%s%s+ef", cases[_i].compressor, cases[_i].key, cases[_i].rest);
-    single = single_run(spec, count, 0, 0, gradients, 3);
+    single = single_run(spec, count, 0, 0, 0, gradients, 3);
     ck_assert_uint_ge(single->options, 4);
     same_floats(single->sum, a, count, spec);
     for (size_t i = 0; i < single->options; i++) {
@@ -175,7 +192,7 @@ START_TEST(errors_of_draws)
 
     fill(a, COUNT, 3, 0.5, 1);
     snprintf(spec, sizeof spec, "randk:ratio=0.1,scale=%s%s", scale, _i == 0 ? "+ef" : "");
-    single = single_run(spec, COUNT, 0, 0, a, 1);
+    single = single_run(spec, COUNT, 0, 0, 0, a, 1);
     ck_assert_uint_eq(single->options, 9);
     for (size_t i = 0; i < single->options; i += 4) {
         double sum = 0;
@@ -201,6 +218,43 @@ START_TEST(errors_of_draws)
         ck_assert_msg(fabs(single->errors[i] / sqrt(sum) - 1) < 0.03, "ratio %s: error %g, mean of draws %g", single->values[i],
                       single->errors[i], sqrt(sum));
     }
+    free(single);
+    free(a);
+}
+END_TEST
+
+/* A matrix with known singular values: the sum of s_k u_k v_k', u and v rows of Hadamard matrices. */
+START_TEST(errors_of_low_ranks)
+{
+    enum { ROWS = 64, COLUMNS = 128 };
+    const double decay = _i == 0 ? 1 : 0.4;
+    float       *a = session_floats(ROWS * COLUMNS);
+    double       left[ROWS + 1] = {0};
+    single_t    *single;
+
+    for (int k = 0; k < ROWS; k++) {
+        const double s = pow(k + 1, -decay);
+
+        for (int i = 0; i < ROWS * COLUMNS; i++) {
+            const int sign = __builtin_popcount((unsigned)(i / COLUMNS & k)) + __builtin_popcount((unsigned)(i % COLUMNS & k));
+
+            a[i] += (float)((sign % 2 != 0 ? -s : s) / sqrt(ROWS * COLUMNS));
+        }
+    }
+    for (int k = ROWS; k-- > 0;) {
+        left[k] = left[k + 1] + pow(k + 1, -2 * decay); /* square of what rank k leaves */
+    }
+    single = single_run("powersgd:rank=4,rate=1+ef", ROWS * COLUMNS, ROWS, 0, 16, a, 1);
+    ck_assert_uint_eq(single->options, 43); /* (64 + 128) * 42 is less than 64 * 128; rank 43 is dense */
+    ck_assert_double_eq_tol(single->norm, sqrt(left[0]), 1e-5);
+    for (size_t i = 0; i < single->options - 1; i++) {
+        const double best = sqrt(left[i + 1]);
+
+        ck_assert_msg(single->errors[i] >= best * (1 - 1e-4) && single->errors[i] <= best * 1.03,
+                      "rank %zu: error %g, at best %g", i + 1, single->errors[i], best);
+        ck_assert(single->bytes[i] == (double)((i + 1) * (ROWS + COLUMNS) * sizeof(float)));
+    }
+    ck_assert(single->errors[42] == 0);
     free(single);
     free(a);
 }
@@ -252,9 +306,10 @@ int main(void)
     TCase *tcase = tcase_create("layer");
 
     tcase_set_timeout(tcase, 60);
-    tcase_add_loop_test(tcase, options_of_slots, 0, 12);
+    tcase_add_loop_test(tcase, options_of_slots, 0, 17);
     tcase_add_loop_test(tcase, errors_are_the_compressors, 0, 7);
     tcase_add_loop_test(tcase, errors_of_draws, 0, 2);
+    tcase_add_loop_test(tcase, errors_of_low_ranks, 0, 2);
     tcase_add_loop_test(tcase, memory_is_gathered, 0, 4);
     suite_add_tcase(suite, tcase);
     return harness_main(suite);
