@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Optimizers over MPI, where slots of `none` travel natively beside framed ones: values are the same on all ranks after every
+   step, and a NaN, which no native call looks at, or a rate of its own on one rank is every rank's error and changes nothing. */
+/* ranks: 2 3 4 8 */
+#include <math.h>
+
+#include "tacit_optim.h"
+#include "world.h"
+
+enum { STEPS = 12, COUNT = 500, TENSORS = 2 };
+
+static const char *const optimizers[] = {"sgd:clip=2", "adam:weight-decay=0.01", "onebit-adam:freeze=5,clip=1"};
+static const char *const specs[][TENSORS] = {{"none", "none"}, {"none", "topk:ratio=0.05+ef"}, {"onebit+ef", "none"}};
+
+static float values[TENSORS][COUNT], gradients[TENSORS][COUNT], kept[TENSORS][COUNT];
+
+static tacit_status_t step(tacit_optim_t *optim, double rate)
+{
+    float *const       to[] = {values[0], values[1]};
+    const float *const from[] = {gradients[0], gradients[1]};
+
+    return tacit_optim_step(optim, to, from, rate);
+}
+
+static void fill(int number)
+{
+    for (int t = 0; t < TENSORS; t++) {
+        world_input(world_rank(), TENSORS * number + t, COUNT, gradients[t]);
+    }
+}
+
+/* The last rank does it, in each tensor in turn. */
+static void fail(tacit_optim_t *optim, int number, const char *name)
+{
+    const bool odd = world_rank() == world_ranks() - 1;
+
+    memcpy(kept, values, sizeof kept);
+    for (int t = 0; t < TENSORS; t++) {
+        fill(number);
+        gradients[t][COUNT / 2] = odd ? NAN : 1.0f;
+        REQUIRE(step(optim, 0.1) == TACIT_ERR_VALUE, "%s, a NaN in tensor %d", name, t);
+        REQUIRE(memcmp(kept, values, sizeof kept) == 0, "%s has changed by a NaN in tensor %d", name, t);
+    }
+    fill(number);
+    REQUIRE(step(optim, odd ? 0.2 : 0.1) == TACIT_ERR_MISMATCH, "%s, another rate", name);
+    REQUIRE(step(optim, odd ? -1.0 : 0.1) == TACIT_ERR_ARGUMENT, "%s, a bad rate", name);
+    REQUIRE(memcmp(kept, values, sizeof kept) == 0, "%s has changed by a rate", name);
+}
+
+static void descend(tacit_comm_t *comm, const char *name, const char *const spec[TENSORS])
+{
+    tacit_slot_t    *slots[] = {slot_of(comm, "first", COUNT, TACIT_FLOAT32, spec[0]),
+                                slot_of(comm, "second", COUNT, TACIT_FLOAT32, spec[1])};
+    tacit_optim_t   *optim;
+    tacit_counters_t counters;
+
+    memset(values, 0, sizeof values);
+    MUST(tacit_optim_create(name, slots, TENSORS, &optim));
+    for (int number = 0; number < STEPS; number++) {
+        if (number % 4 == 3) {
+            fail(optim, number, name);
+        }
+        fill(number);
+        MUST(step(optim, 0.1));
+        REQUIRE(world_agrees(MPI_COMM_WORLD, values, sizeof values), "%s: ranks differ after step %d", name, number);
+        REQUIRE(memcmp(kept, values, sizeof kept) != 0, "%s did not move at step %d", name, number);
+    }
+    REQUIRE(tacit_optim_steps(optim) == STEPS, "%s", name);
+    MUST(tacit_optim_counters(optim, &counters));
+    REQUIRE(counters.wire_bytes > 0 || spec != specs[0], "%s: the agreement of native steps is not counted", name);
+    tacit_optim_destroy(optim);
+    tacit_slot_destroy(slots[0]);
+    tacit_slot_destroy(slots[1]);
+}
+
+int main(int argc, char **argv)
+{
+    tacit_comm_t *comm;
+
+    MPI_Init(&argc, &argv);
+    MUST(tacit_comm_create_mpi(MPI_COMM_WORLD, NULL, &comm));
+    for (size_t i = 0; i < sizeof optimizers / sizeof *optimizers; i++) {
+        for (size_t j = 0; j < sizeof specs / sizeof *specs; j++) {
+            descend(comm, optimizers[i], specs[j]);
+        }
+    }
+    tacit_comm_destroy(comm);
+    MPI_Finalize();
+    return 0;
+}
