@@ -195,6 +195,9 @@ static int print_real(double number, char *text, size_t capacity)
             break;
         }
     }
+    if ((size_t)length < capacity && strchr(text, '+') != NULL) {
+        length = snprintf(text, capacity, "%.0f", number); /* a spec has no place for the plus of 1e+03 */
+    }
     return length;
 }
 

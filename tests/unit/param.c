@@ -168,6 +168,12 @@ START_TEST(print_shortest)
 
     tacit__param_print(&params[2], &settings, text, sizeof text);
     ck_assert_str_eq(text, "0.1");
+    settings.rate = 1e6; /* a plus would begin the feedback */
+    tacit__param_print(&params[2], &settings, text, sizeof text);
+    ck_assert_str_eq(text, "1000000");
+    settings.rate = 2e-7;
+    tacit__param_print(&params[2], &settings, text, sizeof text);
+    ck_assert_str_eq(text, "2e-07");
     tacit__param_print(&params[3], &settings, text, sizeof text);
     ck_assert_str_eq(text, "fastest");
     tacit__param_print(&params[4], &settings, text, sizeof text);

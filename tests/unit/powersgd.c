@@ -525,6 +525,67 @@ START_TEST(resumed)
 }
 END_TEST
 
+/* More vectors in the middle of a run: the kept ones have room, the new ones are drawn alike on all ranks. */
+typedef struct change {
+    uint64_t first[RANKS], second[RANKS]; /* of the results before and after */
+    size_t   work[2];
+    double   lost[2]; /* of a matrix of rank 5, with 2 vectors and with 5 */
+} change_t;
+
+static void change_body(tacit_comm_t *comm, void *arg)
+{
+    change_t           *change = arg;
+    const int           rank = tacit_comm_rank(comm);
+    tacit_slot_config_t config = TACIT_SLOT_CONFIG_INIT;
+    tacit_slot_t       *slot;
+    static const char  *specs[2] = {"powersgd:rank=2", "powersgd:rank=5"};
+    float              *in = calloc(6400, sizeof *in), *out = calloc(6400, sizeof *out);
+    harness_random_t    random = {9};
+    tacit_array_t       array;
+
+    for (int r = 0; r < 5; r++) {
+        float left[80], right[80];
+        for (size_t i = 0; i < 80; i++) {
+            left[i] = (float)harness_normal(&random);
+            right[i] = (float)harness_normal(&random);
+        }
+        for (size_t i = 0; i < 6400; i++) {
+            in[i] += left[i / 80] * right[i % 80];
+        }
+    }
+    config.count = 6400;
+    config.ndim = 2;
+    config.shape[0] = config.shape[1] = 80;
+    config.spec = specs[0];
+    MUST(tacit_slot_create(comm, "warm", &config, &slot));
+    for (int part = 0; part < 2; part++) {
+        MUST(tacit_slot_set_spec(slot, specs[part]));
+        (void)tacit__codec_array(slot->codec, 0, &array);
+        change->work[part] = array.count;
+        MUST(tacit_allreduce(slot, in, out, TACIT_AVERAGE));
+        (part == 0 ? change->first : change->second)[rank] = harness_hash(out, 6400 * sizeof *out);
+        change->lost[part] = rank == 0 ? distance(in, out, 6400) : change->lost[part];
+    }
+    free(in);
+    free(out);
+}
+
+START_TEST(rank_changes)
+{
+    change_t change = {{0}, {0}, {0}, {0}};
+
+    run_ranks(3, NULL, change_body, &change);
+    for (int rank = 1; rank < 3; rank++) {
+        ck_assert_uint_eq(change.first[rank], change.first[0]);
+        ck_assert_uint_eq(change.second[rank], change.second[0]);
+    }
+    ck_assert_uint_eq(change.work[0], 160);
+    ck_assert_uint_eq(change.work[1], 400);
+    ck_assert_double_gt(change.lost[0], 0.1);
+    ck_assert_double_lt(change.lost[1], 1e-9);
+}
+END_TEST
+
 /* ---- Faults ---- */
 
 typedef struct passing {
@@ -688,6 +749,7 @@ int main(void)
     tcase_add_loop_test(tests, ranks_agree, 0, 5);
     tcase_add_test(tests, bounded);
     tcase_add_test(tests, resumed);
+    tcase_add_test(tests, rank_changes);
     tcase_add_test(tests, passed_on);
     tcase_add_loop_test(tests, undone, 0, 2);
     suite_add_tcase(suite, tests);
