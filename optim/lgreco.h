@@ -20,7 +20,7 @@ typedef enum {
 
 typedef struct tacit_option {
     char   value[TACIT_VALUE_BYTES]; /* as a spec spells it */
-    double bytes;                    /* of one message's payload */
+    double bytes;                    /* of one message's payload, at most */
     size_t entries; /* sparse: most that are sent; low rank: elements of the second factor, 0 where it is dense */
 } tacit_option_t;
 
