@@ -49,6 +49,21 @@ within distance_squared 5 30
 within memory_squared 1e4 2e4
 train 2 p1 topk:ratio=0.125+ef --lr 0.01 --steps 1000
 within distance_squared 0.02 0.03
+
+# A tracker of every client: its first steps, worked out by hand, and its end, where float32 ends. |x - x*|^2 of x(1), x(2), x(3).
+train 4 p1 topk:ratio=0.125+econtrol:eta=0.0625,init=gradient --steps 3 --every 1
+for squared in 8.91 7.1849 5.762969; do
+    grep -q "\"distance_squared\":$squared" "$folder/out" || fail "no |x - x*|^2 of $squared in: $(cat "$folder/out")"
+done
+train 4 p1 topk:ratio=0.125+econtrol --steps 1000
+within distance_squared 0 1e-10
+within memory_squared 0 1e-6
+train 2 p1 topk:ratio=0.125+ef21:init=gradient --steps 1000
+within distance_squared 0 1e-10
+train 3 p0 topk:ratio=0.33+ef21:init=gradient --steps 1000
+within distance_squared 1.3e-10 1.6e-10
+train 3 p0 topk:ratio=0.33+econtrol:eta=0.08,init=gradient --steps 1000
+within distance_squared 1.8e-10 2.1e-10
 train 4 p1 none --steps 1000
 within distance_squared 0 1e-11
 within ratio 1 1
