@@ -88,7 +88,7 @@ typedef struct tacit_slot_config {
     tacit_dtype_t  dtype;
     tacit_device_t device;
     int            ndim;     /* 0: one dimension of count elements */
-    size_t         shape[8]; /* product over ndim is count */
+    size_t         shape[8]; /* product over ndim is count; powersgd's matrix; dgc leaves small vectors dense */
     const char    *spec;     /* NULL: the communicator's */
 } tacit_slot_config_t;
 

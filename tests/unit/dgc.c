@@ -6,10 +6,19 @@
 #include <unistd.h>
 
 #include "half.h"
+#include "tacit_optim.h"
 
 enum { STEPS = 6 };
 
 static const int rank_counts[] = {2, 3, 4, 8};
+
+/* A warm-up that begins dense. */
+static double warm_density(int step)
+{
+    static const double list[] = {1, 0.25, 0.0625};
+
+    return tacit_warmup_density(TACIT_WARMUP_NONE, list, 3, 1, 0.02, (uint64_t)step);
+}
 
 /* One tensor reduced again and again; everything that it leaves behind. */
 typedef struct run {
@@ -19,6 +28,7 @@ typedef struct run {
     session_input_t *input;
     tacit_dtype_t    dtype;
     int              ndim; /* 0, 1, or 2: two rows */
+    bool             warms_up;
     tacit_config_t   config;
 
     float         *out;                           /* rank 0's, steps times count */
@@ -64,6 +74,12 @@ static void body(tacit_comm_t *comm, void *arg)
     config.shape[1] = count / 2;
     MUST(tacit_slot_create(comm, "layer", &config, &slot));
     for (int step = 0; step < run->steps; step++) {
+        if (run->warms_up) {
+            char spec[64];
+
+            snprintf(spec, sizeof spec, "topk:ratio=%g+dgc:dense=0", warm_density(step));
+            MUST(tacit_slot_set_spec(slot, spec));
+        }
         run->input(rank, step, count, x);
         run->status[step][rank] = tacit_allreduce(slot, narrowed(x, count, run->dtype, in), out, TACIT_AVERAGE);
         if (run->status[step][rank] == TACIT_OK) {
@@ -208,15 +224,20 @@ static void oracle_step(const oracle_t *oracle, size_t count, const float *g, fl
     }
 }
 
-static void as_oracle(const run_t *run, const oracle_t *oracle)
+static void as_oracle(const run_t *run, const oracle_t *given)
 {
     const size_t count = run->count;
+    oracle_t     at_step = *given, *oracle = &at_step;
     float       *g = session_floats(count), *sum = session_floats(count), *message = session_floats(count);
     float       *u = session_floats(count * (size_t)run->ranks), *v = session_floats(count * (size_t)run->ranks);
     char         what[160];
 
     for (int step = 0; step < run->steps; step++) {
         snprintf(what, sizeof what, "%s, %d ranks, step %d", run->spec, run->ranks, step);
+        if (run->warms_up) {
+            oracle->keep = (size_t)ceil(warm_density(step) * (double)count);
+            oracle->masking = oracle->keep < count;
+        }
         memset(sum, 0, count * sizeof *sum);
         for (int rank = 0; rank < run->ranks; rank++) {
             float *own_u = u + count * (size_t)rank, *own_v = v + count * (size_t)rank;
@@ -274,11 +295,24 @@ START_TEST(oracle)
                      .count = 300,
                      .input = wide_input};
 
+        run.config.strict = i % 2;
         run_all(&run);
         ck_assert_str_eq(run.schedule, "sparse");
         as_oracle(&run, &cases[i % COUNT_OF(cases)].oracle);
         run_free(&run);
     }
+}
+END_TEST
+
+/* Densities that fall from step to step: memory goes on, and masking begins when something waits. */
+START_TEST(warm_up)
+{
+    const oracle_t first = {.mu = 0.9f};
+    run_t run = {.spec = "topk+dgc:dense=0", .ranks = 3, .steps = STEPS, .count = 300, .input = session_normal, .warms_up = true};
+
+    run_all(&run);
+    as_oracle(&run, &first);
+    run_free(&run);
 }
 END_TEST
 
@@ -687,6 +721,7 @@ int main(void)
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, golden_run);
     tcase_add_test(tests, oracle);
+    tcase_add_test(tests, warm_up);
     tcase_add_test(tests, without_momentum);
     tcase_add_test(tests, order_of_ranks);
     tcase_add_test(tests, dense_is_momentum_sgd);
