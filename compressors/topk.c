@@ -53,6 +53,7 @@ typedef struct format {
     tacit_index_t index;
     values_t      values;
     unsigned      rice;
+    size_t        index_bytes, pairs;
 } format_t;
 
 static size_t value_bytes(values_t values)
@@ -75,23 +76,23 @@ static size_t bound(const void *config, size_t count, size_t entries)
     return HEADER_BYTES + least;
 }
 
-/* The coding that is asked for, or the shortest, of equal ones the first. */
+/* The coding that is asked for, or the shortest, of equal ones the first. What cannot be shorter is not measured. */
 static format_t format_of(const config_t *own, const tacit_index_range_t *range)
 {
-    const bool     wanted = own->index == INDEX_AUTO || own->index == 1 + TACIT_INDEX_RICE;
-    const unsigned rice = wanted ? tacit__rice_parameter(range) : 0;
-    format_t       format = {.values = (values_t)own->values};
-    size_t         least = SIZE_MAX;
+    const size_t one = value_bytes((values_t)own->values);
+    format_t     format = {.values = (values_t)own->values};
+    size_t       least = SIZE_MAX;
 
-    for (int coding = 0; coding < TACIT_INDEX_CODINGS; coding++) {
+    for (int coding = TACIT_INDEX_CODINGS - 1; coding >= 0; coding--) {
         const tacit_index_t index = (tacit_index_t)coding;
-        const size_t        bytes =
-            tacit__index_bytes(index, range, rice) + tacit__index_pairs(index, range) * value_bytes(format.values);
-
-        if ((own->index == INDEX_AUTO || own->index == coding + 1) && bytes < least) {
-            least = bytes;
-            format.index = index;
-            format.rice = index == TACIT_INDEX_RICE ? rice : 0;
+        const bool          hopeful = index != TACIT_INDEX_RLE16 || (2 + one) * range->entries <= least;
+        if (own->index == coding + 1 || (own->index == INDEX_AUTO && hopeful)) {
+            const unsigned rice = index == TACIT_INDEX_RICE ? tacit__rice_parameter(range) : 0;
+            const size_t   index_bytes = tacit__index_bytes(index, range, rice), pairs = tacit__index_pairs(index, range);
+            if (index_bytes + one * pairs <= least) {
+                least = index_bytes + one * pairs;
+                format = (format_t){index, format.values, rice, index_bytes, pairs};
+            }
         }
     }
     return format;
@@ -119,11 +120,10 @@ static size_t encode(const tacit_block_t *block, const float *a, const uint32_t 
 {
     const tacit_index_range_t range = {indices, entries, block->first, block->count};
     const format_t            format = format_of(block->config, &range);
-    const size_t              index_bytes = tacit__index_bytes(format.index, &range, format.rice);
     const bool                escapes = format.index == TACIT_INDEX_RLE16 && block->count > TACIT_INDEX_ESCAPE;
-    uint8_t                  *at = payload + HEADER_BYTES + index_bytes;
+    uint8_t                  *at = payload + HEADER_BYTES + format.index_bytes;
 
-    tacit__store32(payload, (uint32_t)tacit__index_pairs(format.index, &range));
+    tacit__store32(payload, (uint32_t)format.pairs);
     tacit__store32(payload + 4, (uint32_t)format.index | (uint32_t)format.values << 8 | format.rice << 16);
     tacit__index_encode(format.index, &range, format.rice, payload + HEADER_BYTES);
     for (size_t i = 0; i < entries; i++) {
@@ -178,7 +178,7 @@ static size_t decode(const tacit_block_t *block, const uint8_t *payload, size_t 
     }
     pairs = tacit__load32(payload);
     word = tacit__load32(payload + 4);
-    format = (format_t){(tacit_index_t)(word & 0xff), (values_t)(word >> 8 & 0xff), word >> 16};
+    format = (format_t){(tacit_index_t)(word & 0xff), (values_t)(word >> 8 & 0xff), word >> 16, 0, 0};
     if ((word & 0xff) >= TACIT_INDEX_CODINGS || format.values > VALUES_FLOAT16 ||
         format.rice > (format.index == TACIT_INDEX_RICE ? TACIT_RICE_MOST : 0)) {
         return SIZE_MAX;

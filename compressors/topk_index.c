@@ -45,9 +45,17 @@ size_t tacit__index_pairs_bound(tacit_index_t coding, size_t count, size_t entri
 /* All gaps' quotients together, for a parameter. */
 static size_t quotients(const tacit_index_range_t *range, unsigned rice)
 {
-    size_t sum = 0;
+    const uint32_t *indices = range->indices;
+    size_t          sum = range->entries > 0 ? gap_before(range, 0) >> rice : 0, i = 1;
 
-    for (size_t i = 0; i < range->entries; i++) {
+    for (; i + TACIT_LANES <= range->entries; i += TACIT_LANES) {
+        uint32_t part = 0; /* all gaps together are below 2^32 */
+        for (size_t j = i; j < i + TACIT_LANES; j++) {
+            part += (indices[j] - indices[j - 1] - 1) >> rice;
+        }
+        sum += part;
+    }
+    for (; i < range->entries; i++) {
         sum += gap_before(range, i) >> rice;
     }
     return sum;

@@ -196,7 +196,7 @@ mutant "top-k: not the best Rice parameter" compressors/topk_index.c topk_index:
 mutant "top-k: a Rice code may go on behind its entries" compressors/topk_index.c "topk:topk" \
     's/return bits\.at == bits\.end.*/return true;/'
 mutant "top-k: the longest coding" compressors/topk.c topk:topk \
-    's/bytes < least\) \{/(bytes > least || least == SIZE_MAX)) {/'
+    's/pairs <= least\) \{/pairs >= least || least == SIZE_MAX) {/'
 
 unchanged dgc:dgc
 mutant "dgc: masking off" optim/feedback/dgc.c dgc:dgc \
