@@ -7,8 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* OpenBLAS only; elsewhere the address is NULL and the environment decides. */
-extern void openblas_set_num_threads(int threads) __attribute__((weak));
+/* OpenBLAS only; elsewhere the addresses are NULL and the environment decides. */
+extern void  openblas_set_num_threads(int threads) __attribute__((weak));
+extern char *openblas_get_corename(void) __attribute__((weak));
 
 uint64_t random_next(uint64_t *state)
 {
@@ -91,6 +92,16 @@ void tensors_fini(tensors_t *tensors)
     free(tensors->values);
     free(tensors->gradients);
     *tensors = (tensors_t){0};
+}
+
+const char *blas_core_advice(void)
+{
+#if defined(__x86_64__)
+    if (openblas_get_corename && strcmp(openblas_get_corename(), "Prescott") == 0 && __builtin_cpu_supports("avx2")) {
+        return __builtin_cpu_supports("avx512f") ? "SkylakeX" : "Haswell";
+    }
+#endif
+    return NULL;
 }
 
 void tensor_randomize(const tensor_t *tensor, double deviation, uint64_t *seed)

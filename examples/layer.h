@@ -36,6 +36,9 @@ void random_permutation(uint64_t seed, size_t count, uint32_t *order_out);
    free. BLAS is limited to one thread, since ranks share the cores. */
 int  tensors_init(tensors_t *tensors, const tensor_t *list, size_t count);
 void tensors_fini(tensors_t *tensors);
+/* Where OpenBLAS does not know the processor and takes its oldest kernels: what OPENBLAS_CORETYPE should be in the environment.
+   Else NULL. */
+const char *blas_core_advice(void);
 /* All elements ~ N(0, deviation^2). */
 void tensor_randomize(const tensor_t *tensor, double deviation, uint64_t *seed);
 

@@ -142,6 +142,17 @@ static void make_optimizer(trainer_t *trainer)
     }
 }
 
+static void advise(const trainer_t *trainer)
+{
+    const char *core = blas_core_advice();
+
+    if (trainer->rank == 0 && !trainer->options.json && core) {
+        (void)fprintf(stderr,
+                      "%s: OpenBLAS does not know this processor; with OPENBLAS_CORETYPE=%s in the environment it is faster\n",
+                      trainer->task->program, core);
+    }
+}
+
 /* ---- Training ---- */
 
 /* Collects this rank's samples of the next step: ranks take turns along the shuffled order, the same on all of them. */
@@ -388,6 +399,7 @@ int trainer_main(int argc, char **argv, const trainer_task_t *task, void *own)
 
     trainer_start(argc, argv, &trainer);
     trainer.progress = trainer.rank == 0 && isatty(STDERR_FILENO);
+    advise(&trainer);
     make_model(&trainer);
     make_slots(&trainer);
     make_optimizer(&trainer);
