@@ -41,6 +41,7 @@ static uint64_t options_hash(const tacit_layer_t *layer)
 static void put_state(tacit_writer_t *writer, const void *state)
 {
     const tacit_lgreco_t *lgreco = state;
+    const float           none = 0.0f;
 
     tacit__put_text(writer, lgreco->identity);
     tacit__put_number(writer, lgreco->layer_count);
@@ -60,7 +61,8 @@ static void put_state(tacit_writer_t *writer, const void *state)
         tacit__put_number(writer, options_hash(layer));
         tacit__put_number(writer, layer->choice);
         tacit__put_real(writer, layer->norm_before);
-        tacit__put_array(writer, "sum", layer->sum, layer->sum != NULL ? layer->slot->codec->tensor.count : 0);
+        tacit__put_array(writer, "sum", layer->sum != NULL ? layer->sum : &none,
+                         layer->sum != NULL ? layer->slot->codec->tensor.count : 0);
     }
 }
 
