@@ -486,3 +486,22 @@ tacit_status_t tacit_decode_add(tacit_codec_t *codec, uint64_t step, const void 
 out:
     return status;
 }
+
+tacit_status_t tacit_codec_combine(tacit_codec_t *codec, const float *sum, size_t first, size_t count, void *out)
+{
+    tacit_status_t status;
+    size_t         units = 0;
+
+    TRY(check_call(codec, sum, count, out != NULL || count == 0 ? codec : NULL));
+    TRY(check_range(codec, first, count));
+    for (size_t done = 0; done < count; done += units) {
+        units = tacit__min(count - done, codec->unit);
+        memcpy(codec->d, sum + done, units * sizeof *sum);
+        tacit__codec_store(codec, codec->d, first + done, units, out);
+    }
+    if (codec->feedback != NULL && codec->feedback->combine != NULL) {
+        tacit__memory_settle(codec, first, count);
+    }
+out:
+    return status;
+}

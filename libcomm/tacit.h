@@ -116,7 +116,8 @@ TACIT_API tacit_status_t tacit_slot_set_spec(tacit_slot_t *slot, const char *spe
 /* Forgets the slot's memory and starts its step count again. Local; call it on every rank. */
 TACIT_API tacit_status_t tacit_slot_reset(tacit_slot_t *slot);
 /* Multiplies by `factor` what the slot has kept back, as a sender and as an owner. After a change of the learning rate,
-   old rate / new rate keeps what is owed in units of the parameters. Local; call it on every rank. */
+   old rate / new rate keeps what is owed in units of the parameters. What others hold a copy of stays (the trackers of ef21 and
+   econtrol, and an owner's memory around them). Local; call it on every rank. */
 TACIT_API tacit_status_t tacit_slot_rescale(tacit_slot_t *slot, double factor);
 /* Local; accepts NULL. Call it on every rank. A request that still works with the slot goes on to its end; an open group forgets
    it. */
@@ -155,7 +156,8 @@ TACIT_API tacit_status_t tacit_slot_counters(const tacit_slot_t *slot, tacit_cou
    TACIT_ERR_TRANSPORT only tacit_save() and tacit_comm_destroy() work. Where the spec's choice is the native collective, the
    promises are the transport's: all ranks make the same call, blocking or not, in place or not; TACIT_CHECK=1 looks for
    differences. Source: Karimireddy et al., "Error Feedback Fixes SignSGD" (ICML 2019), algorithm 2, for specs with "+ef"; at
-   the owner again: Tang et al., "DoubleSqueeze" (ICML 2019), algorithm 1. */
+   the owner again: Tang et al., "DoubleSqueeze" (ICML 2019), algorithm 1; "+ef21": Richtarik et al. (NeurIPS 2021),
+   "+econtrol": Gao et al. (ICLR 2024). */
 TACIT_API tacit_status_t tacit_allreduce(tacit_slot_t *slot, const void *in, void *out, tacit_op_t op);
 
 /* As tacit_allreduce(), but returns at once. `in` and `out` belong to the library until the request completes. Requests of one
@@ -189,7 +191,8 @@ TACIT_API tacit_status_t tacit_load(tacit_comm_t *comm, const char *path);
    grain and whose end is one too or the tensor's; a grain of 0 (topk, randk) encodes the whole tensor, first = 0.
    Typical use, blockwise, rank r of N owning range r (tacit_codec_own()): encode every range and send it to its owner; add up
    what arrived, and the own frame, by tacit_decode_add() in rank order; tacit_reencode() the sum and send it to all;
-   tacit_decode() all ranges. With a grain of 0: send the frame to all; tacit_decode_add() all frames in rank order.
+   tacit_decode() all ranges. With a grain of 0: send the frame to all; tacit_decode_add() all frames in rank order, then
+   tacit_codec_combine() the sums.
    A frame is self-describing (doc/wire-format.md) and checked before it is used. Not thread-safe per codec. */
 
 /* rank and ranks key random numbers only. `config` may be NULL; its spec is used where slot_config has none. */
@@ -220,6 +223,11 @@ TACIT_API tacit_status_t tacit_decode(tacit_codec_t *codec, uint64_t step, const
 /* As tacit_decode(), but adds to float32 sums; `sum` is the start of the whole tensor's sums. */
 TACIT_API tacit_status_t tacit_decode_add(tacit_codec_t *codec, uint64_t step, const void *frame, size_t bytes, float *sum,
                                           size_t *first_out, size_t *count_out);
+
+/* What a feedback makes of the sum or mean of all ranks' frames for a range that was not encoded again: ef21 and econtrol add it
+   to what they track, all others give it back as it is. `sum` is the range's first element, `out` the start of the whole tensor
+   in the codec's dtype; they may be the same memory. Once a step and element, as tacit_decode() does it for a reduced range. */
+TACIT_API tacit_status_t tacit_codec_combine(tacit_codec_t *codec, const float *sum, size_t first, size_t count, void *out);
 
 /* ---- Words ---- */
 

@@ -274,6 +274,36 @@ START_TEST(own_numbers)
 }
 END_TEST
 
+/* State of one precision is not taken for that of another. */
+static void loading_body(tacit_comm_t *comm, void *arg)
+{
+    tacit_slot_t *slot = slot_of(comm, "gradient", 100, TACIT_FLOAT32, *(const char **)arg);
+    char          path[64];
+
+    snprintf(path, sizeof path, "precision-%d.state", (int)getpid());
+    if (slot->codec->precision == TACIT_PRECISION_FP32) {
+        MUST(tacit_save(comm, path));
+    } else {
+        *(bool *)((const char **)arg + 1) =
+            tacit_load(comm, path) == TACIT_ERR_MISMATCH && strstr(tacit_last_error(), "ef:residual=int8") != NULL;
+        unlink(path);
+    }
+}
+
+START_TEST(other_state)
+{
+    struct {
+        const char *spec;
+        bool        right;
+    } work = {"topk+ef", false};
+
+    run_ranks(1, NULL, loading_body, &work);
+    work.spec = "topk+ef:residual=int8";
+    run_ranks(1, NULL, loading_body, &work);
+    ck_assert(work.right);
+}
+END_TEST
+
 /* ---- Rescaling ---- */
 
 typedef struct rescaled {
@@ -377,6 +407,7 @@ int main(void)
     tcase_add_loop_test(memory, conserved, 0, 2);
     tcase_add_loop_test(memory, arrives, 0, 2);
     tcase_add_test(memory, own_numbers);
+    tcase_add_test(memory, other_state);
     tcase_add_loop_test(scales, rescaling, 0, 11);
     suite_add_tcase(suite, packing);
     suite_add_tcase(suite, memory);

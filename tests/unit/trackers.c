@@ -199,6 +199,114 @@ START_TEST(undone_at_first)
 }
 END_TEST
 
+/* The public codec, by hand, comes to the same as the collective. */
+START_TEST(by_hand)
+{
+    static const char *const specs[] = {"topk:ratio=0.1+econtrol", "randk:ratio=0.2+ef21:average=0.5", "topk:ratio=0.1+ef"};
+    track_t                  track = {.spec = specs[_i], .ranks = 3, .steps = STEPS, .count = COUNT, .op = TACIT_SUM};
+    tacit_slot_config_t      tensor = TACIT_SLOT_CONFIG_INIT;
+    tacit_codec_t           *codec[3];
+    uint8_t                  frame[3][4096];
+    size_t                   bytes[3];
+    float                    g[COUNT], sum[COUNT], out[COUNT];
+
+    tensor.count = COUNT;
+    tensor.spec = track.spec;
+    track_run(&track);
+    for (int rank = 0; rank < 3; rank++) {
+        ck_assert_int_eq(tacit_codec_create("gradient", &tensor, NULL, rank, 3, &codec[rank]), TACIT_OK);
+    }
+    for (uint64_t step = 0; step < STEPS; step++) {
+        for (int rank = 0; rank < 3; rank++) {
+            session_normal(rank, (int)step, COUNT, g);
+            ck_assert_int_eq(tacit_encode(codec[rank], step, g, 0, COUNT, frame[rank], sizeof frame[rank], &bytes[rank]),
+                             TACIT_OK);
+        }
+        for (int rank = 0; rank < 3; rank++) {
+            memset(sum, 0, sizeof sum);
+            for (int from = 0; from < 3; from++) {
+                ck_assert_int_eq(tacit_decode_add(codec[rank], step, frame[from], bytes[from], sum, NULL, NULL), TACIT_OK);
+            }
+            ck_assert_int_eq(tacit_codec_combine(codec[rank], sum, 1, COUNT - 1, out), TACIT_ERR_ARGUMENT);
+            ck_assert_int_eq(tacit_codec_combine(codec[rank], sum, 0, COUNT, rank == 0 ? out : sum), TACIT_OK);
+            same_floats(rank == 0 ? out : sum, track.out + step * COUNT, COUNT, "combined");
+        }
+    }
+    for (int rank = 0; rank < 3; rank++) {
+        tacit_codec_destroy(codec[rank]);
+    }
+    track_free(&track);
+}
+END_TEST
+
+/* Slots that begin densely in a group with others that do not, and with one at a later step; the first attempt fails. */
+enum { SLOTS = 4 };
+
+typedef struct group {
+    uint64_t hash[3];
+    bool     failed[3], exact[3];
+} group_t;
+
+static void group_body(tacit_comm_t *comm, void *arg)
+{
+    static const char *const specs[SLOTS] = {"none", "topk:ratio=0.1+ef21:init=gradient",
+                                             "onebit:block=64+econtrol:init=gradient,residual=int8", "randk:ratio=0.2+econtrol"};
+    group_t                 *group = arg;
+    const int                rank = tacit_comm_rank(comm);
+    tacit_slot_t            *slots[SLOTS];
+    float                    in[SLOTS][COUNT], out[SLOTS][COUNT];
+    char                     name[16];
+
+    for (int i = 0; i < SLOTS; i++) {
+        snprintf(name, sizeof name, "slot%d", i);
+        slots[i] = slot_of(comm, name, COUNT, TACIT_FLOAT32, specs[i]);
+    }
+    for (int step = 0; step < 5; step++) {
+        for (int i = 0; i < SLOTS; i++) {
+            session_normal(rank, SLOTS * step + i, COUNT, in[i]);
+        }
+        for (int attempt = step % 2 == 0 ? 0 : 1; attempt < 2; attempt++) {
+            const float good = in[3][5];
+
+            in[3][5] = attempt == 0 && rank == 1 ? NAN : good;
+            MUST(tacit_group_begin(comm));
+            for (int i = 0; i < SLOTS; i++) {
+                MUST(tacit_allreduce(slots[i], in[i], out[i], TACIT_AVERAGE));
+            }
+            if (attempt == 0) {
+                group->failed[rank] = tacit_group_end(comm, NULL) == TACIT_ERR_VALUE;
+            } else {
+                MUST(tacit_group_end(comm, NULL));
+            }
+            in[3][5] = good;
+        }
+        for (int i = 0; i < SLOTS; i++) {
+            group->hash[rank] = 31 * group->hash[rank] + harness_hash(out[i], sizeof out[i]);
+        }
+        if (step == 0) {
+            float h[COUNT];
+
+            read_memory(slots[2]->codec, H, h);
+            group->exact[rank] =
+                memcmp(h, in[2], sizeof h) == 0 && memcmp(out[2], slots[2]->codec->memory.now[HBAR], sizeof h) == 0;
+        }
+        if (step == 2) {
+            MUST(tacit_slot_reset(slots[1]));
+        }
+    }
+}
+
+START_TEST(in_groups)
+{
+    group_t group = {{0}, {false}, {false}};
+
+    run_ranks(3, NULL, group_body, &group);
+    for (int rank = 0; rank < 3; rank++) {
+        ck_assert(group.hash[rank] == group.hash[0] && group.failed[rank] && group.exact[rank]);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("trackers");
@@ -206,6 +314,8 @@ int main(void)
 
     tcase_add_loop_test(ranks, all_ranks, 0, PAIRS);
     tcase_add_loop_test(ranks, other_units, 0, PAIRS);
+    tcase_add_loop_test(ranks, by_hand, 0, 3);
+    tcase_add_test(ranks, in_groups);
     tcase_add_loop_test(memory, resumed, 0, PAIRS);
     tcase_add_loop_test(memory, undone, 0, PAIRS);
     tcase_add_loop_test(memory, undone_at_first, 3 * (int)COUNT_OF(compressors), 5 * (int)COUNT_OF(compressors));
