@@ -111,6 +111,7 @@ static const char *const forms[] = {
     "topk:ratio=0.1+econtrol:init=gradient",
     "onebit:block=64+econtrol:init=gradient",
     "onebit:block=0,own=coded+econtrol",
+    "powersgd:rank=2+econtrol:init=gradient",
 };
 
 /* I1: hbar is the mean of all h; at an owner that encodes again, less what it keeps back. I2: e is the sum of what should have

@@ -96,13 +96,28 @@ static inline void track_path(const track_t *track, int rank, char *path, size_t
     snprintf(path, capacity, "track-%d-%d-%d.state", (int)getpid(), track->ranks, rank);
 }
 
+/* A matrix of ten columns where that is possible, for powersgd. */
+static inline tacit_slot_t *track_slot(const track_t *track, tacit_comm_t *comm)
+{
+    tacit_slot_config_t config = TACIT_SLOT_CONFIG_INIT;
+    tacit_slot_t       *slot;
+
+    config.count = track->count;
+    config.spec = track->spec;
+    config.ndim = track->count % 10 == 0 ? 2 : 0;
+    config.shape[0] = track->count / 10;
+    config.shape[1] = 10;
+    MUST(tacit_slot_create(comm, "gradient", &config, &slot));
+    return slot;
+}
+
 static inline void track_body(tacit_comm_t *comm, void *arg)
 {
     track_part_t *part = arg;
     track_t      *track = part->track;
     const size_t  count = track->count;
     const int     rank = tacit_comm_rank(comm);
-    tacit_slot_t *slot = slot_of(comm, "gradient", count, TACIT_FLOAT32, track->spec);
+    tacit_slot_t *slot = track_slot(track, comm);
     float        *x = session_floats(count), *g = session_floats(count), *out = session_floats(count);
     char          path[64];
 

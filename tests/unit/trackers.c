@@ -4,7 +4,8 @@
 #include "tracker.h"
 
 static const char *const compressors[] = {
-    "topk:ratio=0.1", "randk:ratio=0.2", "onebit:block=64", "onebit:block=0,own=coded", "qsgd:bits=4,block=32", "bf16",
+    "topk:ratio=0.1", "randk:ratio=0.2", "onebit:block=64", "onebit:block=0,own=coded", "qsgd:bits=4,block=32",
+    "bf16",           "powersgd:rank=2",
 };
 
 static const char *const feedbacks[] = {
