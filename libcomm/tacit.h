@@ -57,7 +57,8 @@ typedef enum tacit_op { TACIT_SUM, TACIT_AVERAGE } tacit_op_t;
 /* What a NaN or an infinity in `in` does in a framed operation.
    ERROR  every rank returns TACIT_ERR_VALUE, nothing changes.
    SKIP   such an element counts as zero.
-   PASS   it reaches `out` (in a blockwise compressor as NaN over its block, in randk where it is drawn); memory stays finite. */
+   PASS   it reaches `out` (in a blockwise compressor as NaN over its block, in randk where it is drawn, in powersgd as NaN over
+          the matrix); memory stays finite. */
 typedef enum tacit_nonfinite { TACIT_NONFINITE_ERROR, TACIT_NONFINITE_SKIP, TACIT_NONFINITE_PASS } tacit_nonfinite_t;
 
 typedef struct tacit_comm    tacit_comm_t;
@@ -188,7 +189,8 @@ TACIT_API tacit_status_t tacit_load(tacit_comm_t *comm, const char *path);
 /* ---- The codec: compression with memory, for programs that move their own bytes ----
 
    One codec per tensor and rank. A blockwise spec (tacit_codec_grain() > 0) encodes any range whose `first` is a multiple of the
-   grain and whose end is one too or the tensor's; a grain of 0 (topk, randk) encodes the whole tensor, first = 0.
+   grain and whose end is one too or the tensor's; a grain of 0 (topk, randk) encodes the whole tensor, first = 0. What
+   powersgd compresses takes two exchanges and has no frame: TACIT_ERR_UNSUPPORTED.
    Typical use, blockwise, rank r of N owning range r (tacit_codec_own()): encode every range and send it to its owner; add up
    what arrived, and the own frame, by tacit_decode_add() in rank order; tacit_reencode() the sum and send it to all;
    tacit_decode() all ranges. With a grain of 0: send the frame to all; tacit_decode_add() all frames in rank order, then
