@@ -48,6 +48,19 @@ typedef struct tacit_moments {
          .help = "Whether the moments' beginning at zero is made up for."},                                                      \
         TACIT_PARAM_CLIP, TACIT_PARAM_CLIP_SCOPE
 
+/* Row for the spec of dense messages, and what its words are. */
+#define TACIT_PARAM_WARMUP_SPEC(where, text)                                                                                     \
+    {                                                                                                                            \
+        .key = "warmup-spec", .type = TACIT_PARAM_WORD, .offset = (where), .words = "fp16 bf16 none", .unit = "", .help = (text) \
+    }
+
+static inline const char *tacit__warmup_spec(int word)
+{
+    static const char *const specs[] = {"fp16", "bf16", "none"};
+
+    return specs[word];
+}
+
 /* A step's factors in float32. */
 typedef struct tacit_adam {
     float rate, beta1, rest1, beta2, rest2, epsilon, decay, correct1, correct2;

@@ -179,6 +179,14 @@ out:
     return status;
 }
 
+tacit_status_t tacit__optim_warm_slot(tacit_optim_t *optim, const tacit_tensor_t *tensor, const char *spec, tacit_slot_t **slot)
+{
+    char name[512];
+
+    snprintf(name, sizeof name, "%s/warm-up", tensor->slot->codec->name);
+    return *slot != NULL ? TACIT_OK : tacit__optim_slot_create(optim, name, tensor->count, spec, slot);
+}
+
 static void add_counters(tacit_counters_t *sum, const tacit_counters_t *more)
 {
     sum->calls += more->calls;
@@ -232,6 +240,25 @@ uint64_t tacit_optim_steps(const tacit_optim_t *optim)
 tacit_status_t tacit__optim_refuse(tacit_optim_t *optim, tacit_status_t fault)
 {
     return agree(optim->comm, "tacit_optim_step", "", fault);
+}
+
+tacit_status_t tacit__optim_rescale(tacit_optim_t *optim, double factor)
+{
+    tacit_status_t status = TACIT_OK;
+    size_t         done = 0;
+
+    while (status == TACIT_OK && done < optim->tensor_count) {
+        status = tacit_slot_rescale(optim->tensors[done].slot, factor);
+        done += status == TACIT_OK;
+    }
+    if (status == TACIT_OK) {
+        return status;
+    }
+    status = tacit__optim_refuse(optim, status);
+    for (tacit_status_t back = TACIT_OK; back == TACIT_OK && done > 0; done--) {
+        back = tacit_slot_rescale(optim->tensors[done - 1].slot, 1.0 / factor);
+    }
+    return status;
 }
 
 void tacit__optim_send(tacit_optim_t *optim, tacit_slot_t *slot, const float *in, float *out, tacit_op_t op)

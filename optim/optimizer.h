@@ -8,7 +8,7 @@
 #include "comm.h"
 #include "tacit_optim.h"
 
-enum { TACIT_OPTIM_ARRAYS = 3, TACIT_OPTIM_NUMBERS = 3 };
+enum { TACIT_OPTIM_ARRAYS = 4, TACIT_OPTIM_NUMBERS = 5 };
 
 /* One of the caller's tensors. */
 typedef struct tacit_tensor {
@@ -80,11 +80,15 @@ tacit_status_t tacit__optim_room(tacit_optim_t *optim, tacit_tensor_t *tensor, u
 /* Collective. A slot of this optimizer's own; optim->own has room for three a tensor, and one. */
 tacit_status_t tacit__optim_slot_create(tacit_optim_t *optim, const char *name, size_t count, const char *spec,
                                         tacit_slot_t **slot_out);
+/* Collective. The slot "NAME/warm-up" in which a tensor's gradients travel densely, if *slot is NULL still. */
+tacit_status_t tacit__optim_warm_slot(tacit_optim_t *optim, const tacit_tensor_t *tensor, const char *spec, tacit_slot_t **slot);
 /* Local; accepts NULL. What it has sent stays counted. */
 void tacit__optim_slot_destroy(tacit_optim_t *optim, tacit_slot_t *slot);
 /* Tells all ranks of this one's fault, whose text is the last error: all return it, from this call or from the collective one
    that they are in. */
 tacit_status_t tacit__optim_refuse(tacit_optim_t *optim, tacit_status_t fault);
+/* tacit_slot_rescale() of all tensors' slots, or of none. A fault is all ranks'. */
+tacit_status_t tacit__optim_rescale(tacit_optim_t *optim, double factor);
 /* Adds a message to those that the step's operation carries. */
 void tacit__optim_send(tacit_optim_t *optim, tacit_slot_t *slot, const float *in, float *out, tacit_op_t op);
 /* Runs the operation, in which all ranks also see that they are in the same step with the same rate. */

@@ -25,7 +25,8 @@ TACIT_API tacit_status_t tacit_optim_create(const char *spec, tacit_slot_t *cons
 /* Local; accepts NULL. Before the communicator is destroyed. */
 TACIT_API_VOID void tacit_optim_destroy(tacit_optim_t *optim);
 /* One step with learning rate `rate`, the same on all ranks and at least 0: reduces over all ranks, in one operation, and moves
-   values[i], which are the same on every rank before and after. gradients[i] is this rank's own, the mean over its samples (of
+   values[i], which are the same on every rank before and after (but for zeroone-adam:local-steps=N above 1, between its
+   messages). gradients[i] is this rank's own, the mean over its samples (of
    all micro-batches, where they are accumulated). After an error, which is the same on every rank, values and state are as
    before; what slots remember is so to within rounding. A NaN or an infinity is an error unless the communicator's `nonfinite`
    says otherwise, also in a slot that travels natively, where `skip` is one too. */

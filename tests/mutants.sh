@@ -261,14 +261,14 @@ mutant "a rescaled memory that stays" libcomm/slot.c precision:rescaling \
 mutant "an owner around trackers rescaled" libcomm/slot.c precision:rescaling \
     's/if \(codec->feedback->combine == NULL\)/if (1)/'
 
-unchanged sgd:sgd adam:adam onebit_adam:onebit_adam
+unchanged sgd:sgd adam:adam onebit_adam:onebit_adam zeroone_adam:zeroone_adam
 
 mutant "sgd: momentum twice with dgc" optim/optimizers/sgd.c sgd:sgd \
     's/notes->owned = true;//'
 mutant "sgd: the other convention of clipping" optim/optimizers/sgd.c sgd:sgd \
     's/TACIT_CLIP_SUM : TACIT_CLIP_MEAN/TACIT_CLIP_MEAN : TACIT_CLIP_SUM/'
 mutant "sgd: memory not rescaled" optim/optimizers/sgd.c sgd:sgd \
-    's/tacit_slot_rescale\(optim->tensors\[done\].slot, factor\)/TACIT_OK/'
+    's/tacit__optim_rescale\(optim, factor\)/TACIT_OK/'
 mutant "sgd: a rescaled rate forgotten" optim/optimizers/sgd.c sgd:sgd \
     's/optim->numbers\[LAST_RATE\] = step->rate > 0.*/;/'
 mutant "sgd: decay without a momentum of its own" optim/optimizers/sgd.c sgd:sgd \
@@ -303,5 +303,14 @@ if [ -f "${transformer_objects%% *}" ]; then # it needs a BLAS
     mutant "transformer: positions forgotten" examples/transformer.c transformer:transformer \
         's/of_symbol\[j\] \+ of_position\[j\]/of_symbol[j] + 0.0f * of_position[j]/'
 fi
+
+mutant "zeroone-adam: values go back to within rounding" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
+    's/first \? step->values\[i\] : tensor->array\[BASE\]/step->values[i]/'
+mutant "zeroone-adam: memory not converted" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
+    's/TRY\(tacit__optim_rescale\(optim, factor\)\);//'
+mutant "zeroone-adam: intervals do not grow" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
+    's/optim->numbers\[UPDATES\] \+= dense;/optim->numbers[UPDATES] = dense ? 1 : 1;/'
+mutant "zeroone-adam: the last moment instead of the mean one" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
+    's/m\[i\] = back \* mean\[i\];//'
 
 exit $((survivors != 0))

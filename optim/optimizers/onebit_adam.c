@@ -23,8 +23,6 @@ typedef struct config {
     int             warmup_spec;
 } config_t;
 
-static const char *const warmup_specs[] = {"fp16", "bf16", "none"};
-
 typedef struct notes {
     tacit_slot_t *warm;   /* for gradients, in the warm-up */
     tacit_slot_t *active; /* for moments, afterwards: the caller's, or one of those elements whose v is not 0; NULL: none are */
@@ -137,16 +135,10 @@ static tacit_status_t make_slots(tacit_optim_t *optim)
 {
     const config_t *config = optim->config;
     tacit_status_t  status = TACIT_OK;
-    char            name[512];
 
     for (size_t i = 0; i < optim->tensor_count; i++) {
-        const tacit_tensor_t *tensor = &optim->tensors[i];
-
-        if (notes_of(optim, i)->warm == NULL) {
-            snprintf(name, sizeof name, "%s/warm-up", tensor->slot->codec->name);
-            TRY(tacit__optim_slot_create(optim, name, tensor->count, warmup_specs[config->warmup_spec],
-                                         &notes_of(optim, i)->warm));
-        }
+        TRY(tacit__optim_warm_slot(optim, &optim->tensors[i], tacit__warmup_spec(config->warmup_spec),
+                                   &notes_of(optim, i)->warm));
     }
     TRY(tacit__optim_norms_slot(optim));
     TRY(settle_active(optim));
@@ -306,7 +298,7 @@ static const tacit_param_t params[] = {
      "Dense updates before the second moment is frozen and messages become small; auto: when it is stable."},
     {"freeze-after", TACIT_PARAM_INT, AT(freeze_after), 0, 1e12, 0, 0, NULL, "steps",
      "Dense updates that freeze=auto waits for at least, such as the warm-up of the rate."},
-    {"warmup-spec", TACIT_PARAM_WORD, AT(warmup_spec), 0, 0, 0, 0, "fp16 bf16 none", "", "How gradients travel until then."},
+    TACIT_PARAM_WARMUP_SPEC(AT(warmup_spec), "How gradients travel until then."),
     TACIT_PARAMS_MOMENTS,
     {.key = NULL},
 };

@@ -167,23 +167,13 @@ static tacit_status_t rescale(tacit_optim_t *optim, double rate)
 {
     const double   factor = optim->numbers[LAST_RATE] / rate;
     tacit_status_t status = TACIT_OK;
-    size_t         done = 0;
 
     if (!isnormal((float)factor) || factor == 1.0) {
         return TACIT_OK; /* the first step, or a rate of 0 */
     }
-    while (status == TACIT_OK && done < optim->tensor_count) {
-        status = tacit_slot_rescale(optim->tensors[done].slot, factor);
-        done += status == TACIT_OK;
-    }
-    if (status == TACIT_OK) {
-        optim->numbers[LAST_RATE] = rate;
-        return status;
-    }
-    status = tacit__optim_refuse(optim, status);
-    for (tacit_status_t back = TACIT_OK; back == TACIT_OK && done > 0; done--) {
-        back = tacit_slot_rescale(optim->tensors[done - 1].slot, 1.0 / factor);
-    }
+    TRY(tacit__optim_rescale(optim, factor));
+    optim->numbers[LAST_RATE] = rate;
+out:
     return status;
 }
 

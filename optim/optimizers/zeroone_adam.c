@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* 0/1 Adam: Lu et al., "Maximizing Communication Efficiency for Large-scale Training via 0/1 Adam" (ICLR 2023), algorithm 1. The
+   second moment is updated, from dense gradients, at intervals that grow; in between gradients travel in the caller's slot. Once it
+   is frozen, what travels is what the steps since the last message have added up to, and messages may become rare.
+   Other than the authors' program: on one rank the first moment moves too; values go back to what all ranks had, not to
+   within rounding of it; when the unit of what travels changes, what slots keep back is converted, not dropped. */
+#include <math.h>
+#include <string.h>
+
+#include "moments.h"
+
+enum { M, V, SUM, BASE }; /* SUM: rate x first moment since the last message; BASE: values then */
+/* Updates of v; whether the slots' memory is in units of SUM; steps since the last message, and the sums over them of the rate,
+   corrected as the first moment is, and of what decay takes. */
+enum { UPDATES, CONVERTED, LOCAL, RATES, DECAYS };
+
+typedef struct config {
+    tacit_moments_t moments;
+    int64_t         variance_scaler, freeze, local_steps, local_scaler;
+    int             warmup_spec;
+} config_t;
+
+typedef struct notes {
+    tacit_slot_t *warm;
+} notes_t;
+
+static notes_t *notes_of(const tacit_optim_t *optim, size_t i)
+{
+    return (notes_t *)optim->notes + i;
+}
+
+static tacit_status_t init(tacit_optim_t *optim)
+{
+    const config_t *config = optim->config;
+    const unsigned  local = config->local_steps > 1 ? 1u << SUM | 1u << BASE : 0;
+    tacit_status_t  status = TACIT_OK;
+
+    for (size_t i = 0; i < optim->tensor_count; i++) {
+        TRY(tacit__adam_check_slot(optim, optim->tensors[i].slot));
+        TRY(tacit__optim_room(optim, &optim->tensors[i], 1u << M | 1u << V | local));
+    }
+out:
+    return status;
+}
+
+static tacit_status_t make_slots(tacit_optim_t *optim)
+{
+    const config_t *config = optim->config;
+    tacit_status_t  status = TACIT_OK;
+
+    for (size_t i = 0; i < optim->tensor_count; i++) {
+        TRY(tacit__optim_warm_slot(optim, &optim->tensors[i], tacit__warmup_spec(config->warmup_spec),
+                                   &notes_of(optim, i)->warm));
+    }
+    TRY(tacit__optim_norms_slot(optim));
+out:
+    return status;
+}
+
+/* ---- What kind of step it is ---- */
+
+/* 1, 2, 4 ... after every `scaler` of `done`, up to `most`. */
+static uint64_t interval(uint64_t done, int64_t scaler, uint64_t most)
+{
+    const uint64_t doublings = done / (uint64_t)scaler;
+    const uint64_t grown = doublings < 62 ? UINT64_C(1) << doublings : most;
+
+    return grown < most ? grown : most;
+}
+
+static bool is_frozen(const tacit_optim_t *optim)
+{
+    const config_t *config = optim->config;
+
+    return config->freeze != 0 && optim->steps >= (uint64_t)config->freeze;
+}
+
+static bool updates_variance(const tacit_optim_t *optim)
+{
+    const config_t *config = optim->config;
+
+    return !is_frozen(optim) &&
+           (optim->steps + 1) % interval((uint64_t)optim->numbers[UPDATES], config->variance_scaler, UINT64_C(1) << 62) == 0;
+}
+
+static bool is_local(const tacit_optim_t *optim)
+{
+    const config_t *config = optim->config;
+
+    return is_frozen(optim) &&
+           (uint64_t)optim->numbers[LOCAL] + 1 <
+               interval(optim->steps - (uint64_t)config->freeze, config->local_scaler, (uint64_t)config->local_steps);
+}
+
+static tacit_adam_t factors_of(const tacit_optim_t *optim, double rate)
+{
+    const uint64_t updates = (uint64_t)optim->numbers[UPDATES] + updates_variance(optim);
+
+    return tacit__adam(optim->config, rate, optim->steps + 1, updates);
+}
+
+/* ---- Before and in the message ---- */
+
+/* What slots keep back of gradients becomes what it is worth in units of SUM. */
+static tacit_status_t convert(tacit_optim_t *optim, double rate)
+{
+    const tacit_adam_t adam = factors_of(optim, rate);
+    const double       factor = (double)(adam.rate * adam.correct1 * adam.rest1);
+    tacit_status_t     status = TACIT_OK;
+
+    if (optim->numbers[CONVERTED] > 0 || !isnormal((float)factor)) {
+        return TACIT_OK; /* done, or the rate is 0: nothing is sent yet */
+    }
+    TRY(tacit__optim_rescale(optim, factor));
+    optim->numbers[CONVERTED] = 1;
+out:
+    return status;
+}
+
+static tacit_status_t arrange(tacit_optim_t *optim, const tacit_step_t *step)
+{
+    tacit_status_t status = TACIT_OK;
+
+    if (is_frozen(optim)) {
+        TRY(convert(optim, step->rate));
+        TRY(tacit__optim_clip_local(optim, step));
+    }
+out:
+    return status;
+}
+
+/* sum + rate x the first moment as this rank sees it. */
+static void add_up(tacit_adam_t adam, float factor, size_t count, const float *restrict g, const float *restrict m,
+                   const float *restrict sum, float *restrict out)
+{
+    const float gain = adam.rate * adam.correct1;
+
+    for (size_t i = 0; i < count; i++) {
+        out[i] = (sum != NULL ? sum[i] : 0.0f) + gain * tacit__adam_first(&adam, m[i], factor * g[i]);
+    }
+}
+
+static tacit_status_t prepare(tacit_optim_t *optim, const tacit_step_t *step)
+{
+    const tacit_adam_t adam = factors_of(optim, step->rate);
+    const bool         any = optim->comm->config.nonfinite == TACIT_NONFINITE_PASS;
+
+    for (size_t i = 0; i < optim->tensor_count; i++) {
+        const tacit_tensor_t *tensor = &optim->tensors[i];
+        const float          *g = step->gradients[i];
+
+        if (is_local(optim)) {
+            if (!any && !isfinite(tacit__sum_squares(g, tensor->count))) {
+                return tacit__fail(TACIT_ERR_VALUE,
+                                   "rank %d: the gradient of slot '%s' holds NaN or infinity; no value was moved",
+                                   optim->comm->rank, tensor->slot->codec->name);
+            }
+        } else if (is_frozen(optim)) {
+            add_up(adam, (float)optim->factors[i], tensor->count, g, tensor->array[M], tensor->array[SUM], tensor->work);
+            tacit__optim_send(optim, tensor->slot, tensor->work, tensor->work, TACIT_AVERAGE);
+        } else {
+            tacit__optim_send(optim, updates_variance(optim) ? notes_of(optim, i)->warm : tensor->slot, g, tensor->work,
+                              TACIT_AVERAGE);
+        }
+    }
+    return TACIT_OK;
+}
+
+/* ---- After it ---- */
+
+/* Only the first moment takes the gradient in. An element whose v is 0 has had no dense gradient yet: it waits. */
+static void move_first(tacit_adam_t adam, float factor, size_t count, const float *restrict g, float *restrict m,
+                       const float *restrict v, float *restrict w)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (v[i] != 0) {
+            m[i] = tacit__adam_first(&adam, m[i], factor * g[i]);
+            w[i] = tacit__adam_value(&adam, w[i], m[i], v[i]);
+        }
+    }
+}
+
+/* On this rank alone. The first such step since a message remembers where all ranks were. */
+static void move_alone(tacit_adam_t adam, float factor, const tacit_tensor_t *tensor, bool first, const float *restrict g,
+                       float *restrict w)
+{
+    float *restrict m = tensor->array[M], *restrict sum = tensor->array[SUM], *restrict base = tensor->array[BASE];
+    const float *restrict v = tensor->array[V];
+    const float gain = adam.rate * adam.correct1;
+
+    for (size_t i = 0; i < tensor->count; i++) {
+        base[i] = first ? w[i] : base[i];
+        m[i] = tacit__adam_first(&adam, m[i], factor * g[i]);
+        sum[i] += gain * m[i];
+        w[i] = v[i] != 0 ? tacit__adam_value(&adam, w[i], m[i], v[i]) : w[i];
+    }
+}
+
+/* From where all ranks were, by the mean of what they have added up, which also says what the first moment was on average. */
+static void move_together(tacit_adam_t adam, double rates, float decays, const tacit_tensor_t *tensor, const float *from,
+                          float *w)
+{
+    float *restrict m = tensor->array[M], *restrict sum = tensor->array[SUM];
+    const float *restrict v = tensor->array[V], *restrict mean = tensor->work;
+    const float back = rates > 0 ? (float)(1.0 / rates) : 0.0f;
+
+    for (size_t i = 0; i < tensor->count; i++) {
+        const float moved = mean[i] / (sqrtf(v[i]) * adam.correct2 + adam.epsilon) + decays * from[i];
+
+        m[i] = back * mean[i];
+        w[i] = v[i] != 0 ? from[i] - moved : from[i];
+    }
+    if (sum != NULL) {
+        memset(sum, 0, tensor->count * sizeof *sum);
+    }
+}
+
+static void apply_frozen(tacit_optim_t *optim, const tacit_step_t *step, tacit_adam_t adam)
+{
+    const bool   local = is_local(optim), first = optim->numbers[LOCAL] == 0;
+    const double rates = optim->numbers[RATES] + (double)adam.rate * (double)adam.correct1;
+    const double decays = optim->numbers[DECAYS] + (double)adam.rate * (double)adam.decay;
+
+    for (size_t i = 0; i < optim->tensor_count; i++) {
+        const tacit_tensor_t *tensor = &optim->tensors[i];
+
+        if (local) {
+            move_alone(adam, (float)optim->factors[i], tensor, first, step->gradients[i], step->values[i]);
+        } else {
+            move_together(adam, rates, (float)decays, tensor, first ? step->values[i] : tensor->array[BASE], step->values[i]);
+        }
+    }
+    optim->numbers[LOCAL] = local ? optim->numbers[LOCAL] + 1 : 0;
+    optim->numbers[RATES] = local ? rates : 0;
+    optim->numbers[DECAYS] = local ? decays : 0;
+}
+
+static void apply(tacit_optim_t *optim, const tacit_step_t *step)
+{
+    const tacit_adam_t adam = factors_of(optim, step->rate);
+    const bool         dense = updates_variance(optim);
+
+    if (is_frozen(optim)) {
+        apply_frozen(optim, step, adam);
+        return;
+    }
+    tacit__optim_clip_reduced(optim);
+    for (size_t i = 0; i < optim->tensor_count; i++) {
+        const tacit_tensor_t *tensor = &optim->tensors[i];
+        float                *m = tensor->array[M], *v = tensor->array[V];
+        const float           factor = (float)optim->factors[i];
+
+        if (dense) {
+            tacit__adam_dense(adam, factor, tensor->count, tensor->work, m, v, step->values[i]);
+        } else {
+            move_first(adam, factor, tensor->count, tensor->work, m, v, step->values[i]);
+        }
+    }
+    optim->numbers[UPDATES] += dense;
+}
+
+#define AT(field) offsetof(config_t, field)
+
+static const tacit_param_t params[] = {
+    {"variance-scaler", TACIT_PARAM_INT, AT(variance_scaler), 1, 1e9, 16, 0, NULL, "updates",
+     "After so many updates of the second moment the interval between them doubles."},
+    {"freeze", TACIT_PARAM_INT, AT(freeze), 1, 1e12, 0, 0, "never", "steps", "Steps before the second moment is frozen."},
+    {"local-steps", TACIT_PARAM_INT, AT(local_steps), 1, 1e6, 1, 0, NULL, "steps",
+     "Most steps from one message to the next after that; in between, values differ from rank to rank."},
+    {"local-scaler", TACIT_PARAM_INT, AT(local_scaler), 1, 1e12, 32768, 0, NULL, "steps",
+     "How long it takes until that interval, 1 at first, doubles."},
+    TACIT_PARAM_WARMUP_SPEC(AT(warmup_spec), "How gradients travel when the second moment is updated."),
+    TACIT_PARAMS_MOMENTS,
+    {.key = NULL},
+};
+
+const tacit_optimizer_t tacit__optimizer_zeroone_adam = {
+    .name = "zeroone-adam",
+    .summary = "0/1 Adam: the second moment is updated ever more rarely, and messages may become rare too",
+    .config_bytes = sizeof(config_t),
+    .tensor_bytes = sizeof(notes_t),
+    .params = params,
+    .arrays = {"m", "v", "sum", "base", NULL},
+    .numbers = {"updates of v", "converted", "local steps", "sum of rates", "sum of decays", NULL},
+    .init = init,
+    .make_slots = make_slots,
+    .arrange = arrange,
+    .prepare = prepare,
+    .apply = apply,
+};

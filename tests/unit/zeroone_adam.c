@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `zeroone-adam`: the growing intervals, both stages against plain loops, steps without messages, resuming. */
+#include "descent.h"
+
+enum { M, V };
+
+static const int rank_counts[] = {2, 3, 4, 8};
+
+static descent_t run, other; /* too large for the stack */
+
+typedef struct moments {
+    float    m[DESCENT_MOST_STEPS][DESCENT_MOST]; /* rank 0's of the first tensor */
+    uint64_t m_hash[MOST_RANKS][DESCENT_MOST_STEPS], v_hash[MOST_RANKS][DESCENT_MOST_STEPS], calls[DESCENT_MOST_STEPS];
+} moments_t;
+
+static moments_t moments;
+
+static void watch(tacit_optim_t *optim, int rank, int step, void *arg)
+{
+    const tacit_tensor_t *tensor = &optim->tensors[0];
+
+    (void)arg;
+    moments.m_hash[rank][step] = harness_hash(tensor->array[M], tensor->count * sizeof(float));
+    moments.v_hash[rank][step] = harness_hash(tensor->array[V], tensor->count * sizeof(float));
+    if (rank == 0) {
+        memcpy(moments.m[step], tensor->array[M], tensor->count * sizeof(float));
+        moments.calls[step] = tensor->slot->counters.calls;
+    }
+}
+
+/* ---- The second moment's intervals ---- */
+
+/* After every `scaler` updates the interval doubles: 1, 2, 4 ...; an update is at its multiples. In between, gradients travel in
+   the caller's slot. */
+START_TEST(intervals)
+{
+    static const char *const optimizers[] = {"zeroone-adam:variance-scaler=1", "zeroone-adam:variance-scaler=2"};
+    static const char *const updates[] = {" 1 2 4 8 16", " 1 2 4 6 8 12 16 24"};
+    char                     found[100] = "";
+
+    run = (descent_t){.optimizer = optimizers[_i], .specs = {"onebit+ef", "none"}, .counts = {70, 3}, .ranks = 2, .steps = 25};
+    run.watch = watch;
+    descent_run(&run);
+    for (int step = 0; step < 25; step++) {
+        if (step == 0 || moments.v_hash[0][step] != moments.v_hash[0][step - 1]) {
+            snprintf(found + strlen(found), sizeof found - strlen(found), " %d", step + 1);
+        } else {
+            ck_assert_uint_eq(moments.calls[step], moments.calls[step - 1] + 1);
+        }
+        ck_assert_uint_eq(moments.m_hash[1][step], moments.m_hash[0][step]);
+    }
+    ck_assert_str_eq(found, updates[_i]);
+}
+END_TEST
+
+/* Where every step is an update, it is Adam, bit for bit. */
+START_TEST(is_adam)
+{
+    run = (descent_t){.optimizer = "adam:weight-decay=0.01,clip=3", .specs = {"none", "none"}, .counts = {129, 7}};
+    run.ranks = rank_counts[_i];
+    run.steps = 10;
+    other = run;
+    other.optimizer = "zeroone-adam:variance-scaler=1000,warmup-spec=none,weight-decay=0.01,clip=3";
+    descent_run(&run);
+    descent_run(&other);
+    descents_equal(&run, &other, 10);
+}
+END_TEST
+
+/* On one rank too, the first moment takes every gradient in. */
+START_TEST(one_rank)
+{
+    float g[DESCENT_MOST];
+
+    run =
+        (descent_t){.optimizer = "zeroone-adam:variance-scaler=1,warmup-spec=none", .specs = {"none", "none"}, .counts = {50, 3}};
+    run.ranks = 1;
+    run.steps = 8;
+    run.watch = watch;
+    descent_run(&run);
+    for (int step = 1; step < 8; step++) {
+        descent_normal(0, step, 0, 50, g);
+        for (size_t i = 0; i < 50; i++) {
+            ck_assert(moments.m[step][i] == 0.9f * moments.m[step - 1][i] + (float)(1 - 0.9) * g[i]);
+        }
+    }
+}
+END_TEST
+
+/* ---- After the freezing ---- */
+
+/* A message a step is what onebit-adam does, but for the rounding of rate x moment instead of the moment: some of the update,
+   which is about the rate. */
+START_TEST(is_onebit_adam)
+{
+    run = (descent_t){.optimizer = "onebit-adam:freeze=4,warmup-spec=none,weight-decay=0.01", .specs = {"none", "none"}};
+    run.counts[0] = 129;
+    run.counts[1] = 7;
+    run.ranks = rank_counts[_i];
+    run.steps = 12;
+    other = run;
+    other.optimizer = "zeroone-adam:freeze=4,warmup-spec=none,weight-decay=0.01";
+    descent_run(&run);
+    descent_run(&other);
+    for (int step = 0; step < 12; step++) {
+        for (size_t i = 0; i < 129; i++) {
+            const double bound = 64 * (double)FLT_EPSILON * (1 + step);
+
+            ck_assert_msg(fabs((double)(run.values[step][0][i] - other.values[step][0][i])) <= bound,
+                          "step %d, element %zu: %g, %g", step, i, (double)run.values[step][0][i],
+                          (double)other.values[step][0][i]);
+        }
+    }
+}
+END_TEST
+
+/* Frozen after two steps, three local ones are two without a message and one with: values then agree again, bit for bit, and so
+   do the moments. */
+START_TEST(meets_again)
+{
+    run = (descent_t){.optimizer = "zeroone-adam:freeze=2,local-steps=3,local-scaler=1,weight-decay=0.01,clip=1",
+                      .specs = {"onebit+ef", "topk:ratio=0.1+ef"},
+                      .counts = {300, 40},
+                      .ranks = rank_counts[_i],
+                      .steps = 13,
+                      .watch = watch};
+    for (int step = 3; step < 13; step++) { /* at the first frozen step they meet, then at every third */
+        run.apart[step] = step % 3 != 2;
+    }
+    descent_run(&run);
+    for (int step = 2; step < 13; step++) {
+        ck_assert_msg((run.hashes[1][step] == run.hashes[0][step]) == !run.apart[step], "step %d", step);
+        ck_assert_msg((moments.m_hash[1][step] == moments.m_hash[0][step]) == !run.apart[step], "m at step %d", step);
+        ck_assert_uint_eq(moments.calls[step], moments.calls[step - 1] + !run.apart[step]);
+        ck_assert_uint_eq(moments.v_hash[0][step], moments.v_hash[0][1]);
+    }
+}
+END_TEST
+
+/* The algorithm in float64, for one element of three ranks: each goes its own way by its own m, and when they meet, from where they
+   met last, by the mean of what they have added up; m becomes the mean m on the way. */
+typedef struct walk {
+    double m[3], sum[3], w[3], v, base, rates;
+} walk_t;
+
+static void walk_alone(walk_t *walk, int step, const double g[3], double rate)
+{
+    const double gain = rate / (1 - pow(0.9, step + 1)), root = sqrt(walk->v / (1 - pow(0.999, 2))) + 1e-8;
+
+    walk->rates += gain;
+    for (int rank = 0; rank < 3; rank++) {
+        walk->m[rank] = 0.9 * walk->m[rank] + 0.1 * g[rank];
+        walk->sum[rank] += gain * walk->m[rank];
+        walk->w[rank] -= gain * walk->m[rank] / root;
+    }
+}
+
+static void walk_together(walk_t *walk)
+{
+    const double mean = (walk->sum[0] + walk->sum[1] + walk->sum[2]) / 3, root = sqrt(walk->v / (1 - pow(0.999, 2))) + 1e-8;
+
+    walk->base -= mean / root;
+    for (int rank = 0; rank < 3; rank++) {
+        walk->m[rank] = mean / walk->rates;
+        walk->w[rank] = walk->base;
+        walk->sum[rank] = 0;
+    }
+    walk->rates = 0;
+}
+
+START_TEST(local_steps)
+{
+    static walk_t walks[60];
+    float         g[3][60];
+
+    memset(walks, 0, sizeof walks);
+    run = (descent_t){.optimizer = "zeroone-adam:freeze=2,warmup-spec=none,local-steps=3,local-scaler=1",
+                      .specs = {"none", "none"},
+                      .counts = {60, 1},
+                      .ranks = 3,
+                      .steps = 12};
+    for (int step = 3; step < 12; step++) {
+        run.apart[step] = step % 3 != 2;
+    }
+    for (int step = 0; step < 12; step++) {
+        run.rates[step] = 0.1 / (1 + step);
+    }
+    descent_run(&run);
+    for (int step = 0; step < 12; step++) {
+        for (int rank = 0; rank < 3; rank++) {
+            descent_normal(rank, step, 0, 60, g[rank]);
+        }
+        for (size_t i = 0; i < 60; i++) {
+            walk_t      *walk = &walks[i];
+            const double all[] = {(double)g[0][i], (double)g[1][i], (double)g[2][i]}, mean = (all[0] + all[1] + all[2]) / 3;
+
+            if (step < 2) {
+                walk->v = 0.999 * walk->v + 0.001 * mean * mean;
+                for (int rank = 0; rank < 3; rank++) {
+                    walk->m[rank] = 0.9 * walk->m[rank] + 0.1 * mean;
+                    walk->w[rank] -= run.rates[step] * walk->m[rank] / (1 - pow(0.9, step + 1)) /
+                                     (sqrt(walk->v / (1 - pow(0.999, step + 1))) + 1e-8);
+                }
+                walk->base = walk->w[0];
+            } else {
+                walk_alone(walk, step, all, run.rates[step]);
+                if (!run.apart[step]) {
+                    walk_together(walk);
+                }
+            }
+            /* Updates are quotients by small v: as many roundings of w as there were steps, times the largest |w| */
+            ck_assert_msg(fabs(walk->w[0] - (double)run.values[step][0][i]) <=
+                              32 * (double)FLT_EPSILON * (1 + step) * (1 + fabs(walk->w[0])),
+                          "step %d, element %zu: %.9g, not %.9g", step, i, (double)run.values[step][0][i], walk->w[0]);
+        }
+    }
+}
+END_TEST
+
+static void by_hand(int rank, int step, int tensor, size_t count, float *g)
+{
+    static const float values[][2] = {{1, 1}, {1, 1}, {4, 3}, {0, 0}};
+
+    (void)rank;
+    for (size_t i = 0; i < count; i++) {
+        g[i] = tensor == 0 ? values[step][i] : 0.0f;
+    }
+}
+
+/* Dense steps make m (0.75, 0.75). Of (4, 3) the 4 is sent, 3 kept back: m is (2.375, 0.375). Frozen, at rate 1 and with half of m
+   kept, (1.1875, 0.1875) + 3/2 of what was kept back is to be sent: 1.6875 goes first. */
+START_TEST(converts_memory)
+{
+    run = (descent_t){.optimizer = "zeroone-adam:variance-scaler=1,freeze=3,beta1=0.5,bias-correction=off",
+                      .specs = {"topk:ratio=0.5+ef", "none"},
+                      .counts = {2, 1},
+                      .ranks = 2,
+                      .steps = 4,
+                      .rate = 1,
+                      .input = by_hand,
+                      .watch = watch};
+    descent_run(&run);
+    ck_assert_msg(moments.m[2][0] == 2.375f && moments.m[2][1] == 0.375f, "%g %g", (double)moments.m[2][0],
+                  (double)moments.m[2][1]);
+    ck_assert_msg(moments.m[3][0] == 0.0f && moments.m[3][1] == 1.6875f, "%g %g", (double)moments.m[3][0],
+                  (double)moments.m[3][1]);
+}
+END_TEST
+
+START_TEST(resume)
+{
+    run = (descent_t){.optimizer = "zeroone-adam:variance-scaler=2,freeze=6,local-steps=2,local-scaler=2,clip=1",
+                      .specs = {"onebit+ef", "topk:ratio=0.1+ef"},
+                      .counts = {300, 64},
+                      .ranks = 3,
+                      .steps = 14};
+    for (int step = 8; step < 14; step += 2) {
+        run.apart[step] = true;
+    }
+    descent_resumes(&run, 3 + 3 * _i); /* between updates, at the freezing, after it */
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("zeroone_adam");
+    TCase *tests = tcase_create("zeroone_adam");
+
+    tcase_set_timeout(tests, 60);
+    tcase_add_loop_test(tests, intervals, 0, 2);
+    tcase_add_loop_test(tests, is_adam, 0, 4);
+    tcase_add_test(tests, one_rank);
+    tcase_add_loop_test(tests, is_onebit_adam, 0, 4);
+    tcase_add_loop_test(tests, meets_again, 0, 4);
+    tcase_add_test(tests, local_steps);
+    tcase_add_test(tests, converts_memory);
+    tcase_add_loop_test(tests, resume, 0, 3);
+    suite_add_tcase(suite, tests);
+    return harness_main(suite);
+}
