@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* 0/1 Adam: Lu et al., "Maximizing Communication Efficiency for Large-scale Training via 0/1 Adam" (ICLR 2023), algorithm 1. The
-   second moment is updated, from dense gradients, at intervals that grow; in between gradients travel in the caller's slot. Once it
-   is frozen, what travels is what the steps since the last message have added up to, and messages may become rare.
+   second moment is updated, from dense gradients, at intervals that grow; in between gradients travel in the caller's slot. Once
+   it is frozen, what travels is what the steps since the last message have added up to, and messages may become rare.
    Other than the authors' program: on one rank the first moment moves too; values go back to what all ranks had, not to
    within rounding of it; when the unit of what travels changes, what slots keep back is converted, not dropped. */
 #include <math.h>

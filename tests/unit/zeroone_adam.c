@@ -137,8 +137,8 @@ START_TEST(meets_again)
 }
 END_TEST
 
-/* The algorithm in float64, for one element of three ranks: each goes its own way by its own m, and when they meet, from where they
-   met last, by the mean of what they have added up; m becomes the mean m on the way. */
+/* The algorithm in float64, for one element of three ranks: each goes its own way by its own m, and when they meet, from where
+   they met last, by the mean of what they have added up; m becomes the mean m on the way. */
 typedef struct walk {
     double m[3], sum[3], w[3], v, base, rates;
 } walk_t;
@@ -227,8 +227,8 @@ static void by_hand(int rank, int step, int tensor, size_t count, float *g)
     }
 }
 
-/* Dense steps make m (0.75, 0.75). Of (4, 3) the 4 is sent, 3 kept back: m is (2.375, 0.375). Frozen, at rate 1 and with half of m
-   kept, (1.1875, 0.1875) + 3/2 of what was kept back is to be sent: 1.6875 goes first. */
+/* Dense steps make m (0.75, 0.75). Of (4, 3) the 4 is sent, 3 kept back: m is (2.375, 0.375). Frozen, at rate 1 and with half of
+   m kept, (1.1875, 0.1875) + 3/2 of what was kept back is to be sent: 1.6875 goes first. */
 START_TEST(converts_memory)
 {
     run = (descent_t){.optimizer = "zeroone-adam:variance-scaler=1,freeze=3,beta1=0.5,bias-correction=off",
