@@ -294,7 +294,8 @@ tacit_status_t tacit_reencode(tacit_codec_t *codec, uint64_t step, const float *
     TRY(check_range(codec, first, count));
     range = tacit__codec_block(codec, step, first, count);
     TRY(check_room(codec, count, capacity));
-    if (codec->feedback != NULL && (first < codec->owner_first || first + count > codec->owner_first + codec->owner.count)) {
+    if (codec->feedback != NULL && codec->feedback->owner != NULL &&
+        (first < codec->owner_first || first + count > codec->owner_first + codec->owner.count)) {
         status =
             tacit__fail(TACIT_ERR_STATE, "codec '%s': elements %zu to %zu are not within the owned part; call tacit_codec_own()",
                         codec->name, first, first + count);

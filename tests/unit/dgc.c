@@ -686,6 +686,11 @@ START_TEST(dense_codec)
         MUST(tacit_codec_create("bias", &tensor, &config, 0, 1, &codec));
         for (uint64_t step = 0; step < 3; step++) {
             MUST(tacit_encode(codec, step, g[step], 0, 2, frame, sizeof frame, &bytes));
+            memset(out, 0, sizeof out);
+            MUST(tacit_decode_add(codec, step, frame, bytes, out, NULL, NULL));
+            same_floats(out, g[step], 2, "as it was given");
+            MUST(tacit_codec_own(codec, 0, 2, TACIT_AVERAGE));
+            MUST(tacit_reencode(codec, step, out, 0, 2, frame, sizeof frame, &bytes));
             MUST(tacit_decode(codec, step, frame, bytes, out, NULL, NULL));
             same_floats(out, expected[step], 2, "codec");
         }

@@ -238,6 +238,8 @@ static const char *const specs[] = {"onebit+ef",
                                     "none",
                                     "topk:ratio=0.1",
                                     "onebit:block=0,own=coded+ef",
+                                    "topk:ratio=0.1+dgc:dense=0",
+                                    "topk+dgc",
                                     "topk:ratio=0.1+econtrol:residual=int8",
                                     "onebit+ef21:average=0.5,residual=bf16",
                                     "topk:ratio=0.1+econtrol:init=gradient,residual=bf16"};

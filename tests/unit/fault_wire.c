@@ -377,8 +377,9 @@ static void run_faults(const scenario_t *scenario, size_t messages, size_t bytes
     free(list.faults);
 }
 
-static const char *const specs[] = {"onebit+ef", "qsgd:bits=4+ef", "topk:ratio=0.1+ef",          "randk:ratio=0.1+ef", "fp16",
-                                    "fp16+ef",   "none",           "onebit:block=0,own=coded+ef"};
+static const char *const specs[] = {
+    "onebit+ef", "qsgd:bits=4+ef", "topk:ratio=0.1+ef",           "randk:ratio=0.1+ef",         "fp16",
+    "fp16+ef",   "none",           "onebit:block=0,own=coded+ef", "topk:ratio=0.1+dgc:dense=0", "topk+dgc"};
 enum { SPECS = sizeof specs / sizeof *specs };
 
 START_TEST(two_ranks)
