@@ -6,7 +6,6 @@
          scale is the smallest that holds the largest magnitude within 127. */
 #include "packed.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "bits.h"
@@ -31,61 +30,70 @@ static void draw(const tacit_stream_t *stream, uint64_t block, uint32_t random[B
     }
 }
 
-static bool is_finite(float value)
+static bool is_finite_bits(uint32_t bits)
 {
-    return (tacit__float_bits(value) & 0x7f800000u) != 0x7f800000u;
+    return (bits & 0x7f800000u) != 0x7f800000u;
 }
 
-static uint16_t to_bfloat16(float value, uint32_t random)
+/* 2^exponent, exponent from -133 to 122. */
+static float float_power(int exponent)
 {
-    uint32_t bits = is_finite(value) ? tacit__float_bits(value) : 0;
-    uint32_t sum = bits + random;
-
-    return (uint16_t)((is_finite(tacit__bits_float(sum)) ? sum : bits) >> 16); /* the largest numbers do not become infinite */
+    return tacit__bits_float(exponent < -126 ? 1u << (exponent + 149) : (uint32_t)(exponent + 127) << 23);
 }
 
-static void pack_bfloat16(const uint32_t random[BLOCK], size_t count, const float *values, uint8_t *packed)
+static double double_power(int exponent)
 {
-    for (size_t i = 0; i < count; i++) {
-        uint16_t half = to_bfloat16(values[i], random[i]);
+    const uint64_t bits = (uint64_t)(exponent + 1023) << 52;
+    double         power;
 
-        memcpy(packed + i * sizeof half, &half, sizeof half);
+    memcpy(&power, &bits, sizeof power);
+    return power;
+}
+
+static void pack_bfloat16(const uint32_t random[BLOCK], const float values[BLOCK], uint8_t *packed)
+{
+    uint16_t halves[BLOCK];
+
+    for (size_t i = 0; i < BLOCK; i++) {
+        const uint32_t given = tacit__float_bits(values[i]), bits = is_finite_bits(given) ? given : 0, sum = bits + random[i];
+
+        halves[i] = (uint16_t)((is_finite_bits(sum) ? sum : bits) >> 16); /* the largest numbers do not become infinite */
     }
+    memcpy(packed, halves, sizeof halves);
 }
 
-/* The exponent e, for which the magnitude is at most 127 x 2^e. */
-static int scale_of(float magnitude)
+/* The least exponent e, from -133, for which a magnitude, given by its bits, is at most 127 x 2^e: by its own exponent, and one
+   more where it is above 127/128 of the next power of two. */
+static int scale_of(uint32_t magnitude)
 {
-    int exponent;
+    const int      exponent = (int)(magnitude >> 23);
+    const uint32_t mantissa = magnitude & 0x7fffffu;
 
-    (void)frexpf(magnitude, &exponent); /* magnitude < 2^exponent */
-    exponent -= 7;
-    return (double)magnitude > ldexp(LARGEST_CODE, exponent) ? exponent + 1 : exponent;
+    return exponent == 0 ? -SCALE_BIAS + (mantissa > 0x7f0000u) : exponent - SCALE_BIAS + (mantissa > 0x7e0000u);
 }
 
-static void pack_int8(const uint32_t random[BLOCK], size_t count, const float *values, uint8_t *packed)
+static void pack_int8(const uint32_t random[BLOCK], const float values[BLOCK], uint8_t *packed)
 {
-    float  largest = 0.0f;
-    int    scale;
-    double unit;
+    uint32_t largest = 0;
+    double   numbers[BLOCK], unit;
+    int      scale, codes[BLOCK], limit;
 
-    memset(packed, 0, BLOCK_BYTES);
-    for (size_t i = 0; i < count; i++) {
-        largest = is_finite(values[i]) ? fmaxf(largest, fabsf(values[i])) : largest;
-    }
-    if (largest == 0.0f) {
-        return;
-    }
-    scale = scale_of(largest) > -SCALE_BIAS ? scale_of(largest) : -SCALE_BIAS;
-    unit = ldexp(1.0, -scale);
-    packed[0] = (uint8_t)(scale + SCALE_BIAS);
-    for (size_t i = 0; i < count; i++) {
-        double value = is_finite(values[i]) ? (double)values[i] : 0.0;
-        double code = floor(value * unit + (double)random[i] * 0x1p-16);
+    for (size_t i = 0; i < BLOCK; i++) {
+        const uint32_t given = tacit__float_bits(values[i]), bits = is_finite_bits(given) ? given : 0;
 
-        if (scale == LARGEST_SCALE) { /* 64 x 2^122 is infinite */
-            code = fmax(-(LARGEST_CODE / 2), fmin(LARGEST_CODE / 2, code));
-        }
+        numbers[i] = (double)tacit__bits_float(bits);
+        largest = largest > (bits & 0x7fffffffu) ? largest : bits & 0x7fffffffu;
+    }
+    scale = scale_of(largest);
+    unit = double_power(-scale);
+    limit = scale == LARGEST_SCALE ? LARGEST_CODE / 2 : LARGEST_CODE; /* 64 x 2^122 is infinite */
+    for (size_t i = 0; i < BLOCK; i++) {
+        codes[i] = (int)(numbers[i] * unit + (double)(int)random[i] * 0x1p-16 + 128) - 128; /* rounded down */
+    }
+    packed[0] = largest != 0 ? (uint8_t)(scale + SCALE_BIAS) : 0;
+    for (size_t i = 0; i < BLOCK; i++) {
+        const int code = codes[i] > limit ? limit : codes[i] < -limit ? -limit : codes[i];
+
         packed[1 + i] = (uint8_t)(int8_t)code;
     }
 }
@@ -98,12 +106,21 @@ void tacit__pack(tacit_precision_t precision, const tacit_stream_t *stream, size
 
     for (size_t i = 0; i < count; i += BLOCK) {
         const size_t elements = count - i < BLOCK ? count - i : BLOCK;
+        float        last[BLOCK] = {0};
+        uint8_t      bytes[BLOCK * sizeof(uint16_t)];
+        const bool   whole = elements == BLOCK;
 
+        if (!whole) {
+            memcpy(last, values + i, elements * sizeof *values);
+        }
         draw(stream, (first + i) / BLOCK, random);
         if (precision == TACIT_PRECISION_BF16) {
-            pack_bfloat16(random, elements, values + i, at);
+            pack_bfloat16(random, whole ? values + i : last, whole ? at : bytes);
         } else {
-            pack_int8(random, elements, values + i, at);
+            pack_int8(random, whole ? values + i : last, whole ? at : bytes);
+        }
+        if (!whole) {
+            memcpy(at, bytes, tacit__packed_bytes(precision, elements));
         }
         at += tacit__packed_bytes(precision, elements);
     }
@@ -120,7 +137,7 @@ void tacit__unpack(tacit_precision_t precision, size_t first, size_t count, cons
         values[i] = tacit__bits_float((uint32_t)half << 16);
     }
     for (size_t i = 0; precision == TACIT_PRECISION_INT8 && i < count; i += BLOCK, at += BLOCK_BYTES) {
-        const float unit = ldexpf(1.0f, at[0] - SCALE_BIAS);
+        const float unit = float_power(at[0] - SCALE_BIAS);
 
         for (size_t j = 0; j < BLOCK && i + j < count; j++) {
             values[i + j] = (float)(int8_t)at[1 + j] * unit;

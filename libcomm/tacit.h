@@ -129,7 +129,7 @@ TACIT_API_VOID const char *tacit_slot_spec(const tacit_slot_t *slot);
 TACIT_API_VOID const char *tacit_slot_schedule(const tacit_slot_t *slot);
 
 typedef struct tacit_norms {
-    double memory; /* Euclidean norm of what this rank has kept back as a sender */
+    double memory; /* Euclidean norm of what this rank has kept back as a sender; 0 with ef21, which keeps nothing back */
     double owner;  /* the same as an owner, in units of the result */
 } tacit_norms_t;
 

@@ -255,7 +255,7 @@ mutant "packed memory rounded to the nearest" libcomm/packed.c precision:memory 
 mutant "packed memory rounded down" libcomm/packed.c precision:packing \
     's/random\[i\] = i % 2 == 0 .*/random[i] = 0 * words[i % 4];/'
 mutant "int8: a scale too coarse" libcomm/packed.c precision:packing \
-    's/exponent -= 7;/exponent -= 6;/'
+    's/exponent - SCALE_BIAS \+ \(mantissa > 0x7e0000u\)/exponent - SCALE_BIAS + 1/'
 mutant "a rescaled memory that stays" libcomm/slot.c precision:rescaling \
     's/scale\(codec->a, units, factor\);/(void)factor;/'
 mutant "an owner around trackers rescaled" libcomm/slot.c precision:rescaling \
