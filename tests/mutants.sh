@@ -274,16 +274,17 @@ mutant "sgd: a rescaled rate forgotten" optim/optimizers/sgd.c sgd:sgd \
 mutant "sgd: decay without a momentum of its own" optim/optimizers/sgd.c sgd:sgd \
     's/(buffer\[i\] =) by.momentum \* buffer\[i\] \+ by.decay/\1 by.decay/'
 mutant "onebit-adam: variance not frozen" optim/optimizers/onebit_adam.c onebit_adam:onebit_adam \
-    's/move_all\(adam, tensor->count, tensor->array.*/for (size_t k = 0; k < tensor->count; k++) { \
-         v[k] = tacit__adam_second(\&adam, v[k], tensor->array[M][k]); } &/'
+    's/^    const config_t    \*config = optim->config;/& for (size_t k = 0; is_frozen(optim) \&\& k < optim->tensors[0].count; k++) { \
+         optim->tensors[0].array[V][k] *= 0.999f; }/'
 mutant "onebit-adam: first gradient dropped" optim/optimizers/onebit_adam.c onebit_adam:onebit_adam \
     '/^static void apply_dense/,/^}/ s/tacit__optim_clip_reduced\(optim\);/if (optim->steps == 0) return; &/'
 mutant "onebit-adam: gradients travel instead of moments" optim/optimizers/onebit_adam.c onebit_adam:onebit_adam \
     '/^static void moment_of_all/,/^}/ s/tacit__adam_first\(&adam, m\[i\], factor \* g\[i\]\)/factor * g[i]/
-     s/move_all\(adam, tensor->count, tensor->array.*/for (size_t k = 0; k < tensor->count; k++) { \
-         tensor->array[M][k] = tacit__adam_first(\&adam, m[k], tensor->array[M][k]); } &/'
+     /^static void move_all/,/^}/ s/m\[i\] = mean\[i\]/m[i] = adam.beta1 * m[i] + adam.rest1 * mean[i]/'
 mutant "onebit-adam: mask ignored" optim/optimizers/onebit_adam.c onebit_adam:onebit_adam \
     's/if \(active == tensor->count\)/if (true)/'
+mutant "onebit-adam: in units of the moment" optim/optimizers/onebit_adam.c onebit_adam:onebit_adam \
+    's/return moments \? 1.0f/return true ? 1.0f/'
 mutant "onebit-adam: correction of v goes on" optim/optimizers/onebit_adam.c onebit_adam:onebit_adam \
     's/\(uint64_t\)optim->numbers\[FROZEN_AT\]\);/optim->steps + 1);/'
 mutant "onebit-adam: each rank clips by its own factor" optim/optimizer.c onebit_adam:onebit_adam \

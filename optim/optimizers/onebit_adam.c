@@ -3,7 +3,8 @@
    from then on that is frozen, and what travels is the first moment, by way of the caller's slot.
    Other than the authors' program: every gradient counts, the first one too; the freezing step is a number of dense updates;
    coordinates whose second moment is still zero then, where a step would be divided by epsilon alone, are left out of the
-   messages and stay where they are; and gradients are clipped by the same factor on every rank. */
+   messages and stay where they are; moments travel in units of the update they make, unless unit=moment asks for the published
+   form; and gradients are clipped by the same factor on every rank. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,6 +22,7 @@ typedef struct config {
     int64_t         freeze; /* 0: by the rule of stability */
     int64_t         freeze_after;
     int             warmup_spec;
+    int             moments_travel; /* as they are; else in units of the values */
 } config_t;
 
 typedef struct notes {
@@ -164,65 +166,76 @@ out:
     return status;
 }
 
+/* What an element's first moment is divided by before it travels: the frozen root of v, so that the small number of sizes that a
+   compressor can express are sizes of updates. In units of the moment itself they move elements of small v much too far. */
+static inline float unit_of(const tacit_adam_t *adam, bool moments, float v)
+{
+    return moments ? 1.0f : sqrtf(v) + adam->epsilon;
+}
+
 /* The first moment as this rank sees it: of all elements … */
-static void moment_of_all(tacit_adam_t adam, float factor, size_t count, const float *restrict g, const float *restrict m,
-                          float *restrict out)
+static void moment_of_all(tacit_adam_t adam, bool moments, float factor, size_t count, const float *restrict g,
+                          const float *restrict m, const float *restrict v, float *restrict out)
 {
     for (size_t i = 0; i < count; i++) {
-        out[i] = tacit__adam_first(&adam, m[i], factor * g[i]);
+        out[i] = tacit__adam_first(&adam, m[i], factor * g[i]) / unit_of(&adam, moments, v[i]);
     }
 }
 
 /* … and of those whose v is not 0, side by side. */
-static void moment_of_active(tacit_adam_t adam, float factor, size_t count, const float *restrict g, const float *restrict m,
-                             const float *restrict v, float *restrict out)
+static void moment_of_active(tacit_adam_t adam, bool moments, float factor, size_t count, const float *restrict g,
+                             const float *restrict m, const float *restrict v, float *restrict out)
 {
     size_t next = 0;
 
     for (size_t i = 0; i < count; i++) {
-        out[next] = tacit__adam_first(&adam, m[i], factor * g[i]);
+        out[next] = tacit__adam_first(&adam, m[i], factor * g[i]) / unit_of(&adam, moments, v[i]);
         next += v[i] != 0;
     }
 }
 
 static tacit_status_t prepare(tacit_optim_t *optim, const tacit_step_t *step)
 {
+    const config_t    *config = optim->config;
     const tacit_adam_t adam = tacit__adam(optim->config, step->rate, 1, 1);
+    const bool         moments = config->moments_travel != 0;
 
     for (size_t i = 0; i < optim->tensor_count; i++) {
         const tacit_tensor_t *tensor = &optim->tensors[i];
         const notes_t        *notes = notes_of(optim, i);
         const float           factor = (float)optim->factors[i];
-        const float          *g = step->gradients[i], *m = tensor->array[M];
+        const float          *g = step->gradients[i], *m = tensor->array[M], *v = tensor->array[V];
 
         if (!is_frozen(optim)) {
             tacit__optim_send(optim, notes->warm, g, tensor->work, TACIT_AVERAGE);
         } else if (!is_masked(optim, i)) {
-            moment_of_all(adam, factor, tensor->count, g, m, tensor->work);
+            moment_of_all(adam, moments, factor, tensor->count, g, m, v, tensor->work);
             tacit__optim_send(optim, notes->active, tensor->work, tensor->work, TACIT_AVERAGE);
         } else if (notes->active != NULL) {
-            moment_of_active(adam, factor, tensor->count, g, m, tensor->array[V], tensor->work);
+            moment_of_active(adam, moments, factor, tensor->count, g, m, v, tensor->work);
             tacit__optim_send(optim, notes->active, tensor->work, tensor->work, TACIT_AVERAGE);
         }
     }
     return TACIT_OK;
 }
 
-static void move_all(tacit_adam_t adam, size_t count, const float *restrict m, const float *restrict v, float *restrict w)
+static void move_all(tacit_adam_t adam, bool moments, size_t count, const float *restrict mean, float *restrict m,
+                     const float *restrict v, float *restrict w)
 {
     for (size_t i = 0; i < count; i++) {
+        m[i] = mean[i] * unit_of(&adam, moments, v[i]);
         w[i] = tacit__adam_value(&adam, w[i], m[i], v[i]);
     }
 }
 
-static void move_active(tacit_adam_t adam, size_t count, const float *restrict moments, float *restrict m,
+static void move_active(tacit_adam_t adam, bool moments, size_t count, const float *restrict mean, float *restrict m,
                         const float *restrict v, float *restrict w)
 {
     size_t next = 0;
 
     for (size_t i = 0; i < count; i++) {
         if (v[i] != 0) {
-            m[i] = moments[next++];
+            m[i] = mean[next++] * unit_of(&adam, moments, v[i]);
             w[i] = tacit__adam_value(&adam, w[i], m[i], v[i]);
         }
     }
@@ -271,6 +284,7 @@ static void apply_dense(tacit_optim_t *optim, const tacit_step_t *step)
 
 static void apply(tacit_optim_t *optim, const tacit_step_t *step)
 {
+    const config_t    *config = optim->config;
     const tacit_adam_t adam = tacit__adam(optim->config, step->rate, optim->steps + 1, (uint64_t)optim->numbers[FROZEN_AT]);
 
     if (!is_frozen(optim)) {
@@ -278,16 +292,10 @@ static void apply(tacit_optim_t *optim, const tacit_step_t *step)
         return;
     }
     for (size_t i = 0; i < optim->tensor_count; i++) {
-        tacit_tensor_t *tensor = &optim->tensors[i];
-        float          *m = tensor->array[M], *v = tensor->array[V];
+        const tacit_tensor_t *tensor = &optim->tensors[i];
 
-        if (is_masked(optim, i)) {
-            move_active(adam, tensor->count, tensor->work, m, v, step->values[i]);
-        } else {
-            tensor->array[M] = tensor->work;
-            tensor->work = m;
-            move_all(adam, tensor->count, tensor->array[M], v, step->values[i]);
-        }
+        (is_masked(optim, i) ? move_active : move_all)(adam, config->moments_travel != 0, tensor->count, tensor->work,
+                                                       tensor->array[M], tensor->array[V], step->values[i]);
     }
 }
 
@@ -298,6 +306,8 @@ static const tacit_param_t params[] = {
      "Dense updates before the second moment is frozen and messages become small; auto: when it is stable."},
     {"freeze-after", TACIT_PARAM_INT, AT(freeze_after), 0, 1e12, 0, 0, NULL, "steps",
      "Dense updates that freeze=auto waits for at least, such as the warm-up of the rate."},
+    {"unit", TACIT_PARAM_WORD, AT(moments_travel), 0, 0, 0, 0, "update moment", "",
+     "Units in which first moments travel: those of the update, or, as in the paper, their own."},
     TACIT_PARAM_WARMUP_SPEC(AT(warmup_spec), "How gradients travel until then."),
     TACIT_PARAMS_MOMENTS,
     {.key = NULL},

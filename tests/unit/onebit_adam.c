@@ -82,6 +82,7 @@ END_TEST
 typedef struct moments {
     uint64_t m[MOST_RANKS][DESCENT_MOST_STEPS], v[MOST_RANKS][DESCENT_MOST_STEPS];
     float    first[DESCENT_MOST_STEPS][DESCENT_MOST]; /* rank 0's m of the first tensor */
+    float    second[DESCENT_MOST];                    /* its v */
     uint64_t calls;                                   /* of the first slot */
     char     slot[64];                                /* in which its moments travel */
     double   frozen_at;
@@ -96,6 +97,7 @@ static void watch(tacit_optim_t *optim, int rank, int step, void *arg)
     moments->v[rank][step] = harness_hash(tensor->array[V], tensor->count * sizeof(float));
     if (rank == 0) {
         memcpy(moments->first[step], tensor->array[M], tensor->count * sizeof(float));
+        memcpy(moments->second, tensor->array[V], tensor->count * sizeof(float));
         moments->calls = tensor->slot->counters.calls;
         moments->frozen_at = optim->numbers[0];
         for (tacit_slot_t *slot = optim->comm->slots; slot != NULL; slot = slot->next) {
@@ -135,20 +137,27 @@ START_TEST(stages)
 }
 END_TEST
 
-/* What travels is the moment: one rank with one block has m = scale x sign after every step. */
+/* What travels is the moment, in its own units or in those of the update: one rank with one block has m = scale x sign, or
+   m / (sqrt(v) + 1e-8) = scale x sign to within rounding, after every step. */
 START_TEST(moments_travel)
 {
-    static moments_t moments;
+    static const char *const optimizers[] = {"onebit-adam:freeze=2,unit=moment", "onebit-adam:freeze=2"};
+    static moments_t         moments;
 
-    run = (descent_t){.optimizer = "onebit-adam:freeze=2", .specs = {"onebit+ef", "none"}, .counts = {64, 1}, .ranks = 1};
+    run = (descent_t){.optimizer = optimizers[_i], .specs = {"onebit+ef", "none"}, .counts = {64, 1}, .ranks = 1};
     run.steps = 6;
     run.watch = watch;
     run.arg = &moments;
     descent_run(&run);
     for (int step = 2; step < 6; step++) {
         for (size_t i = 0; i < 64; i++) {
-            ck_assert_msg(fabsf(moments.first[step][i]) == fabsf(moments.first[step][0]), "step %d, element %zu: %g, not +-%g",
-                          step, i, (double)moments.first[step][i], (double)moments.first[step][0]);
+            const float unit = _i == 0 ? 1.0f : sqrtf(moments.second[i]) + 1e-8f;
+            const float unit0 = _i == 0 ? 1.0f : sqrtf(moments.second[0]) + 1e-8f;
+
+            ck_assert_msg(fabsf(fabsf(moments.first[step][i] / unit) - fabsf(moments.first[step][0] / unit0)) <=
+                              4 * FLT_EPSILON * fabsf(moments.first[step][0] / unit0) * (float)_i,
+                          "step %d, element %zu: %g, not +-%g", step, i, (double)(moments.first[step][i] / unit),
+                          (double)(moments.first[step][0] / unit0));
         }
     }
 }
@@ -160,7 +169,8 @@ START_TEST(mean_of_moments)
     static moments_t moments;
     float            g[DESCENT_MOST], mean[DESCENT_MOST];
 
-    run = (descent_t){.optimizer = "onebit-adam:freeze=2,warmup-spec=none", .specs = {"none", "none"}, .counts = {90, 3}};
+    run = (descent_t){
+        .optimizer = "onebit-adam:freeze=2,warmup-spec=none,unit=moment", .specs = {"none", "none"}, .counts = {90, 3}};
     run.ranks = 3;
     run.steps = 5;
     run.watch = watch;
@@ -209,6 +219,30 @@ START_TEST(clip)
         ck_assert_msg(fabs((double)moments.first[step][0] - m) <= 4 * (double)FLT_EPSILON * m, "step %d: %.9g, not %.9g", step,
                       (double)moments.first[step][0], m);
     }
+}
+END_TEST
+
+/* In units of the update no element moves further in a step than the largest one's share; an element whose gradients were a
+   thousandth of the others' in the warm-up, and stay so, keeps to its scale. */
+static void one_small(int rank, int step, int tensor, size_t count, float *g)
+{
+    descent_normal(rank, step, tensor, count, g);
+    g[0] *= 1e-3f;
+}
+
+START_TEST(small_second_moment)
+{
+    float farthest = 0;
+
+    run = (descent_t){.optimizer = "onebit-adam:freeze=10", .specs = {"onebit+ef", "none"}, .counts = {64, 1}, .ranks = 2};
+    run.steps = 40;
+    run.rate = 0.01;
+    run.input = one_small;
+    descent_run(&run);
+    for (int step = 10; step < 40; step++) {
+        farthest = fmaxf(farthest, fabsf(run.values[step][0][0] - run.values[step - 1][0][0]));
+    }
+    ck_assert_msg(farthest < 0.1f, "%g", (double)farthest); /* ten times the rate; in units of the moment it is above 1 */
 }
 END_TEST
 
@@ -398,9 +432,10 @@ int main(void)
     tcase_add_loop_test(tests, frozen_by_hand, 0, 2);
     tcase_add_test(tests, correction);
     tcase_add_loop_test(tests, stages, 0, 4);
-    tcase_add_test(tests, moments_travel);
+    tcase_add_loop_test(tests, moments_travel, 0, 2);
     tcase_add_test(tests, mean_of_moments);
     tcase_add_test(tests, clip);
+    tcase_add_test(tests, small_second_moment);
     tcase_add_loop_test(tests, mask, 0, 4);
     tcase_add_test(tests, silent_tensor);
     tcase_add_loop_test(tests, stability, 0, 2);
