@@ -274,8 +274,8 @@ mutant "sgd: a rescaled rate forgotten" optim/optimizers/sgd.c sgd:sgd \
 mutant "sgd: decay without a momentum of its own" optim/optimizers/sgd.c sgd:sgd \
     's/(buffer\[i\] =) by.momentum \* buffer\[i\] \+ by.decay/\1 by.decay/'
 mutant "onebit-adam: variance not frozen" optim/optimizers/onebit_adam.c onebit_adam:onebit_adam \
-    's/^    const config_t    \*config = optim->config;/& for (size_t k = 0; is_frozen(optim) \&\& k < optim->tensors[0].count; k++) { \
-         optim->tensors[0].array[V][k] *= 0.999f; }/'
+    's/^    const config_t    \*config = optim->config;/& \
+         for (size_t k = 0; is_frozen(optim) \&\& k < optim->tensors[0].count; k++) { optim->tensors[0].array[V][k] *= 0.999f; }/'
 mutant "onebit-adam: first gradient dropped" optim/optimizers/onebit_adam.c onebit_adam:onebit_adam \
     '/^static void apply_dense/,/^}/ s/tacit__optim_clip_reduced\(optim\);/if (optim->steps == 0) return; &/'
 mutant "onebit-adam: gradients travel instead of moments" optim/optimizers/onebit_adam.c onebit_adam:onebit_adam \
@@ -312,6 +312,6 @@ mutant "zeroone-adam: memory not converted" optim/optimizers/zeroone_adam.c zero
 mutant "zeroone-adam: intervals do not grow" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
     's/optim->numbers\[UPDATES\] \+= dense;/optim->numbers[UPDATES] = dense ? 1 : 1;/'
 mutant "zeroone-adam: the last moment instead of the mean one" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
-    's/m\[i\] = back \* mean\[i\];//'
+    's/m\[i\] = back \* \(mean.*//'
 
 exit $((survivors != 0))

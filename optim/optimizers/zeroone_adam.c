@@ -3,7 +3,8 @@
    second moment is updated, from dense gradients, at intervals that grow; in between gradients travel in the caller's slot. Once
    it is frozen, what travels is what the steps since the last message have added up to, and messages may become rare.
    Other than the authors' program: on one rank the first moment moves too; values go back to what all ranks had, not to
-   within rounding of it; when the unit of what travels changes, what slots keep back is converted, not dropped. */
+   within rounding of it; what travels is in units of the update, so that elements of small variance do not run away
+   (onebit_adam.c); when the unit changes, what slots keep back is converted, not dropped. */
 #include <math.h>
 #include <string.h>
 
@@ -129,14 +130,30 @@ out:
     return status;
 }
 
-/* sum + rate x the first moment as this rank sees it. */
-static void add_up(tacit_adam_t adam, float factor, size_t count, const float *restrict g, const float *restrict m,
-                   const float *restrict sum, float *restrict out)
+/* The unit of an element whose v is not 0: what a first moment is divided by in an update. */
+static inline float unit_of(const tacit_adam_t *adam, float v)
 {
+    return sqrtf(v) * adam->correct2 + adam->epsilon;
+}
+
+/* A gradient in such units; 0 where there is none yet. */
+static void divide(tacit_adam_t adam, size_t count, const float *restrict g, const float *restrict v, float *restrict out)
+{
+    for (size_t i = 0; i < count; i++) {
+        out[i] = v[i] != 0 ? g[i] / unit_of(&adam, v[i]) : 0.0f;
+    }
+}
+
+/* sum + rate x the first moment as this rank sees it, in such units. */
+static void add_up(tacit_adam_t adam, float factor, const tacit_tensor_t *tensor, const float *restrict g, float *restrict out)
+{
+    const float *restrict m = tensor->array[M], *restrict v = tensor->array[V], *restrict sum = tensor->array[SUM];
     const float gain = adam.rate * adam.correct1;
 
-    for (size_t i = 0; i < count; i++) {
-        out[i] = (sum != NULL ? sum[i] : 0.0f) + gain * tacit__adam_first(&adam, m[i], factor * g[i]);
+    for (size_t i = 0; i < tensor->count; i++) {
+        const float all = (sum != NULL ? sum[i] : 0.0f) + gain * tacit__adam_first(&adam, m[i], factor * g[i]);
+
+        out[i] = v[i] != 0 ? all / unit_of(&adam, v[i]) : 0.0f;
     }
 }
 
@@ -156,17 +173,27 @@ static tacit_status_t prepare(tacit_optim_t *optim, const tacit_step_t *step)
                                    optim->comm->rank, tensor->slot->codec->name);
             }
         } else if (is_frozen(optim)) {
-            add_up(adam, (float)optim->factors[i], tensor->count, g, tensor->array[M], tensor->array[SUM], tensor->work);
+            add_up(adam, (float)optim->factors[i], tensor, g, tensor->work);
             tacit__optim_send(optim, tensor->slot, tensor->work, tensor->work, TACIT_AVERAGE);
+        } else if (updates_variance(optim)) {
+            tacit__optim_send(optim, notes_of(optim, i)->warm, g, tensor->work, TACIT_AVERAGE);
         } else {
-            tacit__optim_send(optim, updates_variance(optim) ? notes_of(optim, i)->warm : tensor->slot, g, tensor->work,
-                              TACIT_AVERAGE);
+            divide(adam, tensor->count, g, tensor->array[V], tensor->work);
+            tacit__optim_send(optim, tensor->slot, tensor->work, tensor->work, TACIT_AVERAGE);
         }
     }
     return TACIT_OK;
 }
 
 /* ---- After it ---- */
+
+/* The reverse of divide(). */
+static void multiply(tacit_adam_t adam, size_t count, const float *restrict v, float *restrict g)
+{
+    for (size_t i = 0; i < count; i++) {
+        g[i] = v[i] != 0 ? g[i] * unit_of(&adam, v[i]) : 0.0f;
+    }
+}
 
 /* Only the first moment takes the gradient in. An element whose v is 0 has had no dense gradient yet: it waits. */
 static void move_first(tacit_adam_t adam, float factor, size_t count, const float *restrict g, float *restrict m,
@@ -205,10 +232,8 @@ static void move_together(tacit_adam_t adam, double rates, float decays, const t
     const float back = rates > 0 ? (float)(1.0 / rates) : 0.0f;
 
     for (size_t i = 0; i < tensor->count; i++) {
-        const float moved = mean[i] / (sqrtf(v[i]) * adam.correct2 + adam.epsilon) + decays * from[i];
-
-        m[i] = back * mean[i];
-        w[i] = v[i] != 0 ? from[i] - moved : from[i];
+        m[i] = back * (mean[i] * unit_of(&adam, v[i]));
+        w[i] = v[i] != 0 ? from[i] - (mean[i] + decays * from[i]) : from[i];
     }
     if (sum != NULL) {
         memset(sum, 0, tensor->count * sizeof *sum);
@@ -243,6 +268,9 @@ static void apply(tacit_optim_t *optim, const tacit_step_t *step)
     if (is_frozen(optim)) {
         apply_frozen(optim, step, adam);
         return;
+    }
+    for (size_t i = 0; i < optim->tensor_count && !dense; i++) {
+        multiply(adam, optim->tensors[i].count, optim->tensors[i].array[V], optim->tensors[i].work);
     }
     tacit__optim_clip_reduced(optim);
     for (size_t i = 0; i < optim->tensor_count; i++) {

@@ -81,7 +81,11 @@ START_TEST(one_rank)
     for (int step = 1; step < 8; step++) {
         descent_normal(0, step, 0, 50, g);
         for (size_t i = 0; i < 50; i++) {
-            ck_assert(moments.m[step][i] == 0.9f * moments.m[step - 1][i] + (float)(1 - 0.9) * g[i]);
+            const double expected = 0.9 * (double)moments.m[step - 1][i] + 0.1 * (double)g[i];
+
+            ck_assert_msg(fabs((double)moments.m[step][i] - expected) <=
+                              4 * (double)FLT_EPSILON * (fabs((double)moments.m[step - 1][i]) + fabs((double)g[i])),
+                          "step %d, element %zu: %.9g, not %.9g", step, i, (double)moments.m[step][i], expected);
         }
     }
 }
@@ -240,9 +244,9 @@ START_TEST(converts_memory)
                       .input = by_hand,
                       .watch = watch};
     descent_run(&run);
-    ck_assert_msg(moments.m[2][0] == 2.375f && moments.m[2][1] == 0.375f, "%g %g", (double)moments.m[2][0],
+    ck_assert_msg(fabsf(moments.m[2][0] - 2.375f) < 1e-6f && moments.m[2][1] == 0.375f, "%g %g", (double)moments.m[2][0],
                   (double)moments.m[2][1]);
-    ck_assert_msg(moments.m[3][0] == 0.0f && moments.m[3][1] == 1.6875f, "%g %g", (double)moments.m[3][0],
+    ck_assert_msg(moments.m[3][0] == 0.0f && fabsf(moments.m[3][1] - 1.6875f) < 1e-6f, "%g %g", (double)moments.m[3][0],
                   (double)moments.m[3][1]);
 }
 END_TEST
