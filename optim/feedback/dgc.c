@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Deep Gradient Compression: momentum before selection, so that what waits is velocity and not gradient; and masking, so that
    momentum does not push on with what is old by the time it is sent. Lin et al., "Deep Gradient Compression" (ICLR 2018),
-   sections 3.1 and 3.2, equations 4 to 6. An optimizer around it has no momentum of its own. Small vectors stay dense: their
-   gradients are averaged as they are, and momentum is applied to the mean. */
+   sections 3.1 and 3.2, equations 4 to 6. An optimizer around it has no momentum of its own. Vectors and small
+   tensors stay dense: their gradients are averaged as they are, and momentum is applied to the mean. */
 #include "feedback.h"
 
 #include <math.h>
@@ -38,7 +38,9 @@ static double momentum(const void *config, bool *nesterov_out)
 
 static bool is_dense(const void *config, const tacit_slot_config_t *tensor)
 {
-    return tensor->ndim <= 1 && (int64_t)tensor->count < ((const config_t *)config)->dense;
+    const int64_t dense = ((const config_t *)config)->dense;
+
+    return (tensor->ndim == 1 && dense > 0) || (int64_t)tensor->count < dense;
 }
 
 /* ---- Tensors that are sparsified ---- */
@@ -187,10 +189,9 @@ static const tacit_param_t params[] = {
      .offset = offsetof(config_t, dense),
      .low = 0,
      .high = 4294967296.0,
-     .initial = 16384,
+     .initial = 1024,
      .unit = "elements",
-     .help = "Tensors of one dimension (or of an unknown shape) and fewer elements are not sparsified; 0: all are; 4G: none of "
-             "one dimension."},
+     .help = "Tensors of fewer elements, and all that are known to have one dimension, are not sparsified; 0: all are."},
     TACIT_PARAM_RESIDUAL,
     {.key = NULL},
 };

@@ -157,7 +157,7 @@ START_TEST(golden_run)
     const int ranks[] = {2, 4, 8};
 
     for (int i = 0; i < 3 * 3; i++) {
-        run_t run = {.spec = "topk:ratio=0.25+dgc:momentum=0.5",
+        run_t run = {.spec = "topk:ratio=0.25+dgc:momentum=0.5,dense=0",
                      .ranks = ranks[i / 3],
                      .dtype = (tacit_dtype_t)(i % 3),
                      .steps = 3,
@@ -173,7 +173,7 @@ START_TEST(golden_run)
             same_floats(run.v[rank] + 16, golden_v[rank % 2], 8, "v");
         }
         run_free(&run);
-        nesterov.spec = "topk:ratio=0.25+dgc:momentum=0.5,nesterov=on";
+        nesterov.spec = "topk:ratio=0.25+dgc:momentum=0.5,nesterov=on,dense=0";
         run_all(&nesterov);
         same_floats(nesterov.out, golden_nesterov[0], 24, "Nesterov: G");
         run_free(&nesterov);
@@ -343,7 +343,8 @@ static void exchanged_input(int rank, int step, size_t count, float *x)
 
 START_TEST(order_of_ranks)
 {
-    run_t a = {.spec = "topk:ratio=0.25+dgc:momentum=0.5", .ranks = 4, .steps = 3, .count = 8, .ndim = 2, .input = golden_input};
+    run_t a = {
+        .spec = "topk:ratio=0.25+dgc:momentum=0.5,dense=0", .ranks = 4, .steps = 3, .count = 8, .ndim = 2, .input = golden_input};
     run_t b = a;
 
     b.input = exchanged_input;
@@ -414,14 +415,15 @@ START_TEST(which_are_dense)
         size_t      count;
         bool        dense;
     } tensors[] = {{"topk+dgc", 0, 100, true},
-                   {"topk+dgc", 1, 16382, true},
-                   {"topk+dgc", 1, 16384, false},
-                   {"topk+dgc", 0, 16384, false},
-                   {"topk+dgc", 2, 2, false},
+                   {"topk+dgc", 0, 1022, true},
+                   {"topk+dgc", 0, 1024, false},
+                   {"topk+dgc", 1, 16384, true},
+                   {"topk+dgc", 2, 1022, true},
+                   {"topk+dgc", 2, 1024, false},
                    {"topk+dgc:dense=0", 0, 2, false},
                    {"topk+dgc:dense=0", 1, 2, false},
-                   {"topk+dgc:dense=4G", 1, 20000, true},
-                   {"topk+dgc:dense=4G", 2, 20000, false},
+                   {"topk+dgc:dense=20K", 0, 20000, true},
+                   {"topk+dgc:dense=20K", 2, 20480, false},
                    {"topk:ratio=1+dgc", 2, 20000, false}};
 
     for (size_t i = 0; i < COUNT_OF(tensors); i++) {

@@ -162,7 +162,7 @@ START_TEST(smaller)
         {"qsgd+ef21", {4000, 4000}},
         {"topk+ef21:average=0.5,residual=int8", {4000, 4000, 1128}},
         {"topk+dgc:residual=bf16,dense=0", {2000, 2000}},
-        {"topk+dgc:residual=bf16", {4000}}, /* so small a vector stays dense: a momentum of the mean, the same on all ranks */
+        {"topk+dgc:residual=bf16,dense=4K", {4000}}, /* dense: a momentum of the mean, the same on all ranks */
     };
 
     for (size_t c = 0; c < COUNT_OF(cases); c++) {
