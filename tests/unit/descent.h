@@ -57,12 +57,14 @@ static inline void descent_equal(int rank, int step, int tensor, size_t count, f
 
 static inline void descent_path(char *path, size_t capacity, const char *what, int rank, int step)
 {
-    snprintf(path, capacity, "descent-%d-%s-%d.%d", (int)getpid(), what, step, rank);
+    const char *folder = getenv("TMPDIR");
+
+    snprintf(path, capacity, "%s/descent-%d-%s-%d.%d", folder != NULL ? folder : "/tmp", (int)getpid(), what, step, rank);
 }
 
 static inline void descent_files(tacit_comm_t *comm, tacit_optim_t *optim, int step, bool load)
 {
-    char moments[128], memory[128];
+    char moments[512], memory[512];
 
     descent_path(moments, sizeof moments, "optim", tacit_comm_rank(comm), step);
     descent_path(memory, sizeof memory, "slots", tacit_comm_rank(comm), step);
