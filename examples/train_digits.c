@@ -19,11 +19,12 @@ typedef struct task {
     uint8_t *classes; /* ... and its answers */
 } task_t;
 
-static bool parse_hidden(const char *text, void *to)
+static bool set_hidden(const program_option_t *option, const char *text, void *to)
 {
     task_t *task = to;
     char   *end;
 
+    (void)option;
     for (task->hidden_count = 0; task->hidden_count < MODEL_LAYERS - 1; text = end + 1) {
         const unsigned long width = strtoul(text, &end, 10);
 
@@ -109,11 +110,11 @@ static void describe(void *own, char *text, size_t capacity)
 {
     const task_t       *task = own;
     const digits_set_t *train = &task->digits.train;
-    uint64_t            hash = TRAINER_HASH_START;
+    uint64_t            hash = PROGRAM_HASH_START;
     size_t              used;
 
-    hash = trainer_hash(hash, train->images, train->count * task->digits.pixels * sizeof *train->images);
-    hash = trainer_hash(hash, train->classes, train->count);
+    hash = program_hash(hash, train->images, train->count * task->digits.pixels * sizeof *train->images);
+    hash = program_hash(hash, train->classes, train->count);
     used = (size_t)snprintf(text, capacity, "data %zu images, %016llx\nlayers", train->count, (unsigned long long)hash);
     for (size_t i = 0; i <= task->model.layers && used < capacity; i++) {
         used += (size_t)snprintf(text + used, capacity - used, " %zu", task->model.widths[i]);
@@ -133,10 +134,10 @@ static void release(void *own)
     free(task->classes);
 }
 
-static const trainer_option_t options[] = {
+static const program_option_t options[] = {
     {"hidden", "N[,N]...", "up to 7 whole numbers from 1 to 65536, separated by commas",
-     "widths of the hidden layers (default 512,512)", parse_hidden},
-    {NULL, NULL, NULL, NULL, NULL},
+     "widths of the hidden layers (default 512,512)", set_hidden, 0, 0, 0},
+    {0},
 };
 
 int main(int argc, char **argv)

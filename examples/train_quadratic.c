@@ -3,9 +3,8 @@
    clients are dealt to the ranks, a slot each; Tacit averages their float32 gradients, the model is float64. The heart is
    descend(). */
 #include "problem.h"
+#include "program.h"
 
-#include <errno.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <math.h>
 #include <mpi.h>
@@ -15,7 +14,7 @@
 #include <tacit.h>
 #include <tacit_mpi.h>
 
-enum { TEXT_BYTES = 1024, EXIT_USAGE = 2 };
+static const char program[] = "train-quadratic";
 
 static const char usage_head[] =
     "Usage: mpirun -n RANKS train-quadratic --problem NAME [OPTION]...\n"
@@ -23,25 +22,12 @@ static const char usage_head[] =
     "RANKS divides the problem's clients. A rank with several clients keeps a slot, with its own memory, for each: for topk and\n"
     "randk that is the same method, with fewer messages; other compressors then also compress each slot's mean separately.\n\n";
 
-static const char usage_options[] =
-    "\n"
-    "  --spec SPEC          how gradients are compressed (default none)\n"
-    "  --steps N            (default: the problem's)\n"
-    "  --lr RATE            (default: the problem's)\n"
-    "  --seed N             of the problem's random numbers, and the compressor's (default 1)\n"
-    "  --every N            steps between evaluations (default: a hundredth of all)\n"
-    "  --zeta Z             of p2 and p3: how much the clients differ (default 100)\n"
-    "  --sigma S            noise on each client's gradients: variance S^2 / parameters an element (default: p2 10, others 0)\n"
-    "  --data PATH          of logistic: as in train-digits\n"
-    "  --json               one JSON object a line\n"
-    "  --help               this text\n";
-
 typedef struct options {
     problem_options_t problem;
     const char       *spec;
     uint64_t          steps, every; /* 0: the default */
     double            rate;         /* below 0: the default */
-    bool              json, help;
+    bool              json;
 } options_t;
 
 /* What is known of the model after a step; on rank 0. */
@@ -75,109 +61,45 @@ static void must(tacit_status_t status, const char *call)
     }
 }
 
-/* Ends the program on all ranks, which all have the complaint, or all have none. */
-static void refuse(const char *complaint, int status)
-{
-    int rank;
-
-    (void)MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    if (complaint) {
-        if (rank == 0) {
-            (void)fprintf(stderr, "train-quadratic: %s\n", complaint);
-        }
-        (void)MPI_Finalize();
-        exit(status);
-    }
-}
-
 /* ---- Options ---- */
 
-static bool parse_count(const char *text, uint64_t low, uint64_t *number_out)
-{
-    char *end;
+#define AT(field) offsetof(options_t, field)
 
-    errno = 0;
-    *number_out = strtoull(text, &end, 10);
-    return *text >= '0' && *text <= '9' && *end == '\0' && errno == 0 && *number_out >= low;
-}
-
-static bool parse_real(const char *text, double *number_out)
-{
-    char *end;
-
-    *number_out = strtod(text, &end);
-    return end != text && *end == '\0' && *number_out >= 0.0 && *number_out < 1e30;
-}
-
-static bool parse_option(int option, const char *value, options_t *options)
-{
-    switch (option) {
-    case 'p':
-        options->problem.name = value;
-        return true;
-    case 's':
-        options->spec = value;
-        return true;
-    case 'n':
-        return parse_count(value, 1, &options->steps);
-    case 'l':
-        return parse_real(value, &options->rate);
-    case 'r':
-        return parse_count(value, 0, &options->problem.seed);
-    case 'e':
-        return parse_count(value, 1, &options->every);
-    case 'z':
-        return parse_real(value, &options->problem.zeta);
-    case 'g':
-        return parse_real(value, &options->problem.sigma);
-    case 'd':
-        options->problem.data = value;
-        return true;
-    case 'j':
-        options->json = true;
-        return true;
-    default:
-        options->help = option == 'h';
-        return options->help;
-    }
-}
+static const program_option_t known[] = {
+    {"problem", "NAME", "", NULL, program_set_text, AT(problem.name), 0, 0},
+    {"spec", "SPEC", "", "how gradients are compressed (default none)", program_set_text, AT(spec), 0, 0},
+    {"steps", "N", "a whole number from 1", "(default: the problem's)", program_set_count, AT(steps), 1, 0},
+    {"lr", "RATE", "a number from 0", "(default: the problem's)", program_set_real, AT(rate), 0, 1e30},
+    {"seed", "N", "a whole number from 0", "of the problem's random numbers, and the compressor's (default 1)", program_set_count,
+     AT(problem.seed), 0, 0},
+    {"every", "N", "a whole number from 1", "steps between evaluations (default: a hundredth of all)", program_set_count,
+     AT(every), 1, 0},
+    {"zeta", "Z", "a number from 0", "of p2 and p3: how much the clients differ (default 100)", program_set_real,
+     AT(problem.zeta), 0, 1e30},
+    {"sigma", "S", "a number from 0",
+     "noise on each client's gradients: variance S^2 / parameters an element (default: p2 10, others 0)", program_set_real,
+     AT(problem.sigma), 0, 1e30},
+    {"data", "PATH", "", "of logistic: as in train-digits", program_set_text, AT(problem.data), 0, 0},
+    {"json", NULL, "", "one JSON object a line", program_set_flag, AT(json), 0, 0},
+    {0},
+};
 
 /* Returns the complaint or NULL. */
-static const char *parse_options(int argc, char **argv, options_t *options, char *text)
+static const char *parse_options(int argc, char **argv, options_t *options, bool *help_out, char *text)
 {
-    static const struct option known[] = {
-        {"problem", required_argument, NULL, 'p'}, {"spec", required_argument, NULL, 's'},
-        {"steps", required_argument, NULL, 'n'},   {"lr", required_argument, NULL, 'l'},
-        {"seed", required_argument, NULL, 'r'},    {"every", required_argument, NULL, 'e'},
-        {"zeta", required_argument, NULL, 'z'},    {"sigma", required_argument, NULL, 'g'},
-        {"data", required_argument, NULL, 'd'},    {"json", no_argument, NULL, 'j'},
-        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},
-    };
-    int option, index = 0;
+    const program_options_t all = {known, options};
+    const char             *complaint;
 
     *options = (options_t){.spec = "none", .rate = -1.0, .problem = {.zeta = -1.0, .sigma = -1.0, .seed = 1}};
-    opterr = 0;
-    while ((option = getopt_long(argc, argv, ":", known, &index)) != -1) {
-        if (option == '?' || option == ':') {
-            (void)snprintf(text, TEXT_BYTES, "%s '%s'; see --help",
-                           option == ':' ? "a value is missing after" : "no such option:", argv[optind - 1]);
-            return text;
-        }
-        if (!parse_option(option, optarg, options)) {
-            (void)snprintf(text, TEXT_BYTES, "--%s '%s': expected a %snumber%s", known[index].name, optarg,
-                           strchr("nre", option) ? "whole " : "", option == 'n' || option == 'e' ? " from 1" : " from 0");
-            return text;
-        }
+    complaint = program_parse(argc, argv, &all, 1, help_out, text);
+    if (complaint || *help_out) {
+        return complaint;
     }
-    if (optind < argc) {
-        (void)snprintf(text, TEXT_BYTES, "'%s' is not an option; see --help", argv[optind]);
-        return text;
-    }
-    if (!options->help && !options->problem.name) {
+    if (!options->problem.name) {
         return "--problem NAME is missing; see --help";
     }
     if (tacit_spec_check(options->spec, NULL, 0) != TACIT_OK) {
-        (void)snprintf(text, TEXT_BYTES, "--spec '%s': %s", options->spec, tacit_last_error());
+        (void)snprintf(text, PROGRAM_TEXT_BYTES, "--spec '%.200s': %s", options->spec, tacit_last_error());
         return text;
     }
     return NULL;
@@ -192,7 +114,11 @@ static void print_usage(void)
         (void)printf("  --problem %-10s %s\n%*s%" PRIu64 " steps of rate %g\n", kind->name, kind->summary, 23, "", kind->steps,
                      kind->rate);
     }
-    (void)fputs(usage_options, stdout);
+    (void)putchar('\n');
+    for (const program_option_t *option = known + 1; option->name; option++) {
+        program_print_option(option->name, option->value, option->help);
+    }
+    program_print_option("help", NULL, "this text");
 }
 
 /* ---- Making ---- */
@@ -201,18 +127,14 @@ static void make_problem(trainer_t *trainer)
 {
     options_t *options = &trainer->options;
     problem_t *problem = &trainer->problem;
-    char       text[TEXT_BYTES] = "";
+    char       text[PROGRAM_TEXT_BYTES] = "";
     int        failed;
 
-    failed = problem_init(problem, &options->problem, trainer->rank == 0, text, sizeof text) != 0;
-    if (failed) {
-        (void)fprintf(stderr, trainer->rank == 0 ? "train-quadratic: %s\n" : "", text);
-    }
-    (void)MPI_Allreduce(MPI_IN_PLACE, &failed, 1, MPI_INT, MPI_LOR, MPI_COMM_WORLD);
-    refuse(failed ? "the problem cannot be made" : NULL, EXIT_USAGE);
+    failed = problem_init(problem, &options->problem, trainer->rank == 0, text, sizeof text);
+    program_agree(program, failed ? text : NULL, PROGRAM_EXIT_USAGE);
     (void)snprintf(text, sizeof text, "%s has %zu clients, which %d ranks cannot share evenly", problem->kind->name,
                    problem->clients, trainer->ranks);
-    refuse(problem->clients % (size_t)trainer->ranks ? text : NULL, EXIT_USAGE);
+    program_agree(program, problem->clients % (size_t)trainer->ranks ? text : NULL, PROGRAM_EXIT_USAGE);
     trainer->clients = problem->clients / (size_t)trainer->ranks;
     options->steps = options->steps ? options->steps : problem->kind->steps;
     options->rate = options->rate >= 0.0 ? options->rate : problem->kind->rate;
@@ -223,14 +145,13 @@ static void make_slots(trainer_t *trainer)
 {
     const size_t   count = trainer->problem.count;
     tacit_config_t config = TACIT_CONFIG_INIT;
-    int            missing;
+    bool           missing;
 
     trainer->x = malloc(count * sizeof *trainer->x);
     trainer->gradient = malloc(count * sizeof *trainer->gradient);
     trainer->messages = malloc(trainer->clients * count * sizeof *trainer->messages);
     missing = !trainer->x || !trainer->gradient || !trainer->messages;
-    (void)MPI_Allreduce(MPI_IN_PLACE, &missing, 1, MPI_INT, MPI_LOR, MPI_COMM_WORLD);
-    refuse(missing ? "not enough memory" : NULL, EXIT_FAILURE);
+    program_agree(program, missing ? "not enough memory" : NULL, EXIT_FAILURE);
     problem_start(&trainer->problem, trainer->x);
     config.spec = trainer->options.spec;
     config.seed = trainer->options.problem.seed;
@@ -305,51 +226,18 @@ static score_t evaluate(trainer_t *trainer)
                      .dense_bytes = sums[3] / trainer->ranks};
 }
 
-/* FNV-1a, 64 bits. */
-static uint64_t hash_model(const trainer_t *trainer)
-{
-    const uint8_t *byte = (const uint8_t *)trainer->x;
-    uint64_t       hash = 0xCBF29CE484222325u;
-
-    for (size_t i = 0; i < trainer->problem.count * sizeof *trainer->x; i++) {
-        hash = (hash ^ byte[i]) * 0x100000001B3u;
-    }
-    return hash;
-}
-
-static bool same_everywhere(uint64_t hash)
-{
-    uint64_t first = hash;
-    int      equal;
-
-    (void)MPI_Bcast(&first, 1, MPI_UINT64_T, 0, MPI_COMM_WORLD);
-    equal = hash == first;
-    (void)MPI_Allreduce(MPI_IN_PLACE, &equal, 1, MPI_INT, MPI_LAND, MPI_COMM_WORLD);
-    return equal;
-}
-
 /* ---- Results ---- */
-
-/* JSON knows no NaN and no infinity: they become null. */
-static void print_json(const char *key, double number, const char *after)
-{
-    if (isfinite(number)) {
-        (void)printf("\"%s\":%.12g%s", key, number, after);
-    } else {
-        (void)printf("\"%s\":null%s", key, after);
-    }
-}
 
 static void print_score(const trainer_t *trainer, score_t score)
 {
     if (trainer->options.json) {
         (void)printf("{\"step\":%" PRIu64 ",", trainer->step);
-        print_json("loss", score.loss, ",");
-        print_json("gap", score.gap, ",");
-        print_json("distance_squared", score.distance_squared, ",");
-        print_json("memory_squared", score.memory_squared, ",");
-        print_json("wire_bytes", score.wire_bytes, ",");
-        print_json("seconds", MPI_Wtime() - trainer->start_time, "}\n");
+        program_print_json("loss", score.loss, ",");
+        program_print_json("gap", score.gap, ",");
+        program_print_json("distance_squared", score.distance_squared, ",");
+        program_print_json("memory_squared", score.memory_squared, ",");
+        program_print_json("wire_bytes", score.wire_bytes, ",");
+        program_print_json("seconds", MPI_Wtime() - trainer->start_time, "}\n");
     } else {
         (void)printf("step %-7" PRIu64 " f - f* %-12.5g |x - x*|^2 %-12.5g mean |e|^2 %-12.5g bytes %.0f\n", trainer->step,
                      score.gap, score.distance_squared, score.memory_squared, score.wire_bytes);
@@ -375,19 +263,19 @@ static void print_final(const trainer_t *trainer, score_t score, uint64_t hash, 
     (void)printf("{\"final\":true,\"problem\":\"%s\",\"optimizer\":\"sgd\",\"spec\":\"%s\",\"ranks\":%d,\"clients\":%zu,"
                  "\"steps\":%" PRIu64 ",",
                  options->problem.name, options->spec, trainer->ranks, trainer->problem.clients, trainer->step);
-    print_json("train_loss", score.loss, ",");
-    print_json("test_loss", test_loss, ",");
-    print_json("test_accuracy", test_accuracy, ",");
-    print_json("gap", score.gap, ",");
-    print_json("gap_last_third", tail, ",");
-    print_json("distance_squared", score.distance_squared, ",");
-    print_json("memory_squared", score.memory_squared, ",");
-    print_json("wire_bytes", score.wire_bytes, ",");
-    print_json("dense_bytes", score.dense_bytes, ",");
-    print_json("ratio", ratio, ",");
-    print_json("ratio_fp16", ratio / 2.0, ",");
+    program_print_json("train_loss", score.loss, ",");
+    program_print_json("test_loss", test_loss, ",");
+    program_print_json("test_accuracy", test_accuracy, ",");
+    program_print_json("gap", score.gap, ",");
+    program_print_json("gap_last_third", tail, ",");
+    program_print_json("distance_squared", score.distance_squared, ",");
+    program_print_json("memory_squared", score.memory_squared, ",");
+    program_print_json("wire_bytes", score.wire_bytes, ",");
+    program_print_json("dense_bytes", score.dense_bytes, ",");
+    program_print_json("ratio", ratio, ",");
+    program_print_json("ratio_fp16", ratio / 2.0, ",");
     (void)printf("\"replicas_equal\":%s,\"param_hash\":\"%016" PRIx64 "\",", equal ? "true" : "false", hash);
-    print_json("seconds", MPI_Wtime() - trainer->start_time, "}\n");
+    program_print_json("seconds", MPI_Wtime() - trainer->start_time, "}\n");
 }
 
 static bool train(trainer_t *trainer)
@@ -414,8 +302,8 @@ static bool train(trainer_t *trainer)
             }
         }
     }
-    hash = hash_model(trainer);
-    equal = same_everywhere(hash);
+    hash = program_hash(PROGRAM_HASH_START, trainer->x, trainer->problem.count * sizeof *trainer->x);
+    equal = program_is_equal(hash);
     if (trainer->rank == 0) {
         print_final(trainer, score, hash, equal);
     }
@@ -425,18 +313,18 @@ static bool train(trainer_t *trainer)
 int main(int argc, char **argv)
 {
     trainer_t   trainer = {0};
-    char        text[TEXT_BYTES];
+    char        text[PROGRAM_TEXT_BYTES];
     const char *complaint;
-    bool        equal;
+    bool        help, equal;
 
     if (MPI_Init(&argc, &argv) != MPI_SUCCESS) {
         return EXIT_FAILURE;
     }
     (void)MPI_Comm_rank(MPI_COMM_WORLD, &trainer.rank);
     (void)MPI_Comm_size(MPI_COMM_WORLD, &trainer.ranks);
-    complaint = parse_options(argc, argv, &trainer.options, text);
-    refuse(complaint, EXIT_USAGE);
-    if (trainer.options.help) {
+    complaint = parse_options(argc, argv, &trainer.options, &help, text);
+    program_agree(program, complaint, PROGRAM_EXIT_USAGE);
+    if (help) {
         if (trainer.rank == 0) {
             print_usage();
         }

@@ -87,4 +87,10 @@ refuses "no problem is called 'p9'" --problem p9
 refuses "--problem NAME is missing"
 refuses "--steps '0': expected a whole number from 1" --problem p0 --steps 0
 refuses "--spec 'topkk'" --problem p0 --spec topkk
+refuses "no such option: '-q'" --json -qx
+refuses "no such option: '--json=3'" --json=3
+refuses "a value is missing after '--steps'" --json --steps
+# The last of the ranks alone cannot read the data.
+says "cannot open $folder/none: No such file" "${launcher[@]}" -n 1 "$trainer" --problem logistic --spec none : \
+    -n 1 "$trainer" --problem logistic --spec none --data "$folder/none"
 exit $failed

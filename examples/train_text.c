@@ -17,26 +17,6 @@ typedef struct task {
     uint8_t      *windows; /* a batch of them */
 } task_t;
 
-static bool parse_width(const char *text, void *to)
-{
-    return trainer_parse_count(text, 1, 4096, &((task_t *)to)->width);
-}
-
-static bool parse_layers(const char *text, void *to)
-{
-    return trainer_parse_count(text, 1, 64, &((task_t *)to)->layers);
-}
-
-static bool parse_heads(const char *text, void *to)
-{
-    return trainer_parse_count(text, 1, 64, &((task_t *)to)->heads);
-}
-
-static bool parse_context(const char *text, void *to)
-{
-    return trainer_parse_count(text, 2, 1024, &((task_t *)to)->context);
-}
-
 static const char *load(void *own, const trainer_options_t *options, char *text)
 {
     task_t             *task = own;
@@ -141,7 +121,7 @@ static void describe(void *own, char *text, size_t capacity)
     (void)snprintf(
         text, capacity,
         "data %zu characters, %016" PRIx64 "\nwidth %" PRIu64 "\nlayers %" PRIu64 "\nheads %" PRIu64 "\ncontext %" PRIu64 "\n",
-        count, trainer_hash(TRAINER_HASH_START, task->text.train, count), task->width, task->layers, task->heads, task->context);
+        count, program_hash(PROGRAM_HASH_START, task->text.train, count), task->width, task->layers, task->heads, task->context);
 }
 
 static void release(void *own)
@@ -153,12 +133,16 @@ static void release(void *own)
     free(task->windows);
 }
 
-static const trainer_option_t options[] = {
-    {"width", "N", "a whole number from 1 to 4096", "numbers that stand for a character (default 64)", parse_width},
-    {"layers", "N", "a whole number from 1 to 64", "blocks of attention and perceptron (default 2)", parse_layers},
-    {"heads", "N", "a whole number from 1 to 64", "of attention; they share out the width (default 4)", parse_heads},
-    {"context", "N", "a whole number from 2 to 1024", "characters that a prediction sees at most (default 64)", parse_context},
-    {NULL, NULL, NULL, NULL, NULL},
+static const program_option_t options[] = {
+    {"width", "N", "a whole number from 1 to 4096", "numbers that stand for a character (default 64)", program_set_count,
+     offsetof(task_t, width), 1, 4096},
+    {"layers", "N", "a whole number from 1 to 64", "blocks of attention and perceptron (default 2)", program_set_count,
+     offsetof(task_t, layers), 1, 64},
+    {"heads", "N", "a whole number from 1 to 64", "of attention; they share out the width (default 4)", program_set_count,
+     offsetof(task_t, heads), 1, 64},
+    {"context", "N", "a whole number from 2 to 1024", "characters that a prediction sees at most (default 64)", program_set_count,
+     offsetof(task_t, context), 2, 1024},
+    {0},
 };
 
 int main(int argc, char **argv)

@@ -49,9 +49,10 @@ test_rates() {
 
 # Killed wherever it happens to be, training goes on to the same bits: moments, densities and plans are saved too.
 test_kills() {
-    local options dir=$folder/kills whole bytes line pid
+    local options dir=$folder/kills long whole bytes line pid
+    long=$(printf ',high=4%.0s' {1..140}) # as long as a list may be, nearly
     for options in "--optimizer onebit-adam:freeze=40" \
-        "--optimizer sgd --spec topk:ratio=0.05+dgc --adapt every=20,gather=5"; do
+        "--optimizer sgd --spec topk:ratio=0.05+dgc --adapt every=20,gather=5$long"; do
         rm -rf "$dir"
         # shellcheck disable=SC2086 # words
         {
@@ -86,6 +87,11 @@ test_refusals() {
     says "--width 10 is not a multiple of --heads 4" "$trainer" --width 10
     says "--decay 'cosine': expected none or linear" "$trainer" --decay cosine
     says "--adapt: 'alpha=x': expected" "$trainer" --adapt every=5,alpha=x
+    says "--adapt: a list of 1060 characters is too long" "$trainer" --adapt "alpha=1$(printf ',high=4%.0s' {1..149}),low=0.25,"
+    says "no such option: '-q'" "$trainer" --json -qx
+    says "no such option: '-q'" "$trainer" --json -q
+    says "no such option: '--json=3'" "$trainer" --json=3
+    says "a value is missing after '--lr'" "$trainer" --json --lr
     says "--evaluate-every '0': expected a whole number from 1" "$trainer" --evaluate-every 0
     says "cannot open $folder/none: No such file" "$trainer" --data "$folder/none"
     echo "too short" >"$folder/short"

@@ -51,26 +51,7 @@ void trainer_all(const trainer_t *trainer, tacit_status_t status, const char *ca
 
 void trainer_agree(const trainer_t *trainer, const char *complaint)
 {
-    int first = complaint ? trainer->rank : trainer->ranks;
-
-    (void)MPI_Allreduce(MPI_IN_PLACE, &first, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
-    if (first == trainer->rank) {
-        (void)fprintf(stderr, "%s: %s\n", trainer->task->program, complaint);
-    }
-    if (first < trainer->ranks) {
-        (void)MPI_Finalize();
-        exit(EXIT_FAILURE);
-    }
-}
-
-uint64_t trainer_hash(uint64_t hash, const void *data, size_t bytes)
-{
-    const uint8_t *byte = data;
-
-    for (size_t i = 0; i < bytes; i++) {
-        hash = (hash ^ byte[i]) * 0x100000001B3u;
-    }
-    return hash;
+    program_agree(trainer->task->program, complaint, EXIT_FAILURE);
 }
 
 /* ---- Making ---- */
@@ -247,22 +228,12 @@ static void print_progress(trainer_t *trainer, double loss)
     }
 }
 
-/* Writes `"key":number` and `after` to stdout; JSON knows no NaN and no infinity: they become null. */
-static void print_json(const char *key, double number, const char *after)
-{
-    if (isfinite(number)) {
-        (void)printf("\"%s\":%.12g%s", key, number, after);
-    } else {
-        (void)printf("\"%s\":null%s", key, after);
-    }
-}
-
 static void print_score_json(const trainer_t *trainer, score_t score)
 {
-    print_json("train_loss", score.train_loss, ",");
-    print_json("test_loss", score.test_loss, ",");
+    program_print_json("train_loss", score.train_loss, ",");
+    program_print_json("test_loss", score.test_loss, ",");
     if (trainer->task->accuracy) {
-        print_json("test_accuracy", score.test_accuracy, ",");
+        program_print_json("test_accuracy", score.test_accuracy, ",");
     }
 }
 
@@ -289,11 +260,11 @@ static void print_score(const trainer_t *trainer, score_t score, trainer_totals_
     }
     if (trainer->options.json) {
         (void)fputs("{", stdout);
-        print_json("epoch", epoch, ",");
+        program_print_json("epoch", epoch, ",");
         (void)printf("\"step\":%" PRIu64 ",", trainer->step);
         print_score_json(trainer, score);
-        print_json("wire_bytes", totals.wire_bytes, ",");
-        print_json("seconds", totals.seconds, "}\n");
+        program_print_json("wire_bytes", totals.wire_bytes, ",");
+        program_print_json("seconds", totals.seconds, "}\n");
     } else {
         (void)printf("epoch %-5.4g step %-7" PRIu64 " ", epoch, trainer->step);
         print_score_text(trainer, score, "   ");
@@ -308,13 +279,13 @@ static void print_final_json(const trainer_t *trainer, score_t score, trainer_to
     (void)printf("{\"final\":true,\"optimizer\":\"%s\",\"spec\":\"%s\",\"ranks\":%d,\"steps\":%" PRIu64 ",",
                  trainer->options.optimizer, trainer->options.spec, trainer->ranks, trainer->step);
     print_score_json(trainer, score);
-    print_json("wire_bytes", totals.wire_bytes, ",");
-    print_json("dense_bytes", totals.dense_bytes, ",");
-    print_json("ratio", ratio, ",");
-    print_json("ratio_fp16", ratio / 2.0, ",");
+    program_print_json("wire_bytes", totals.wire_bytes, ",");
+    program_print_json("dense_bytes", totals.dense_bytes, ",");
+    program_print_json("ratio", ratio, ",");
+    program_print_json("ratio_fp16", ratio / 2.0, ",");
     (void)printf("\"parameters\":%zu,", trainer->tensors->elements);
     (void)printf("\"replicas_equal\":%s,\"param_hash\":\"%016" PRIx64 "\",", equal ? "true" : "false", hash);
-    print_json("seconds", totals.seconds, "}\n");
+    program_print_json("seconds", totals.seconds, "}\n");
 }
 
 static void print_final(const trainer_t *trainer, score_t score, trainer_totals_t totals, uint64_t hash, bool equal)
@@ -335,13 +306,9 @@ static void print_final(const trainer_t *trainer, score_t score, trainer_totals_
 /* Returns whether all ranks have come to the same parameters, bit for bit. */
 static bool report_final(const trainer_t *trainer, score_t score, trainer_totals_t totals)
 {
-    const uint64_t hash = trainer_hash(TRAINER_HASH_START, trainer->tensors->values, trainer->tensors->elements * sizeof(float));
-    uint64_t       first = hash;
-    int            equal;
+    const uint64_t hash = program_hash(PROGRAM_HASH_START, trainer->tensors->values, trainer->tensors->elements * sizeof(float));
+    const bool     equal = program_is_equal(hash);
 
-    (void)MPI_Bcast(&first, 1, MPI_UINT64_T, 0, MPI_COMM_WORLD);
-    equal = hash == first;
-    (void)MPI_Allreduce(MPI_IN_PLACE, &equal, 1, MPI_INT, MPI_LAND, MPI_COMM_WORLD);
     if (trainer->rank == 0 && trainer->options.json) {
         print_final_json(trainer, score, totals, hash, equal);
     } else if (trainer->rank == 0) {

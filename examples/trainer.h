@@ -5,6 +5,7 @@
 #define TRAINER_H
 
 #include "layer.h"
+#include "program.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -12,7 +13,7 @@
 #include <tacit.h>
 #include <tacit_optim.h>
 
-enum { TRAINER_TEXT_BYTES = 1024 };
+enum { TRAINER_TEXT_BYTES = PROGRAM_TEXT_BYTES };
 
 typedef struct trainer_options {
     const char *optimizer, *spec, *data, *checkpoint, *adapt; /* data, checkpoint and adapt may be NULL */
@@ -22,15 +23,6 @@ typedef struct trainer_options {
     double      rate, momentum; /* momentum: below 0 where it was not given */
     bool        linear, resume, json;
 } trainer_options_t;
-
-/* An option of the command line. */
-typedef struct trainer_option {
-    const char *name;                           /* "batch" */
-    const char *value;                          /* "N"; NULL: it takes none */
-    const char *expected;                       /* what a wrong value is answered with: "a whole number from 1" */
-    const char *help;                           /* may have several lines */
-    bool (*parse)(const char *value, void *to); /* false: the value is wrong */
-} trainer_option_t;
 
 /* Sums over part of the data. */
 typedef struct trainer_sums {
@@ -44,7 +36,7 @@ typedef struct trainer_task {
     trainer_options_t       defaults;          /* epochs or steps, batch, seed */
     double                  sgd_rate, adam_rate, lamb_rate;
     bool                    accuracy; /* right answers are counted */
-    const trainer_option_t *options;  /* ends with a NULL name */
+    const program_option_t *options;  /* ends with a NULL name */
 
     /* Reads the data and makes a model for batches of options->batch samples. Returns NULL, or a complaint in `text`. */
     const char *(*load)(void *own, const trainer_options_t *options, char *text);
@@ -62,12 +54,6 @@ typedef struct trainer_task {
 
 /* The program: returns its exit status. */
 int trainer_main(int argc, char **argv, const trainer_task_t *task, void *own);
-
-/* A whole number from low to high; false where it is none. */
-bool trainer_parse_count(const char *text, uint64_t low, uint64_t high, uint64_t *number_out);
-/* FNV-1a, 64 bits; goes on from `hash`. */
-uint64_t trainer_hash(uint64_t hash, const void *data, size_t bytes);
-#define TRAINER_HASH_START 0xCBF29CE484222325u
 
 /* ---- Between the files of the shell ---- */
 

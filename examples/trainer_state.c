@@ -12,6 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { HEAD_BYTES = 4 * TRAINER_TEXT_BYTES };
+
 /* The head of trainer-R: a line for each thing in which a run that resumes must not differ. */
 static void describe(const trainer_t *trainer, char *text, size_t capacity)
 {
@@ -42,7 +44,7 @@ static int path_of(const trainer_t *trainer, uint64_t number, bool filling, cons
 
 static uint64_t hash_values(const trainer_t *trainer)
 {
-    return trainer_hash(TRAINER_HASH_START, trainer->tensors->values, trainer->tensors->elements * sizeof(float));
+    return program_hash(PROGRAM_HASH_START, trainer->tensors->values, trainer->tensors->elements * sizeof(float));
 }
 
 /* ---- Writing ---- */
@@ -50,7 +52,7 @@ static uint64_t hash_values(const trainer_t *trainer)
 static int write_own(const trainer_t *trainer, trainer_totals_t totals, const char *path)
 {
     const tensors_t *tensors = trainer->tensors;
-    char             text[4 * TRAINER_TEXT_BYTES];
+    char             text[HEAD_BYTES];
     FILE            *file = fopen(path, "wb");
     bool             written;
 
@@ -112,12 +114,16 @@ void trainer_save(trainer_t *trainer, trainer_totals_t totals)
 /* Compares the head of a checkpoint with this run's. Returns 0, or -1 with what differs in `text`. */
 static int check_head(const trainer_t *trainer, FILE *file, char *text, size_t capacity)
 {
-    char  here[4 * TRAINER_TEXT_BYTES], there[TRAINER_TEXT_BYTES];
+    char  here[HEAD_BYTES], there[HEAD_BYTES];
     char *line = here, *end;
 
     describe(trainer, here, sizeof here);
     for (; *line != '\0'; line = end + 1) {
         end = strchr(line, '\n');
+        if (!end) {
+            (void)snprintf(text, capacity, "this run's options are too long to be compared: '%.200s'", line);
+            return -1;
+        }
         *end = '\0';
         if (!fgets(there, sizeof there, file)) {
             there[0] = '\0';
