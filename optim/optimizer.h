@@ -8,14 +8,15 @@
 #include "comm.h"
 #include "tacit_optim.h"
 
-enum { TACIT_OPTIM_ARRAYS = 4, TACIT_OPTIM_NUMBERS = 5 };
+enum { TACIT_OPTIM_ARRAYS = 4, TACIT_OPTIM_NUMBERS = 5, TACIT_TENSOR_NUMBERS = 2 };
 
 /* One of the caller's tensors. */
 typedef struct tacit_tensor {
     tacit_slot_t *slot;
     size_t        count;
-    float        *array[TACIT_OPTIM_ARRAYS]; /* state; NULL where this tensor needs none */
-    float        *work;                      /* what is sent, and then what came out */
+    float        *array[TACIT_OPTIM_ARRAYS];     /* state; NULL where this tensor needs none */
+    double        numbers[TACIT_TENSOR_NUMBERS]; /* state beside the arrays */
+    float        *work;                          /* what is sent, and then what came out */
 } tacit_tensor_t;
 
 /* A step's arguments. */
@@ -26,13 +27,14 @@ typedef struct tacit_step {
 } tacit_step_t;
 
 typedef struct tacit_optimizer {
-    const char          *name;                             /* the word in a spec; the file's name with '-' for '_' */
-    const char          *summary;                          /* one line */
-    size_t               config_bytes;                     /* begins with tacit_clipping_t */
-    size_t               tensor_bytes;                     /* of its notes on each tensor: tacit_optim_t.notes */
-    const tacit_param_t *params;                           /* ends with a NULL key */
-    const char          *arrays[TACIT_OPTIM_ARRAYS + 1];   /* names, for files; ends with NULL */
-    const char          *numbers[TACIT_OPTIM_NUMBERS + 1]; /* likewise */
+    const char          *name;                                     /* the word in a spec; the file's name with '-' for '_' */
+    const char          *summary;                                  /* one line */
+    size_t               config_bytes;                             /* begins with tacit_clipping_t */
+    size_t               tensor_bytes;                             /* of its notes on each tensor: tacit_optim_t.notes */
+    const tacit_param_t *params;                                   /* ends with a NULL key */
+    const char          *arrays[TACIT_OPTIM_ARRAYS + 1];           /* names, for files; ends with NULL */
+    const char          *numbers[TACIT_OPTIM_NUMBERS + 1];         /* likewise */
+    const char          *tensor_numbers[TACIT_TENSOR_NUMBERS + 1]; /* likewise, of each tensor */
 
     /* Optional. Refuses parameters that do not go together. */
     tacit_status_t (*settle)(const void *config);
@@ -67,8 +69,7 @@ struct tacit_optim {
     double                  *squares;                      /* room for a sum of squares of each tensor */
     float                   *norms;                        /* room for as many numbers that travel */
     tacit_slot_t            *norms_slot;
-    bool                     settled; /* for kinds that make slots as they go on: those of this stage are made */
-    tacit_item_t            *items;   /* this step's messages */
+    tacit_item_t            *items; /* this step's messages */
     size_t                   item_count;
     tacit_slot_t           **own; /* slots that are this optimizer's */
     size_t                   own_count, own_room;

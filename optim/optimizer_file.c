@@ -13,9 +13,9 @@ static const char magic[TACIT_STATE_MAGIC_BYTES] = "TACITOPT";
 
 /* What changes when a file is loaded. */
 typedef struct tacit_loaded {
-    uint64_t steps;
-    double   numbers[TACIT_OPTIM_NUMBERS];
-    float *(*arrays)[TACIT_OPTIM_ARRAYS]; /* one set a tensor */
+    uint64_t        steps;
+    double          numbers[TACIT_OPTIM_NUMBERS];
+    tacit_tensor_t *tensors; /* of which arrays and numbers count */
 } tacit_loaded_t;
 
 static size_t words(const char *const *names)
@@ -56,6 +56,9 @@ static void put_state(tacit_writer_t *writer, const void *state)
 
         tacit__put_text(writer, tensor->slot->codec->name);
         tacit__put_number(writer, tensor->count);
+        for (size_t j = 0; j < words(optim->kind->tensor_numbers); j++) {
+            tacit__put_real(writer, tensor->numbers[j]);
+        }
         tacit__put_number(writer, array_count(tensor));
         for (size_t j = 0; j < TACIT_OPTIM_ARRAYS; j++) {
             if (tensor->array[j] != NULL) {
@@ -100,12 +103,12 @@ tacit_status_t tacit_optim_save(const tacit_optim_t *optim, const char *path)
 
 static void release(const tacit_optim_t *optim, tacit_loaded_t *loaded)
 {
-    for (size_t i = 0; loaded->arrays != NULL && i < optim->tensor_count; i++) {
+    for (size_t i = 0; loaded->tensors != NULL && i < optim->tensor_count; i++) {
         for (size_t j = 0; j < TACIT_OPTIM_ARRAYS; j++) {
-            tacit__free(loaded->arrays[i][j]);
+            tacit__free(loaded->tensors[i].array[j]);
         }
     }
-    tacit__free(loaded->arrays);
+    tacit__free(loaded->tensors);
 }
 
 static tacit_status_t no_memory(const tacit_optim_t *optim)
@@ -124,6 +127,9 @@ static tacit_status_t read_tensor(tacit_reader_t *reader, const tacit_optim_t *o
 
     TRY(tacit__expect_text(reader, "", "slot's name", name));
     TRY(tacit__expect_number(reader, name, "the count", tensor->count));
+    for (size_t j = 0; j < words(optim->kind->tensor_numbers); j++) {
+        TRY(tacit__get_real(reader, &loaded->tensors[i].numbers[j]));
+    }
     TRY(tacit__expect_number(reader, name, "the number of arrays", array_count(tensor)));
     for (size_t j = 0; j < TACIT_OPTIM_ARRAYS; j++) {
         if (tensor->array[j] == NULL) {
@@ -134,12 +140,12 @@ static tacit_status_t read_tensor(tacit_reader_t *reader, const tacit_optim_t *o
             status = tacit__state_damaged(reader, "an array is not the one that follows");
             goto out;
         }
-        loaded->arrays[i][j] = tacit__alloc_unset(count * sizeof(float));
-        if (loaded->arrays[i][j] == NULL) {
+        loaded->tensors[i].array[j] = tacit__alloc_unset(count * sizeof(float));
+        if (loaded->tensors[i].array[j] == NULL) {
             status = no_memory(optim);
             goto out;
         }
-        memcpy(loaded->arrays[i][j], values, count * sizeof(float));
+        memcpy(loaded->tensors[i].array[j], values, count * sizeof(float));
     }
 out:
     return status;
@@ -154,8 +160,8 @@ static tacit_status_t read_state(const tacit_optim_t *optim, const char *path, t
     if (path == NULL) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: the path is NULL", comm->rank);
     }
-    loaded->arrays = tacit__alloc(optim->tensor_count, sizeof *loaded->arrays);
-    if (loaded->arrays == NULL) {
+    loaded->tensors = tacit__alloc(optim->tensor_count, sizeof *loaded->tensors);
+    if (loaded->tensors == NULL) {
         status = no_memory(optim);
         goto out;
     }
@@ -184,11 +190,16 @@ static void change_places(tacit_optim_t *optim, tacit_loaded_t *loaded)
     memcpy(loaded->numbers, optim->numbers, sizeof loaded->numbers);
     memcpy(optim->numbers, before.numbers, sizeof optim->numbers);
     for (size_t i = 0; i < optim->tensor_count; i++) {
+        double numbers[TACIT_TENSOR_NUMBERS];
+
+        memcpy(numbers, optim->tensors[i].numbers, sizeof numbers);
+        memcpy(optim->tensors[i].numbers, loaded->tensors[i].numbers, sizeof numbers);
+        memcpy(loaded->tensors[i].numbers, numbers, sizeof numbers);
         for (size_t j = 0; j < TACIT_OPTIM_ARRAYS; j++) {
             float *array = optim->tensors[i].array[j];
 
-            optim->tensors[i].array[j] = loaded->arrays[i][j];
-            loaded->arrays[i][j] = array;
+            optim->tensors[i].array[j] = loaded->tensors[i].array[j];
+            loaded->tensors[i].array[j] = array;
         }
     }
 }
@@ -196,7 +207,7 @@ static void change_places(tacit_optim_t *optim, tacit_loaded_t *loaded)
 tacit_status_t tacit_optim_load(tacit_optim_t *optim, const char *path)
 {
     char           text[128];
-    tacit_loaded_t loaded = {.arrays = NULL};
+    tacit_loaded_t loaded = {.tensors = NULL};
     tacit_status_t status, mine;
 
     if (optim == NULL) {

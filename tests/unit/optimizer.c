@@ -8,7 +8,8 @@ enum { RANKS = 3, CLEAN = 3, COUNT0 = 70, COUNT1 = 9, MOST_FAILURES = 2000 };
 
 /* A stage of every kind: a new optimizer of the registry gets at least its default. */
 static const char *const stages[] = {"sgd:warmup=reference,warmup-entries=2,warmup-steps=3,rescale=on,clip=1",
-                                     "onebit-adam:freeze=2,clip=1", "onebit-adam:freeze=100,clip=1"};
+                                     "onebit-adam:freeze=2,clip=1", "onebit-adam:freeze=100,clip=1",
+                                     "onebit-lamb:freeze=2,clip=1"};
 
 static const char *case_at(int index)
 {

@@ -152,12 +152,11 @@ static void body(tacit_comm_t *comm, void *arg)
 
 START_TEST(wrong_files)
 {
-    static const char *const optimizers[][2] = {{"sgd:weight-decay=0.1", "sgd:weight-decay=0.2"},
-                                                {"adam", "adam:beta1=0.8"},
-                                                {"onebit-adam:freeze=2", "onebit-adam:freeze=3"},
-                                                {"onebit-adam:freeze=9", "adam"},
-                                                {"zeroone-adam:freeze=2", "zeroone-adam:freeze=3"}};
-    static outcome_t         outcome;
+    static const char *const optimizers[][2] = {
+        {"sgd:weight-decay=0.1", "sgd:weight-decay=0.2"},   {"adam", "adam:beta1=0.8"},
+        {"onebit-adam:freeze=2", "onebit-adam:freeze=3"},   {"onebit-adam:freeze=9", "adam"},
+        {"zeroone-adam:freeze=2", "zeroone-adam:freeze=3"}, {"onebit-lamb:freeze=2", "onebit-lamb:freeze=2,ratio-max=3"}};
+    static outcome_t outcome;
 
     outcome = (outcome_t){.optimizer = optimizers[_i][0], .other = optimizers[_i][1]};
     run_ranks(RANKS, NULL, body, &outcome);
@@ -204,7 +203,7 @@ int main(void)
     TCase *tests = tcase_create("optimizer_file");
 
     tcase_set_timeout(tests, 60);
-    tcase_add_loop_test(tests, wrong_files, 0, 5);
+    tcase_add_loop_test(tests, wrong_files, 0, 6);
     tcase_add_test(tests, not_saved);
     suite_add_tcase(suite, tests);
     return harness_main(suite);
