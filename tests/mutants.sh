@@ -261,7 +261,7 @@ mutant "a rescaled memory that stays" libcomm/slot.c precision:rescaling \
 mutant "an owner around trackers rescaled" libcomm/slot.c precision:rescaling \
     's/if \(codec->feedback->combine == NULL\)/if (1)/'
 
-unchanged sgd:sgd adam:adam onebit_adam:onebit_adam zeroone_adam:zeroone_adam
+unchanged sgd:sgd adam:adam onebit_adam:onebit_adam zeroone_adam:zeroone_adam onebit_lamb:onebit_lamb
 
 mutant "sgd: momentum twice with dgc" optim/optimizers/sgd.c sgd:sgd \
     's/notes->owned = true;//'
@@ -274,19 +274,18 @@ mutant "sgd: a rescaled rate forgotten" optim/optimizers/sgd.c sgd:sgd \
 mutant "sgd: decay without a momentum of its own" optim/optimizers/sgd.c sgd:sgd \
     's/(buffer\[i\] =) by.momentum \* buffer\[i\] \+ by.decay/\1 by.decay/'
 mutant "onebit-adam: variance not frozen" optim/optimizers/onebit_adam.c onebit_adam:onebit_adam \
-    's/^    const config_t    \*config = optim->config;/& \
-         for (size_t k = 0; is_frozen(optim) \&\& k < optim->tensors[0].count; k++) { optim->tensors[0].array[V][k] *= 0.999f; }/'
+    '/^static void apply\(/,/^}/ s/^    const tacit_stages_t \*config = optim->config;/& \
+         for (size_t k = 0; tacit__stages_frozen(optim) \&\& k < optim->tensors[0].count; k++) { optim->tensors[0].array[V][k] *= 0.999f; }/'
 mutant "onebit-adam: first gradient dropped" optim/optimizers/onebit_adam.c onebit_adam:onebit_adam \
     '/^static void apply_dense/,/^}/ s/tacit__optim_clip_reduced\(optim\);/if (optim->steps == 0) return; &/'
-mutant "onebit-adam: gradients travel instead of moments" optim/optimizers/onebit_adam.c onebit_adam:onebit_adam \
-    '/^static void moment_of_all/,/^}/ s/tacit__adam_first\(&adam, m\[i\], factor \* g\[i\]\)/factor * g[i]/
-     /^static void move_all/,/^}/ s/m\[i\] = mean\[i\]/m[i] = adam.beta1 * m[i] + adam.rest1 * mean[i]/'
-mutant "onebit-adam: mask ignored" optim/optimizers/onebit_adam.c onebit_adam:onebit_adam \
+mutant "onebit-adam: gradients travel instead of moments" optim/stages.c onebit_adam:onebit_adam \
+    '/^static void moment_of_all/,/^}/ s/tacit__adam_first\(&adam, m\[i\], factor \* g\[i\]\)/factor * g[i]/'
+mutant "onebit-adam: mask ignored" optim/stages.c onebit_adam:onebit_adam \
     's/if \(active == tensor->count\)/if (true)/'
-mutant "onebit-adam: in units of the moment" optim/optimizers/onebit_adam.c onebit_adam:onebit_adam \
-    's/return moments \? 1.0f/return true ? 1.0f/'
+mutant "onebit-adam: sent in units of the moment" optim/stages.c onebit_adam:onebit_adam \
+    's/(bool +moments =) config->moments_travel/\1 1 + config->moments_travel/'
 mutant "onebit-adam: correction of v goes on" optim/optimizers/onebit_adam.c onebit_adam:onebit_adam \
-    's/\(uint64_t\)optim->numbers\[FROZEN_AT\]\);/optim->steps + 1);/'
+    's/\(uint64_t\)optim->numbers\[TACIT_STAGES_FROZEN_AT\]\);/optim->steps + 1);/'
 mutant "onebit-adam: each rank clips by its own factor" optim/optimizer.c onebit_adam:onebit_adam \
     '/^tacit_status_t tacit__optim_clip_local/,/^}/ s/TRY\(tacit__optim_reduce.*/optim->item_count = 0;/'
 
@@ -313,5 +312,26 @@ mutant "zeroone-adam: intervals do not grow" optim/optimizers/zeroone_adam.c zer
     's/optim->numbers\[UPDATES\] \+= dense;/optim->numbers[UPDATES] = dense ? 1 : 1;/'
 mutant "zeroone-adam: the last moment instead of the mean one" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
     's/m\[i\] = back \* \(mean.*//'
+
+mutant "two stages: loading makes slots that were not there" optim/stages.c onebit_adam:onebit_adam \
+    's/optim->numbers\[SETTLED\] > 0 \?/tacit__stages_frozen(optim) ?/'
+mutant "onebit-lamb: fresh variance not updated" optim/optimizers/onebit_lamb.c onebit_lamb:onebit_lamb \
+    's/fresh\[i\] = tacit__adam_second\(&adam, fresh\[i\], gradient\)/(void)gradient/'
+mutant "onebit-lamb: ratio not frozen" optim/optimizers/onebit_lamb.c onebit_lamb:onebit_lamb \
+    '/^static void apply_frozen/,/^}/ s/tensor->numbers\[FACTOR\] = factor_of.*/(void)ratio_of(config, tensor, w);\n&/'
+mutant "onebit-lamb: the last ratio instead of the mean one" optim/optimizers/onebit_lamb.c onebit_lamb:onebit_lamb \
+    's/before == 0 \? ratio/true ? ratio/'
+mutant "onebit-lamb: correction not limited" optim/optimizers/onebit_lamb.c onebit_lamb:onebit_lamb \
+    's/clamp\((highest \* part .*), config->factor_min, config->factor_max\)/\1/'
+mutant "onebit-lamb: correction changes at once" optim/optimizers/onebit_lamb.c onebit_lamb:onebit_lamb \
+    's/return clamp\(factor, last.*/return factor;/'
+mutant "onebit-lamb: decay corrected too" optim/optimizers/onebit_lamb.c onebit_lamb:onebit_lamb \
+    's/return before < after .*/return 1.0;/'
+mutant "onebit-lamb: gradients of moments that did not travel" optim/optimizers/onebit_lamb.c onebit_lamb:onebit_lamb \
+    's/back \* \(moment - adam.beta1 \* m\[i\]\)/moment/'
+mutant "onebit-lamb: elements side by side where they do not belong" optim/stages.c onebit_lamb:onebit_lamb \
+    's/v\[j\] != 0 \? work\[--next\] : 0.0f/work[j]/'
+mutant "onebit-lamb: correction not loaded" optim/optimizer_file.c onebit_lamb:onebit_lamb \
+    's/memcpy\(optim->tensors\[i\].numbers, loaded.*/;/'
 
 exit $((survivors != 0))
