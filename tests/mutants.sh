@@ -274,8 +274,8 @@ mutant "sgd: a rescaled rate forgotten" optim/optimizers/sgd.c sgd:sgd \
 mutant "sgd: decay without a momentum of its own" optim/optimizers/sgd.c sgd:sgd \
     's/(buffer\[i\] =) by.momentum \* buffer\[i\] \+ by.decay/\1 by.decay/'
 mutant "onebit-adam: variance not frozen" optim/optimizers/onebit_adam.c onebit_adam:onebit_adam \
-    '/^static void apply\(/,/^}/ s/^    const tacit_stages_t \*config = optim->config;/& \
-         for (size_t k = 0; tacit__stages_frozen(optim) \&\& k < optim->tensors[0].count; k++) { optim->tensors[0].array[V][k] *= 0.999f; }/'
+    '/^static void apply\(/,/^}/ s/^    if \(!tacit__stages_frozen/ \
+         for (size_t k = 0; tacit__stages_frozen(optim) \&\& k < 1; k++) { optim->tensors[0].array[V][k] *= 0.999f; }\n&/'
 mutant "onebit-adam: first gradient dropped" optim/optimizers/onebit_adam.c onebit_adam:onebit_adam \
     '/^static void apply_dense/,/^}/ s/tacit__optim_clip_reduced\(optim\);/if (optim->steps == 0) return; &/'
 mutant "onebit-adam: gradients travel instead of moments" optim/stages.c onebit_adam:onebit_adam \
@@ -318,11 +318,13 @@ mutant "two stages: loading makes slots that were not there" optim/stages.c oneb
 mutant "onebit-lamb: fresh variance not updated" optim/optimizers/onebit_lamb.c onebit_lamb:onebit_lamb \
     's/fresh\[i\] = tacit__adam_second\(&adam, fresh\[i\], gradient\)/(void)gradient/'
 mutant "onebit-lamb: ratio not frozen" optim/optimizers/onebit_lamb.c onebit_lamb:onebit_lamb \
-    '/^static void apply_frozen/,/^}/ s/tensor->numbers\[FACTOR\] = factor_of.*/(void)ratio_of(config, tensor, w);\n&/'
+    '/^static void apply_frozen/,/^}/ s/tensor->numbers\[FACTOR\] = factor_of.*/tensor->numbers[RATIO] = ratio_of(config, tensor, w);\n&/'
 mutant "onebit-lamb: the last ratio instead of the mean one" optim/optimizers/onebit_lamb.c onebit_lamb:onebit_lamb \
-    's/before == 0 \? ratio/true ? ratio/'
+    's/return before == 0 .*/return ratio > 0 ? ratio : before;/'
 mutant "onebit-lamb: correction not limited" optim/optimizers/onebit_lamb.c onebit_lamb:onebit_lamb \
     's/clamp\((highest \* part .*), config->factor_min, config->factor_max\)/\1/'
+mutant "onebit-lamb: longer steps than LAMB's" optim/optimizers/onebit_lamb.c onebit_lamb:onebit_lamb \
+    's/return most > 0 .*/return ratio;/'
 mutant "onebit-lamb: correction changes at once" optim/optimizers/onebit_lamb.c onebit_lamb:onebit_lamb \
     's/return clamp\(factor, last.*/return factor;/'
 mutant "onebit-lamb: decay corrected too" optim/optimizers/onebit_lamb.c onebit_lamb:onebit_lamb \

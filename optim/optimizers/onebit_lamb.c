@@ -3,8 +3,9 @@
    for Deep Learning" (ICLR 2020), algorithm 2. LAMB multiplies each tensor's update by |w| / |update|. In the second stage
    (stages.h) that ratio is frozen as v is, and corrected by how much v would have changed, as far as moments that travel tell.
    Other than the authors' program: moments are not brought to one scale before they travel and back afterwards, since no scale
-   spans two tensors here: each slot has its own; the mean ratio begins with the first one, not with zero; a tensor whose values
-   or updates are all zero is never divided by; and what 1-bit Adam does otherwise (onebit_adam.c). */
+   spans two tensors here: each slot has its own; the mean ratio begins with the first one, not with zero; no step is longer than
+   LAMB's would be with the same update, unless limit=none asks for the published form; a tensor whose values or updates are all
+   zero is never divided by; and what 1-bit Adam does otherwise (onebit_adam.c). */
 #include <string.h>
 
 #include "stages.h"
@@ -15,6 +16,7 @@ enum { RATIO, FACTOR }; /* of a tensor: mean ratio, 0 before there is one; last 
 typedef struct config {
     tacit_stages_t stages;
     double         ratio_beta, ratio_min, ratio_max, factor_min, factor_max, factor_change;
+    int            unlimited;
 } config_t;
 
 static tacit_status_t settle(const void *given)
@@ -54,10 +56,20 @@ static inline float divisor(const tacit_adam_t *adam, float v)
     return sqrtf(v) * adam->correct2 + adam->epsilon;
 }
 
-static void move(float stride, size_t count, const float *restrict update, float *restrict w)
+/* LAMB's ratio of values to the update, which is in the work area; 0 where there is none. */
+static double ratio_of(const config_t *config, const tacit_tensor_t *tensor, const float *w)
 {
+    const double values = norm(w, tensor->count), update = norm(tensor->work, tensor->count);
+
+    return values == 0 || update == 0 ? 0 : clamp(values / update, config->ratio_min, config->ratio_max);
+}
+
+static void move(double stride, size_t count, const float *restrict update, float *restrict w)
+{
+    const float by = (float)stride;
+
     for (size_t i = 0; i < count; i++) {
-        w[i] -= stride * update[i];
+        w[i] -= by * update[i];
     }
 }
 
@@ -76,18 +88,9 @@ static void update_dense(tacit_adam_t adam, float factor, size_t count, float *r
     }
 }
 
-/* The ratio of this step, which also goes into the mean one. Where there is none it is 1, as in LAMB. */
-static double ratio_of(const config_t *config, tacit_tensor_t *tensor, const float *w)
+static double mean_ratio(const config_t *config, double before, double ratio)
 {
-    const double values = norm(w, tensor->count), update = norm(tensor->work, tensor->count), before = tensor->numbers[RATIO];
-    double       ratio;
-
-    if (values == 0 || update == 0) {
-        return 1.0;
-    }
-    ratio = clamp(values / update, config->ratio_min, config->ratio_max);
-    tensor->numbers[RATIO] = before == 0 ? ratio : config->ratio_beta * before + (1.0 - config->ratio_beta) * ratio;
-    return ratio;
+    return before == 0 || ratio == 0 ? before + ratio : config->ratio_beta * before + (1.0 - config->ratio_beta) * ratio;
 }
 
 static void apply_dense(tacit_optim_t *optim, const tacit_step_t *step)
@@ -98,9 +101,12 @@ static void apply_dense(tacit_optim_t *optim, const tacit_step_t *step)
     for (size_t i = 0; i < optim->tensor_count; i++) {
         tacit_tensor_t *tensor = &optim->tensors[i];
         float          *w = step->values[i];
+        double          ratio;
 
         update_dense(adam, (float)optim->factors[i], tensor->count, tensor->work, tensor->array[M], tensor->array[V], w);
-        move((float)(step->rate * ratio_of(optim->config, tensor, w)), tensor->count, tensor->work, w);
+        ratio = ratio_of(optim->config, tensor, w);
+        tensor->numbers[RATIO] = mean_ratio(optim->config, tensor->numbers[RATIO], ratio);
+        move(step->rate * (ratio > 0 ? ratio : 1.0), tensor->count, tensor->work, w);
     }
     if (!tacit__stages_freeze(optim)) {
         return;
@@ -166,6 +172,16 @@ static double factor_of(const config_t *config, double last, double highest, dou
     return clamp(factor, last * (1.0 - config->factor_change), last * (1.0 + config->factor_change));
 }
 
+/* What is frozen knows nothing of an update that has become large, as where a gradient appears after v was frozen near zero: then
+   values would run away. LAMB's own ratio does, and is the same on all ranks, as the update is. */
+static double frozen_ratio(const config_t *config, const tacit_tensor_t *tensor, const float *w)
+{
+    const double ratio = (tensor->numbers[RATIO] > 0 ? tensor->numbers[RATIO] : 1.0) * tensor->numbers[FACTOR];
+    const double most = config->unlimited ? 0 : ratio_of(config, tensor, w);
+
+    return most > 0 && most < ratio ? most : ratio;
+}
+
 static void apply_frozen(tacit_optim_t *optim, const tacit_step_t *step)
 {
     const config_t    *config = optim->config;
@@ -175,7 +191,6 @@ static void apply_frozen(tacit_optim_t *optim, const tacit_step_t *step)
 
     for (size_t i = 0; i < optim->tensor_count; i++) {
         tacit_tensor_t *tensor = &optim->tensors[i];
-        const double    ratio = tensor->numbers[RATIO] > 0 ? tensor->numbers[RATIO] : 1.0;
         float          *w = step->values[i], highest;
 
         if (tacit__stages_masked(optim, i)) {
@@ -183,7 +198,7 @@ static void apply_frozen(tacit_optim_t *optim, const tacit_step_t *step)
         }
         highest = update_frozen(adam, fresh_adam, config->stages.moments_travel != 0, tensor);
         tensor->numbers[FACTOR] = factor_of(config, tensor->numbers[FACTOR], (double)highest, add_decay(adam.decay, tensor, w));
-        move((float)(step->rate * ratio * tensor->numbers[FACTOR]), tensor->count, tensor->work, w);
+        move(step->rate * frozen_ratio(config, tensor, w), tensor->count, tensor->work, w);
     }
 }
 
@@ -203,6 +218,8 @@ static const tacit_param_t params[] = {
     {"factor-max", TACIT_PARAM_REAL, AT(factor_max), 1, 1e9, 4, 0, NULL, "", "The largest; 1, with factor-min=1: none."},
     {"factor-change", TACIT_PARAM_REAL, AT(factor_change), 0, 1, 0.1, 0, NULL, "",
      "The largest part of itself by which the correction changes at a step."},
+    {"limit", TACIT_PARAM_WORD, AT(unlimited), 0, 0, 0, 0, "lamb none", "",
+     "What the corrected ratio is never above: LAMB's own for that step, or, as in the paper, nothing."},
     TACIT_PARAMS_STAGES,
     {.key = NULL},
 };

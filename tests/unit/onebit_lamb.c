@@ -15,7 +15,7 @@ static descent_t run; /* too large for the stack */
 typedef struct lamb {
     const char *text; /* parameters beside the freezing */
     double      beta2, decay, ratio_min, ratio_max, factor_min, factor_max, change;
-    bool        correction, masked;
+    bool        correction, masked, unlimited;
 } lamb_t;
 
 typedef struct tensor {
@@ -82,7 +82,7 @@ static void dense(const lamb_t *lamb, tensor_t *t, size_t count, const double *g
 /* The mean gradient can be had from the moments, as nothing is lost on their way. */
 static void frozen(const lamb_t *lamb, tensor_t *t, size_t count, const double *g, int step, double rate)
 {
-    double highest = 0, own, all, part, factor;
+    double highest = 0, own, all, part, factor, ratio, values = length(t->w, count);
 
     for (size_t i = 0; i < count; i++) {
         if (t->v[i] != 0) {
@@ -96,8 +96,12 @@ static void frozen(const lamb_t *lamb, tensor_t *t, size_t count, const double *
     part = all > 0 ? fmin(1, own / all) : 1;
     factor = limit(highest * part + 1 - part, lamb->factor_min, lamb->factor_max);
     t->factor = limit(factor, (1 - lamb->change) * t->factor, (1 + lamb->change) * t->factor);
+    ratio = (t->ratio == 0 ? 1 : t->ratio) * t->factor;
+    if (!lamb->unlimited && values > 0 && all > 0) {
+        ratio = fmin(ratio, limit(values / all, lamb->ratio_min, lamb->ratio_max));
+    }
     for (size_t i = 0; i < count; i++) {
-        t->w[i] -= rate * (t->ratio == 0 ? 1 : t->ratio) * t->factor * t->update[i];
+        t->w[i] -= rate * ratio * t->update[i];
     }
 }
 
@@ -161,12 +165,13 @@ static void near_to(double is, double expected, double scale, int step, const ch
 }
 
 static const lamb_t cases[] = {
-    {"", 0.9, 0, 0.01, 10, 0.5, 4, 0.1, true, false},
-    {",weight-decay=0.3", 0.9, 0.3, 0.01, 10, 0.5, 4, 0.1, true, false},
-    {",weight-decay=0.3,unit=moment", 0.9, 0.3, 0.01, 10, 0.5, 4, 0.1, true, true},
-    {",bias-correction=off", 0.9, 0, 0.01, 10, 0.5, 4, 0.1, false, false},
-    {",ratio-max=0.2,factor-min=0.8,factor-max=1.3", 0.9, 0, 0.01, 0.2, 0.8, 1.3, 0.1, true, true},
-    {",ratio-min=0.7,factor-change=0.01", 0.9, 0, 0.7, 10, 0.5, 4, 0.01, true, false},
+    {"", 0.9, 0, 0.01, 10, 0.5, 4, 0.1, true, false, false},
+    {",limit=none", 0.9, 0, 0.01, 10, 0.5, 4, 0.1, true, false, true},
+    {",weight-decay=0.3", 0.9, 0.3, 0.01, 10, 0.5, 4, 0.1, true, false, false},
+    {",weight-decay=0.3,unit=moment,limit=none", 0.9, 0.3, 0.01, 10, 0.5, 4, 0.1, true, true, true},
+    {",bias-correction=off", 0.9, 0, 0.01, 10, 0.5, 4, 0.1, false, false, false},
+    {",ratio-max=0.2,factor-min=0.8,factor-max=1.3,limit=none", 0.9, 0, 0.01, 0.2, 0.8, 1.3, 0.1, true, true, true},
+    {",ratio-min=0.7,factor-change=0.01", 0.9, 0, 0.7, 10, 0.5, 4, 0.01, true, false, false},
 };
 
 /* Every case with every number of ranks. */
@@ -329,7 +334,8 @@ static void begins(int rank, int step, int tensor, size_t count, float *g)
    tensor that never moved is left out altogether. */
 START_TEST(zero_values)
 {
-    run = (descent_t){.optimizer = "onebit-lamb:freeze=1,factor-change=0", .specs = {"none", "none"}, .counts = {64, 20}};
+    run = (descent_t){
+        .optimizer = "onebit-lamb:freeze=1,factor-change=0,limit=none", .specs = {"none", "none"}, .counts = {64, 20}};
     run.ranks = 2;
     run.steps = 6;
     run.input = begins;
