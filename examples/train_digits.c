@@ -151,7 +151,7 @@ int main(int argc, char **argv)
         .defaults = {.optimizer = "sgd", .epochs = 20, .batch = 32, .seed = 1},
         .sgd_rate = 0.01,
         .adam_rate = 0.001,
-        .lamb_rate = 0.01,
+        .lamb_rate = 0.005,
         .accuracy = true,
         .options = options,
         .load = load,

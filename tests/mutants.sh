@@ -318,7 +318,8 @@ mutant "two stages: loading makes slots that were not there" optim/stages.c oneb
 mutant "onebit-lamb: fresh variance not updated" optim/optimizers/onebit_lamb.c onebit_lamb:onebit_lamb \
     's/fresh\[i\] = tacit__adam_second\(&adam, fresh\[i\], gradient\)/(void)gradient/'
 mutant "onebit-lamb: ratio not frozen" optim/optimizers/onebit_lamb.c onebit_lamb:onebit_lamb \
-    '/^static void apply_frozen/,/^}/ s/tensor->numbers\[FACTOR\] = factor_of.*/tensor->numbers[RATIO] = ratio_of(config, tensor, w);\n&/'
+    '/^static void apply_frozen/,/^}/ s/tensor->numbers\[FACTOR\] = factor_of.*/tensor->numbers[RATIO] = \
+         ratio_of(config, tensor, w);\n&/'
 mutant "onebit-lamb: the last ratio instead of the mean one" optim/optimizers/onebit_lamb.c onebit_lamb:onebit_lamb \
     's/return before == 0 .*/return ratio > 0 ? ratio : before;/'
 mutant "onebit-lamb: correction not limited" optim/optimizers/onebit_lamb.c onebit_lamb:onebit_lamb \
