@@ -13,9 +13,12 @@
 enum { M = TACIT_STAGES_M, V = TACIT_STAGES_V, FRESH }; /* FRESH: v, as it would be if it were not frozen */
 enum { RATIO, FACTOR }; /* of a tensor: mean ratio, 0 before there is one; last correction, 0 before the second stage */
 
+/* How much of the mean ratio stays at each dense step. */
+static const double ratio_beta = 0.9;
+
 typedef struct config {
     tacit_stages_t stages;
-    double         ratio_beta, ratio_min, ratio_max, factor_min, factor_max, factor_change;
+    double         ratio_min, ratio_max, factor_min, factor_max, factor_change;
     int            unlimited;
 } config_t;
 
@@ -88,9 +91,9 @@ static void update_dense(tacit_adam_t adam, float factor, size_t count, float *r
     }
 }
 
-static double mean_ratio(const config_t *config, double before, double ratio)
+static double mean_ratio(double before, double ratio)
 {
-    return before == 0 || ratio == 0 ? before + ratio : config->ratio_beta * before + (1.0 - config->ratio_beta) * ratio;
+    return before == 0 || ratio == 0 ? before + ratio : ratio_beta * before + (1.0 - ratio_beta) * ratio;
 }
 
 static void apply_dense(tacit_optim_t *optim, const tacit_step_t *step)
@@ -105,7 +108,7 @@ static void apply_dense(tacit_optim_t *optim, const tacit_step_t *step)
 
         update_dense(adam, (float)optim->factors[i], tensor->count, tensor->work, tensor->array[M], tensor->array[V], w);
         ratio = ratio_of(optim->config, tensor, w);
-        tensor->numbers[RATIO] = mean_ratio(optim->config, tensor->numbers[RATIO], ratio);
+        tensor->numbers[RATIO] = mean_ratio(tensor->numbers[RATIO], ratio);
         move(step->rate * (ratio > 0 ? ratio : 1.0), tensor->count, tensor->work, w);
     }
     if (!tacit__stages_freeze(optim)) {
@@ -210,8 +213,6 @@ static void apply(tacit_optim_t *optim, const tacit_step_t *step)
 #define AT(field) offsetof(config_t, field)
 
 static const tacit_param_t params[] = {
-    {"ratio-beta", TACIT_PARAM_REAL, AT(ratio_beta), 0, 0.999999999, 0.9, 0, NULL, "",
-     "How much of the mean ratio of values to updates stays at each dense step."},
     {"ratio-min", TACIT_PARAM_REAL, AT(ratio_min), 1e-9, 1e9, 0.01, 0, NULL, "", "The smallest ratio of values to updates."},
     {"ratio-max", TACIT_PARAM_REAL, AT(ratio_max), 1e-9, 1e9, 10, 0, NULL, "", "The largest."},
     {"factor-min", TACIT_PARAM_REAL, AT(factor_min), 1e-9, 1, 0.5, 0, NULL, "", "The smallest correction of the frozen ratio."},
