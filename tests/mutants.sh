@@ -132,7 +132,7 @@ mutant "rotq: the scale is that of the noise, not of the levels" compressors/rot
     's/const float scale = dot.*/const float scale = sqrtf(dot(v, v)) \/ BLOCK;/'
 mutant "rotq: borders at the levels" compressors/rotq.c rotq:rotq \
     's/\(magnitudes\[m - 1\] \+ magnitudes\[m\]\) \* 0.5f/magnitudes[m]/'
-unchanged powersgd:powersgd
+unchanged powersgd:powersgd counters:counters
 mutant "powersgd: each rank draws its own Q" compressors/powersgd.c powersgd:powersgd \
     's/tacit__stream\(&block->key, true\)/tacit__stream(\&block->key, false)/'
 mutant "powersgd: P is not orthonormal" compressors/powersgd.c powersgd:powersgd \
@@ -143,6 +143,12 @@ mutant "powersgd: every step begins anew" compressors/powersgd.c powersgd:powers
     's/memcpy\(work, factors\[1\], .*/memset(work, 0, matrix.rank * matrix.columns * sizeof *work);/'
 mutant "powersgd: half as large is small enough" compressors/powersgd.c powersgd:powersgd \
     's/\* config->rate < \(double\)/* config->rate <= (double)/'
+mutant "powersgd: vectors of nothing but roundings are kept" compressors/powersgd.c powersgd:powersgd \
+    's/norm <= before \* 0x1p-20/norm < 0/'
+mutant "powersgd: packed memory stays unpacked after a fault" libcomm/schedules/linear.c powersgd:powersgd \
+    's/tacit__codec_collapse\(leg->items\[i\]->codec\);/;/'
+mutant "powersgd: the bytes of factors are not counted" libcomm/schedules/linear.c counters:counters \
+    's/->sent_bytes \+= round->items/->sent_bytes += 0 * round->items/'
 mutant "powersgd: what the global projection leaves is kept" libcomm/schedules/linear.c powersgd:powersgd \
     's/^ *tacit__codec_rebuilt\(.*/(void)picked;/
      s/^ *pick_factors\(item, &linear->factors\[i\], false, picked\);/& \

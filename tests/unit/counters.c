@@ -8,10 +8,13 @@
 #include "harness.h"
 #include "ranks.h"
 
-enum { RANKS = 3, SLOTS = 4, CALLS = 2 };
+enum { RANKS = 3, SLOTS = 5, MATRIX = 3, CALLS = 2 };
 
-static const char *const specs[SLOTS] = {"onebit:block=64+ef", "topk:ratio=0.05+ef", "randk:ratio=0.1+ef", "none"};
-static const size_t      counts[SLOTS] = {3000, 5000, 999, 0};
+static const char *const specs[SLOTS] = {"onebit:block=64+ef", "topk:ratio=0.05+ef", "randk:ratio=0.1+ef", "powersgd:rank=2+ef",
+                                         "none"};
+static const size_t      counts[SLOTS] = {3000, 5000, 999, 40 * 60, 0};
+/* Floats that are reduced by schedule linear: randk's entries; two factors of two vectors each. */
+static const uint64_t factors[SLOTS] = {0, 0, 100, 2 * (40 + 60), 0};
 
 typedef struct found {
     tacit_counters_t counters[RANKS][SLOTS];
@@ -40,7 +43,14 @@ static void body(tacit_comm_t *comm, void *arg)
 
     harness_fill(x, counts[1], (uint64_t)rank + 1, 1.0f);
     for (size_t s = 0; s < SLOTS; s++) {
-        slots[s] = slot_of(comm, specs[s], counts[s], TACIT_FLOAT32, specs[s]);
+        tacit_slot_config_t config = TACIT_SLOT_CONFIG_INIT;
+
+        config.count = counts[s];
+        config.spec = specs[s];
+        config.ndim = s == MATRIX ? 2 : 1;
+        config.shape[0] = s == MATRIX ? 40 : counts[s];
+        config.shape[1] = 60;
+        MUST(tacit_slot_create(comm, specs[s], &config, &slots[s]));
         out[s] = calloc(counts[s] + 1, sizeof *out[s]);
     }
     MUST(tacit_group_begin(comm));
@@ -89,6 +99,19 @@ START_TEST(add_up)
         /* Each slot's share of the group is rounded. */
         ck_assert_uint_ge(told + SLOTS, found.sent[rank]);
         ck_assert_uint_le(told, found.sent[rank] + SLOTS);
+    }
+    /* Of all ranks: every float goes from N - 1 ranks to its owner and back. Beside it there are headers. */
+    for (size_t s = 0; s < SLOTS; s++) {
+        const uint64_t payload = CALLS * 2 * (RANKS - 1) * factors[s] * sizeof(float);
+        uint64_t       told = 0;
+
+        for (int rank = 0; rank < RANKS; rank++) {
+            told += found.counters[rank][s].wire_bytes;
+        }
+        if (factors[s] > 0) {
+            ck_assert_uint_ge(told, payload);
+            ck_assert_uint_le(told, payload + 3000);
+        }
     }
     ck_assert_double_gt(found.norms[0][0].memory, 0);
     ck_assert_double_gt(found.norms[0][0].owner, 0);
