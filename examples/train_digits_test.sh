@@ -55,16 +55,13 @@ test_resume() {
 
 # Killed again and again wherever it happens to be, training goes on from a whole generation to the same bits.
 test_kills() {
-    local dir=$folder/kills options=(--json --spec onebit+ef --hidden 64 --epochs 40) whole line pid kills
+    local dir=$folder/kills options=(--json --spec onebit+ef --hidden 64 --epochs 40) whole line kills
     whole=$(field param_hash "$(train 2 "${options[@]}")")
     for kills in 1 2 3 4 5 6; do
-        "${launcher[@]}" -n 2 "$trainer" "${options[@]}" --checkpoint "$dir" --resume >/dev/null 2>&1 </dev/null &
-        pid=$!
-        sleep "0.$((kills + 3))"
-        pkill -KILL -P "$pid"
-        wait "$pid" 2>/dev/null
+        killed "$dir" "0.0$kills" "${launcher[@]}" -n 2 "$trainer" "${options[@]}" --checkpoint "$dir" --resume
     done
     line=$(train 2 "${options[@]}" --checkpoint "$dir" --resume)
+    grep -q 'resuming after step' "$folder/log" || fail "nothing resumed after $kills kills: $(cat "$folder/log")"
     [ "$(field param_hash "$line")" = "$whole" ] || fail "after $kills kills training ends elsewhere than $whole: $line"
 }
 

@@ -49,7 +49,7 @@ test_rates() {
 
 # Killed wherever it happens to be, training goes on to the same bits: moments, densities and plans are saved too.
 test_kills() {
-    local options dir=$folder/kills long whole bytes line pid
+    local options dir=$folder/kills long whole bytes line
     long=$(printf ',high=4%.0s' {1..140}) # as long as a list may be, nearly
     for options in "--optimizer onebit-adam:freeze=40" \
         "--optimizer sgd --spec topk:ratio=0.05+dgc --adapt every=20,gather=5$long"; do
@@ -60,15 +60,12 @@ test_kills() {
             whole=$(field param_hash "$line") bytes=$(field wire_bytes "$line")
             [ -n "$whole" ] || fail "$options: $(cat "$folder/log")"
             train $options --steps 50 --checkpoint "$dir" >/dev/null
-            "${launcher[@]}" -n 2 "$trainer" "${small[@]}" $options --steps 120 --evaluate-every 5 --checkpoint "$dir" --resume \
-                >/dev/null 2>&1 </dev/null &
-            pid=$!
-            sleep 0.6
-            pkill -KILL -P "$pid"
-            wait "$pid" 2>/dev/null
+            killed "$dir" 0.01 "${launcher[@]}" -n 2 "$trainer" "${small[@]}" $options --steps 120 --evaluate-every 2 \
+                --checkpoint "$dir" --resume
             line=$(train $options --steps 120 --checkpoint "$dir" --resume)
         }
-        grep -q 'resuming after step' "$folder/log" || fail "$options: nothing resumed: $(cat "$folder/log")"
+        grep -q 'resuming after step \(5[2-9]\|[6-9].\|1..\)$' "$folder/log" ||
+            fail "$options: not resumed from what the killed run saved: $(cat "$folder/log")"
         [ "$(field param_hash "$line")" = "$whole" ] || fail "$options: a resumed training ends elsewhere than $whole: $line"
         [ "$(field wire_bytes "$line")" = "$bytes" ] || fail "$options: a resumed training has not sent $bytes: $line"
     done

@@ -37,3 +37,25 @@ says() {
     output=$(timeout -k 5 60 "$@" 2>&1 </dev/null) && fail "'$*' succeeded; it should have said: $text"
     [[ $output == *"$text"* ]] || fail "'$*' does not say '$text' but: $output"
 }
+
+newest() { find "$1" -maxdepth 1 -name 'gen-*[0-9]' 2>/dev/null | sort -V | tail -n 1; }
+
+# killed DIR SECONDS COMMAND...: runs a training under the launcher and kills its ranks so long after it has written its first
+# checkpoint into DIR.
+killed() {
+    local dir=$1 delay=$2 before pid tries
+    shift 2
+    before=$(newest "$dir")
+    "$@" >/dev/null 2>"$folder/killed" </dev/null &
+    pid=$!
+    for ((tries = 0; tries < 3000; tries++)); do
+        if [ "$(newest "$dir")" != "$before" ] || ! kill -0 "$pid" 2>/dev/null; then
+            break
+        fi
+        sleep 0.01
+    done
+    [ "$(newest "$dir")" != "$before" ] || fail "'$*' wrote no checkpoint: $(cat "$folder/killed")"
+    sleep "$delay"
+    pkill -KILL -P "$pid"
+    wait "$pid" 2>/dev/null && fail "'$*' had ended before it was killed"
+}
