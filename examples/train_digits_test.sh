@@ -36,7 +36,8 @@ test_results() {
 # Interrupted and resumed, in the middle of an epoch too, a training comes to the same bits; a finished one stays as it is.
 test_resume() {
     local options dir=$folder/deep/resume whole line
-    for options in "--spec onebit+ef" "--spec topk:ratio=0.05+ef --optimizer adam" "--spec randk:ratio=0.1+ef" "--spec none"; do
+    for options in "--spec onebit+ef" "--spec topk:ratio=0.05+ef --optimizer adam" "--spec randk:ratio=0.1+ef" "--spec none" \
+        "--spec powersgd:rank=8+ef --adapt alpha=1.5,every=10,gather=4"; do
         rm -rf "$dir"
         # shellcheck disable=SC2086 # words
         {

@@ -169,13 +169,13 @@ static void load_parts(trainer_t *trainer)
 
     (void)path_of(trainer, trainer->generation, false, "optimizer", path); /* not longer than when it was written */
     trainer_all(trainer, tacit_optim_load(trainer->optim, path), "tacit_optim_load");
-    /* Now the slots of the optimizer's stage are there too. */
-    (void)path_of(trainer, trainer->generation, false, "slots", path);
-    trainer_all(trainer, tacit_load(trainer->comm, path), "tacit_load");
     if (trainer->lgreco) {
         (void)path_of(trainer, trainer->generation, false, "adapt", path);
         trainer_all(trainer, tacit_lgreco_load(trainer->lgreco, path), "tacit_lgreco_load");
     }
+    /* Now the slots of the optimizer's stage are there too, and all have the specs with which their memory was saved. */
+    (void)path_of(trainer, trainer->generation, false, "slots", path);
+    trainer_all(trainer, tacit_load(trainer->comm, path), "tacit_load");
     if (tacit_optim_steps(trainer->optim) != trainer->step) {
         trainer_die(trainer, "the optimizer's file is of step %" PRIu64 ", the trainer's of step %" PRIu64,
                     tacit_optim_steps(trainer->optim), trainer->step);

@@ -136,8 +136,8 @@ static tacit_status_t read_slot(tacit_reader_t *reader, const tacit_slot_t *slot
 {
     tacit_status_t       status;
     const tacit_codec_t *codec = slot->codec;
-    uint64_t             arrays;
-    char                 feedback[FEEDBACK_BYTES];
+    uint64_t             arrays, work = 0;
+    char                 feedback[FEEDBACK_BYTES], array[TACIT_STATE_TEXT_BYTES];
 
     TRY(tacit__expect_text(reader, codec->name, "name", codec->name));
     TRY(tacit__expect_text(reader, codec->name, "compressor", codec->compressor->name));
@@ -155,7 +155,15 @@ static tacit_status_t read_slot(tacit_reader_t *reader, const tacit_slot_t *slot
     }
     staged->arrays = arrays;
     for (size_t i = 0; i < arrays; i++) {
-        TRY(tacit__get_array(reader, NULL, &staged->values[i], &staged->counts[i]));
+        TRY(tacit__get_array(reader, array, &staged->values[i], &staged->counts[i]));
+        work = strcmp(array, "work") == 0 ? staged->counts[i] : work;
+    }
+    if (work != codec->work_count) {
+        status = tacit__fail(TACIT_ERR_MISMATCH,
+                             "rank %d: '%.160s': slot '%.80s' has %" PRIu64 " floats of 'work' in the file, %zu here with '%.120s': "
+                             "load layerwise adaptation first, or set the spec that it had",
+                             reader->rank, reader->path, codec->name, work, codec->work_count, codec->given.text);
+        goto out;
     }
     TRY(tacit__codec_make_owner(codec, staged->owner_count, &staged->owner));
     if (!fits(slot, staged)) {
