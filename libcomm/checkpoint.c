@@ -159,10 +159,11 @@ static tacit_status_t read_slot(tacit_reader_t *reader, const tacit_slot_t *slot
         work = strcmp(array, "work") == 0 ? staged->counts[i] : work;
     }
     if (work != codec->work_count) {
-        status = tacit__fail(TACIT_ERR_MISMATCH,
-                             "rank %d: '%.160s': slot '%.80s' has %" PRIu64 " floats of 'work' in the file, %zu here with '%.120s': "
-                             "load layerwise adaptation first, or set the spec that it had",
-                             reader->rank, reader->path, codec->name, work, codec->work_count, codec->given.text);
+        status =
+            tacit__fail(TACIT_ERR_MISMATCH,
+                        "rank %d: '%.160s': slot '%.80s' has %" PRIu64 " floats of 'work' in the file, %zu here with '%.120s': "
+                        "load layerwise adaptation first, or set the spec that it had",
+                        reader->rank, reader->path, codec->name, work, codec->work_count, codec->given.text);
         goto out;
     }
     TRY(tacit__codec_make_owner(codec, staged->owner_count, &staged->owner));

@@ -11,10 +11,9 @@
 #include "lgreco.h"
 #include "operation.h"
 
-enum { DEFAULT_EVERY = 100, DEFAULT_GATHER = 10, NORM_FLOATS = 4 };
+enum { DEFAULT_EVERY = 100, DEFAULT_GATHER = 10 };
 
 static const double most_range = 1e6;
-static const double accordion_threshold = 0.5; /* of the relative change of a norm */
 
 /* ---- Configuration ---- */
 
@@ -136,6 +135,13 @@ tacit_status_t tacit_lgreco_create(tacit_slot_t *const *slots, size_t slot_count
     describe(lgreco, slots);
     TRY(tacit__comm_agree(comm, "tacit_lgreco_create", lgreco->identity, mine, 0));
     tacit__log(TACIT_LOG_INFO, comm->rank, "lgreco: %s", lgreco->identity);
+    if (lgreco->layer_count == 0 && comm->rank == 0) {
+        tacit__log(
+            TACIT_LOG_WARN, comm->rank,
+            "lgreco: none of %zu slots has anything to choose: adapted are topk, randk, qsgd, rotq and powersgd, in tensors "
+            "that they compress; slot '%s' is '%s'",
+            slot_count, slots[0]->codec->name, tacit_slot_spec(slots[0]));
+    }
 
     *lgreco_out = lgreco;
     lgreco = NULL; /* now the caller's */
@@ -198,16 +204,17 @@ static tacit_status_t check_gradients(const tacit_lgreco_t *lgreco, const float 
     return TACIT_OK;
 }
 
-/* Ranks meet at the first step that is gathered; the next time is at the plan. */
-static tacit_status_t gather(tacit_lgreco_t *lgreco, const float *const *gradients)
+/* Ranks meet at the first step that is gathered, and *common_out is what they agree on; the next time is at the plan. */
+static tacit_status_t gather(tacit_lgreco_t *lgreco, const float *const *gradients, bool *common_out)
 {
     tacit_status_t status = tacit__comm_enter(lgreco->comm, false), mine;
 
+    *common_out = status != TACIT_OK || lgreco->layers[0].sum == NULL;
     if (status != TACIT_OK) {
         return status;
     }
     mine = check_gradients(lgreco, gradients);
-    if (lgreco->layers[0].sum == NULL) {
+    if (*common_out) {
         mine = mine == TACIT_OK ? make_sums(lgreco) : mine;
         status = tacit__comm_agree(lgreco->comm, "tacit_lgreco_observe", "gather", mine, 0);
         if (status != TACIT_OK) {
@@ -228,88 +235,15 @@ out:
 
 /* ---- Planning ---- */
 
-/* One plan in the making. Tables are layers x options; a layer with fewer options has its last one again. */
-typedef struct plan {
-    size_t         width;    /* floats of what one rank has measured */
-    float         *measured; /* ranks x width: of a layer its norm, relative errors, and seconds */
-    double        *errors, *bytes, *sizes, *norms;
-    size_t        *reference, *choices;
-    tacit_specs_t *specs;
-} plan_t;
-
-static void plan_release(plan_t *plan, size_t layers)
-{
-    for (size_t i = 0; i < layers && plan->specs != NULL; i++) {
-        tacit__specs_release(&plan->specs[i]);
-    }
-    tacit__free(plan->specs);
-    tacit__free(plan->measured);
-    tacit__free(plan->errors);
-    tacit__free(plan->bytes);
-    tacit__free(plan->sizes);
-    tacit__free(plan->norms);
-    tacit__free(plan->reference);
-    tacit__free(plan->choices);
-}
-
-static tacit_status_t plan_init(plan_t *plan, const tacit_lgreco_t *lgreco)
-{
-    const size_t layers = lgreco->layer_count, cells = layers * lgreco->options;
-
-    plan->width = layers * (NORM_FLOATS + 2 * lgreco->options);
-    plan->measured = tacit__alloc((size_t)lgreco->comm->ranks * plan->width, sizeof *plan->measured);
-    plan->errors = tacit__alloc(cells, sizeof *plan->errors);
-    plan->bytes = tacit__alloc(cells, sizeof *plan->bytes);
-    plan->sizes = tacit__alloc(cells, sizeof *plan->sizes);
-    plan->norms = tacit__alloc(layers, sizeof *plan->norms);
-    plan->reference = tacit__alloc(layers, sizeof *plan->reference);
-    plan->choices = tacit__alloc(layers, sizeof *plan->choices);
-    plan->specs = tacit__alloc(layers, sizeof *plan->specs);
-    return plan->measured != NULL && plan->errors != NULL && plan->bytes != NULL && plan->sizes != NULL && plan->norms != NULL &&
-                   plan->reference != NULL && plan->choices != NULL && plan->specs != NULL
-               ? TACIT_OK
-               : tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory to plan %zu layers", lgreco->comm->rank, layers);
-}
-
-/* 16 bits each: float32 holds them, and sums with zeros, exactly. */
-static void put_norm(double norm, float floats[NORM_FLOATS])
-{
-    uint64_t bits;
-
-    memcpy(&bits, &norm, sizeof bits);
-    for (int i = 0; i < NORM_FLOATS; i++) {
-        floats[i] = (float)(bits >> 16 * i & 0xffff);
-    }
-}
-
-static double get_norm(const float floats[NORM_FLOATS])
-{
-    uint64_t bits = 0;
-    double   norm;
-
-    for (int i = 0; i < NORM_FLOATS; i++) {
-        bits |= (uint64_t)floats[i] << 16 * i;
-    }
-    memcpy(&norm, &bits, sizeof norm);
-    return norm;
-}
-
 /* Fills in this rank's part of measured. */
-static tacit_status_t measure(const tacit_lgreco_t *lgreco, plan_t *plan)
+static tacit_status_t measure(const tacit_lgreco_t *lgreco, tacit_plan_t *plan)
 {
-    float         *at = plan->measured + (size_t)lgreco->comm->rank * plan->width;
-    double         errors[TACIT_LAYER_OPTIONS], seconds[TACIT_LAYER_OPTIONS] = {0}, norm;
+    double         errors[TACIT_LAYER_OPTIONS], seconds[TACIT_LAYER_OPTIONS], norm;
     tacit_status_t status = TACIT_OK;
 
     for (size_t i = 0; i < lgreco->layer_count; i++) {
-        TRY(tacit__layer_measure(&lgreco->layers[i], &norm, errors, lgreco->config.link_rate != 0 ? seconds : NULL));
-        put_norm(norm, at);
-        at += NORM_FLOATS;
-        for (size_t option = 0; option < lgreco->layers[i].option_count && norm > 0 && isfinite(norm); option++) {
-            at[option] = (float)(errors[option] / norm);
-            at[lgreco->options + option] = (float)seconds[option];
-        }
-        at += 2 * lgreco->options;
+        TRY(tacit__layer_measure(&lgreco->layers[i], &norm, errors, tacit__plan_is_timed(lgreco) ? seconds : NULL));
+        tacit__plan_put(plan, lgreco, lgreco->comm->rank, i, norm, errors, seconds);
     }
 out:
     return status;
@@ -317,7 +251,7 @@ out:
 
 /* All ranks get what each has measured: summed with zeros, it is exact in any order. The slot lives no longer than that, so that
    it is in no saved state. */
-static tacit_status_t exchange(const tacit_lgreco_t *lgreco, plan_t *plan)
+static tacit_status_t exchange(const tacit_lgreco_t *lgreco, tacit_plan_t *plan)
 {
     tacit_slot_config_t config = TACIT_SLOT_CONFIG_INIT;
     tacit_slot_t       *slot = NULL;
@@ -332,96 +266,8 @@ out:
     return status;
 }
 
-/* Bytes that leave a rank in one operation, headers aside: a sparse message goes to all others, the rest is reduced where it is
-   owned. One rank alone counts as two. */
-static double wire_bytes(const tacit_layer_t *layer, size_t option, int ranks)
-{
-    const double others = ranks > 2 ? ranks - 1 : 1;
-
-    return layer->options[option].bytes * others * (layer->kind == TACIT_LAYER_SPARSE ? 1.0 : 2.0 / (others + 1.0));
-}
-
-/* The tables that all ranks have alike, from means over ranks, in their order. */
-static void fill_tables(const tacit_lgreco_t *lgreco, plan_t *plan)
-{
-    const size_t options = lgreco->options;
-    const int    ranks = lgreco->comm->ranks;
-
-    for (size_t i = 0; i < lgreco->layer_count; i++) {
-        const tacit_layer_t *layer = &lgreco->layers[i];
-        const float         *rank_0 = plan->measured + i * (NORM_FLOATS + 2 * options);
-
-        for (int rank = 0; rank < ranks; rank++) {
-            plan->norms[i] += get_norm(rank_0 + (size_t)rank * plan->width) / ranks;
-        }
-        for (size_t cell = i * options, option = 0; option < options; cell++, option++) {
-            const size_t own = tacit__min(option, layer->option_count - 1);
-            double       seconds = 0.0;
-
-            for (int rank = 0; rank < ranks; rank++) {
-                const float *at = rank_0 + (size_t)rank * plan->width;
-                const double error = get_norm(at) * (double)at[NORM_FLOATS + own];
-
-                plan->errors[cell] += (lgreco->config.squared ? error * error : error) / ranks;
-                seconds += (double)at[NORM_FLOATS + options + own] / ranks;
-            }
-            plan->bytes[cell] = wire_bytes(layer, own, ranks);
-            plan->sizes[cell] =
-                lgreco->config.link_rate != 0 ? plan->bytes[cell] / lgreco->config.link_rate + seconds : plan->bytes[cell];
-        }
-    }
-}
-
-/* The slot's own setting, or what Accordion would choose: the densest where the norm has changed much, or for the first time,
-   else the sparsest. */
-static void set_reference(const tacit_lgreco_t *lgreco, plan_t *plan)
-{
-    for (size_t i = 0; i < lgreco->layer_count; i++) {
-        const tacit_layer_t *layer = &lgreco->layers[i];
-        const double         change = fabs(layer->norm_before - plan->norms[i]);
-
-        plan->reference[i] = layer->reference;
-        if (lgreco->config.accordion) {
-            plan->reference[i] = change < accordion_threshold * layer->norm_before ? 0 : layer->option_count - 1;
-        }
-    }
-}
-
-/* Nothing to go by: all gradients were zero, or some overflowed. */
-static bool is_blind(const tacit_lgreco_t *lgreco, const plan_t *plan)
-{
-    double total = 0.0;
-
-    for (size_t i = 0; i < lgreco->layer_count; i++) {
-        total += plan->norms[i];
-    }
-    return !isfinite(total) || total == 0.0;
-}
-
-/* On equal numbers on all ranks. *kept_out: there is no plan, and the last one goes on. */
-static tacit_status_t choose(const tacit_lgreco_t *lgreco, plan_t *plan, bool *kept_out)
-{
-    tacit_status_t status;
-
-    fill_tables(lgreco, plan);
-    *kept_out = is_blind(lgreco, plan);
-    if (*kept_out) {
-        tacit__log(TACIT_LOG_WARN, lgreco->comm->rank, "lgreco: gradients were all zero, or not finite: the last plan is kept");
-        return TACIT_OK;
-    }
-    set_reference(lgreco, plan);
-    status = tacit_lgreco_plan(plan->errors, plan->sizes, lgreco->layer_count, lgreco->options, plan->reference,
-                               lgreco->config.alpha, plan->choices);
-    if (status == TACIT_ERR_ARGUMENT) {
-        tacit__log(TACIT_LOG_WARN, lgreco->comm->rank, "lgreco: %s: the last plan is kept", tacit_last_error());
-        *kept_out = true;
-        status = TACIT_OK;
-    }
-    return status;
-}
-
 /* All slots get their specs, or none does. */
-static tacit_status_t apply(tacit_lgreco_t *lgreco, plan_t *plan, bool kept, tacit_status_t mine)
+static tacit_status_t apply(tacit_lgreco_t *lgreco, tacit_plan_t *plan, bool kept, tacit_status_t mine)
 {
     tacit_status_t status = tacit__comm_enter(lgreco->comm, false);
     uint64_t       hash = TACIT_HASH_START;
@@ -436,16 +282,13 @@ static tacit_status_t apply(tacit_lgreco_t *lgreco, plan_t *plan, bool kept, tac
         char                 spec[TACIT_SPEC_BYTES];
 
         hash = tacit__hash(hash, &plan->choices[i], sizeof plan->choices[i]);
-        if (plan->choices[i] != layer->choice) {
-            mine = tacit__layer_spec(layer, plan->choices[i], spec);
-            mine = mine == TACIT_OK ? tacit__slot_prepare(layer->slot, spec, &plan->specs[i], &capacity) : mine;
-        }
+        mine = tacit__layer_spec(layer, plan->choices[i], spec); /* others may have set another one since the last plan */
+        mine = mine == TACIT_OK ? tacit__slot_prepare(layer->slot, spec, &plan->specs[i], &capacity) : mine;
     }
     snprintf(text, sizeof text, "step %" PRIu64 ": %s with hash %016" PRIx64, lgreco->steps, kept ? "no plan" : "a plan", hash);
     TRY(tacit__comm_agree(lgreco->comm, "tacit_lgreco_observe", text, mine, capacity));
     for (size_t i = 0; i < lgreco->layer_count && !kept; i++) {
         tacit__slot_adopt(lgreco->layers[i].slot, &plan->specs[i]);
-        lgreco->layers[i].choice = plan->choices[i];
         lgreco->layers[i].norm_before = plan->norms[i];
     }
 out:
@@ -453,7 +296,7 @@ out:
     return status;
 }
 
-static void report(tacit_lgreco_t *lgreco, const plan_t *plan, double seconds)
+static void report(tacit_lgreco_t *lgreco, const tacit_plan_t *plan, double seconds)
 {
     tacit_lgreco_report_t *to = &lgreco->report;
     double                 uniform = 0.0, planned = 0.0;
@@ -475,47 +318,53 @@ static void report(tacit_lgreco_t *lgreco, const plan_t *plan, double seconds)
                to->plans, to->planned_bytes, to->uniform_bytes, to->planned_error, to->uniform_error, planned, uniform, seconds);
 }
 
-static tacit_status_t make_plan(tacit_lgreco_t *lgreco)
+/* With what this rank has met with so far: all ranks fail where one has. */
+static tacit_status_t make_plan(tacit_lgreco_t *lgreco, tacit_status_t mine)
 {
     const double   began = tacit__seconds();
-    plan_t         plan = {0};
+    tacit_plan_t   plan = {0};
     bool           kept = false;
-    tacit_status_t status = tacit__comm_enter(lgreco->comm, false), mine;
+    tacit_status_t status = tacit__comm_enter(lgreco->comm, false);
 
     if (status != TACIT_OK) {
         return status;
     }
-    mine = plan_init(&plan, lgreco);
+    mine = mine == TACIT_OK ? tacit__plan_init(&plan, lgreco) : mine;
     mine = mine == TACIT_OK ? measure(lgreco, &plan) : mine;
     status = tacit__comm_agree(lgreco->comm, "tacit_lgreco_observe", "measured", mine, 0);
     tacit__comm_leave(lgreco->comm);
     TRY(status);
     TRY(exchange(lgreco, &plan));
-    mine = choose(lgreco, &plan, &kept);
+    mine = tacit__plan_choose(lgreco, &plan, &kept);
     TRY(apply(lgreco, &plan, kept, mine));
     if (!kept) {
         report(lgreco, &plan, tacit__seconds() - began);
     }
     forget_sums(lgreco);
 out:
-    plan_release(&plan, lgreco->layer_count);
+    tacit__plan_release(&plan, lgreco->layer_count);
     return status;
 }
 
 tacit_status_t tacit_lgreco_observe(tacit_lgreco_t *lgreco, const float *const *gradients)
 {
-    tacit_status_t status = TACIT_OK;
+    tacit_status_t status = TACIT_OK, mine = TACIT_OK;
     uint64_t       position;
+    bool           common, last;
 
     if (lgreco == NULL) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "lgreco must be given");
     }
     position = lgreco->steps % lgreco->config.every;
+    last = position == lgreco->config.every - 1;
     if (lgreco->layer_count != 0 && position >= lgreco->config.every - lgreco->config.gather) {
-        TRY(gather(lgreco, gradients));
+        mine = gather(lgreco, gradients, &common);
+        if (mine != TACIT_OK && (common || !last)) { /* else the others wait at the plan to hear of it */
+            return mine;
+        }
     }
-    if (lgreco->layer_count != 0 && position == lgreco->config.every - 1) {
-        TRY(make_plan(lgreco));
+    if (lgreco->layer_count != 0 && last) {
+        TRY(make_plan(lgreco, mine));
     }
     lgreco->steps++;
     lgreco->counted = false;

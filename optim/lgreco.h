@@ -31,9 +31,9 @@ typedef struct tacit_layer {
     tacit_layer_kind_t kind;
     tacit_option_t    *options; /* ascending */
     size_t             option_count;
-    size_t             reference, choice; /* the slot's own at first, and now */
-    double             norm_before;       /* of what the last plan saw, mean over ranks; 0: none yet */
-    float             *sum;               /* while steps are gathered: of what was to be encoded; else NULL */
+    size_t             reference;   /* the slot's own at first; its own now is in its spec, which others may set too */
+    double             norm_before; /* of what the last plan saw, mean over ranks; 0: none yet */
+    float             *sum;         /* while steps are gathered: of what was to be encoded; else NULL */
 } tacit_layer_t;
 
 struct tacit_lgreco {
@@ -54,9 +54,30 @@ tacit_status_t tacit__layer_init(tacit_layer_t *layer, tacit_slot_t *slot, size_
 void           tacit__layer_release(tacit_layer_t *layer);
 /* The slot's spec with an option's value. */
 tacit_status_t tacit__layer_spec(const tacit_layer_t *layer, size_t option, char spec[TACIT_SPEC_BYTES]);
+/* The option that the slot's spec has now; option_count where it is none of them. */
+size_t tacit__layer_option(const tacit_layer_t *layer);
 /* Adds what would be encoded of a gradient, memory included. A step with NaN or infinity is left out. */
 void tacit__layer_gather(tacit_layer_t *layer, const float *gradient);
 /* |sum|, the error |sum - C(sum)| of every option, and, where seconds is not NULL, how long encoding and decoding take. */
 tacit_status_t tacit__layer_measure(const tacit_layer_t *layer, double *norm_out, double *errors, double *seconds);
+
+/* One plan in the making. Tables are layers x options; a layer with fewer options has its last one again. */
+typedef struct tacit_plan {
+    size_t         width;    /* floats of what one rank has measured */
+    float         *measured; /* ranks x width */
+    double        *errors, *bytes, *sizes, *norms;
+    size_t        *reference, *choices;
+    tacit_specs_t *specs;
+} tacit_plan_t;
+
+/* Whether time counts. */
+bool           tacit__plan_is_timed(const tacit_lgreco_t *lgreco);
+tacit_status_t tacit__plan_init(tacit_plan_t *plan, const tacit_lgreco_t *lgreco);
+void           tacit__plan_release(tacit_plan_t *plan, size_t layers);
+/* Writes what a rank has measured of a layer; seconds are read where time counts. */
+void tacit__plan_put(tacit_plan_t *plan, const tacit_lgreco_t *lgreco, int rank, size_t layer, double norm, const double *errors,
+                     const double *seconds);
+/* On equal numbers on all ranks. *kept_out: there is no plan, and the last one goes on. */
+tacit_status_t tacit__plan_choose(const tacit_lgreco_t *lgreco, tacit_plan_t *plan, bool *kept_out);
 
 #endif

@@ -13,6 +13,7 @@ static const char magic[TACIT_STATE_MAGIC_BYTES] = "TACITLGR";
 /* What changes when a file is loaded. Layers hold only what the file says. */
 typedef struct tacit_loaded_plan {
     uint64_t              steps, counted;
+    uint64_t              hash; /* of what files of one save have in common */
     tacit_lgreco_report_t report;
     tacit_layer_t        *layers;
     tacit_specs_t        *specs;
@@ -34,6 +35,26 @@ static uint64_t options_hash(const tacit_layer_t *layer)
         hash = tacit__hash(hash, layer->options[i].value, strlen(layer->options[i].value) + 1);
     }
     return hash;
+}
+
+/* What is the same on all ranks: all but the sums and how long the plan took. */
+static uint64_t hash_head(uint64_t counted, const tacit_lgreco_report_t *report)
+{
+    const double numbers[] = {report->uniform_bytes, report->planned_bytes, report->uniform_error, report->planned_error};
+
+    return tacit__hash(tacit__hash(TACIT_HASH_START, &counted, sizeof counted), numbers, sizeof numbers);
+}
+
+static uint64_t hash_layer(uint64_t hash, uint64_t choice, double norm_before)
+{
+    return tacit__hash(tacit__hash(hash, &choice, sizeof choice), &norm_before, sizeof norm_before);
+}
+
+static void describe(uint64_t steps, uint64_t plans, uint64_t hash, char *text, size_t capacity)
+{
+    snprintf(text, capacity,
+             "layerwise adaptation after step %" PRIu64 ", %" PRIu64 " plans, choices and numbers with hash %016" PRIx64, steps,
+             plans, hash);
 }
 
 /* ---- Saving ---- */
@@ -58,22 +79,28 @@ static void put_state(tacit_writer_t *writer, const void *state)
 
         tacit__put_text(writer, layer->slot->codec->name);
         tacit__put_number(writer, layer->slot->codec->tensor.count);
+        tacit__put_text(writer, layer->options[layer->reference].value);
         tacit__put_number(writer, options_hash(layer));
-        tacit__put_number(writer, layer->choice);
+        tacit__put_number(writer, tacit__layer_option(layer));
         tacit__put_real(writer, layer->norm_before);
         tacit__put_array(writer, "sum", layer->sum != NULL ? layer->sum : &none,
                          layer->sum != NULL ? layer->slot->codec->tensor.count : 0);
     }
 }
 
-static void describe(uint64_t steps, uint64_t plans, char *text, size_t capacity)
+static uint64_t hash_now(const tacit_lgreco_t *lgreco)
 {
-    snprintf(text, capacity, "layerwise adaptation after step %" PRIu64 ", %" PRIu64 " plans", steps, plans);
+    uint64_t hash = hash_head(lgreco->counted, &lgreco->report);
+
+    for (size_t i = 0; i < lgreco->layer_count; i++) {
+        hash = hash_layer(hash, tacit__layer_option(&lgreco->layers[i]), lgreco->layers[i].norm_before);
+    }
+    return hash;
 }
 
 tacit_status_t tacit_lgreco_save(const tacit_lgreco_t *lgreco, const char *path)
 {
-    char           text[128];
+    char           text[TACIT_AGREEMENT_BYTES];
     tacit_comm_t  *comm;
     tacit_status_t status, mine;
 
@@ -90,7 +117,7 @@ tacit_status_t tacit_lgreco_save(const tacit_lgreco_t *lgreco, const char *path)
     if (comm->broken) {
         status = mine;
     } else {
-        describe(lgreco->steps, lgreco->report.plans, text, sizeof text);
+        describe(lgreco->steps, lgreco->report.plans, hash_now(lgreco), text, sizeof text);
         status = tacit__comm_agree(comm, "tacit_lgreco_save", text, mine, 0);
     }
     tacit__comm_leave(comm);
@@ -129,15 +156,16 @@ static tacit_status_t read_layer(tacit_reader_t *reader, const tacit_lgreco_t *l
 
     TRY(tacit__expect_text(reader, "", "slot's name", codec->name));
     TRY(tacit__expect_number(reader, codec->name, "the count", codec->tensor.count));
+    TRY(tacit__expect_text(reader, codec->name, "value at the start", layer->options[layer->reference].value));
     TRY(tacit__expect_number(reader, codec->name, "the hash of its options", options_hash(layer)));
     TRY(tacit__get_number(reader, &choice));
     TRY(tacit__get_real(reader, &to->norm_before));
     TRY(tacit__get_array(reader, NULL, &values, &count));
-    if (choice >= layer->option_count || count != (is_gathering(lgreco, loaded) ? codec->tensor.count : 0)) {
+    if (choice > layer->option_count || count != (is_gathering(lgreco, loaded) ? codec->tensor.count : 0)) {
         status = tacit__state_damaged(reader, "a layer's numbers are impossible");
         goto out;
     }
-    to->choice = choice;
+    loaded->hash = hash_layer(loaded->hash, choice, to->norm_before);
     if (count != 0) {
         to->sum = tacit__alloc_unset(count * sizeof *to->sum);
         if (to->sum == NULL) {
@@ -146,8 +174,10 @@ static tacit_status_t read_layer(tacit_reader_t *reader, const tacit_lgreco_t *l
         }
         memcpy(to->sum, values, count * sizeof *to->sum);
     }
-    TRY(tacit__layer_spec(layer, choice, spec));
-    TRY(tacit__slot_prepare(layer->slot, spec, &loaded->specs[i], &loaded->capacity));
+    if (choice < layer->option_count) { /* else it was not of a plan, and whoever set it does so again */
+        TRY(tacit__layer_spec(layer, choice, spec));
+        TRY(tacit__slot_prepare(layer->slot, spec, &loaded->specs[i], &loaded->capacity));
+    }
 out:
     return status;
 }
@@ -177,6 +207,11 @@ static tacit_status_t read_state(const tacit_lgreco_t *lgreco, const char *path,
     TRY(tacit__get_real(&reader, &report->uniform_error));
     TRY(tacit__get_real(&reader, &report->planned_error));
     TRY(tacit__get_real(&reader, &report->plan_seconds));
+    if (loaded->counted > 1) {
+        status = tacit__state_damaged(&reader, "'counted' is neither 0 nor 1");
+        goto out;
+    }
+    loaded->hash = hash_head(loaded->counted, report);
     for (size_t i = 0; i < lgreco->layer_count; i++) {
         TRY(read_layer(&reader, lgreco, i, loaded));
     }
@@ -196,7 +231,6 @@ static void adopt(tacit_lgreco_t *lgreco, tacit_loaded_plan_t *loaded)
         float         *sum = layer->sum;
 
         tacit__slot_adopt(layer->slot, &loaded->specs[i]);
-        layer->choice = from->choice;
         layer->norm_before = from->norm_before;
         layer->sum = from->sum;
         from->sum = sum;
@@ -205,7 +239,7 @@ static void adopt(tacit_lgreco_t *lgreco, tacit_loaded_plan_t *loaded)
 
 tacit_status_t tacit_lgreco_load(tacit_lgreco_t *lgreco, const char *path)
 {
-    char                text[128];
+    char                text[TACIT_AGREEMENT_BYTES];
     tacit_loaded_plan_t loaded = {.layers = NULL};
     tacit_status_t      status, mine;
 
@@ -217,7 +251,7 @@ tacit_status_t tacit_lgreco_load(tacit_lgreco_t *lgreco, const char *path)
         return status;
     }
     mine = read_state(lgreco, path, &loaded);
-    describe(loaded.steps, loaded.report.plans, text, sizeof text);
+    describe(loaded.steps, loaded.report.plans, loaded.hash, text, sizeof text);
     status = tacit__comm_agree(lgreco->comm, "tacit_lgreco_load", text, mine, loaded.capacity);
     if (status == TACIT_OK) {
         adopt(lgreco, &loaded);

@@ -147,7 +147,7 @@ static tacit_status_t add_option(tacit_layer_t *layer, const char *value, bool o
         layer->option_count--;
     }
     if (own) {
-        layer->reference = layer->choice = layer->option_count;
+        layer->reference = layer->option_count;
     }
     layer->option_count++;
 out:
@@ -181,7 +181,7 @@ tacit_status_t tacit__layer_init(tacit_layer_t *layer, tacit_slot_t *slot, size_
         const void         *at = param->type == TACIT_PARAM_INT ? (const void *)&number : &range.value[i];
         char                value[TACIT_VALUE_BYTES];
 
-        tacit__param_print(&printed, at, value, sizeof value);
+        (void)tacit__param_print(&printed, at, value, sizeof value);
         TRY(add_option(layer, value, i == range.own));
     }
     if (layer->option_count == 1) {
@@ -205,26 +205,68 @@ tacit_status_t tacit__layer_spec(const tacit_layer_t *layer, size_t option, char
     return tacit__spec_replace(layer->slot->codec->given.text, layer->key, layer->options[option].value, spec, TACIT_SPEC_BYTES);
 }
 
+/* The slot's value now, as a spec spells it. */
+static void print_value(const tacit_layer_t *layer, char value[TACIT_VALUE_BYTES])
+{
+    const tacit_spec_t  *spec = &layer->slot->codec->spec;
+    const tacit_param_t *param = tacit__param_find(spec->compressor->params, layer->key, strlen(layer->key));
+    const tacit_param_t  printed = {.type = param->type, .offset = param->offset}; /* as a number, not as a word for it */
+
+    (void)tacit__param_print(&printed, spec->compressor_config, value, TACIT_VALUE_BYTES);
+}
+
+size_t tacit__layer_option(const tacit_layer_t *layer)
+{
+    char   value[TACIT_VALUE_BYTES];
+    size_t option = 0;
+
+    print_value(layer, value);
+    while (option < layer->option_count && strcmp(layer->options[option].value, value) != 0) {
+        option++;
+    }
+    return option;
+}
+
 /* ---- Gathering ---- */
+
+enum { WINDOW = 512 }; /* elements of memory at once: what feedback may write to is on the stack */
+
+/* Memory of [first, first + count) for before() alone, which leaves it as it is: what that notes for the rest of the step goes to
+   `scratch`. */
+static tacit_state_t window_of(const tacit_codec_t *codec, size_t first, size_t count, float scratch[][WINDOW])
+{
+    tacit_state_t state = {.config = codec->memory.config, .count = count};
+
+    for (int array = 0; array < TACIT_STATE_ARRAYS; array++) {
+        if (codec->packed[array] != NULL || codec->memory.now[array] != NULL) {
+            tacit__memory_read(codec, array, first, count, scratch[array]);
+            state.now[array] = state.next[array] = scratch[array];
+        }
+    }
+    return state;
+}
 
 void tacit__layer_gather(tacit_layer_t *layer, const float *gradient)
 {
-    const tacit_codec_t    *codec = layer->slot->codec;
-    const tacit_feedback_t *feedback = codec->feedback;
-    const size_t            count = codec->tensor.count;
-    const float             sign = feedback != NULL ? feedback->owed.sign : 0.0f;
-    float                   owed[TACIT_UNIT], *sum = layer->sum;
+    const tacit_codec_t *codec = layer->slot->codec;
+    const size_t         count = codec->tensor.count;
+    float                scratch[TACIT_STATE_ARRAYS][WINDOW], encoded[WINDOW], *sum = layer->sum;
 
     if (!tacit__unit_is_finite(gradient, count)) {
         return;
     }
     for (size_t done = 0, units; done < count; done += units) {
-        units = tacit__min(count - done, TACIT_UNIT);
-        if (sign != 0.0f) {
-            tacit__memory_read(codec, feedback->owed.array, done, units, owed);
+        const float *a = gradient + done;
+
+        units = tacit__min(count - done, WINDOW);
+        if (codec->feedback != NULL) {
+            const tacit_state_t state = window_of(codec, done, units, scratch);
+
+            codec->feedback->before(&state, 0, units, a, encoded);
+            a = encoded;
         }
         for (size_t i = 0; i < units; i++) {
-            sum[done + i] += sign != 0.0f ? gradient[done + i] + sign * owed[i] : gradient[done + i];
+            sum[done + i] += a[i];
         }
     }
 }
