@@ -157,7 +157,7 @@ mutant "undo does nothing" optim/feedback/ef.c collective:nonfinite \
     's/residual\[i\] = \(residual\[i\] \+ d\[i\]\) - in\[i\];/(void)residual, (void)in, (void)d;/'
 mutant "undo of sparse entries does nothing" optim/feedback/ef.c "collective:nonfinite group:group codec:memory" \
     's/residual\[indices\[i\]\] \+= values\[i\]/(void)residual/'
-unchanged lgreco_plan:plan lgreco_layer:layer lgreco:plans
+unchanged lgreco_plan:plan lgreco_layer:layer lgreco_choose:choose lgreco_file:file lgreco:plans lgreco:errors
 mutant "no steps for rounding up" optim/lgreco_plan.c lgreco_plan:plan \
     's/\.capacity = STEPS \+ layers/.capacity = STEPS/'
 mutant "nothing fits, and an option is taken" optim/lgreco_plan.c lgreco_plan:plan \
@@ -166,16 +166,46 @@ mutant "an error above the budget counts as the budget" optim/lgreco_plan.c lgre
     's/: table->capacity \+ 1;/: table->capacity;/'
 mutant "errors rounded down" optim/lgreco_plan.c lgreco_plan:plan \
     's/ceil\(ldexp/floor(ldexp/'
-mutant "errors are rank 0's alone" optim/lgreco.c lgreco:plans \
-    's/\(size_t\)rank \* plan->width;/0 * plan->width;/'
+mutant "errors are rank 0's alone" optim/lgreco_choose.c lgreco_choose:choose \
+    's/const float \*at = rank_0 \+ .*/const float *at = rank_0;/'
+mutant "time does not count" optim/lgreco_choose.c lgreco_choose:choose \
+    's/^( *)tacit__plan_is_timed\(lgreco\) \? plan->bytes.*/\1plan->bytes[cell];/'
+mutant "measured seconds do not count" optim/lgreco_choose.c lgreco_choose:choose \
+    's/seconds \+= tacit__plan_is_timed\(lgreco\)/seconds += false/'
+mutant "Accordion the other way round" optim/lgreco_choose.c lgreco_choose:choose \
+    's/change < accordion_threshold/change >= accordion_threshold/'
+mutant "Accordion is ignored" optim/lgreco_choose.c lgreco_choose:choose \
+    's/lgreco->config.accordion\)/false)/'
 mutant "a plan is not applied to one slot" optim/lgreco.c lgreco:plans \
     's/^ *tacit__slot_adopt\(lgreco->layers/        if (i != 1) &/'
-mutant "memory is not gathered" optim/lgreco_layer.c "lgreco_layer:layer lgreco:plans" \
-    's/gradient\[done \+ i\] \+ sign \* owed\[i\]/gradient[done + i]/'
+mutant "a plan takes specs for those of the last one" optim/lgreco.c lgreco:plans \
+    's/^static tacit_status_t apply/static _Thread_local size_t last[9];\n&/
+     s/^ *tacit__slot_adopt\(lgreco->layers/if (last[i] != plan->choices[i] + 1 \&\& (last[i] = plan->choices[i] + 1)) &/'
+mutant "Accordion does not see the norms of plans" optim/lgreco.c lgreco:plans \
+    's/^ *lgreco->layers\[i\].norm_before = plan.*//'
+mutant "an error at the plan is one rank's" optim/lgreco.c lgreco:errors \
+    's/&& \(common \|\| !last\)\)/)/'
+mutant "an error at the plan is forgotten" optim/lgreco.c lgreco:errors \
+    's/make_plan\(lgreco, mine\)/make_plan(lgreco, TACIT_OK)/'
+mutant "memory is not gathered" optim/lgreco_layer.c lgreco_layer:layer \
+    's/a = encoded;/(void)encoded;/'
+mutant "gathering writes to memory" optim/lgreco_layer.c lgreco_layer:layer \
+    's/state\.next\[array\] = scratch\[array\];/\n\
+        codec->memory.now[array] != NULL ? codec->memory.now[array] + first : scratch[array];/'
+mutant "powersgd is timed from a cold start" optim/lgreco_measure.c lgreco_layer:layer \
+    's/if \(trial->work != NULL\) \{/if (false) {/'
 mutant "what was gathered is not loaded" optim/lgreco_file.c lgreco:plans \
     's/memcpy\(to->sum, values,/memset(to->sum, 0,/'
 mutant "Accordion forgets norms" optim/lgreco_file.c lgreco:plans \
     's/layer->norm_before = from->norm_before/layer->norm_before = 0/'
+mutant "ranks may load other choices" optim/lgreco_file.c lgreco_file:file \
+    's/tacit__hash\(tacit__hash\(hash, &choice, sizeof choice\)/tacit__hash((uint64_t)(0 * choice) + hash/'
+mutant "ranks may load other counts" optim/lgreco_file.c lgreco_file:file \
+    's/TACIT_HASH_START, &counted, sizeof counted/TACIT_HASH_START, "", (size_t)(0 * counted)/'
+mutant "a choice past the options is loaded" optim/lgreco_file.c lgreco_file:file \
+    's/choice > layer->option_count \|\| //'
+mutant "sums that are missing are not missed" optim/lgreco_file.c lgreco_file:file \
+    's/count != \(is_gathering/count > (is_gathering/'
 
 unchanged topk:topk topk_index:topk_index topk_select:topk_select
 mutant "top-k: ties by higher index" compressors/topk_select.c "topk:topk topk_select:topk_select" \

@@ -32,6 +32,7 @@ typedef struct training {
     size_t                kind_count;
     double                spread;   /* how much ranks' data differ */
     int                   bad_step; /* rank 1's gradients are NaN there; -1: never */
+    int                   surge;    /* from this step on the first layer's gradients are three times as large; -1: never */
     int                   first;    /* step: those before it are in the files, and results count from here */
     int                   save_at;  /* before this step; -1: never */
     bool                  load;     /* begin from the files, at `first` */
@@ -51,7 +52,9 @@ typedef struct training {
 static void gradient(const training_t *training, size_t kind, int rank, int step, float *values)
 {
     const kind_t *of = &training->kinds[kind];
-    const double  turn = (rank + (int)kind / 2) % 2 != 0 ? 1 : -1, scale = of->scale * exp(turn * training->spread);
+    const double  turn = (rank + (int)kind / 2) % 2 != 0 ? 1 : -1;
+    const double  surge = kind == 0 && training->surge >= 0 && step >= training->surge ? 3 : 1;
+    const double  scale = surge * of->scale * exp(turn * training->spread);
 
     fill(values, of->count, 7919u * (uint64_t)step + 31u * (uint64_t)kind + (uint64_t)rank, of->tail, scale);
     if (step == training->bad_step && rank == 1) {
@@ -207,7 +210,7 @@ static training_t *training_of(int ranks, int steps, uint64_t every, uint64_t ga
     training->config.gather = gather;
     training->kinds = kinds;
     training->kind_count = SLOTS;
-    training->bad_step = training->save_at = -1;
+    training->bad_step = training->surge = training->save_at = -1;
     return training;
 }
 
@@ -385,17 +388,112 @@ START_TEST(resumed)
 }
 END_TEST
 
-START_TEST(variants)
+/* Bytes that leave a rank with one option in each layer: the densest where it says so, else the sparsest. */
+static double extreme_bytes(const training_t *training, const bool densest[SLOTS])
 {
-    training_t *training = training_of(2 + _i, 12, 4, 3);
+    double bytes = 0;
 
-    training->config.accordion = _i == 0;
-    training->config.link_rate = _i == 1 ? 1e6 : 0;
+    for (size_t i = 0; i < SLOTS; i++) {
+        bytes += (training->ranks - 1) * training->bytes[i][densest[i] ? training->options[i] - 1 : 0];
+    }
+    return bytes;
+}
+
+/* Accordion's reference: all densest at first, sparsest where norms stay, densest again where they have grown. */
+START_TEST(accordion)
+{
+    static const struct {
+        int  steps, surge;
+        bool densest[SLOTS];
+    } cases[] = {{4, -1, {true, true, true, true, true, true}}, {8, -1, {false}}, {12, -1, {false}}, {12, 8, {true}}};
+    kind_t      plain[SLOTS];
+    training_t *training = training_of(2 + _i % 2, cases[_i].steps, 4, 3);
+
+    for (size_t i = 0; i < SLOTS; i++) {
+        plain[i] = (kind_t){kinds[i].name, "topk:ratio=0.05", 1000 + 300 * i, 0.2, 1, 0};
+    }
+    training->kinds = plain;
+    training->surge = cases[_i].surge;
+    training->config.accordion = 1;
     training->config.low = 0.5;
     training->config.high = 2;
     training_run(training);
-    ck_assert_uint_eq(training->report[0].plans, 3);
+    ck_assert_uint_eq(training->report[0].plans, (uint64_t)cases[_i].steps / 4);
+    ck_assert_msg(training->report[0].uniform_bytes == extreme_bytes(training, cases[_i].densest), "%g bytes, not %g",
+                  training->report[0].uniform_bytes, extreme_bytes(training, cases[_i].densest));
     free(training);
+}
+END_TEST
+
+/* Where time counts and any error will do, a small matrix is sent as it is: nothing is as fast. Where bytes count, it has
+   rank 1. */
+START_TEST(measured_time)
+{
+    static const kind_t matrix[] = {{"matrix", "powersgd:rank=4+ef", 1600, 0.5, 1, 40}};
+    training_t         *training = training_of(2, 4, 4, 2);
+
+    training->kinds = matrix;
+    training->kind_count = 1;
+    training->config.alpha = 1e3;
+    training->config.low = 0.25;
+    training->config.high = 8;
+    training->config.link_rate = _i == 0 ? 0 : 1e15;
+    training_run(training);
+    ck_assert_msg(strstr(training->specs[0][0], _i == 0 ? "rank=1," : "rank=10,") != NULL, "%s", training->specs[0][0]);
+    free(training);
+}
+END_TEST
+
+/* ---- Specs that others set ---- */
+
+enum { OTHERS_RANKS = 2 };
+
+typedef struct others {
+    char planned[OTHERS_RANKS][2][TACIT_SPEC_BYTES], again[OTHERS_RANKS][2][TACIT_SPEC_BYTES];
+} others_t;
+
+static void others_body(tacit_comm_t *comm, void *arg)
+{
+    others_t             *others = arg;
+    const int             rank = tacit_comm_rank(comm);
+    tacit_lgreco_config_t config = TACIT_LGRECO_CONFIG_INIT;
+    tacit_slot_t         *slots[2] = {slot_of(comm, "a", 3000, TACIT_FLOAT32, "topk:ratio=0.01+ef"),
+                                      slot_of(comm, "b", 3000, TACIT_FLOAT32, "topk:ratio=0.01+ef")};
+    float                *values[2] = {session_floats(3000), session_floats(3000)};
+    tacit_lgreco_t       *lgreco;
+
+    fill(values[0], 3000, (uint64_t)rank + 2, 2, 1);
+    fill(values[1], 3000, (uint64_t)rank + 5, 0.1, 1);
+    config.every = 4;
+    config.gather = 2;
+    MUST(tacit_lgreco_create(slots, 2, &config, &lgreco));
+    for (int step = 0; step < 8; step++) {
+        MUST(tacit_lgreco_observe(lgreco, (const float *const *)values));
+        for (int i = 0; i < 2 && step % 4 == 3; i++) {
+            snprintf(step == 3 ? others->planned[rank][i] : others->again[rank][i], TACIT_SPEC_BYTES, "%s",
+                     tacit_slot_spec(slots[i]));
+        }
+        for (int i = 0; i < 2 && step == 5; i++) {
+            MUST(tacit_slot_set_spec(slots[i], "topk:ratio=0.1+ef"));
+        }
+    }
+    tacit_lgreco_destroy(lgreco);
+    free(values[0]);
+    free(values[1]);
+}
+
+/* On the same gradients a plan is the same, whatever others have done to the specs since the last one. */
+START_TEST(plans_replace_others_specs)
+{
+    static others_t others;
+
+    run_ranks(OTHERS_RANKS, NULL, others_body, &others);
+    for (int rank = 0; rank < OTHERS_RANKS; rank++) {
+        for (int i = 0; i < 2; i++) {
+            ck_assert_str_ne(others.planned[rank][i], "topk:ratio=0.01+ef");
+            ck_assert_str_eq(others.again[rank][i], others.planned[rank][i]);
+        }
+    }
 }
 END_TEST
 
@@ -479,13 +577,59 @@ START_TEST(create_refuses)
 }
 END_TEST
 
+static void idle_body(tacit_comm_t *comm, void *arg)
+{
+    tacit_slot_t   *slots[1] = {slot_of(comm, "a", 1000, TACIT_FLOAT32, arg)};
+    tacit_lgreco_t *lgreco;
+
+    MUST(tacit_lgreco_create(slots, 1, NULL, &lgreco));
+    tacit_lgreco_destroy(lgreco);
+}
+
+/* What standard error gets while slots of this spec are to be adapted. */
+static void log_of(char *spec, char *text, size_t capacity)
+{
+    FILE     *file = tmpfile();
+    const int kept = dup(STDERR_FILENO);
+    size_t    bytes;
+
+    fflush(stderr);
+    ck_assert(file != NULL && dup2(fileno(file), STDERR_FILENO) >= 0);
+    run_ranks(RANKS, NULL, idle_body, spec);
+    fflush(stderr);
+    ck_assert(dup2(kept, STDERR_FILENO) >= 0);
+    rewind(file);
+    bytes = fread(text, 1, capacity - 1, file);
+    text[bytes] = '\0';
+    fclose(file);
+    close(kept);
+}
+
+/* Nothing to adapt is said once, whatever the number of ranks. */
+START_TEST(nothing_to_adapt)
+{
+    char        text[4096], none[] = "onebit+ef", some[] = "topk:ratio=0.01+ef";
+    const char *first;
+
+    log_of(some, text, sizeof text);
+    ck_assert_msg(strstr(text, "lgreco") == NULL, "it says '%s'", text);
+    log_of(none, text, sizeof text);
+    first = strstr(text, "none of 1 slots has anything to choose");
+    ck_assert_msg(first != NULL && strstr(first, "slot 'a' is 'onebit+ef'") != NULL, "it says '%s'", text);
+    ck_assert(strstr(first + 1, "none of 1 slots") == NULL);
+}
+END_TEST
+
 /* Steps in which calls fail, again and again, until they succeed: what comes of it is as if they had not. */
 typedef struct trouble {
-    pthread_barrier_t barrier;
-    bool              calm; /* nothing fails */
-    size_t            failures;
-    tacit_status_t    status[RANKS];
-    char              specs[RANKS][2][TACIT_SPEC_BYTES], complaint[RANKS][TEXT];
+    pthread_barrier_t     barrier;
+    bool                  calm; /* nothing fails */
+    size_t                failures;
+    tacit_status_t        status[RANKS];
+    char                  specs[RANKS][2][TACIT_SPEC_BYTES], complaint[RANKS][TEXT];
+    float                 sums[RANKS][2][3000]; /* before the plan */
+    double                norms[RANKS][2];      /* that it saw */
+    tacit_lgreco_report_t report[RANKS];
 } trouble_t;
 
 static void complain(trouble_t *trouble, int rank, const char *what)
@@ -533,6 +677,29 @@ static void observe_without_memory(trouble_t *trouble, int rank, tacit_lgreco_t 
     }
 }
 
+/* At the plan one rank's error is everybody's, though the gradients of the others have been added. */
+static void errors_at_the_plan(trouble_t *trouble, tacit_comm_t *comm, tacit_lgreco_t *lgreco, const float *const *gradients,
+                               const float *const *missing)
+{
+    const int rank = tacit_comm_rank(comm);
+
+    for (int time = 0; time < 2; time++) {
+        if (tacit_lgreco_observe(lgreco, missing) != TACIT_ERR_ARGUMENT ||
+            strstr(tacit_last_error(), "rank 1: slot 'b': its gradient is NULL") == NULL) {
+            complain(trouble, rank, "a gradient that is missing on rank 1 at the plan");
+        }
+    }
+    if (rank == 2) {
+        MUST(tacit_group_begin(comm));
+    }
+    if (tacit_lgreco_observe(lgreco, gradients) != TACIT_ERR_STATE) {
+        complain(trouble, rank, "an open group of rank 2");
+    }
+    if (rank == 2) {
+        MUST(tacit_group_end(comm, NULL));
+    }
+}
+
 static void trouble_body(tacit_comm_t *comm, void *arg)
 {
     trouble_t            *trouble = arg;
@@ -553,16 +720,20 @@ static void trouble_body(tacit_comm_t *comm, void *arg)
         if (step == 2 && !trouble->calm && tacit_lgreco_observe(lgreco, missing) != TACIT_ERR_ARGUMENT) {
             complain(trouble, rank, "a gradient that is missing on rank 1");
         }
+        if (step == 3) {
+            memcpy(trouble->sums[rank][0], lgreco->layers[0].sum, 3000 * sizeof(float));
+            memcpy(trouble->sums[rank][1], lgreco->layers[1].sum, 2000 * sizeof(float));
+        }
         if (step == 3 && !trouble->calm) {
-            MUST(tacit_group_begin(comm));
-            if (tacit_lgreco_observe(lgreco, (const float *const *)gradients) != TACIT_ERR_STATE) {
-                complain(trouble, rank, "an open group");
-            }
-            MUST(tacit_group_end(comm, NULL));
+            errors_at_the_plan(trouble, comm, lgreco, (const float *const *)gradients, missing);
         }
         observe_without_memory(trouble, rank, lgreco, slots, (const float *const *)gradients);
         MUST(tacit_allreduce(slots[0], gradients[0], gradients[0], TACIT_AVERAGE));
         MUST(tacit_allreduce(slots[1], gradients[1], gradients[1], TACIT_AVERAGE));
+    }
+    MUST(tacit_lgreco_report(lgreco, &trouble->report[rank]));
+    for (size_t i = 0; i < 2; i++) {
+        trouble->norms[rank][i] = lgreco->layers[i].norm_before;
     }
     snprintf(trouble->specs[rank][0], TACIT_SPEC_BYTES, "%s", tacit_slot_spec(slots[0]));
     snprintf(trouble->specs[rank][1], TACIT_SPEC_BYTES, "%s", tacit_slot_spec(slots[1]));
@@ -585,6 +756,10 @@ START_TEST(errors_change_nothing)
         ck_assert_msg(trouble.complaint[rank][0] == '\0', "rank %d: %s", rank, trouble.complaint[rank]);
         ck_assert_str_eq(trouble.specs[rank][0], calm.specs[0][0]);
         ck_assert_str_eq(trouble.specs[rank][1], calm.specs[0][1]);
+        same_floats(trouble.sums[rank][0], calm.sums[rank][0], 3000, "sums of a");
+        same_floats(trouble.sums[rank][1], calm.sums[rank][1], 2000, "sums of b");
+        ck_assert(memcmp(trouble.norms[rank], calm.norms[rank], sizeof calm.norms[rank]) == 0);
+        ck_assert(trouble.report[rank].planned_error == calm.report[rank].planned_error);
     }
     pthread_barrier_destroy(&calm.barrier);
     pthread_barrier_destroy(&trouble.barrier);
@@ -600,10 +775,13 @@ int main(void)
     tcase_add_loop_test(plans, plan_of_all_ranks, 0, 6);
     tcase_add_test(plans, nothing_to_go_by);
     tcase_add_loop_test(plans, resumed, 0, 5);
-    tcase_add_loop_test(plans, variants, 0, 2);
+    tcase_add_loop_test(plans, accordion, 0, 4);
+    tcase_add_loop_test(plans, measured_time, 0, 2);
+    tcase_add_test(plans, plans_replace_others_specs);
     suite_add_tcase(suite, plans);
     tcase_set_timeout(errors, 60);
     tcase_add_test(errors, create_refuses);
+    tcase_add_test(errors, nothing_to_adapt);
     tcase_add_test(errors, errors_change_nothing);
     suite_add_tcase(suite, errors);
     return harness_main(suite);
