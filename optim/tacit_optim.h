@@ -107,8 +107,8 @@ TACIT_API_VOID void      tacit_lgreco_destroy(tacit_lgreco_t *lgreco); /* local;
    the slots; no request or group is open. Most steps it does nothing. When a plan is due all ranks agree on it, and every slot
    that is adapted gets the spec that it is given, as by tacit_slot_set_spec(), all or none, whatever has been set since the last
    plan. Ranks meet at the first step that is gathered and at the plan: then an error, of one rank's gradient too, is the same on
-   all; at other steps it is this rank's own. After an error all is as before, and the same call may be made again. A gradient with
-   NaN or infinity is not gathered. */
+   all; at other steps it is this rank's own. After an error all is as before, and the same call may be made again. A gradient
+   with NaN or infinity is not gathered. */
 TACIT_API tacit_status_t tacit_lgreco_observe(tacit_lgreco_t *lgreco, const float *const *gradients);
 
 typedef struct tacit_lgreco_report {
@@ -120,8 +120,8 @@ typedef struct tacit_lgreco_report {
 
 /* Local. */
 TACIT_API tacit_status_t tacit_lgreco_report(const tacit_lgreco_t *lgreco, tacit_lgreco_report_t *report_out);
-/* This rank's state: choices, and what has been gathered since the last plan. As tacit_optim_save(); not between an observe() that
-   has failed and the one that makes up for it. Loading also sets the slots' specs; it comes before tacit_load(), as what powersgd
+/* This rank's state: choices, and what has been gathered since the last plan. As tacit_optim_save(); not between an observe()
+   that has failed and the one that makes up for it. Loading also sets the slots' specs; it comes before tacit_load(), as what powersgd
    keeps depends on its rank. A slot whose spec was none of a plan's when it was saved keeps the one it has. Slots must begin with
    the same values, and files be those of one save: else TACIT_ERR_MISMATCH, and nothing has changed. */
 TACIT_API tacit_status_t tacit_lgreco_save(const tacit_lgreco_t *lgreco, const char *path);
