@@ -121,9 +121,9 @@ typedef struct tacit_lgreco_report {
 /* Local. */
 TACIT_API tacit_status_t tacit_lgreco_report(const tacit_lgreco_t *lgreco, tacit_lgreco_report_t *report_out);
 /* This rank's state: choices, and what has been gathered since the last plan. As tacit_optim_save(); not between an observe()
-   that has failed and the one that makes up for it. Loading also sets the slots' specs; it comes before tacit_load(), as what powersgd
-   keeps depends on its rank. A slot whose spec was none of a plan's when it was saved keeps the one it has. Slots must begin with
-   the same values, and files be those of one save: else TACIT_ERR_MISMATCH, and nothing has changed. */
+   that has failed and the one that makes up for it. Loading also sets the slots' specs; it comes before tacit_load(), as what
+   powersgd keeps depends on its rank. A slot whose spec was none of a plan's when it was saved keeps the one it has. Slots must
+   begin with the same values, and files be those of one save: else TACIT_ERR_MISMATCH, and nothing has changed. */
 TACIT_API tacit_status_t tacit_lgreco_save(const tacit_lgreco_t *lgreco, const char *path);
 TACIT_API tacit_status_t tacit_lgreco_load(tacit_lgreco_t *lgreco, const char *path);
 
