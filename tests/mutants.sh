@@ -343,7 +343,11 @@ fi
 mutant "zeroone-adam: values go back to within rounding" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
     's/first \? step->values\[i\] : tensor->array\[BASE\]/step->values[i]/'
 mutant "zeroone-adam: memory not converted" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
-    's/TRY\(tacit__optim_rescale\(optim, factor\)\);//'
+    's/TRY\(convert\(optim, worth.*/;/'
+mutant "zeroone-adam: messages at rates of 0" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
+    '/^static bool is_idle/,/^}/ s/return is_frozen/return false \&\& is_frozen/'
+mutant "zeroone-adam: a feedback that tracks" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
+    's/TRY\(check_feedback\(.*//'
 mutant "zeroone-adam: intervals do not grow" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
     's/optim->numbers\[UPDATES\] \+= dense;/optim->numbers[UPDATES] = dense ? 1 : 1;/'
 mutant "zeroone-adam: the last moment instead of the mean one" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \

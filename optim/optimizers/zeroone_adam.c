@@ -30,6 +30,18 @@ static notes_t *notes_of(const tacit_optim_t *optim, size_t i)
     return (notes_t *)optim->notes + i;
 }
 
+/* A feedback that tracks what is sent would take the change of its unit, when v is frozen, for a change of the gradient. */
+static tacit_status_t check_feedback(const tacit_optim_t *optim, const tacit_slot_t *slot)
+{
+    const tacit_feedback_t *feedback = slot->codec->given.feedback;
+
+    return feedback == NULL || feedback->combine == NULL
+               ? TACIT_OK
+               : tacit__fail(TACIT_ERR_SPEC,
+                             "rank %d: slot '%s': '%s' tracks what is sent, whose unit changes with zeroone-adam; use '+ef'",
+                             optim->comm->rank, slot->codec->name, feedback->name);
+}
+
 static tacit_status_t init(tacit_optim_t *optim)
 {
     const config_t *config = optim->config;
@@ -38,6 +50,7 @@ static tacit_status_t init(tacit_optim_t *optim)
 
     for (size_t i = 0; i < optim->tensor_count; i++) {
         TRY(tacit__adam_check_slot(optim, optim->tensors[i].slot));
+        TRY(check_feedback(optim, optim->tensors[i].slot));
         TRY(tacit__optim_room(optim, &optim->tensors[i], 1u << M | 1u << V | local));
     }
 out:
@@ -102,15 +115,33 @@ static tacit_adam_t factors_of(const tacit_optim_t *optim, double rate)
 
 /* ---- Before and in the message ---- */
 
-/* What slots keep back of gradients becomes what it is worth in units of SUM. */
-static tacit_status_t convert(tacit_optim_t *optim, double rate)
+/* Rates, corrected as the first moment is, since the last message, with this step's. */
+static double rates_of(const tacit_optim_t *optim, tacit_adam_t adam)
+{
+    return optim->numbers[RATES] + (double)adam.rate * (double)adam.correct1;
+}
+
+/* What a gradient is worth in units of SUM, on average over the steps since the last message. */
+static double worth(const tacit_optim_t *optim, double rate)
 {
     const tacit_adam_t adam = factors_of(optim, rate);
-    const double       factor = (double)(adam.rate * adam.correct1 * adam.rest1);
-    tacit_status_t     status = TACIT_OK;
 
-    if (optim->numbers[CONVERTED] > 0 || !isnormal((float)factor)) {
-        return TACIT_OK; /* done, or the rate is 0: nothing is sent yet */
+    return rates_of(optim, adam) / (optim->numbers[LOCAL] + 1) * (double)adam.rest1;
+}
+
+/* A message would be due, but at rates of 0 there is nothing to tell, nor would it say what the first moment is: it waits. */
+static bool is_idle(const tacit_optim_t *optim, double rate)
+{
+    return is_frozen(optim) && !is_local(optim) && !isnormal((float)worth(optim, rate));
+}
+
+/* What slots keep back of gradients becomes what it is worth in units of SUM. */
+static tacit_status_t convert(tacit_optim_t *optim, double factor)
+{
+    tacit_status_t status = TACIT_OK;
+
+    if (optim->numbers[CONVERTED] > 0) {
+        return TACIT_OK;
     }
     TRY(tacit__optim_rescale(optim, factor));
     optim->numbers[CONVERTED] = 1;
@@ -122,10 +153,13 @@ static tacit_status_t arrange(tacit_optim_t *optim, const tacit_step_t *step)
 {
     tacit_status_t status = TACIT_OK;
 
-    if (is_frozen(optim)) {
-        TRY(convert(optim, step->rate));
-        TRY(tacit__optim_clip_local(optim, step));
+    if (!is_frozen(optim) || is_idle(optim, step->rate)) {
+        return TACIT_OK;
     }
+    if (!is_local(optim)) {
+        TRY(convert(optim, worth(optim, step->rate)));
+    }
+    TRY(tacit__optim_clip_local(optim, step));
 out:
     return status;
 }
@@ -166,7 +200,7 @@ static tacit_status_t prepare(tacit_optim_t *optim, const tacit_step_t *step)
         const tacit_tensor_t *tensor = &optim->tensors[i];
         const float          *g = step->gradients[i];
 
-        if (is_local(optim)) {
+        if (is_local(optim) || is_idle(optim, step->rate)) {
             if (!any && !isfinite(tacit__sum_squares(g, tensor->count))) {
                 return tacit__fail(TACIT_ERR_VALUE,
                                    "rank %d: the gradient of slot '%s' holds NaN or infinity; no value was moved",
@@ -229,7 +263,7 @@ static void move_together(tacit_adam_t adam, double rates, float decays, const t
 {
     float *restrict m = tensor->array[M], *restrict sum = tensor->array[SUM];
     const float *restrict v = tensor->array[V], *restrict mean = tensor->work;
-    const float back = rates > 0 ? (float)(1.0 / rates) : 0.0f;
+    const float back = (float)(1.0 / rates);
 
     for (size_t i = 0; i < tensor->count; i++) {
         m[i] = back * (mean[i] * unit_of(&adam, v[i]));
@@ -243,8 +277,7 @@ static void move_together(tacit_adam_t adam, double rates, float decays, const t
 static void apply_frozen(tacit_optim_t *optim, const tacit_step_t *step, tacit_adam_t adam)
 {
     const bool   local = is_local(optim), first = optim->numbers[LOCAL] == 0;
-    const double rates = optim->numbers[RATES] + (double)adam.rate * (double)adam.correct1;
-    const double decays = optim->numbers[DECAYS] + (double)adam.rate * (double)adam.decay;
+    const double rates = rates_of(optim, adam), decays = optim->numbers[DECAYS] + (double)adam.rate * (double)adam.decay;
 
     for (size_t i = 0; i < optim->tensor_count; i++) {
         const tacit_tensor_t *tensor = &optim->tensors[i];
@@ -265,6 +298,9 @@ static void apply(tacit_optim_t *optim, const tacit_step_t *step)
     const tacit_adam_t adam = factors_of(optim, step->rate);
     const bool         dense = updates_variance(optim);
 
+    if (is_idle(optim, step->rate)) {
+        return;
+    }
     if (is_frozen(optim)) {
         apply_frozen(optim, step, adam);
         return;

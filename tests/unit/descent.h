@@ -25,7 +25,7 @@ typedef struct descent {
     size_t           counts[DESCENT_TENSORS];
     int              ranks, steps;
     double           rate;                      /* 0: 0.1 */
-    double           rates[DESCENT_MOST_STEPS]; /* instead, where they are not 0 */
+    double           rates[DESCENT_MOST_STEPS]; /* instead, where they are not 0; below 0: a rate of 0 */
     descent_input_t *input;                     /* NULL: descent_normal() */
     int              save_at;                   /* after so many steps, state goes to files; 0: never */
     int              resume_at;                 /* begins with the state that was saved there; 0: at the beginning */
@@ -105,7 +105,7 @@ static inline void descent_body(tacit_comm_t *comm, void *arg)
     }
     for (int step = descent->resume_at; step < descent->steps; step++) {
         uint64_t hash = 0;
-        double   rate = descent->rates[step] > 0 ? descent->rates[step] : descent->rate > 0 ? descent->rate : 0.1;
+        double   rate = descent->rates[step] != 0 ? fmax(descent->rates[step], 0) : descent->rate > 0 ? descent->rate : 0.1;
 
         for (int t = 0; t < DESCENT_TENSORS; t++) {
             (descent->input != NULL ? descent->input : descent_normal)(rank, step, t, descent->counts[t], gradients[t]);

@@ -251,6 +251,95 @@ START_TEST(converts_memory)
 }
 END_TEST
 
+/* A schedule of rates with a zero in it: nothing travels, nothing moves, at the freeze (step 3) or later, and what has been kept
+   back is converted by the first rate that is not 0. */
+START_TEST(rate_zero)
+{
+    const int zero = _i;
+
+    run = (descent_t){.optimizer = "zeroone-adam:variance-scaler=1,freeze=3,weight-decay=0.01",
+                      .specs = {"onebit+ef", "topk:ratio=0.1+ef"},
+                      .counts = {300, 40},
+                      .ranks = 3,
+                      .steps = 9,
+                      .watch = watch};
+    run.rates[zero] = -1;
+    run.rates[zero + 1] = -1;
+    descent_run(&run);
+    for (int step = zero; step < zero + 2; step++) {
+        ck_assert_uint_eq(run.hashes[0][step], run.hashes[0][zero - 1]);
+        ck_assert_uint_eq(moments.m_hash[0][step], moments.m_hash[0][zero - 1]);
+        ck_assert_uint_eq(moments.calls[step], moments.calls[zero - 1]);
+    }
+    for (int step = 3; step < 9; step++) {
+        const bool idle = step == zero || step == zero + 1;
+
+        ck_assert_uint_eq(moments.calls[step], moments.calls[step - 1] + !idle);
+        for (size_t i = 0; i < 300; i++) { /* updates are about the rate, unless a residual is taken for one */
+            ck_assert_msg(fabsf(run.values[step][0][i] - run.values[step - 1][0][i]) < 1.0f, "step %d, element %zu", step, i);
+        }
+    }
+}
+END_TEST
+
+/* Also where the steps without a message had a rate of 0: ranks meet at the first message that has something to say. */
+START_TEST(rate_zero_apart)
+{
+    run = (descent_t){.optimizer = "zeroone-adam:freeze=2,local-steps=3,local-scaler=1",
+                      .specs = {"onebit+ef", "none"},
+                      .counts = {300, 40},
+                      .ranks = 3,
+                      .steps = 8,
+                      .watch = watch};
+    for (int step = 3; step < 6; step++) { /* local, local, idle; the message comes at step 6 */
+        run.rates[step] = -1;
+    }
+    run.apart[7] = true;
+    descent_run(&run);
+    for (int step = 3; step < 6; step++) {
+        ck_assert_uint_eq(run.hashes[0][step], run.hashes[0][2]);
+        ck_assert_uint_eq(moments.calls[step], moments.calls[2]);
+    }
+    ck_assert_uint_eq(moments.m_hash[0][5], moments.m_hash[0][4]);
+    ck_assert_uint_ne(moments.m_hash[1][5], moments.m_hash[0][5]);
+    ck_assert_uint_eq(moments.calls[6], moments.calls[2] + 1);
+    ck_assert_uint_ne(run.hashes[0][6], run.hashes[0][5]);
+    ck_assert_uint_eq(moments.m_hash[1][6], moments.m_hash[0][6]);
+}
+END_TEST
+
+typedef struct refusal {
+    const char    *spec;
+    tacit_status_t status;
+    char           text[TACIT_TEXT_BYTES];
+} refusal_t;
+
+static void refuse(tacit_comm_t *comm, void *arg)
+{
+    refusal_t     *refusal = arg;
+    tacit_slot_t  *slot = slot_of(comm, "tensor", 100, TACIT_FLOAT32, refusal->spec);
+    tacit_optim_t *optim = NULL;
+    tacit_status_t status = tacit_optim_create("zeroone-adam", &slot, 1, &optim);
+
+    if (tacit_comm_rank(comm) == 0) {
+        refusal->status = status;
+        snprintf(refusal->text, sizeof refusal->text, "%s", tacit_last_error());
+    }
+    tacit_optim_destroy(optim);
+}
+
+/* What they track changes its unit at the freeze. */
+START_TEST(refuses_trackers)
+{
+    static const char *const specs[] = {"topk:ratio=0.1+ef21", "topk:ratio=0.1+econtrol"};
+    refusal_t                refusal = {.spec = specs[_i]};
+
+    run_ranks(2, NULL, refuse, &refusal);
+    ck_assert_int_eq(refusal.status, TACIT_ERR_SPEC);
+    ck_assert_msg(strstr(refusal.text, "use '+ef'") != NULL, "%s", refusal.text);
+}
+END_TEST
+
 START_TEST(resume)
 {
     run = (descent_t){.optimizer = "zeroone-adam:variance-scaler=2,freeze=6,local-steps=2,local-scaler=2,clip=1",
@@ -278,6 +367,9 @@ int main(void)
     tcase_add_loop_test(tests, meets_again, 0, 4);
     tcase_add_test(tests, local_steps);
     tcase_add_test(tests, converts_memory);
+    tcase_add_loop_test(tests, rate_zero, 3, 6);
+    tcase_add_test(tests, rate_zero_apart);
+    tcase_add_loop_test(tests, refuses_trackers, 0, 2);
     tcase_add_loop_test(tests, resume, 0, 3);
     suite_add_tcase(suite, tests);
     return harness_main(suite);
