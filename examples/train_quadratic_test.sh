@@ -24,8 +24,8 @@ within() {
     awk "BEGIN { exit !(${number:--1} >= $2 && ${number:--1} <= $3) }" || fail "$1 is not from $2 to $3: $line"
 }
 
-# refuses RANKS TEXT OPTION...: the program ends with 2, and what it prints, once, holds the text. One rank needs no launcher, which
-# takes its time to end where a program fails.
+# refuses RANKS TEXT OPTION...: the program ends with 2, and what it prints, once, holds the text. One rank needs no launcher,
+# which is slow to end where a program fails.
 refuses() {
     local ranks=$1 text=$2 output status=0 command=("$trainer")
     shift 2
