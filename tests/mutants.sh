@@ -204,6 +204,8 @@ mutant "ranks may load other counts" optim/lgreco_file.c lgreco_file:file \
     's/TACIT_HASH_START, &counted, sizeof counted/TACIT_HASH_START, "", (size_t)(0 * counted)/'
 mutant "a choice past the options is loaded" optim/lgreco_file.c lgreco_file:file \
     's/choice > layer->option_count \|\| //'
+mutant "memory of another plan counts as damaged" libcomm/checkpoint.c lgreco_file:file \
+    's/work != codec->work_count/false/'
 mutant "sums that are missing are not missed" optim/lgreco_file.c lgreco_file:file \
     's/count != \(is_gathering/count > (is_gathering/'
 
