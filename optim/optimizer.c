@@ -235,6 +235,11 @@ uint64_t tacit_optim_steps(const tacit_optim_t *optim)
     return optim != NULL ? optim->steps : 0;
 }
 
+int tacit_optim_together(const tacit_optim_t *optim)
+{
+    return optim != NULL && (optim->kind->apart == NULL || !optim->kind->apart(optim->numbers));
+}
+
 /* ---- A step ---- */
 
 tacit_status_t tacit__optim_refuse(tacit_optim_t *optim, tacit_status_t fault)

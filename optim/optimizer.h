@@ -35,6 +35,8 @@ typedef struct tacit_optimizer {
     const char          *arrays[TACIT_OPTIM_ARRAYS + 1];           /* names, for files; ends with NULL */
     const char          *numbers[TACIT_OPTIM_NUMBERS + 1];         /* likewise */
     const char          *tensor_numbers[TACIT_TENSOR_NUMBERS + 1]; /* likewise, of each tensor */
+    unsigned             counters;                                 /* a bit for each of `numbers` that counts steps */
+    unsigned own_arrays; /* likewise of `arrays`: not the same on all ranks while these are apart; the others always */
 
     /* Optional. Refuses parameters that do not go together. */
     tacit_status_t (*settle)(const void *config);
@@ -48,6 +50,8 @@ typedef struct tacit_optimizer {
     /* Local: tacit__optim_send() for each message. A fault is told to all ranks. */
     tacit_status_t (*prepare)(tacit_optim_t *optim, const tacit_step_t *step);
     void (*apply)(tacit_optim_t *optim, const tacit_step_t *step);
+    /* Optional. Whether with such numbers the last step was one after which values may differ from rank to rank. */
+    bool (*apart)(const double *numbers);
 } tacit_optimizer_t;
 
 /* The index-th optimizer, NULL past the last. */

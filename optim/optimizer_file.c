@@ -2,6 +2,7 @@
 /* Saves and loads what optimizers know (doc/wire-format.md, "State files"). What a file holds is put into fresh arrays; they
    change places with the optimizer's when all ranks have read theirs. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -116,6 +117,15 @@ static tacit_status_t no_memory(const tacit_optim_t *optim)
     return tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory to load an optimizer's state", optim->comm->rank);
 }
 
+/* Nothing that is kept beside the arrays is below 0, nor does anything count more than the steps. */
+static tacit_status_t check_number(tacit_reader_t *reader, const tacit_optim_t *optim, double number, const uint64_t *steps)
+{
+    const bool any = optim->comm->config.nonfinite == TACIT_NONFINITE_PASS && steps == NULL;
+    const bool good = steps != NULL ? number == floor(number) && number <= (double)*steps : any || isfinite(number);
+
+    return good && !(number < 0) ? TACIT_OK : tacit__state_damaged(reader, "a number is not one that an optimizer can have");
+}
+
 static tacit_status_t read_tensor(tacit_reader_t *reader, const tacit_optim_t *optim, size_t i, tacit_loaded_t *loaded)
 {
     const tacit_tensor_t *tensor = &optim->tensors[i];
@@ -129,6 +139,7 @@ static tacit_status_t read_tensor(tacit_reader_t *reader, const tacit_optim_t *o
     TRY(tacit__expect_number(reader, name, "the count", tensor->count));
     for (size_t j = 0; j < words(optim->kind->tensor_numbers); j++) {
         TRY(tacit__get_real(reader, &loaded->tensors[i].numbers[j]));
+        TRY(check_number(reader, optim, loaded->tensors[i].numbers[j], NULL));
     }
     TRY(tacit__expect_number(reader, name, "the number of arrays", array_count(tensor)));
     for (size_t j = 0; j < TACIT_OPTIM_ARRAYS; j++) {
@@ -171,6 +182,7 @@ static tacit_status_t read_state(const tacit_optim_t *optim, const char *path, t
     TRY(tacit__get_number(&reader, &loaded->steps));
     for (size_t i = 0; i < words(optim->kind->numbers); i++) {
         TRY(tacit__get_real(&reader, &loaded->numbers[i]));
+        TRY(check_number(&reader, optim, loaded->numbers[i], optim->kind->counters & 1u << i ? &loaded->steps : NULL));
     }
     for (size_t i = 0; i < optim->tensor_count; i++) {
         TRY(read_tensor(&reader, optim, i, loaded));
@@ -179,6 +191,26 @@ static tacit_status_t read_state(const tacit_optim_t *optim, const char *path, t
 out:
     tacit__state_close(&reader);
     return status;
+}
+
+/* Of all that every rank must have read alike. */
+static uint64_t hash_common(const tacit_optim_t *optim, const tacit_loaded_t *loaded)
+{
+    const tacit_optimizer_t *kind = optim->kind;
+    const unsigned           own = kind->apart != NULL && kind->apart(loaded->numbers) ? kind->own_arrays : 0;
+    uint64_t                 hash = tacit__hash(TACIT_HASH_START, loaded->numbers, sizeof loaded->numbers);
+
+    for (size_t i = 0; i < optim->tensor_count; i++) {
+        const tacit_tensor_t *tensor = &loaded->tensors[i];
+
+        hash = tacit__hash(hash, tensor->numbers, sizeof tensor->numbers);
+        for (size_t j = 0; j < TACIT_OPTIM_ARRAYS; j++) {
+            if (tensor->array[j] != NULL && !(own & 1u << j)) {
+                hash = tacit__hash(hash, tensor->array[j], optim->tensors[i].count * sizeof(float));
+            }
+        }
+    }
+    return hash;
 }
 
 static void change_places(tacit_optim_t *optim, tacit_loaded_t *loaded)
@@ -206,7 +238,7 @@ static void change_places(tacit_optim_t *optim, tacit_loaded_t *loaded)
 
 tacit_status_t tacit_optim_load(tacit_optim_t *optim, const char *path)
 {
-    char           text[128];
+    char           text[128], common[256];
     tacit_loaded_t loaded = {.tensors = NULL};
     tacit_status_t status, mine;
 
@@ -219,7 +251,9 @@ tacit_status_t tacit_optim_load(tacit_optim_t *optim, const char *path)
     }
     mine = read_state(optim, path, &loaded);
     describe(optim, loaded.steps, text, sizeof text);
-    status = tacit__comm_agree(optim->comm, "tacit_optim_load", text, mine, 0);
+    snprintf(common, sizeof common, "%s, common state %016" PRIx64 " (all files must be of one save)", text,
+             mine == TACIT_OK ? hash_common(optim, &loaded) : 0);
+    status = tacit__comm_agree(optim->comm, "tacit_optim_load", common, mine, 0);
     tacit__comm_leave(optim->comm);
     if (status == TACIT_OK) {
         change_places(optim, &loaded);

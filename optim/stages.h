@@ -13,6 +13,7 @@
 enum { TACIT_STAGES_M, TACIT_STAGES_V };
 enum { TACIT_STAGES_FROZEN_AT, TACIT_STAGES_LAST_SUM, TACIT_STAGES_SETTLED };
 #define TACIT_STAGES_NUMBERS "frozen at", "sum of v", "settled"
+#define TACIT_STAGES_COUNTERS (1u << TACIT_STAGES_FROZEN_AT | 1u << TACIT_STAGES_SETTLED)
 
 /* A configuration begins with it. */
 typedef struct tacit_stages {

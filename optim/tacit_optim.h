@@ -33,12 +33,16 @@ TACIT_API_VOID void tacit_optim_destroy(tacit_optim_t *optim);
 TACIT_API tacit_status_t tacit_optim_step(tacit_optim_t *optim, float *const *values, const float *const *gradients, double rate);
 /* Steps taken. Local. */
 TACIT_API_VOID uint64_t tacit_optim_steps(const tacit_optim_t *optim);
+/* 1 where values are the same on all ranks, as they are but for zeroone-adam:local-steps=N above 1; 0 between its messages. It is
+   the same on all ranks. A training that ends on a 0, or is evaluated there, has as many models as ranks: go on until it is 1.
+   Local. */
+TACIT_API_VOID int tacit_optim_together(const tacit_optim_t *optim);
 /* What this optimizer's own slots (warm-up, norms) have sent, on top of the counters of the caller's slots. Local. */
 TACIT_API tacit_status_t tacit_optim_counters(const tacit_optim_t *optim, tacit_counters_t *counters_out);
 /* This rank's state: moments, steps, stage. The slots' memory is tacit_save()'s. Each rank names its own file; written beside
    its place, synced and renamed. On a broken communicator saving is local. Loading checks that optimizer, slots and counts are
-   the same, and changes nothing on an error. Load the optimizer before tacit_load(): it makes the slots of its stage, which are
-   in that file too. */
+   the same, and that all ranks' files agree in what they have in common (TACIT_ERR_MISMATCH); it changes nothing on an error.
+   Load the optimizer before tacit_load(): it makes the slots of its stage, which are in that file too. */
 TACIT_API tacit_status_t tacit_optim_save(const tacit_optim_t *optim, const char *path);
 TACIT_API tacit_status_t tacit_optim_load(tacit_optim_t *optim, const char *path);
 /* Checks an optimizer's spec and writes it with every parameter spelled out (as tacit_spec_check()). Local. */

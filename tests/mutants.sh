@@ -350,6 +350,16 @@ mutant "zeroone-adam: messages at rates of 0" optim/optimizers/zeroone_adam.c ze
     '/^static bool is_idle/,/^}/ s/return is_frozen/return false \&\& is_frozen/'
 mutant "zeroone-adam: a feedback that tracks" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
     's/TRY\(check_feedback\(.*//'
+mutant "zeroone-adam: steps without a message count as meetings" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
+    's/return numbers\[LOCAL\] > 0;/return false;/'
+mutant "optimizers: files of two runs" optim/optimizer_file.c optimizer_file:optimizer_file \
+    's/mine == TACIT_OK \? hash_common\(optim, &loaded\) : 0/UINT64_C(0)/'
+mutant "optimizers: only the numbers of files are compared" optim/optimizer_file.c optimizer_file:optimizer_file \
+    's/hash = tacit__hash\(hash, tensor->array.*/;/'
+mutant "optimizers: impossible numbers in files" optim/optimizer_file.c optimizer_file:optimizer_file \
+    's/good && !\(number < 0\) \?/true ?/'
+mutant "optimizers: counts above the steps in files" optim/optimizer_file.c optimizer_file:optimizer_file \
+    's/ && number <= \(double\)\*steps//'
 mutant "zeroone-adam: intervals do not grow" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
     's/optim->numbers\[UPDATES\] \+= dense;/optim->numbers[UPDATES] = dense ? 1 : 1;/'
 mutant "zeroone-adam: the last moment instead of the mean one" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \

@@ -86,6 +86,7 @@ const tacit_optimizer_t tacit__optimizer_onebit_adam = {
     .params = params,
     .arrays = {"m", "v", NULL},
     .numbers = {TACIT_STAGES_NUMBERS, NULL},
+    .counters = TACIT_STAGES_COUNTERS,
     .init = init,
     .make_slots = tacit__stages_make_slots,
     .arrange = tacit__stages_arrange,

@@ -233,6 +233,7 @@ const tacit_optimizer_t tacit__optimizer_onebit_lamb = {
     .params = params,
     .arrays = {"m", "v", "fresh v", NULL},
     .numbers = {TACIT_STAGES_NUMBERS, NULL},
+    .counters = TACIT_STAGES_COUNTERS,
     .tensor_numbers = {"mean ratio", "correction", NULL},
     .settle = settle,
     .init = init,

@@ -323,6 +323,11 @@ static void apply(tacit_optim_t *optim, const tacit_step_t *step)
     optim->numbers[UPDATES] += dense;
 }
 
+static bool apart(const double *numbers)
+{
+    return numbers[LOCAL] > 0;
+}
+
 #define AT(field) offsetof(config_t, field)
 
 static const tacit_param_t params[] = {
@@ -346,9 +351,12 @@ const tacit_optimizer_t tacit__optimizer_zeroone_adam = {
     .params = params,
     .arrays = {"m", "v", "sum", "base", NULL},
     .numbers = {"updates of v", "converted", "local steps", "sum of rates", "sum of decays", NULL},
+    .counters = 1u << UPDATES | 1u << CONVERTED | 1u << LOCAL,
+    .own_arrays = 1u << M | 1u << SUM,
     .init = init,
     .make_slots = make_slots,
     .arrange = arrange,
     .prepare = prepare,
     .apply = apply,
+    .apart = apart,
 };

@@ -72,17 +72,22 @@ static uint64_t state_of(const desk_t *desk)
     return 31 * hash + harness_hash(desk->optim->numbers, sizeof desk->optim->numbers);
 }
 
-/* All ranks load; rank 1 from `path`, which is not right. */
-static void load_bad(desk_t *desk, outcome_t *outcome, const char *path, const char *what, size_t at)
+/* All ranks load from `path`, which is not right on one of them at least. */
+static void load(desk_t *desk, outcome_t *outcome, const char *path, const char *what, size_t at)
 {
     const uint64_t       before = state_of(desk);
-    const tacit_status_t status = tacit_optim_load(desk->optim, desk->rank == 1 ? path : desk->good);
+    const tacit_status_t status = tacit_optim_load(desk->optim, path);
 
     outcome->status[desk->rank][outcome->tries[desk->rank]++] = status;
     if (status == TACIT_OK || state_of(desk) != before) {
         snprintf(outcome->complaint[desk->rank], sizeof outcome->complaint[0], "%s at %zu, %s", what, at,
                  status == TACIT_OK ? "accepted" : "state has changed");
     }
+}
+
+static void load_bad(desk_t *desk, outcome_t *outcome, const char *path, const char *what, size_t at)
+{
+    load(desk, outcome, desk->rank == 1 ? path : desk->good, what, at);
 }
 
 static void load_damaged(desk_t *desk, outcome_t *outcome)
@@ -99,6 +104,49 @@ static void load_damaged(desk_t *desk, outcome_t *outcome)
     }
     write_bad(desk, desk->bytes, desk->count + 1); /* one byte too many */
     load_bad(desk, outcome, desk->bad, "extended", desk->count);
+}
+
+/* A file that is whole, but in which a number is another one: on every rank, or on rank 1 alone. */
+static void load_number(desk_t *desk, outcome_t *outcome, double *number, double other, bool all)
+{
+    const double kept = *number;
+
+    *number = all || desk->rank == 1 ? other : kept;
+    MUST(tacit_optim_save(desk->optim, desk->bad));
+    *number = kept;
+    load(desk, outcome, desk->bad, all ? "an impossible number" : "a number of another run", outcome->tries[desk->rank]);
+}
+
+/* Files that could be of another run at the same step. */
+static void load_mixed(desk_t *desk, outcome_t *outcome)
+{
+    tacit_tensor_t *tensor = &desk->optim->tensors[0];
+
+    for (size_t i = 0; i < TACIT_OPTIM_ARRAYS; i++) {
+        if (tensor->array[i] != NULL) {
+            const float kept = tensor->array[i][COUNT - 1];
+
+            tensor->array[i][COUNT - 1] = desk->rank == 1 ? nextafterf(kept, INFINITY) : kept;
+            MUST(tacit_optim_save(desk->optim, desk->bad));
+            tensor->array[i][COUNT - 1] = kept;
+            load(desk, outcome, desk->bad, "an array of another run", i);
+        }
+    }
+    for (size_t i = 0; desk->optim->kind->numbers[i] != NULL; i++) {
+        load_number(desk, outcome, &desk->optim->numbers[i], desk->optim->numbers[i] == 0, false);
+        load_number(desk, outcome, &desk->optim->numbers[i], -1, true);
+        load_number(desk, outcome, &desk->optim->numbers[i], NAN, true);
+        load_number(desk, outcome, &desk->optim->numbers[i], INFINITY, true);
+        if (desk->optim->kind->counters & 1u << i) {
+            load_number(desk, outcome, &desk->optim->numbers[i], 0.5, true);
+            load_number(desk, outcome, &desk->optim->numbers[i], (double)tacit_optim_steps(desk->optim) + 1, true);
+        }
+    }
+    for (size_t i = 0; desk->optim->kind->tensor_numbers[i] != NULL; i++) {
+        load_number(desk, outcome, &tensor->numbers[i], tensor->numbers[i] + 1, false);
+        load_number(desk, outcome, &tensor->numbers[i], -1, true);
+        load_number(desk, outcome, &tensor->numbers[i], NAN, true);
+    }
 }
 
 /* Files that are whole, but of something else. */
@@ -141,6 +189,7 @@ static void body(tacit_comm_t *comm, void *arg)
     go(&desk, 4, 6);
     read_good(&desk);
     load_damaged(&desk, outcome);
+    load_mixed(&desk, outcome);
     (void)remove(desk.bad);
     load_foreign(comm, &desk, outcome);
     MUST(tacit_optim_load(desk.optim, desk.good));

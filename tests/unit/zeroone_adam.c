@@ -11,6 +11,7 @@ static descent_t run, other; /* too large for the stack */
 typedef struct moments {
     float    m[DESCENT_MOST_STEPS][DESCENT_MOST]; /* rank 0's of the first tensor */
     uint64_t m_hash[MOST_RANKS][DESCENT_MOST_STEPS], v_hash[MOST_RANKS][DESCENT_MOST_STEPS], calls[DESCENT_MOST_STEPS];
+    int      together[MOST_RANKS][DESCENT_MOST_STEPS];
 } moments_t;
 
 static moments_t moments;
@@ -21,6 +22,7 @@ static void watch(tacit_optim_t *optim, int rank, int step, void *arg)
 
     (void)arg;
     moments.m_hash[rank][step] = harness_hash(tensor->array[M], tensor->count * sizeof(float));
+    moments.together[rank][step] = tacit_optim_together(optim);
     moments.v_hash[rank][step] = harness_hash(tensor->array[V], tensor->count * sizeof(float));
     if (rank == 0) {
         memcpy(moments.m[step], tensor->array[M], tensor->count * sizeof(float));
@@ -135,6 +137,8 @@ START_TEST(meets_again)
     for (int step = 2; step < 13; step++) {
         ck_assert_msg((run.hashes[1][step] == run.hashes[0][step]) == !run.apart[step], "step %d", step);
         ck_assert_msg((moments.m_hash[1][step] == moments.m_hash[0][step]) == !run.apart[step], "m at step %d", step);
+        ck_assert_int_eq(moments.together[0][step], !run.apart[step]);
+        ck_assert_int_eq(moments.together[1][step], !run.apart[step]);
         ck_assert_uint_eq(moments.calls[step], moments.calls[step - 1] + !run.apart[step]);
         ck_assert_uint_eq(moments.v_hash[0][step], moments.v_hash[0][1]);
     }
