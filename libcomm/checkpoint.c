@@ -5,10 +5,13 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "codec_unit.h"
 #include "operation.h"
+#include "packed.h"
 #include "state_file.h"
 
-enum { ARRAYS = 2 * TACIT_STATE_ARRAYS + 1, FEEDBACK_BYTES = 64 };
+enum { ARRAYS = 2 * TACIT_STATE_ARRAYS + 1, FEEDBACK_BYTES = 64, LIST_BYTES = 80, WINDOW = 256 };
+enum { MOST_UNITS = (1 + TACIT_AVERAGE) << 1 | 1 }; /* of put_slot()'s */
 static const char magic[TACIT_STATE_MAGIC_BYTES] = "TACITSAV";
 
 /* ---- Writing ---- */
@@ -108,36 +111,109 @@ tacit_status_t tacit_save(tacit_comm_t *comm, const char *path)
 
 /* What one slot will be made of. */
 typedef struct tacit_staged {
-    uint64_t      step, owner_first, owner_count, units;
-    size_t        arrays;
+    uint64_t      step, owner_first, owner_count, units, arrays;
     const void   *values[ARRAYS]; /* in the file's data */
     uint64_t      counts[ARRAYS];
     tacit_state_t owner;
 } tacit_staged_t;
 
-/* The arrays that a slot has once the staged owner's memory is its own. */
-static bool fits(const tacit_slot_t *slot, const tacit_staged_t *staged)
+/* The codec as it will be walked: with the staged owner's memory. */
+static tacit_codec_t codec_after(const tacit_codec_t *codec, const tacit_staged_t *staged)
 {
-    tacit_codec_t after = *slot->codec;
-    tacit_array_t array;
-    size_t        arrays = 0;
+    tacit_codec_t after = *codec;
 
     after.owner = staged->owner;
-    while (tacit__codec_array(&after, arrays, &array)) {
-        if (arrays == staged->arrays || array.count != staged->counts[arrays]) {
+    return after;
+}
+
+/* Appends as much of it as there is room for. */
+static void list(char text[LIST_BYTES], const char *name)
+{
+    strncat(text, text[0] != '\0' ? ", " : "", LIST_BYTES - 1 - strlen(text));
+    strncat(text, name, LIST_BYTES - 1 - strlen(text));
+}
+
+/* What is kept back is finite. A compressor's own work need not be, where values that are not were passed on. */
+static bool is_finite(const tacit_codec_t *codec, const tacit_array_t *array, const void *values)
+{
+    float  some[WINDOW];
+    size_t count = array->packed ? codec->tensor.count : array->count, now = 0;
+
+    for (size_t done = 0; done < count; done += now) {
+        now = tacit__min(count - done, WINDOW);
+        if (array->packed) {
+            tacit__unpack(codec->precision, done, now, values, some);
+        } else {
+            memcpy(some, (const uint8_t *)values + done * sizeof *some, now * sizeof *some);
+        }
+        if (!tacit__unit_is_finite(some, now)) {
             return false;
         }
-        arrays++;
     }
-    return arrays == staged->arrays;
+    return true;
+}
+
+/* How much a compressor keeps depends on its parameters, which layerwise adaptation may have changed. */
+static tacit_status_t check_work(const tacit_reader_t *reader, const tacit_codec_t *codec, uint64_t work)
+{
+    return work == codec->work_count
+               ? TACIT_OK
+               : tacit__fail(TACIT_ERR_MISMATCH,
+                             "rank %d: '%.160s': slot '%.80s' has %" PRIu64 " floats of 'work' in the file, %zu here with "
+                             "'%.120s': load layerwise adaptation first, or set the spec that it had",
+                             reader->rank, reader->path, codec->name, work, codec->work_count, codec->given.text);
+}
+
+/* The arrays are those that the slot has once the staged owner's memory is its own. */
+static tacit_status_t read_arrays(tacit_reader_t *reader, const tacit_slot_t *slot, tacit_staged_t *staged)
+{
+    const tacit_codec_t after = codec_after(slot->codec, staged);
+    tacit_status_t      status = TACIT_OK;
+    tacit_array_t       array;
+    char                name[TACIT_STATE_TEXT_BYTES], theirs[LIST_BYTES] = "", ours[LIST_BYTES] = "";
+    uint64_t            work = 0;
+    bool                same = true, fits = true, finite = true;
+
+    for (size_t i = 0; i < staged->arrays; i++) {
+        TRY(tacit__get_array(reader, name, &staged->values[i], &staged->counts[i]));
+        list(theirs, name);
+        work = strcmp(name, "work") == 0 ? staged->counts[i] : work;
+        same = same && tacit__codec_array(&after, i, &array) && strcmp(name, array.name) == 0;
+        fits = fits && same && array.count == staged->counts[i];
+        finite = finite && fits && (array.values == after.work || is_finite(&after, &array, staged->values[i]));
+    }
+    TRY(check_work(reader, &after, work));
+    for (size_t i = 0; tacit__codec_array(&after, i, &array); i++) {
+        list(ours, array.name);
+        same = same && i < staged->arrays;
+    }
+    if (!same) {
+        status = tacit__fail(TACIT_ERR_MISMATCH,
+                             "rank %d: '%.160s': slot '%.80s' has the arrays '%s' in the file, '%s' here ('%.120s'): load it "
+                             "with the spec that it was saved with",
+                             reader->rank, reader->path, after.name, theirs, ours, after.given.text);
+    } else if (!fits || !finite) {
+        status = tacit__state_damaged(reader, fits ? "a slot's memory is not finite" : "a slot's array has a wrong length");
+    }
+out:
+    return status;
+}
+
+/* Numbers that no run has: what is owned must be a part that can be packed by itself. */
+static bool is_possible(const tacit_codec_t *codec, const tacit_staged_t *staged)
+{
+    const bool may_own = codec->feedback != NULL && codec->feedback->owner != NULL;
+
+    return staged->arrays <= ARRAYS && staged->units <= MOST_UNITS && (staged->owner_count == 0 || may_own) &&
+           staged->owner_first <= codec->tensor.count &&
+           tacit__memory_is_aligned(codec, staged->owner_first, staged->owner_count);
 }
 
 static tacit_status_t read_slot(tacit_reader_t *reader, const tacit_slot_t *slot, tacit_staged_t *staged)
 {
     tacit_status_t       status;
     const tacit_codec_t *codec = slot->codec;
-    uint64_t             arrays, work = 0;
-    char                 feedback[FEEDBACK_BYTES], array[TACIT_STATE_TEXT_BYTES];
+    char                 feedback[FEEDBACK_BYTES];
 
     TRY(tacit__expect_text(reader, codec->name, "name", codec->name));
     TRY(tacit__expect_text(reader, codec->name, "compressor", codec->compressor->name));
@@ -147,29 +223,13 @@ static tacit_status_t read_slot(tacit_reader_t *reader, const tacit_slot_t *slot
     TRY(tacit__get_number(reader, &staged->owner_first));
     TRY(tacit__get_number(reader, &staged->owner_count));
     TRY(tacit__get_number(reader, &staged->units));
-    TRY(tacit__get_number(reader, &arrays));
-    if (arrays > ARRAYS || staged->units > 5 || staged->owner_first > codec->tensor.count ||
-        staged->owner_count > codec->tensor.count - staged->owner_first) {
+    TRY(tacit__get_number(reader, &staged->arrays));
+    if (!is_possible(codec, staged)) {
         status = tacit__state_damaged(reader, "a slot's numbers are impossible");
         goto out;
     }
-    staged->arrays = arrays;
-    for (size_t i = 0; i < arrays; i++) {
-        TRY(tacit__get_array(reader, array, &staged->values[i], &staged->counts[i]));
-        work = strcmp(array, "work") == 0 ? staged->counts[i] : work;
-    }
-    if (work != codec->work_count) {
-        status =
-            tacit__fail(TACIT_ERR_MISMATCH,
-                        "rank %d: '%.160s': slot '%.80s' has %" PRIu64 " floats of 'work' in the file, %zu here with '%.120s': "
-                        "load layerwise adaptation first, or set the spec that it had",
-                        reader->rank, reader->path, codec->name, work, codec->work_count, codec->given.text);
-        goto out;
-    }
     TRY(tacit__codec_make_owner(codec, staged->owner_count, &staged->owner));
-    if (!fits(slot, staged)) {
-        status = tacit__state_damaged(reader, "a slot's arrays are not those of its spec");
-    }
+    TRY(read_arrays(reader, slot, staged));
 out:
     return status;
 }

@@ -150,6 +150,7 @@ typedef struct tacit_array {
     const char *name; /* "residual", "owner", "work" */
     float      *values;
     size_t      count;
+    bool        packed;
 } tacit_array_t;
 bool tacit__codec_array(const tacit_codec_t *codec, size_t index, tacit_array_t *array_out);
 

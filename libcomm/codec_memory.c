@@ -6,6 +6,7 @@
    float32. */
 #include "codec_memory.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "packed.h"
@@ -160,6 +161,14 @@ void tacit__memory_zero(tacit_codec_t *codec)
 
 /* ---- Packed arrays ---- */
 
+bool tacit__memory_is_aligned(const tacit_codec_t *codec, size_t first, size_t count)
+{
+    const size_t total = codec->tensor.count;
+
+    return first <= total && count <= total - first &&
+           (count == 0 || (first % TACIT_PACKED_BLOCK == 0 && (count % TACIT_PACKED_BLOCK == 0 || first + count == total)));
+}
+
 /* No compressor and no other array has these random numbers: ranks are counted on, twice for encoders (codec_block.c). */
 static tacit_stream_t stream_of(const tacit_codec_t *codec, uint64_t step, size_t purpose)
 {
@@ -204,6 +213,7 @@ const tacit_state_t *tacit__memory_open(tacit_codec_t *codec, size_t first, size
     if (!is_windowed(codec)) {
         return &codec->memory;
     }
+    assert(tacit__memory_is_aligned(codec, first, count));
     *at_out = 0;
     codec->window = (tacit_state_t){.config = codec->memory.config, .count = count};
     for (size_t i = 0; i < TACIT_STATE_ARRAYS; i++) {
@@ -305,6 +315,7 @@ void tacit__memory_settle(tacit_codec_t *codec, size_t first, size_t count)
 void tacit__memory_read(const tacit_codec_t *codec, int array, size_t first, size_t count, float *values)
 {
     if (codec->packed[array] != NULL) {
+        assert(tacit__memory_is_aligned(codec, first, count));
         tacit__unpack(codec->precision, first, count, codec->packed[array], values);
     } else {
         memcpy(values, codec->memory.now[array] + first, count * sizeof *values);
@@ -316,6 +327,7 @@ void tacit__memory_write(tacit_codec_t *codec, uint64_t step, int array, size_t 
     if (codec->packed[array] != NULL) {
         const tacit_stream_t stream = stream_of(codec, step, TACIT_STATE_ARRAYS + (size_t)array);
 
+        assert(tacit__memory_is_aligned(codec, first, count));
         tacit__pack(codec->precision, &stream, first, count, values, codec->packed[array]);
     } else {
         memcpy(codec->memory.now[array] + first, values, count * sizeof *values);
@@ -465,20 +477,20 @@ bool tacit__codec_array(const tacit_codec_t *codec, size_t index, tacit_array_t 
             continue;
         }
         if (index-- == 0) {
-            *array_out =
-                codec->packed[i] != NULL
-                    ? (tacit_array_t){feedback->arrays[i], (float *)(void *)codec->packed[i], packed_bytes(codec) / sizeof(float)}
-                    : (tacit_array_t){feedback->arrays[i], codec->memory.now[i], codec->memory.count};
+            *array_out = codec->packed[i] != NULL
+                             ? (tacit_array_t){feedback->arrays[i], (float *)(void *)codec->packed[i],
+                                               packed_bytes(codec) / sizeof(float), true}
+                             : (tacit_array_t){feedback->arrays[i], codec->memory.now[i], codec->memory.count, false};
             return true;
         }
     }
     if (index < owner_arrays) {
-        *array_out = (tacit_array_t){"owner", codec->owner.now[index], codec->owner.count};
+        *array_out = (tacit_array_t){"owner", codec->owner.now[index], codec->owner.count, false};
         return true;
     }
     index -= owner_arrays;
     if (index == 0 && codec->work != NULL) {
-        *array_out = (tacit_array_t){"work", codec->work, codec->work_count};
+        *array_out = (tacit_array_t){"work", codec->work, codec->work_count, false};
         return true;
     }
     return false;

@@ -11,6 +11,9 @@ void           tacit__memory_zero(tacit_codec_t *codec);
 /* Scratch for windows of `count` elements. False: no memory; what there was stays. */
 bool tacit__memory_reserve(tacit_codec_t *codec, size_t count);
 
+/* Whether a range may be packed by itself: it begins at a block, and ends at one or with the tensor; or it is empty. */
+bool tacit__memory_is_aligned(const tacit_codec_t *codec, size_t first, size_t count);
+
 /* What feedback works with on elements [first, first + count) of memory, where they begin at *at_out. Valid until the next one.
    What it has changed is kept by close(). */
 const tacit_state_t *tacit__memory_open(tacit_codec_t *codec, size_t first, size_t count, size_t *at_out);

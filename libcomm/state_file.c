@@ -211,11 +211,12 @@ out:
 
 static tacit_status_t read_whole(tacit_reader_t *reader)
 {
-    FILE          *file = fopen(reader->path, "rb");
+    const int      descriptor = open(reader->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO would wait for a writer */
+    FILE          *file = descriptor >= 0 ? fdopen(descriptor, "rb") : NULL;
     struct stat    info;
     tacit_status_t status = TACIT_OK;
 
-    if (file == NULL || fstat(fileno(file), &info) != 0) {
+    if (file == NULL || fstat(descriptor, &info) != 0) {
         status = file_error(reader->rank, "read", reader->path);
         goto out;
     }
@@ -230,12 +231,16 @@ static tacit_status_t read_whole(tacit_reader_t *reader)
         goto out;
     }
     reader->bytes = fread(reader->data, 1, (size_t)info.st_size, file);
-    if (reader->bytes != (size_t)info.st_size) {
+    if (ferror(file)) {
         status = file_error(reader->rank, "read", reader->path);
+    } else if (reader->bytes != (size_t)info.st_size) {
+        status = tacit__fail(TACIT_ERR_FILE, "rank %d: '%s' has become shorter while it was read", reader->rank, reader->path);
     }
 out:
     if (file != NULL) {
         (void)fclose(file);
+    } else if (descriptor >= 0) {
+        (void)close(descriptor);
     }
     return status;
 }

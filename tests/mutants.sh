@@ -389,4 +389,15 @@ mutant "onebit-lamb: elements side by side where they do not belong" optim/stage
 mutant "onebit-lamb: correction not loaded" optim/optimizer_file.c onebit_lamb:onebit_lamb \
     's/memcpy\(optim->tensors\[i\].numbers, loaded.*/;/'
 
+mutant "state files: units unchecked" libcomm/checkpoint.c checkpoint:checkpoint \
+    's/staged->units <= MOST_UNITS \&\&//'
+mutant "state files: owned part anywhere" libcomm/checkpoint.c checkpoint:checkpoint \
+    's/tacit__memory_is_aligned\(codec, .*/staged->owner_count <= codec->tensor.count - staged->owner_first;/'
+mutant "state files: owned part without memory" libcomm/checkpoint.c checkpoint:checkpoint \
+    's/\(staged->owner_count == 0 .. may_own\) \&\&/(may_own || true) \&\&/'
+mutant "state files: packed numbers unchecked" libcomm/checkpoint.c checkpoint:checkpoint \
+    's/(size_t count =) array->packed \? codec->tensor.count : array->count/\1 array->packed ? 0 : array->count/'
+mutant "state files: names of arrays unchecked" libcomm/checkpoint.c checkpoint:checkpoint \
+    's/same = same \&\& i < staged->arrays;/same = same || i < ARRAYS;/'
+
 exit $((survivors != 0))

@@ -275,6 +275,10 @@ static void damaged_body(tacit_comm_t *comm, void *arg)
     }
     refused_load(comm, rank == 1 ? bad : good, TACIT_ERR_FILE, "does not begin as one", wrong);
     refused_load(comm, rank == 1 ? folder : good, TACIT_ERR_FILE, "rank 1: cannot read", wrong);
+    if (rank == 1 && mkfifo(path_of(bad, "fifo", 1), 0600) != 0) {
+        snprintf(wrong, 256, "no FIFO");
+    }
+    refused_load(comm, rank == 1 ? bad : good, TACIT_ERR_FILE, "it is no regular file", wrong);
     refused_load(comm, rank == 1 ? "/nowhere/at/all" : good, TACIT_ERR_FILE, "'/nowhere/at/all'", wrong);
     refused_load(comm, path_of(bad, "three", rank == 1 ? 0 : rank), TACIT_ERR_MISMATCH, "the rank is 0 in the file, 1 here",
                  wrong);
@@ -384,6 +388,175 @@ START_TEST(foreign)
     run_ranks(others[_i].ranks, NULL, foreign_body, &trial);
     for (int rank = 0; rank < RANKS; rank++) {
         ck_assert_msg(trial.wrong[rank][0] == '\0', "rank %d: %s", rank, trial.wrong[rank]);
+    }
+    remove_folder();
+}
+END_TEST
+
+/* ---- Files that no run writes ---- */
+
+static void own(tacit_codec_t *codec, size_t first, size_t count)
+{
+    tacit_state_t owner;
+
+    MUST(tacit__codec_make_owner(codec, count, &owner));
+    tacit__codec_adopt_owner(codec, &owner, first, true);
+}
+
+static void own_from_1(tacit_codec_t *codec)
+{
+    own(codec, 1, 55);
+}
+
+static void own_to_17(tacit_codec_t *codec)
+{
+    own(codec, 8, 9);
+}
+
+static void own_without_memory(tacit_codec_t *codec)
+{
+    codec->owner_first = 0;
+    codec->owner.count = 8;
+}
+
+static void unknown_units(tacit_codec_t *codec)
+{
+    codec->tracker_op = 3;
+}
+
+static void infinite_int8(tacit_codec_t *codec)
+{
+    memset(codec->packed[0] + 9, 0x7f, 9); /* 127 x 2^-6 */
+    codec->packed[0][9] = 255;             /* 127 x 2^122 */
+}
+
+static void infinite_bf16(tacit_codec_t *codec)
+{
+    codec->packed[0][111] = 0x7f;
+    codec->packed[0][110] = 0x80;
+}
+
+static void nan_owner(tacit_codec_t *codec)
+{
+    if (codec->owner.count != 0) {
+        codec->owner.now[0][0] = NAN;
+    }
+}
+
+static void infinite_float(tacit_codec_t *codec)
+{
+    codec->memory.now[0][55] = -INFINITY;
+}
+
+static const struct {
+    const char *spec;
+    void (*spoil)(tacit_codec_t *codec);
+    const char *words;
+} hostile[] = {
+    {"bf16+ef:residual=int8", own_from_1, "numbers are impossible"},
+    {"bf16+ef", own_from_1, "numbers are impossible"},
+    {"bf16+ef:residual=bf16", own_to_17, "numbers are impossible"},
+    {"topk:ratio=0.1+dgc:dense=0", own_without_memory, "numbers are impossible"},
+    {"bf16+ef21", unknown_units, "numbers are impossible"},
+    {"bf16+ef:residual=int8", infinite_int8, "not finite"},
+    {"bf16+ef:residual=bf16", infinite_bf16, "not finite"},
+    {"bf16+ef", nan_owner, "not finite"},
+    {"topk:ratio=0.1+ef", infinite_float, "not finite"},
+};
+
+static void hostile_body(tacit_comm_t *comm, void *arg)
+{
+    const int     rank = tacit_comm_rank(comm), i = ((trial_t *)arg)->steps;
+    char         *wrong = ((trial_t *)arg)->wrong[rank];
+    tacit_slot_t *slot = slot_of(comm, "a", 56, TACIT_FLOAT32, hostile[i].spec);
+    char          good[2 * PATH_BYTES], bad[2 * PATH_BYTES];
+    float         x[56];
+
+    session_normal(rank, 1, 56, x);
+    MUST(tacit_allreduce(slot, x, x, TACIT_AVERAGE));
+    MUST(tacit_save(comm, path_of(good, "good", rank)));
+    hostile[i].spoil(slot->codec);
+    MUST(tacit_save(comm, path_of(bad, "bad", rank)));
+    if (hostile[i].spoil == own_without_memory) {
+        slot->codec->owner.count = 0;
+    }
+    MUST(tacit_load(comm, good));
+    refused_load(comm, bad, TACIT_ERR_FILE, hostile[i].words, wrong);
+    session_normal(rank, 2, 56, x);
+    MUST(tacit_allreduce(slot, x, x, TACIT_AVERAGE));
+}
+
+START_TEST(impossible)
+{
+    trial_t trial = {.steps = _i};
+
+    make_folder();
+    run_ranks(RANKS, NULL, hostile_body, &trial);
+    for (int rank = 0; rank < RANKS; rank++) {
+        ck_assert_msg(trial.wrong[rank][0] == '\0', "%s, rank %d: %s", hostile[_i].spec, rank, trial.wrong[rank]);
+    }
+    remove_folder();
+}
+END_TEST
+
+/* Another block since the part was taken: its borders are still those of the old one. */
+static void reblocked_body(tacit_comm_t *comm, void *arg)
+{
+    const int     rank = tacit_comm_rank(comm);
+    tacit_slot_t *slot = slot_of(comm, "a", 200, TACIT_FLOAT32, "qsgd:bits=3,block=32+ef:residual=int8");
+    char          path[2 * PATH_BYTES];
+    float         x[200];
+
+    session_normal(rank, 1, 200, x);
+    MUST(tacit_allreduce(slot, x, x, TACIT_AVERAGE));
+    MUST(tacit_slot_set_spec(slot, "qsgd:bits=3,block=128+ef:residual=int8"));
+    MUST(tacit_save(comm, path_of(path, "good", rank)));
+    ((size_t *)arg)[rank] = slot->codec->owner_first;
+    MUST(tacit_load(comm, path));
+    MUST(tacit_allreduce(slot, x, x, TACIT_AVERAGE));
+}
+
+START_TEST(reblocked)
+{
+    size_t first[RANKS];
+
+    make_folder();
+    run_ranks(RANKS, NULL, reblocked_body, first);
+    ck_assert_uint_eq(first[1] % 32, 0);
+    ck_assert_uint_ne(first[1] % 128, 0);
+    remove_folder();
+}
+END_TEST
+
+/* What differs is said where the words of the spec are the same but not the arrays. */
+static void averaged_body(tacit_comm_t *comm, void *arg)
+{
+    static const char *const specs[] = {"onebit+ef21", "onebit+ef21:average=0.5"};
+    trial_t                 *trial = arg;
+    const int                rank = tacit_comm_rank(comm);
+    char                     path[2 * PATH_BYTES];
+
+    (void)slot_of(comm, "a", 20, TACIT_FLOAT32, specs[trial->steps]);
+    path_of(path, "tracked", rank);
+    if (trial->words == NULL) {
+        MUST(tacit_save(comm, path));
+    } else {
+        refused_load(comm, path, TACIT_ERR_MISMATCH, trial->words, trial->wrong[rank]);
+    }
+}
+
+START_TEST(other_arrays)
+{
+    static const char *const words[] = {
+        "slot 'a' has the arrays 'h, hbar' in the file, 'h, hbar, v' here ('onebit+ef21:average=0.5')",
+        "slot 'a' has the arrays 'h, hbar, v' in the file, 'h, hbar' here ('onebit+ef21')"};
+    trial_t save = {.steps = _i}, load = {.steps = 1 - _i, .words = words[_i]};
+
+    make_folder();
+    run_ranks(RANKS, NULL, averaged_body, &save);
+    run_ranks(RANKS, NULL, averaged_body, &load);
+    for (int rank = 0; rank < RANKS; rank++) {
+        ck_assert_msg(load.wrong[rank][0] == '\0', "rank %d: %s", rank, load.wrong[rank]);
     }
     remove_folder();
 }
@@ -512,6 +685,9 @@ int main(void)
     tcase_add_loop_test(tests, goes_on_with_the_same_bits, 0, 2);
     tcase_add_test(tests, damaged);
     tcase_add_loop_test(tests, foreign, 0, (int)COUNT_OF(others));
+    tcase_add_loop_test(tests, impossible, 0, (int)COUNT_OF(hostile));
+    tcase_add_test(tests, reblocked);
+    tcase_add_loop_test(tests, other_arrays, 0, 2);
     tcase_add_test(tests, unwritten);
     tcase_add_test(tests, killed);
     suite_add_tcase(suite, tests);
