@@ -124,7 +124,14 @@ typedef struct tacit_pool {
     uint32_t  least; /* bits of the magnitude from which on an element is a candidate, at least 1 */
 } tacit_pool_t;
 
-/* False: without memory the selection is only slower, which is no error. */
+static void pool_free(tacit_pool_t *pool)
+{
+    free(pool->values);
+    free(pool->indices);
+    *pool = (tacit_pool_t){.room = 0};
+}
+
+/* False, and it holds nothing: without memory the selection is only slower, which is no error. */
 static bool pool_make(tacit_pool_t *pool, size_t keep, size_t sample)
 {
     const size_t room = keep + (keep > SLACK ? keep : SLACK);
@@ -132,13 +139,11 @@ static bool pool_make(tacit_pool_t *pool, size_t keep, size_t sample)
     *pool = (tacit_pool_t){.room = room > sample ? room : sample, .keep = keep};
     pool->values = malloc(pool->room * sizeof *pool->values);
     pool->indices = malloc(pool->room * sizeof *pool->indices);
-    return pool->values != NULL && pool->indices != NULL;
-}
-
-static void pool_free(tacit_pool_t *pool)
-{
-    free(pool->values);
-    free(pool->indices);
+    if (pool->values == NULL || pool->indices == NULL) {
+        pool_free(pool);
+        return false;
+    }
+    return true;
 }
 
 /* Leaves the `keep` largest in it, in order. A later element must be larger than the least of them. */

@@ -14,9 +14,15 @@ typedef struct config {
     double           average;
 } config_t;
 
+/* As it is used: just below 1 it is 1, which undo() could not divide by what is left of. */
+static float weight_of(const void *config)
+{
+    return (float)((const config_t *)config)->average;
+}
+
 static bool is_averaged(const void *config)
 {
-    return ((const config_t *)config)->average < 1;
+    return weight_of(config) < 1;
 }
 
 static bool has(const void *config, int array)
@@ -27,7 +33,7 @@ static bool has(const void *config, int array)
 /* v := the new average. */
 static void average(const tacit_state_t *state, size_t first, size_t count, const float *in, float *v)
 {
-    const float  weight = (float)((const config_t *)state->config)->average;
+    const float  weight = weight_of(state->config);
     const float *now = state->now[AVERAGED] + first;
 
     for (size_t i = 0; i < count; i++) {
@@ -65,7 +71,7 @@ static void after(const tacit_state_t *state, size_t first, size_t count, const 
 
 static void undo(const tacit_state_t *state, size_t first, size_t count, const float *in, const float *d)
 {
-    const float weight = (float)((const config_t *)state->config)->average;
+    const float weight = weight_of(state->config);
     float      *h = state->now[TRACKER] + first;
 
     for (size_t i = 0; i < count; i++) {
