@@ -29,6 +29,31 @@ bool tacit__stages_masked(const tacit_optim_t *optim, size_t i)
 
 /* ---- Slots ---- */
 
+/* Before the first step, not at the freeze: names that grow by "/active-" and 16 digits must have room for them. */
+static tacit_status_t check_name(const tacit_slot_t *slot)
+{
+    const size_t most = 255 - strlen("/active-") - 16, bytes = strlen(slot->codec->name);
+
+    return bytes <= most ? TACIT_OK
+                         : tacit__fail(TACIT_ERR_ARGUMENT,
+                                       "rank %d: slot '%s': a slot whose optimizer names more slots after it has a name of at "
+                                       "most %zu bytes, not %zu",
+                                       slot->comm->rank, slot->codec->name, most, bytes);
+}
+
+tacit_status_t tacit__stages_init(tacit_optim_t *optim, unsigned arrays)
+{
+    tacit_status_t status = TACIT_OK;
+
+    for (size_t i = 0; i < optim->tensor_count; i++) {
+        TRY(tacit__adam_check_slot(optim, optim->tensors[i].slot));
+        TRY(check_name(optim->tensors[i].slot));
+        TRY(tacit__optim_room(optim, &optim->tensors[i], arrays));
+    }
+out:
+    return status;
+}
+
 /* Elements that travel, and a hash of those that do not. */
 static size_t count_active(const float *v, size_t count, uint64_t *hash_out)
 {

@@ -60,6 +60,8 @@ bool tacit__stages_frozen(const tacit_optim_t *optim);
 bool tacit__stages_masked(const tacit_optim_t *optim, size_t i);
 /* What came out of a masked tensor goes to its places in the work area; elsewhere is 0. */
 void tacit__stages_spread(tacit_optim_t *optim, size_t i);
+/* Checks the slots and makes room for so many arrays of the state. */
+tacit_status_t tacit__stages_init(tacit_optim_t *optim, unsigned arrays);
 /* What a kind does in its calls of these names. */
 tacit_status_t tacit__stages_make_slots(tacit_optim_t *optim);
 tacit_status_t tacit__stages_arrange(tacit_optim_t *optim, const tacit_step_t *step);

@@ -352,6 +352,8 @@ mutant "zeroone-adam: a feedback that tracks" optim/optimizers/zeroone_adam.c ze
     's/TRY\(check_feedback\(.*//'
 mutant "zeroone-adam: steps without a message count as meetings" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
     's/return numbers\[LOCAL\] > 0;/return false;/'
+mutant "two stages: names without room" optim/stages.c onebit_adam:onebit_adam \
+    's/return bytes <= most \?/return true ?/'
 mutant "optimizers: files of two runs" optim/optimizer_file.c optimizer_file:optimizer_file \
     's/mine == TACIT_OK \? hash_common\(optim, &loaded\) : 0/UINT64_C(0)/'
 mutant "optimizers: only the numbers of files are compared" optim/optimizer_file.c optimizer_file:optimizer_file \

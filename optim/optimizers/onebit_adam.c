@@ -11,14 +11,7 @@ enum { M = TACIT_STAGES_M, V = TACIT_STAGES_V };
 
 static tacit_status_t init(tacit_optim_t *optim)
 {
-    tacit_status_t status = TACIT_OK;
-
-    for (size_t i = 0; i < optim->tensor_count; i++) {
-        TRY(tacit__adam_check_slot(optim, optim->tensors[i].slot));
-        TRY(tacit__optim_room(optim, &optim->tensors[i], 1u << M | 1u << V));
-    }
-out:
-    return status;
+    return tacit__stages_init(optim, 1u << M | 1u << V);
 }
 
 static void move_all(tacit_adam_t adam, bool moments, size_t count, const float *restrict mean, float *restrict m,

@@ -33,14 +33,7 @@ static tacit_status_t settle(const void *given)
 
 static tacit_status_t init(tacit_optim_t *optim)
 {
-    tacit_status_t status = TACIT_OK;
-
-    for (size_t i = 0; i < optim->tensor_count; i++) {
-        TRY(tacit__adam_check_slot(optim, optim->tensors[i].slot));
-        TRY(tacit__optim_room(optim, &optim->tensors[i], 1u << M | 1u << V | 1u << FRESH));
-    }
-out:
-    return status;
+    return tacit__stages_init(optim, 1u << M | 1u << V | 1u << FRESH);
 }
 
 static double clamp(double x, double low, double high)

@@ -423,6 +423,40 @@ START_TEST(back_to_the_warmup)
 }
 END_TEST
 
+static void name_at_length(tacit_comm_t *comm, void *arg)
+{
+    tacit_status_t *status = arg;
+    char            name[256] = "";
+    tacit_slot_t   *slot;
+    tacit_optim_t  *optim;
+
+    for (size_t bytes = 231; bytes <= 232; bytes++) {
+        memset(name, 'x', bytes);
+        slot = slot_of(comm, name, 40, TACIT_FLOAT32, "onebit+ef");
+        optim = NULL;
+        status[bytes - 231] = tacit_optim_create("onebit-adam:freeze=1", &slot, 1, &optim);
+        for (int step = 0; optim != NULL && step < 3; step++) {
+            float              values[40] = {0.0f}, gradient[40] = {1.0f}; /* the others are left out */
+            float *const       to = values;
+            const float *const from = gradient;
+
+            MUST(tacit_optim_step(optim, &to, &from, 0.1));
+        }
+        tacit_optim_destroy(optim);
+    }
+}
+
+/* What the freezing adds to a name must fit; that is known at once. */
+START_TEST(long_names)
+{
+    tacit_status_t status[2] = {TACIT_ERR_STATE, TACIT_OK};
+
+    run_ranks(1, NULL, name_at_length, status);
+    ck_assert_int_eq(status[0], TACIT_OK);
+    ck_assert_int_eq(status[1], TACIT_ERR_ARGUMENT);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("onebit_adam");
@@ -442,6 +476,7 @@ int main(void)
     tcase_add_loop_test(tests, stability, 0, 2);
     tcase_add_loop_test(tests, resume, 0, 4);
     tcase_add_test(tests, back_to_the_warmup);
+    tcase_add_test(tests, long_names);
     suite_add_tcase(suite, tests);
     return harness_main(suite);
 }
