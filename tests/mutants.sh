@@ -352,6 +352,18 @@ mutant "zeroone-adam: a feedback that tracks" optim/optimizers/zeroone_adam.c ze
     's/TRY\(check_feedback\(.*//'
 mutant "zeroone-adam: steps without a message count as meetings" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
     's/return numbers\[LOCAL\] > 0;/return false;/'
+mutant "zeroone-adam: not clipped when frozen" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
+    's/add_up\(adam, \(float\)optim->factors\[i\]/add_up(adam, 1.0f/'
+mutant "zeroone-adam: not clipped when compressed" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
+    '/^static void move_first/,/^}/ s/factor \* g\[i\]/g[i]/'
+mutant "zeroone-adam: silent elements move" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
+    '/^static void move_first/,/^}/ s/if \(v\[i\] != 0\)/if (true)/'
+mutant "zeroone-adam: silent elements move when frozen" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
+    's/w\[i\] = v\[i\] != 0 \? from\[i\]/w[i] = true ? from[i]/'
+mutant "zeroone-adam: NaN in a local step" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
+    's/if \(!any && /if (false \&\& /'
+mutant "optimizers: one tensor's norm for all" optim/optimizer.c zeroone_adam:zeroone_adam \
+    's/optim->norms\[clipping->scope == 0 \? 0 : i\]/optim->norms[0]/'
 mutant "two stages: names without room" optim/stages.c onebit_adam:onebit_adam \
     's/return bytes <= most \?/return true ?/'
 mutant "optimizers: files of two runs" optim/optimizer_file.c optimizer_file:optimizer_file \

@@ -312,6 +312,137 @@ START_TEST(rate_zero_apart)
 }
 END_TEST
 
+/* ---- Clipping and silent elements ---- */
+
+static bool each; /* clip-scope=tensor */
+
+/* What the optimizer is to make of descent_equal() with clip=1: before v is frozen, in three steps, and afterwards. */
+static void clipped(int rank, int step, int tensor, size_t count, float *g)
+{
+    float  beside[DESCENT_MOST];
+    double squares = 0.0;
+
+    descent_equal(rank, step, tensor, count, g);
+    descent_equal(rank, step, 1 - tensor, run.counts[1 - tensor], beside);
+    for (size_t i = 0; i < count; i++) {
+        squares += (double)g[i] * (double)g[i];
+    }
+    for (size_t i = 0; !each && i < run.counts[1 - tensor]; i++) {
+        squares += (double)beside[i] * (double)beside[i];
+    }
+    for (size_t i = 0; i < count; i++) {
+        g[i] *= (float)fmin(1.0, (step < 3 ? 1.0 : sqrt(run.ranks)) / (sqrt(squares) + 1e-6));
+    }
+}
+
+/* Dense, compressed and frozen steps: as without clipping, of gradients that are clipped already. */
+START_TEST(clips)
+{
+    static const char *const optimizers[][2] = {
+        {"zeroone-adam:variance-scaler=1,freeze=3,warmup-spec=none",
+         "zeroone-adam:variance-scaler=1,freeze=3,warmup-spec=none,clip=1"},
+        {"onebit-adam:freeze=3,warmup-spec=none", "onebit-adam:freeze=3,warmup-spec=none,clip=1"}};
+    char optimizer[100];
+
+    each = _i % 2 != 0;
+    snprintf(optimizer, sizeof optimizer, "%s%s", optimizers[_i / 2][1], each ? ",clip-scope=tensor" : "");
+    run = (descent_t){.optimizer = optimizer, .specs = {"none", "none"}, .counts = {130, 7}, .ranks = 2, .steps = 8};
+    run.input = descent_equal;
+    other = run;
+    other.optimizer = optimizers[_i / 2][0];
+    other.input = clipped;
+    descent_run(&run);
+    descent_run(&other);
+    for (int step = 0; step < 8; step++) {
+        for (int t = 0; t < 2; t++) {
+            for (size_t i = 0; i < run.counts[t]; i++) { /* values are sums of updates, each about the rate of 0.1 */
+                ck_assert_msg(fabsf(run.values[step][t][i] - other.values[step][t][i]) <=
+                                  1e-4f * (1 + fabsf(run.values[step][t][i])),
+                              "step %d, tensor %d, element %zu: %.9g, not %.9g", step, t, i, (double)run.values[step][t][i],
+                              (double)other.values[step][t][i]);
+            }
+        }
+    }
+}
+END_TEST
+
+/* Every fourth element has no gradient whenever v is updated, at steps 1, 2 and 4. */
+static void mostly_silent(int rank, int step, int tensor, size_t count, float *g)
+{
+    descent_normal(rank, step, tensor, count, g);
+    for (size_t i = 0; i < count && (step < 2 || step == 3); i += 4) {
+        g[i] = 0.0f;
+    }
+}
+
+/* In other steps such elements stay where they are, whatever a message says about them, and do not decay either. */
+START_TEST(silent_elements)
+{
+    run = (descent_t){.optimizer = "zeroone-adam:variance-scaler=1,freeze=5,weight-decay=0.1",
+                      .specs = {"onebit+ef", "onebit+ef"},
+                      .counts = {300, 40},
+                      .ranks = 3,
+                      .steps = 9,
+                      .start = 1.0f,
+                      .input = mostly_silent};
+    descent_run(&run);
+    for (int step = 2; step < 9; step += step == 2 ? 2 : 1) {
+        for (size_t i = 0; i < 300; i++) {
+            ck_assert_msg((run.values[step][0][i] == run.values[step - 1][0][i]) == (i % 4 == 0), "step %d, element %zu: %.9g",
+                          step, i, (double)run.values[step][0][i]);
+        }
+    }
+}
+END_TEST
+
+typedef struct local_fault {
+    tacit_status_t status[3];
+    char           text[3][TACIT_TEXT_BYTES];
+    bool           changed[3];
+} local_fault_t;
+
+/* Frozen after a step; the second frozen step, the third, is local. */
+static void fail_locally(tacit_comm_t *comm, void *arg)
+{
+    local_fault_t     *fault = arg;
+    const int          rank = tacit_comm_rank(comm);
+    float              values[20] = {0.0f}, gradient[20], kept[20];
+    float *const       to = values;
+    const float *const from = gradient;
+    tacit_slot_t      *slot = slot_of(comm, "tensor", 20, TACIT_FLOAT32, "onebit+ef");
+    tacit_optim_t     *optim;
+    uint64_t           m;
+
+    MUST(tacit_optim_create("zeroone-adam:freeze=1,local-steps=4,local-scaler=1", &slot, 1, &optim));
+    for (int step = 0; step < 2; step++) {
+        descent_normal(rank, step, 0, 20, gradient);
+        MUST(tacit_optim_step(optim, &to, &from, 0.1));
+    }
+    memcpy(kept, values, sizeof kept);
+    m = harness_hash(optim->tensors[0].array[M], sizeof values);
+    gradient[7] = rank == 1 ? NAN : 1.0f;
+    fault->status[rank] = tacit_optim_step(optim, &to, &from, 0.1);
+    snprintf(fault->text[rank], TACIT_TEXT_BYTES, "%s", tacit_last_error());
+    fault->changed[rank] = memcmp(kept, values, sizeof kept) != 0 || m != harness_hash(optim->tensors[0].array[M], sizeof values);
+    gradient[7] = 1.0f;
+    MUST(tacit_optim_step(optim, &to, &from, 0.1));
+    fault->changed[rank] = fault->changed[rank] || tacit_optim_together(optim); /* it was not local: the test is not one */
+    tacit_optim_destroy(optim);
+}
+
+START_TEST(local_nan)
+{
+    local_fault_t fault;
+
+    run_ranks(3, NULL, fail_locally, &fault);
+    for (int rank = 0; rank < 3; rank++) {
+        ck_assert_int_eq(fault.status[rank], TACIT_ERR_VALUE);
+        ck_assert_msg(strstr(fault.text[rank], "rank 1: the gradient of slot 'tensor'") != NULL, "%s", fault.text[rank]);
+        ck_assert(!fault.changed[rank]);
+    }
+}
+END_TEST
+
 typedef struct refusal {
     const char    *spec;
     tacit_status_t status;
@@ -373,6 +504,9 @@ int main(void)
     tcase_add_test(tests, converts_memory);
     tcase_add_loop_test(tests, rate_zero, 3, 6);
     tcase_add_test(tests, rate_zero_apart);
+    tcase_add_loop_test(tests, clips, 0, 4);
+    tcase_add_test(tests, silent_elements);
+    tcase_add_test(tests, local_nan);
     tcase_add_loop_test(tests, refuses_trackers, 0, 2);
     tcase_add_loop_test(tests, resume, 0, 3);
     suite_add_tcase(suite, tests);
