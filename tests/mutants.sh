@@ -364,6 +364,12 @@ mutant "zeroone-adam: NaN in a local step" optim/optimizers/zeroone_adam.c zeroo
     's/if \(!any && /if (false \&\& /'
 mutant "optimizers: one tensor's norm for all" optim/optimizer.c zeroone_adam:zeroone_adam \
     's/optim->norms\[clipping->scope == 0 \? 0 : i\]/optim->norms[0]/'
+mutant "optimizers: memory half rescaled" optim/optimizer.c optimizer:optimizer \
+    's/for \(tacit_status_t back = TACIT_OK; back == TACIT_OK/for (tacit_status_t back = TACIT_OK; false/'
+mutant "optimizers: a state without its slots" optim/optimizer_file.c optimizer_file:optimizer_file \
+    '/make_slots\(optim\);/,/^}/ s/if \(status != TACIT_OK\) \{/if (false) {/'
+mutant "two stages: slots of another mask" optim/stages.c optimizer_file:optimizer_file \
+    's/before != NULL && strcmp\(before->codec->name, name\) == 0/before != NULL/'
 mutant "two stages: names without room" optim/stages.c onebit_adam:onebit_adam \
     's/return bytes <= most \?/return true ?/'
 mutant "optimizers: files of two runs" optim/optimizer_file.c optimizer_file:optimizer_file \

@@ -406,6 +406,50 @@ START_TEST(no_memory_to_step)
 }
 END_TEST
 
+/* ---- Memory that is rescaled ---- */
+
+typedef struct rescaling {
+    tacit_status_t status[RANKS];
+    double         before[RANKS], after[RANKS], free[RANKS]; /* norm of the first slot's memory */
+} rescaling_t;
+
+/* The second slot is busy: the first one's memory is multiplied, and must be brought back. */
+static void rescale_busy(tacit_comm_t *comm, void *arg)
+{
+    rescaling_t     *rescaling = arg;
+    desk_t           desk;
+    tacit_norms_t    norms;
+    tacit_request_t *request;
+    float            in[COUNT1] = {0.0f}, out[COUNT1];
+
+    set_up(&desk, comm, "sgd");
+    go_on(&desk, 2);
+    MUST(tacit_slot_norms(desk.slots[0], &norms));
+    rescaling->before[desk.rank] = norms.memory;
+    MUST(tacit_iallreduce(desk.slots[1], in, out, TACIT_AVERAGE, &request));
+    rescaling->status[desk.rank] = tacit__optim_rescale(desk.optim, 4.0);
+    MUST(tacit_wait(&request));
+    MUST(tacit_slot_norms(desk.slots[0], &norms));
+    rescaling->after[desk.rank] = norms.memory;
+    MUST(tacit__optim_rescale(desk.optim, 4.0));
+    MUST(tacit_slot_norms(desk.slots[0], &norms));
+    rescaling->free[desk.rank] = norms.memory;
+    tacit_optim_destroy(desk.optim);
+}
+
+START_TEST(rescales_all_or_none)
+{
+    rescaling_t rescaling;
+
+    run_ranks(RANKS, NULL, rescale_busy, &rescaling);
+    for (int rank = 0; rank < RANKS; rank++) {
+        ck_assert_int_eq(rescaling.status[rank], TACIT_ERR_STATE);
+        ck_assert(rescaling.before[rank] > 0 && rescaling.after[rank] == rescaling.before[rank]);
+        ck_assert(rescaling.free[rank] == 4.0 * rescaling.before[rank]);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("optimizer");
@@ -418,6 +462,7 @@ int main(void)
     tcase_add_loop_test(tests, failed_steps, 0, case_count());
     tcase_add_loop_test(tests, no_memory_to_make, 0, case_count());
     tcase_add_loop_test(tests, no_memory_to_step, 0, case_count());
+    tcase_add_test(tests, rescales_all_or_none);
     suite_add_tcase(suite, tests);
     return harness_main(suite);
 }

@@ -235,6 +235,85 @@ static void refuse_to_save(tacit_comm_t *comm, void *arg)
     tacit_optim_destroy(optim);
 }
 
+/* ---- Slots that follow from what is loaded ---- */
+
+typedef struct masks {
+    size_t         active[3]; /* elements that travel: as saved, with another mask, and as saved again */
+    tacit_status_t status;
+    bool           changed;
+} masks_t;
+
+static tacit_slot_t *active_slot(const tacit_optim_t *optim)
+{
+    for (size_t i = 0; i < optim->own_count; i++) {
+        if (strstr(optim->own[i]->codec->name, "/active-") != NULL) {
+            return optim->own[i];
+        }
+    }
+    return NULL;
+}
+
+static void load_masks(tacit_comm_t *comm, void *arg)
+{
+    masks_t       *masks = arg;
+    desk_t         desk = {.rank = tacit_comm_rank(comm)};
+    tacit_slot_t  *slot = slot_of(comm, "tensor", COUNT, TACIT_FLOAT32, "onebit+ef");
+    tacit_slot_t  *active;
+    char           name[64];
+    float         *v;
+    size_t         counts[3] = {0};
+    uint64_t       before;
+    bool           changed;
+    tacit_status_t status;
+
+    snprintf(desk.good, sizeof desk.good, "optimizer-%d.%d", (int)getpid(), desk.rank);
+    snprintf(desk.bad, sizeof desk.bad, "%s.other", desk.good);
+    MUST(tacit_optim_create("onebit-adam:freeze=2", &slot, 1, &desk.optim));
+    go(&desk, 0, 4);
+    MUST(tacit_optim_save(desk.optim, desk.good));
+    v = desk.optim->tensors[0].array[1];
+    v[0] = 1.0f; /* of a run in which it was not silent */
+    MUST(tacit_optim_save(desk.optim, desk.bad));
+    v[0] = 0.0f;
+    for (int i = 0; i < 3; i++) {
+        MUST(i == 0 ? TACIT_OK : tacit_optim_load(desk.optim, i == 1 ? desk.bad : desk.good));
+        active = active_slot(desk.optim);
+        counts[i] = active != NULL ? active->codec->tensor.count : 0;
+    }
+    snprintf(name, sizeof name, "%s", active_slot(desk.optim)->codec->name);
+    tacit_optim_destroy(desk.optim);
+
+    /* The name of the slot that the file needs is taken: the optimizer stays what it was. */
+    active = slot_of(comm, name, 1, TACIT_FLOAT32, "none");
+    MUST(tacit_optim_create("onebit-adam:freeze=2", &slot, 1, &desk.optim));
+    go(&desk, 0, 1);
+    before = state_of(&desk);
+    status = tacit_optim_load(desk.optim, desk.good);
+    changed = state_of(&desk) != before;
+    if (desk.rank == 0) {
+        memcpy(masks->active, counts, sizeof counts);
+        masks->status = status;
+        masks->changed = changed;
+    }
+    tacit_optim_destroy(desk.optim);
+    tacit_slot_destroy(active);
+    (void)remove(desk.good);
+    (void)remove(desk.bad);
+}
+
+START_TEST(other_masks)
+{
+    masks_t masks = {.status = TACIT_OK};
+
+    run_ranks(RANKS, NULL, load_masks, &masks);
+    ck_assert_uint_eq(masks.active[0], COUNT - COUNT / 4);
+    ck_assert_uint_eq(masks.active[1], COUNT - COUNT / 4 + 1);
+    ck_assert_uint_eq(masks.active[2], COUNT - COUNT / 4);
+    ck_assert_int_eq(masks.status, TACIT_ERR_ARGUMENT);
+    ck_assert(!masks.changed);
+}
+END_TEST
+
 /* A file that one rank cannot write is every rank's error. */
 START_TEST(not_saved)
 {
@@ -253,6 +332,7 @@ int main(void)
 
     tcase_set_timeout(tests, 60);
     tcase_add_loop_test(tests, wrong_files, 0, 6);
+    tcase_add_test(tests, other_masks);
     tcase_add_test(tests, not_saved);
     suite_add_tcase(suite, tests);
     return harness_main(suite);
