@@ -300,6 +300,18 @@ static bool same_memory(const tacit_codec_t *codec, const tacit_spec_t *spec)
     return same && memcmp(spec->feedback_config, codec->spec.feedback_config, sizeof(int)) == 0; /* the precision */
 }
 
+tacit_status_t tacit__codec_parse_given(tacit_codec_t *codec, const char *text)
+{
+    tacit_status_t status;
+    tacit_spec_t   given = {0};
+
+    TRY(tacit__spec_parse(text, &given));
+    tacit__spec_release(&codec->given);
+    codec->given = given;
+out:
+    return status;
+}
+
 tacit_status_t tacit__codec_parse_specs(tacit_codec_t *codec, const char *text, tacit_specs_t *specs_out)
 {
     tacit_status_t status;

@@ -36,6 +36,8 @@ static bool name_is_taken(const tacit_comm_t *comm, const char *name)
 static tacit_status_t make(tacit_comm_t *comm, const char *name, const tacit_slot_config_t *config, tacit_slot_t *slot)
 {
     tacit_slot_config_t tensor = TACIT_SLOT_CONFIG_INIT;
+    const bool          disabled = comm->environment.disable != 0;
+    const char         *given;
     tacit_status_t      status;
 
     if (name == NULL || config == NULL || config->struct_bytes < sizeof tensor || config->struct_bytes > 4096) {
@@ -51,8 +53,12 @@ static tacit_status_t make(tacit_comm_t *comm, const char *name, const tacit_slo
                            comm->rank, name);
     }
     memcpy(&tensor, config, tacit__min(config->struct_bytes, sizeof tensor));
-    tensor.spec = comm->environment.disable != 0 ? "none" : tensor.spec;
+    given = tensor.spec != NULL ? tensor.spec : comm->config.spec;
+    tensor.spec = disabled ? "none" : given;
     status = tacit__codec_create(name, &tensor, &comm->config, comm->rank, comm->ranks, &slot->codec);
+    if (status == TACIT_OK && disabled) { /* optimizers still go by it */
+        status = tacit__codec_parse_given(slot->codec, given);
+    }
     if (status != TACIT_OK) {
         char text[TACIT_TEXT_BYTES];
 
@@ -147,7 +153,7 @@ tacit_status_t tacit__slot_prepare(tacit_slot_t *slot, const char *spec, tacit_s
     tacit_status_t status = check_idle(slot);
 
     if (status == TACIT_OK && slot->comm->environment.disable != 0) {
-        status = tacit_spec_check(spec, NULL, 0); /* the slot stays 'none' */
+        status = tacit__spec_parse(spec, &specs_out->given); /* what is in force stays 'none' */
     } else if (status == TACIT_OK) {
         status = tacit__codec_parse_specs(slot->codec, spec, specs_out);
     }
@@ -163,6 +169,11 @@ void tacit__slot_adopt(tacit_slot_t *slot, tacit_specs_t *specs)
 {
     if (specs->effective.compressor != NULL) {
         tacit__codec_adopt_specs(slot->codec, specs);
+    } else if (specs->given.compressor != NULL) {
+        const tacit_spec_t former = slot->codec->given;
+
+        slot->codec->given = specs->given;
+        specs->given = former; /* to be released */
     }
 }
 

@@ -123,7 +123,8 @@ TACIT_API tacit_status_t tacit_slot_rescale(tacit_slot_t *slot, double factor);
 /* Local; accepts NULL. Call it on every rank. A request that still works with the slot goes on to its end; an open group forgets
    it. */
 TACIT_API_VOID void tacit_slot_destroy(tacit_slot_t *slot);
-/* The slot's spec as it was given. Valid until the spec changes or the slot is destroyed. */
+/* The slot's spec as it was given, also where TACIT_DISABLE=1 has it reduced as 'none'. Valid until the spec changes or the slot
+   is destroyed. */
 TACIT_API_VOID const char *tacit_slot_spec(const tacit_slot_t *slot);
 /* The name of the schedule that carries it: "native", "blockwise", "sparse", "linear". */
 TACIT_API_VOID const char *tacit_slot_schedule(const tacit_slot_t *slot);

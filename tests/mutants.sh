@@ -205,7 +205,7 @@ mutant "ranks may load other counts" optim/lgreco_file.c lgreco_file:file \
 mutant "a choice past the options is loaded" optim/lgreco_file.c lgreco_file:file \
     's/choice > layer->option_count \|\| //'
 mutant "memory of another plan counts as damaged" libcomm/checkpoint.c lgreco_file:file \
-    's/work != codec->work_count/false/'
+    's/work == codec->work_count/true/'
 mutant "sums that are missing are not missed" optim/lgreco_file.c lgreco_file:file \
     's/count != \(is_gathering/count > (is_gathering/'
 
@@ -419,5 +419,9 @@ mutant "state files: packed numbers unchecked" libcomm/checkpoint.c checkpoint:c
     's/(size_t count =) array->packed \? codec->tensor.count : array->count/\1 array->packed ? 0 : array->count/'
 mutant "state files: names of arrays unchecked" libcomm/checkpoint.c checkpoint:checkpoint \
     's/same = same \&\& i < staged->arrays;/same = same || i < ARRAYS;/'
+mutant "sgd: disabled slots lose the feedback's momentum" optim/optimizers/sgd.c sgd:sgd \
+    's/notes->brought = true/notes->brought = notes->owned/'
+mutant "disabled slots forget their spec" libcomm/slot.c "sgd:sgd environment:environment" \
+    's/tacit__codec_parse_given\(slot->codec, .*\);/TACIT_OK;/'
 
 exit $((survivors != 0))

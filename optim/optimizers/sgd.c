@@ -21,7 +21,8 @@ typedef struct config {
 } config_t;
 
 typedef struct notes {
-    bool   owned; /* the feedback has the momentum */
+    bool   brought; /* the momentum is that of the spec's feedback */
+    bool   owned;   /* … which applies it; not where slots are reduced as `none` (TACIT_DISABLE) */
     bool   nesterov;
     float  momentum;
     double final, density; /* at the end of the warm-up, and now; 0: the spec has none */
@@ -69,7 +70,8 @@ static tacit_status_t look_at(tacit_optim_t *optim, size_t i)
     if (given->feedback == NULL || given->feedback->momentum == NULL) {
         return TACIT_OK;
     }
-    notes->owned = true;
+    notes->owned = codec->feedback != NULL;
+    notes->brought = true;
     notes->momentum = (float)given->feedback->momentum(given->feedback_config, &notes->nesterov);
     if (config->momentum > 0) {
         clash = "momentum";
@@ -90,19 +92,19 @@ static void share_momentum(tacit_optim_t *optim)
     const notes_t  *owner = NULL;
 
     for (size_t i = 0; i < optim->tensor_count && owner == NULL; i++) {
-        owner = notes_of(optim, i)->owned ? notes_of(optim, i) : NULL;
+        owner = notes_of(optim, i)->brought ? notes_of(optim, i) : NULL;
     }
     for (size_t i = 0; i < optim->tensor_count; i++) {
         notes_t *notes = notes_of(optim, i);
 
-        if (!notes->owned) {
+        if (!notes->brought) {
             notes->momentum = config->momentum >= 0 ? (float)config->momentum
                               : owner != NULL       ? owner->momentum
                                                     : (float)default_momentum;
             notes->nesterov = owner != NULL && config->momentum < 0 ? owner->nesterov : config->nesterov != 0;
         }
     }
-    if (owner != NULL) {
+    if (any_owned(optim)) {
         tacit__log(TACIT_LOG_INFO, optim->comm->rank, "optim: sgd has no momentum where the feedback brings it (%g)",
                    (double)owner->momentum);
     }

@@ -45,7 +45,8 @@ static tacit_slot_t *add_slot(tacit_comm_t *comm, const char *name, const char *
     return slot;
 }
 
-/* Slots that have memory, the last in packed blocks, an optimizer that has taken a step, and a plan for which one step of two has been gathered. */
+/* Slots that have memory, the last in packed blocks, an optimizer that has taken a step, and a plan for which one step of two has
+   been gathered. */
 static void make(program_t *program)
 {
     const float           gradient[COUNT] = {1.0f, -2.0f, 0.5f}, *gradients[SLOTS] = {gradient, gradient};

@@ -22,8 +22,9 @@ static void report_body(tacit_comm_t *comm, void *arg)
 {
     tacit_slot_t *slot = slot_of(comm, "slot", 100, TACIT_FLOAT32, arg);
 
-    fprintf(stderr, "timeout %lld, strict %d, check %d, spec %s, schedule %s\n", (long long)comm->config.timeout_ms,
-            comm->config.strict, (int)comm->environment.check, tacit_slot_spec(slot), slot->schedule->name);
+    fprintf(stderr, "timeout %lld, strict %d, check %d, spec %s, schedule %s, given %s\n", (long long)comm->config.timeout_ms,
+            comm->config.strict, (int)comm->environment.check, slot->codec->spec.text, slot->schedule->name,
+            tacit_slot_spec(slot));
 }
 
 /* Runs one rank with the variables NAME=VALUE and returns what it wrote. */
@@ -88,7 +89,7 @@ START_TEST(defaults)
 {
     const char *text = WITH(NULL);
 
-    says(text, "timeout 60000, strict 0, check 0, spec auto,");
+    says(text, "timeout 60000, strict 0, check 0,|given auto\n");
     is_silent(text);
 }
 END_TEST
@@ -109,7 +110,7 @@ START_TEST(empty_values)
 {
     const char *text = WITH("TACIT_TIMEOUT_MS=", "TACIT_STRICT=", "TACIT_SPEC=");
 
-    says(text, "timeout 60000, strict 0, check 0, spec auto,");
+    says(text, "timeout 60000, strict 0, check 0,|given auto\n");
     is_silent(text);
 }
 END_TEST
@@ -139,7 +140,7 @@ START_TEST(unknown_variables)
     const char *text = WITH("TACIT_TIMEOUT=5");
 
     says(text, "tacit warn |TACIT_TIMEOUT is not a variable|TACIT_TIMEOUT_MS|timeout 60000");
-    says(WITH("TACIT_SPECS=onebit"), "TACIT_SPECS|nearest is TACIT_SPEC\n|spec auto");
+    says(WITH("TACIT_SPECS=onebit"), "TACIT_SPECS|nearest is TACIT_SPEC\n|given auto");
     says(WITH("TACIT_strict=1"), "TACIT_strict|TACIT_STRICT|strict 0");
     is_silent(WITH("TACIT_TEST_LONG=1"));
     is_silent(WITH("TACITURN=1"));
@@ -183,9 +184,9 @@ END_TEST
 
 START_TEST(disabled)
 {
-    says(with(NULL, "onebit+ef", (const char *const[]){"TACIT_DISABLE=1", NULL}), "spec none,");
+    says(with(NULL, "onebit+ef", (const char *const[]){"TACIT_DISABLE=1", NULL}), "spec none,|given onebit+ef\n");
     says(with(NULL, "onebit+ef", (const char *const[]){"TACIT_DISABLE=0", NULL}), "spec onebit+ef,");
-    says(WITH("TACIT_DISABLE=1", "TACIT_SPEC=topk:ratio=0.1"), "spec none,");
+    says(WITH("TACIT_DISABLE=1", "TACIT_SPEC=topk:ratio=0.1"), "spec none,|given topk:ratio=0.1\n");
 }
 END_TEST
 

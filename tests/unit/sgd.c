@@ -362,6 +362,30 @@ START_TEST(refused_pairs)
 }
 END_TEST
 
+/* TACIT_DISABLE=1: a warm-up of the density has nothing to do, and momentum is the feedback's, applied here. */
+START_TEST(disabled)
+{
+    static const char *const specs[][2] = {{"topk:ratio=0.01+dgc:dense=0,momentum=0.5", "sgd:momentum=0.5"},
+                                           {"topk:ratio=0.01+dgc:momentum=0.5,nesterov=on", "sgd:momentum=0.5,nesterov=on"},
+                                           {"topk:ratio=0.01+ef", "sgd"}};
+
+    other = (descent_t){.optimizer = specs[_i][1], .specs = {"none", "none"}, .counts = {129, 7}, .ranks = 2, .steps = 12};
+    descent_run(&other);
+    run = (descent_t){.optimizer = "sgd:warmup=paper,warmup-steps=2",
+                      .specs = {specs[_i][0], "none"},
+                      .counts = {129, 7},
+                      .ranks = 2,
+                      .steps = 12};
+    ck_assert_int_eq(setenv("TACIT_DISABLE", "1", 1), 0);
+    descent_run(&run);
+    ck_assert_int_eq(unsetenv("TACIT_DISABLE"), 0);
+    for (int step = 0; step < 12; step++) {
+        same_floats(run.values[step][0], other.values[step][0], 129, specs[_i][0]);
+        same_floats(run.values[step][1], other.values[step][1], 7, specs[_i][0]);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("sgd");
@@ -382,6 +406,7 @@ int main(void)
     tcase_add_loop_test(tests, local_clip, 0, 2);
     tcase_add_loop_test(tests, dgc_replicas, 0, 4);
     tcase_add_loop_test(tests, refused_pairs, 0, 5);
+    tcase_add_loop_test(tests, disabled, 0, 3);
     suite_add_tcase(suite, tests);
     return harness_main(suite);
 }
