@@ -250,6 +250,26 @@ out:
     return status;
 }
 
+static tacit_status_t encode_range(tacit_codec_t *codec, const tacit_block_t *range, const void *in, uint8_t *payload,
+                                   size_t *bytes_out)
+{
+    tacit_status_t status = TACIT_OK;
+
+    if (codec->compressor->select != NULL) {
+        return encode_sparse(codec, range, in, payload, bytes_out);
+    }
+    if (codec->compressor->linear != NULL) {
+        return encode_linear(codec, range, in, payload, bytes_out);
+    }
+    if (tacit__codec_is_uncut(codec)) {
+        TRY(tacit__codec_reserve(codec, range->count));
+    }
+    *bytes_out = codec->compressor->bound(codec->spec.compressor_config, range->count);
+    status = report(codec, range->key.step, tacit__codec_encode(codec, range->key.step, in, range->first, range->count, payload));
+out:
+    return status;
+}
+
 tacit_status_t tacit_encode(tacit_codec_t *codec, uint64_t step, const void *in, size_t first, size_t count, void *frame,
                             size_t capacity, size_t *bytes_out)
 {
@@ -262,16 +282,10 @@ tacit_status_t tacit_encode(tacit_codec_t *codec, uint64_t step, const void *in,
     TRY(check_range(codec, first, count));
     range = tacit__codec_block(codec, step, first, count);
     TRY(check_room(codec, count, capacity));
-    if (codec->compressor->select != NULL) {
-        TRY(encode_sparse(codec, &range, in, payload, &bytes));
-    } else if (codec->compressor->linear != NULL) {
-        TRY(encode_linear(codec, &range, in, payload, &bytes));
-    } else {
-        if (tacit__codec_is_uncut(codec)) {
-            TRY(tacit__codec_reserve(codec, count));
-        }
-        bytes = codec->compressor->bound(codec->spec.compressor_config, count);
-        TRY(report(codec, step, tacit__codec_encode(codec, step, in, first, count, payload)));
+    status = encode_range(codec, &range, in, payload, &bytes);
+    if (status != TACIT_OK) {
+        tacit__memory_unsettle(codec, first, count); /* or combine() would settle it */
+        goto out;
     }
     tacit__memory_settle(codec, first, count);
     write_header(codec, TACIT_FRAME_ENCODED, &range, bytes, frame);

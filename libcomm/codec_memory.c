@@ -312,6 +312,18 @@ void tacit__memory_settle(tacit_codec_t *codec, size_t first, size_t count)
     }
 }
 
+void tacit__memory_unsettle(tacit_codec_t *codec, size_t first, size_t count)
+{
+    tacit__state_keep(&codec->memory, first, count);
+    for (size_t i = 0; i < TACIT_STATE_ARRAYS; i++) {
+        if (codec->packed_next[i] != codec->packed[i]) {
+            const size_t at = tacit__packed_bytes(codec->precision, first);
+
+            memcpy(codec->packed_next[i] + at, codec->packed[i] + at, tacit__packed_bytes(codec->precision, count));
+        }
+    }
+}
+
 void tacit__memory_read(const tacit_codec_t *codec, int array, size_t first, size_t count, float *values)
 {
     if (codec->packed[array] != NULL) {

@@ -24,6 +24,8 @@ void tacit__state_keep(const tacit_state_t *state, size_t at, size_t count);
 void tacit__memory_forget(tacit_codec_t *codec, size_t element);
 /* What has been written to these elements of doubled memory holds from now on. */
 void tacit__memory_settle(tacit_codec_t *codec, size_t first, size_t count);
+/* … or is forgotten. */
+void tacit__memory_unsettle(tacit_codec_t *codec, size_t first, size_t count);
 
 /* Elements of one array, which has them, as float32. Written ones are rounded by numbers of their own for each step. */
 void tacit__memory_read(const tacit_codec_t *codec, int array, size_t first, size_t count, float *values);

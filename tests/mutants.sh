@@ -423,5 +423,7 @@ mutant "sgd: disabled slots lose the feedback's momentum" optim/optimizers/sgd.c
     's/notes->brought = true/notes->brought = notes->owned/'
 mutant "disabled slots forget their spec" libcomm/slot.c "sgd:sgd environment:environment" \
     's/tacit__codec_parse_given\(slot->codec, .*\);/TACIT_OK;/'
+mutant "codec: a failed step is settled by what follows" libcomm/codec_frame.c codec:codec \
+    's/tacit__memory_unsettle\(codec, first, count\);//'
 
 exit $((survivors != 0))

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The public codec: a reduce-scatter and all-gather made by hand from its frames is tacit_allreduce() bit by bit, frames that lie
    change nothing, and memory stays bounded. */
+#include "codec_memory.h"
 #include "session.h"
 
 enum { FRAME_BYTES = 65536, HEADER_BYTES = 64 };
@@ -334,6 +335,35 @@ START_TEST(not_finite)
 }
 END_TEST
 
+/* Doubled memory: what a step that failed has written is not settled by what comes after it. */
+START_TEST(combine_after_failure)
+{
+    enum { COUNT = 6000 };
+    static const char *const specs[] = {"onebit:block=64+ef21", "onebit:block=64+econtrol:residual=bf16", "topk:ratio=0.1+ef21"};
+    float                   *x = session_floats(COUNT), *before = session_floats(COUNT), *now = session_floats(COUNT);
+    uint8_t                 *frame = malloc(FRAME_BYTES);
+    tacit_codec_t           *codec = codec_of("gradient", specs[_i], COUNT, 0, 1, 1);
+    size_t                   bytes;
+
+    session_normal(0, 0, COUNT, x);
+    SUCCEEDS(tacit_encode(codec, 0, x, 0, COUNT, frame, FRAME_BYTES, &bytes));
+    SUCCEEDS(tacit_decode(codec, 0, frame, bytes, now, NULL, NULL));
+    tacit__memory_read(codec, 0, 0, COUNT, before);
+    session_normal(0, 1, COUNT, x);
+    x[COUNT - 1] = INFINITY;
+    fails(tacit_encode(codec, 1, x, 0, COUNT, frame, FRAME_BYTES, &bytes), TACIT_ERR_VALUE, "holds NaN or infinity at step 1");
+    x[COUNT - 1] = 0;
+    SUCCEEDS(tacit_codec_combine(codec, x, 0, COUNT, x));
+    tacit__memory_read(codec, 0, 0, COUNT, now);
+    same_floats(now, before, COUNT, specs[_i]);
+    tacit_codec_destroy(codec);
+    free(x);
+    free(before);
+    free(now);
+    free(frame);
+}
+END_TEST
+
 /* ---- Memory ---- */
 
 /* What was decoded and what is remembered is what was given, over 50 steps. */
@@ -486,6 +516,7 @@ int main(void)
     tcase_add_test(tests, wrong_calls);
     tcase_add_test(tests, zeros);
     tcase_add_loop_test(tests, not_finite, 0, (int)COUNT_OF(liars));
+    tcase_add_loop_test(tests, combine_after_failure, 0, 3);
     tcase_add_loop_test(memory, conserves, 0, (int)COUNT_OF(handmade));
     tcase_add_test(memory, owning_another_part);
     tcase_add_loop_test(memory, bounded, 0, compressors);
