@@ -192,8 +192,6 @@ mutant "memory is not gathered" optim/lgreco_layer.c lgreco_layer:layer \
 mutant "gathering writes to memory" optim/lgreco_layer.c lgreco_layer:layer \
     's/state\.next\[array\] = scratch\[array\];/\n\
         codec->memory.now[array] != NULL ? codec->memory.now[array] + first : scratch[array];/'
-mutant "powersgd is timed from a cold start" optim/lgreco_measure.c lgreco_layer:layer \
-    's/if \(trial->work != NULL\) \{/if (false) {/'
 mutant "what was gathered is not loaded" optim/lgreco_file.c lgreco:plans \
     's/memcpy\(to->sum, values,/memset(to->sum, 0,/'
 mutant "Accordion forgets norms" optim/lgreco_file.c lgreco:plans \

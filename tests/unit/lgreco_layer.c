@@ -381,64 +381,6 @@ START_TEST(all_feedbacks)
 }
 END_TEST
 
-/* Where a matrix has few rows, drawing the first Q takes longer than all else. Every step but the first has a warm start, so that
-   is not part of the time, and all of a step takes less than the factors alone after a cold one. */
-typedef struct timing {
-    double measured, cold; /* the least of some: what disturbs makes it longer only */
-} timing_t;
-
-static double cold_factors(const tacit_codec_t *codec, const float *a, float *const factors[2], float *zeros)
-{
-    const tacit_linear_t *linear = codec->compressor->linear;
-    const tacit_block_t   whole = tacit__codec_block(codec, 0, 0, codec->tensor.count);
-    const double          began = tacit__seconds();
-
-    for (int round = 0; round < 2; round++) {
-        linear->make_factor(&whole, &codec->tensor, round, a, zeros, factors, factors[round]);
-    }
-    return tacit__seconds() - began;
-}
-
-static void timing_body(tacit_comm_t *comm, void *arg)
-{
-    enum { ROWS = 8, COLUMNS = 20000, RANK = 2, FEWEST = 5, MOST = 50 };
-    timing_t             *timing = arg;
-    tacit_slot_config_t   tensor = {.struct_bytes = sizeof tensor, .count = ROWS * COLUMNS, .ndim = 2, .shape = {ROWS, COLUMNS}};
-    tacit_lgreco_config_t config = TACIT_LGRECO_CONFIG_INIT;
-    float                *zeros = session_floats(RANK * COLUMNS);
-    float                *factors[2] = {session_floats(RANK * ROWS), session_floats(RANK * COLUMNS)};
-    double                norm, errors[TACIT_LAYER_OPTIONS], seconds[TACIT_LAYER_OPTIONS];
-    tacit_slot_t         *slot;
-    tacit_layer_t         layer;
-
-    tensor.spec = "powersgd:rank=2,rate=1+ef";
-    config.low = 0.5;
-    config.high = 1;
-    MUST(tacit_slot_create(comm, "gradient", &tensor, &slot));
-    MUST(tacit__layer_init(&layer, slot, 0, &config));
-    layer.sum = tacit__alloc(ROWS * COLUMNS, sizeof *layer.sum);
-    fill(layer.sum, ROWS * COLUMNS, 3, 1, 1);
-    timing->measured = timing->cold = INFINITY;
-    for (int i = 0; i < FEWEST || (i < MOST && timing->measured >= timing->cold); i++) {
-        MUST(tacit__layer_measure(&layer, &norm, errors, seconds));
-        timing->measured = fmin(timing->measured, seconds[layer.option_count - 1]);
-        timing->cold = fmin(timing->cold, cold_factors(slot->codec, layer.sum, factors, zeros));
-    }
-    tacit__layer_release(&layer);
-    free(factors[0]);
-    free(factors[1]);
-    free(zeros);
-}
-
-START_TEST(time_of_warm_starts)
-{
-    timing_t timing;
-
-    run_ranks(1, NULL, timing_body, &timing);
-    ck_assert_msg(timing.measured < timing.cold, "%g s, and %g s after a cold start", timing.measured, timing.cold);
-}
-END_TEST
-
 int main(void)
 {
     Suite *suite = suite_create("lgreco_layer");
@@ -451,7 +393,6 @@ int main(void)
     tcase_add_loop_test(tcase, errors_of_low_ranks, 0, 2);
     tcase_add_loop_test(tcase, memory_is_gathered, 0, (int)(sizeof remembered / sizeof *remembered));
     tcase_add_test(tcase, all_feedbacks);
-    tcase_add_test(tcase, time_of_warm_starts);
     suite_add_tcase(suite, tcase);
     return harness_main(suite);
 }
