@@ -158,12 +158,13 @@ static void fill_batch(trainer_t *trainer)
 static double rate_now(const trainer_t *trainer)
 {
     const trainer_options_t *options = &trainer->options;
+    const uint64_t           step = trainer->step < trainer->steps ? trainer->step : trainer->steps - 1; /* see train() */
     double                   rate = options->rate;
 
-    if (trainer->step < options->warmup) {
-        rate *= (double)(trainer->step + 1) / (double)options->warmup;
+    if (step < options->warmup) {
+        rate *= (double)(step + 1) / (double)options->warmup;
     } else if (options->linear && options->warmup < trainer->steps) {
-        rate *= (double)(trainer->steps - trainer->step) / (double)(trainer->steps - options->warmup);
+        rate *= (double)(trainer->steps - step) / (double)(trainer->steps - options->warmup);
     }
     return rate;
 }
@@ -319,22 +320,26 @@ static bool report_final(const trainer_t *trainer, score_t score, trainer_totals
 
 /* ---- The program ---- */
 
+/* Only where ranks have the same values is there a model to evaluate, and to end on: both may come a few steps later. */
 static bool train(trainer_t *trainer)
 {
     const uint64_t   every = trainer->options.every ? trainer->options.every : trainer->epoch_steps;
     score_t          score;
     trainer_totals_t totals;
+    bool             wanted = false;
 
     (void)MPI_Barrier(MPI_COMM_WORLD);
     trainer->start_time = MPI_Wtime();
     score = evaluate(trainer);
     totals = count_totals(trainer);
-    while (trainer->step < trainer->steps) {
+    while (trainer->step < trainer->steps || !tacit_optim_together(trainer->optim)) {
         bool due;
 
         print_progress(trainer, train_step(trainer));
-        due = trainer->step % every == 0 || trainer->step == trainer->steps;
+        wanted = wanted || trainer->step % every == 0 || trainer->step >= trainer->steps;
+        due = wanted && tacit_optim_together(trainer->optim);
         if (due) {
+            wanted = false;
             score = evaluate(trainer);
             totals = count_totals(trainer);
             print_score(trainer, score, totals);
