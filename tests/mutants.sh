@@ -303,6 +303,8 @@ mutant "sgd: momentum twice with dgc" optim/optimizers/sgd.c sgd:sgd \
     's/notes->owned = true;//'
 mutant "sgd: the other convention of clipping" optim/optimizers/sgd.c sgd:sgd \
     's/TACIT_CLIP_SUM : TACIT_CLIP_MEAN/TACIT_CLIP_MEAN : TACIT_CLIP_SUM/'
+mutant "sgd: densities of all digits" optim/optimizers/sgd.c sgd:sgd \
+    's/fmax\(rint\(density \* unit\) \/ unit, final\)/density/'
 mutant "sgd: memory not rescaled" optim/optimizers/sgd.c sgd:sgd \
     's/tacit__optim_rescale\(optim, factor\)/TACIT_OK/'
 mutant "sgd: a rescaled rate forgotten" optim/optimizers/sgd.c sgd:sgd \

@@ -138,6 +138,14 @@ out:
 
 /* ---- Before the messages ---- */
 
+/* To six digits, which a spec shows: powers are not the same bits on every machine. The final density is as given. */
+static double rounded(double density, double final)
+{
+    const double unit = pow(10.0, 6.0 - ceil(log10(density)));
+
+    return density > final ? fmax(rint(density * unit) / unit, final) : final;
+}
+
 /* A slot's density at this step of the warm-up. */
 static tacit_status_t set_density(tacit_optim_t *optim, size_t i)
 {
@@ -145,8 +153,9 @@ static tacit_status_t set_density(tacit_optim_t *optim, size_t i)
     const tacit_param_t real = {.type = TACIT_PARAM_REAL};
     tacit_slot_t       *slot = optim->tensors[i].slot;
     notes_t            *notes = notes_of(optim, i);
-    const double        density = tacit_warmup_density((tacit_warmup_t)config->warmup, NULL, (size_t)config->warmup_entries,
-                                                       (uint64_t)config->warmup_steps, notes->final, optim->steps);
+    const double        exact = tacit_warmup_density((tacit_warmup_t)config->warmup, NULL, (size_t)config->warmup_entries,
+                                                     (uint64_t)config->warmup_steps, notes->final, optim->steps);
+    const double        density = notes->final > 0 ? rounded(exact, notes->final) : 0.0;
     char                number[64], spec[TACIT_SPEC_BYTES];
     tacit_status_t      status = TACIT_OK;
 
