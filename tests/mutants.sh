@@ -425,5 +425,7 @@ mutant "disabled slots forget their spec" libcomm/slot.c "sgd:sgd environment:en
     's/tacit__codec_parse_given\(slot->codec, .*\);/TACIT_OK;/'
 mutant "codec: a failed step is settled by what follows" libcomm/codec_frame.c codec:codec \
     's/tacit__memory_unsettle\(codec, first, count\);//'
+mutant "ef21: an average that rounds to 1" optim/feedback/ef21.c ef21:starts \
+    's/return weight_of\(config\) < 1;/return ((const config_t *)config)->average < 1;/'
 
 exit $((survivors != 0))

@@ -136,6 +136,31 @@ START_TEST(codec_refuses)
 }
 END_TEST
 
+/* An average that is 1 as a float is the gradient itself: no array for it, and a step is taken back without dividing by 0. */
+static void nearly_one_body(tacit_comm_t *comm, void *arg)
+{
+    const int     rank = tacit_comm_rank(comm);
+    tacit_slot_t *slot = slot_of(comm, "gradient", 100, TACIT_FLOAT32, "onebit:block=64+ef21:average=0.99999999");
+    bool         *right = arg;
+    float         g[100], out[100];
+
+    for (int step = 0; step < 4; step++) {
+        session_normal(rank, step, 100, g);
+        g[99] = step == 1 && rank == 1 ? NAN : g[99];
+        right[rank] = right[rank] && (tacit_allreduce(slot, g, out, TACIT_AVERAGE) == TACIT_OK) == (step != 1);
+    }
+    right[rank] = right[rank] && slot->codec->memory.now[THIRD] == NULL;
+}
+
+START_TEST(nearly_one)
+{
+    bool right[2] = {true, true};
+
+    run_ranks(2, NULL, nearly_one_body, right);
+    ck_assert(right[0] && right[1]);
+}
+END_TEST
+
 /* What a spec may change while memory is kept, and what not. */
 static void spec_body(tacit_comm_t *comm, void *arg)
 {
@@ -198,6 +223,7 @@ int main(void)
     tcase_add_test(starts, half_precision);
     tcase_add_test(starts, codec_refuses);
     tcase_add_test(starts, changing);
+    tcase_add_test(starts, nearly_one);
     tcase_add_test(problems, in_float32);
     suite_add_tcase(suite, examples);
     suite_add_tcase(suite, starts);
