@@ -93,6 +93,21 @@ static void describe(const tacit_slot_t *slot, const char *name, char *text, siz
     }
 }
 
+/* A buffer of many tensors that was given a shape of one dimension would never be compressed, without a word. */
+static void warn_of_dense(const tacit_slot_t *slot)
+{
+    const tacit_codec_t *codec = slot->codec;
+    const size_t         large = (size_t)1 << 20;
+
+    if (slot->comm->rank == 0 && codec->feedback != NULL && codec->feedback == codec->given.feedback->dense &&
+        codec->tensor.ndim == 1 && codec->tensor.count > large) {
+        tacit__log(TACIT_LOG_WARN, 0,
+                   "slot '%s': %zu elements stay dense because '%s' leaves tensors of one dimension so; for a buffer of many "
+                   "tensors leave ndim 0, or set dense=0",
+                   codec->name, codec->tensor.count, codec->feedback->name);
+    }
+}
+
 tacit_status_t tacit_slot_create(tacit_comm_t *comm, const char *name, const tacit_slot_config_t *config, tacit_slot_t **slot_out)
 {
     tacit_status_t status, mine;
@@ -122,6 +137,7 @@ tacit_status_t tacit_slot_create(tacit_comm_t *comm, const char *name, const tac
     }
     *last = slot;
     tacit__log(TACIT_LOG_INFO, comm->rank, "slot: %s; schedule %s", text, slot->schedule->name);
+    warn_of_dense(slot);
 
     *slot_out = slot;
     slot = NULL; /* now the communicator's */
