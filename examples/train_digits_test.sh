@@ -56,7 +56,7 @@ test_resume() {
 
 # Killed again and again wherever it happens to be, training goes on from a whole generation to the same bits.
 test_kills() {
-    local dir=$folder/kills options=(--json --spec onebit+ef --hidden 64 --epochs 40) whole line kills
+    local dir=$folder/kills options=(--json --spec onebit+ef --hidden 64 --epochs 200) whole line kills
     whole=$(field param_hash "$(train 2 "${options[@]}")")
     for kills in 1 2 3 4 5 6; do
         killed "$dir" "0.0$kills" "${launcher[@]}" -n 2 "$trainer" "${options[@]}" --checkpoint "$dir" --resume
