@@ -300,7 +300,7 @@ mutant "an owner around trackers rescaled" libcomm/slot.c precision:rescaling \
 unchanged sgd:sgd adam:adam onebit_adam:onebit_adam zeroone_adam:zeroone_adam onebit_lamb:onebit_lamb
 
 mutant "sgd: momentum twice with dgc" optim/optimizers/sgd.c sgd:sgd \
-    's/notes->owned = true;//'
+    's/notes->owned = codec->feedback != NULL;/notes->owned = false;/'
 mutant "sgd: the other convention of clipping" optim/optimizers/sgd.c sgd:sgd \
     's/TACIT_CLIP_SUM : TACIT_CLIP_MEAN/TACIT_CLIP_MEAN : TACIT_CLIP_SUM/'
 mutant "sgd: densities of all digits" optim/optimizers/sgd.c sgd:sgd \

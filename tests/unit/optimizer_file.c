@@ -166,6 +166,7 @@ static void load_foreign(tacit_comm_t *comm, desk_t *desk, outcome_t *outcome)
         tacit_optim_destroy(other);
         load_bad(desk, outcome, desk->bad, "another optimizer's file", i);
     }
+    (void)remove(desk->bad);
     snprintf(desk->bad, sizeof desk->bad, "%.60s", desk->good);
     desk->bad[strlen(desk->bad) - 1] = '0'; /* rank 0's */
     load_bad(desk, outcome, desk->bad, "another rank's file", 0);
@@ -190,7 +191,6 @@ static void body(tacit_comm_t *comm, void *arg)
     read_good(&desk);
     load_damaged(&desk, outcome);
     load_mixed(&desk, outcome);
-    (void)remove(desk.bad);
     load_foreign(comm, &desk, outcome);
     MUST(tacit_optim_load(desk.optim, desk.good));
     outcome->restored[desk.rank] = state_of(&desk) == saved;
