@@ -13,6 +13,7 @@ typedef struct tacit_moments {
     tacit_clipping_t clipping;
     double           beta1, beta2, epsilon, weight_decay;
     int              bias_correction;
+    int              limited; /* of kinds that freeze v: TACIT_PARAM_LIMIT */
 } tacit_moments_t;
 
 #define TACIT_PARAM_MOMENT(name, field, preset, text)                                                                            \
@@ -54,6 +55,13 @@ typedef struct tacit_moments {
         .key = "warmup-spec", .type = TACIT_PARAM_WORD, .offset = (where), .words = "fp16 bf16 none", .unit = "", .help = (text) \
     }
 
+/* Row for kinds that freeze v, after which nothing else would hold an element back whose gradients become large. */
+#define TACIT_PARAM_LIMIT(text)                                                                                                  \
+    {                                                                                                                            \
+        .key = "limit", .type = TACIT_PARAM_WORD, .offset = offsetof(tacit_moments_t, limited), .initial = 1,                    \
+        .words = "none adam", .unit = "", .help = (text)                                                                         \
+    }
+
 static inline const char *tacit__warmup_spec(int word)
 {
     static const char *const specs[] = {"fp16", "bf16", "none"};
@@ -64,7 +72,16 @@ static inline const char *tacit__warmup_spec(int word)
 /* A step's factors in float32. */
 typedef struct tacit_adam {
     float rate, beta1, rest1, beta2, rest2, epsilon, decay, correct1, correct2;
+    float most; /* update, as a multiple of the rate */
 } tacit_adam_t;
+
+/* What Adam's updates do not exceed: Kingma and Ba, section 2.1. */
+static inline double tacit__adam_most(const tacit_moments_t *config)
+{
+    const double most = (1.0 - config->beta1) / sqrt(1.0 - config->beta2);
+
+    return !config->limited ? (double)INFINITY : most > 1.0 ? most : 1.0;
+}
 
 /* first, second: how many gradients are in each moment, this step's included. */
 static inline tacit_adam_t tacit__adam(const tacit_moments_t *config, double rate, uint64_t first, uint64_t second)
@@ -79,6 +96,7 @@ static inline tacit_adam_t tacit__adam(const tacit_moments_t *config, double rat
         .decay = (float)config->weight_decay,
         .correct1 = config->bias_correction ? (float)(1.0 / (1.0 - tacit__power(config->beta1, first))) : 1.0f,
         .correct2 = config->bias_correction ? (float)(1.0 / sqrt(1.0 - tacit__power(config->beta2, second))) : 1.0f,
+        .most = (float)tacit__adam_most(config),
     };
 }
 
@@ -92,9 +110,27 @@ static inline float tacit__adam_second(const tacit_adam_t *adam, float v, float 
     return adam->beta2 * v + adam->rest2 * g * g;
 }
 
+/* What an element's update is divided by. */
+static inline float tacit__adam_divisor(const tacit_adam_t *adam, float v)
+{
+    return sqrtf(v) * adam->correct2 + adam->epsilon;
+}
+
+/* x within -most ... most. What is not finite stays, and is an error elsewhere. */
+static inline float tacit__adam_within(float most, float x)
+{
+    return fabsf(x) > most && isfinite(x) ? copysignf(most, x) : x;
+}
+
+/* A first moment, or what is left of it where its update would exceed the limit. */
+static inline float tacit__adam_limited(const tacit_adam_t *adam, float m, float v)
+{
+    return tacit__adam_within(adam->most * tacit__adam_divisor(adam, v) / adam->correct1, m);
+}
+
 static inline float tacit__adam_value(const tacit_adam_t *adam, float w, float m, float v)
 {
-    const float update = m * adam->correct1 / (sqrtf(v) * adam->correct2 + adam->epsilon);
+    const float update = m * adam->correct1 / tacit__adam_divisor(adam, v);
 
     return w - adam->rate * (update + adam->decay * w);
 }

@@ -22,6 +22,11 @@ bool tacit__stages_frozen(const tacit_optim_t *optim)
     return optim->numbers[FROZEN_AT] > 0;
 }
 
+tacit_adam_t tacit__stages_adam(const tacit_optim_t *optim, double rate)
+{
+    return tacit__adam(optim->config, rate, optim->steps + 1, (uint64_t)optim->numbers[FROZEN_AT]);
+}
+
 bool tacit__stages_masked(const tacit_optim_t *optim, size_t i)
 {
     return notes_of(optim, i)->active != optim->tensors[i].slot;
@@ -162,12 +167,18 @@ out:
     return status;
 }
 
-/* The first moment as this rank sees it: of all elements … */
+/* The first moment as this rank sees it … */
+static inline float own_moment(const tacit_adam_t *adam, float m, float g, float v)
+{
+    return tacit__adam_limited(adam, tacit__adam_first(adam, m, g), v);
+}
+
+/* … of all elements … */
 static void moment_of_all(tacit_adam_t adam, bool moments, float factor, size_t count, const float *restrict g,
                           const float *restrict m, const float *restrict v, float *restrict out)
 {
     for (size_t i = 0; i < count; i++) {
-        out[i] = tacit__adam_first(&adam, m[i], factor * g[i]) / tacit__stages_unit(&adam, moments, v[i]);
+        out[i] = own_moment(&adam, m[i], factor * g[i], v[i]) / tacit__stages_unit(&adam, moments, v[i]);
     }
 }
 
@@ -178,7 +189,7 @@ static void moment_of_active(tacit_adam_t adam, bool moments, float factor, size
     size_t next = 0;
 
     for (size_t i = 0; i < count; i++) {
-        out[next] = tacit__adam_first(&adam, m[i], factor * g[i]) / tacit__stages_unit(&adam, moments, v[i]);
+        out[next] = own_moment(&adam, m[i], factor * g[i], v[i]) / tacit__stages_unit(&adam, moments, v[i]);
         next += v[i] != 0;
     }
 }
@@ -186,8 +197,8 @@ static void moment_of_active(tacit_adam_t adam, bool moments, float factor, size
 tacit_status_t tacit__stages_prepare(tacit_optim_t *optim, const tacit_step_t *step)
 {
     const tacit_stages_t *config = optim->config;
-    const tacit_adam_t    adam = tacit__adam(optim->config, step->rate, 1, 1);
-    const bool            moments = config->moments_travel != 0;
+    const bool            frozen = tacit__stages_frozen(optim), moments = config->moments_travel != 0;
+    const tacit_adam_t    adam = frozen ? tacit__stages_adam(optim, step->rate) : (tacit_adam_t){0};
 
     for (size_t i = 0; i < optim->tensor_count; i++) {
         const tacit_tensor_t       *tensor = &optim->tensors[i];
@@ -195,7 +206,7 @@ tacit_status_t tacit__stages_prepare(tacit_optim_t *optim, const tacit_step_t *s
         const float                 factor = (float)optim->factors[i];
         const float                *g = step->gradients[i], *m = tensor->array[M], *v = tensor->array[V];
 
-        if (!tacit__stages_frozen(optim)) {
+        if (!frozen) {
             tacit__optim_send(optim, notes->warm, g, tensor->work, TACIT_AVERAGE);
         } else if (!tacit__stages_masked(optim, i)) {
             moment_of_all(adam, moments, factor, tensor->count, g, m, v, tensor->work);

@@ -56,6 +56,8 @@ typedef struct tacit_stages_notes {
 } tacit_stages_notes_t;
 
 bool tacit__stages_frozen(const tacit_optim_t *optim);
+/* The factors of a step of the second stage. */
+tacit_adam_t tacit__stages_adam(const tacit_optim_t *optim, double rate);
 /* Whether only some of a tensor's elements travel, side by side. */
 bool tacit__stages_masked(const tacit_optim_t *optim, size_t i);
 /* What came out of a masked tensor goes to its places in the work area; elsewhere is 0. */

@@ -317,13 +317,17 @@ mutant "onebit-adam: variance not frozen" optim/optimizers/onebit_adam.c onebit_
 mutant "onebit-adam: first gradient dropped" optim/optimizers/onebit_adam.c onebit_adam:onebit_adam \
     '/^static void apply_dense/,/^}/ s/tacit__optim_clip_reduced\(optim\);/if (optim->steps == 0) return; &/'
 mutant "onebit-adam: gradients travel instead of moments" optim/stages.c onebit_adam:onebit_adam \
-    '/^static void moment_of_all/,/^}/ s/tacit__adam_first\(&adam, m\[i\], factor \* g\[i\]\)/factor * g[i]/'
+    's/tacit__adam_first\(adam, m, g\)/g/'
+mutant "onebit-adam: updates without a limit" optim/stages.c onebit_adam:onebit_adam \
+    's/return tacit__adam_limited\(adam, (.*), v\);/(void)v; return \1;/'
+mutant "onebit-adam: a limit for the moment instead of the update" optim/moments.h onebit_adam:onebit_adam \
+    's/(adam->most \* tacit__adam_divisor\(adam, v\)) \/ adam->correct1/\1/'
 mutant "onebit-adam: mask ignored" optim/stages.c onebit_adam:onebit_adam \
     's/if \(active == tensor->count\)/if (true)/'
 mutant "onebit-adam: sent in units of the moment" optim/stages.c onebit_adam:onebit_adam \
-    's/(bool +moments =) config->moments_travel/\1 1 + config->moments_travel/'
-mutant "onebit-adam: correction of v goes on" optim/optimizers/onebit_adam.c onebit_adam:onebit_adam \
-    's/\(uint64_t\)optim->numbers\[TACIT_STAGES_FROZEN_AT\]\);/optim->steps + 1);/'
+    's/( moments =) config->moments_travel/\1 1 + config->moments_travel/'
+mutant "onebit-adam: correction of v goes on" optim/stages.c onebit_adam:onebit_adam \
+    's/\(uint64_t\)optim->numbers\[FROZEN_AT\]\);/optim->steps + 1);/'
 mutant "onebit-adam: each rank clips by its own factor" optim/optimizer.c onebit_adam:onebit_adam \
     '/^tacit_status_t tacit__optim_clip_local/,/^}/ s/TRY\(tacit__optim_reduce.*/optim->item_count = 0;/'
 
@@ -346,6 +350,10 @@ mutant "zeroone-adam: values go back to within rounding" optim/optimizers/zeroon
     's/first \? step->values\[i\] : tensor->array\[BASE\]/step->values[i]/'
 mutant "zeroone-adam: memory not converted" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
     's/TRY\(convert\(optim, worth.*/;/'
+mutant "zeroone-adam: local steps without a limit" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
+    's/return tacit__adam_limited\(adam, (.*), v\);/(void)v; return \1;/'
+mutant "zeroone-adam: gradients without a limit" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
+    's/tacit__adam_within\(most, (.*)\) : 0.0f;/\1 : (void)most, 0.0f;/'
 mutant "zeroone-adam: messages at rates of 0" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
     '/^static bool is_idle/,/^}/ s/return is_frozen/return false \&\& is_frozen/'
 mutant "zeroone-adam: a feedback that tracks" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \

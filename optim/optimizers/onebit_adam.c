@@ -4,7 +4,8 @@
    Other than the authors' program: every gradient counts, the first one too; the freezing step is a number of dense updates;
    coordinates whose second moment is still zero then, where a step would be divided by epsilon alone, are left out of the
    messages and stay where they are; moments travel in units of the update they make, unless unit=moment asks for the published
-   form; and gradients are clipped by the same factor on every rank. */
+   form; no rank asks for an update that Adam's v would not have let through, unless limit=none; and gradients are clipped by the
+   same factor on every rank. */
 #include "stages.h"
 
 enum { M = TACIT_STAGES_M, V = TACIT_STAGES_V };
@@ -54,13 +55,13 @@ static void apply_dense(tacit_optim_t *optim, const tacit_step_t *step)
 static void apply(tacit_optim_t *optim, const tacit_step_t *step)
 {
     const tacit_stages_t *config = optim->config;
-    const tacit_adam_t    adam =
-        tacit__adam(optim->config, step->rate, optim->steps + 1, (uint64_t)optim->numbers[TACIT_STAGES_FROZEN_AT]);
+    tacit_adam_t          adam;
 
     if (!tacit__stages_frozen(optim)) {
         apply_dense(optim, step);
         return;
     }
+    adam = tacit__stages_adam(optim, step->rate);
     for (size_t i = 0; i < optim->tensor_count; i++) {
         const tacit_tensor_t *tensor = &optim->tensors[i];
 
@@ -69,7 +70,12 @@ static void apply(tacit_optim_t *optim, const tacit_step_t *step)
     }
 }
 
-static const tacit_param_t params[] = {TACIT_PARAMS_STAGES, {.key = NULL}};
+static const tacit_param_t params[] = {
+    TACIT_PARAM_LIMIT(
+        "Once the second moment is frozen, no rank's update is larger than Adam's could be; none: as in the paper."),
+    TACIT_PARAMS_STAGES,
+    {.key = NULL},
+};
 
 const tacit_optimizer_t tacit__optimizer_onebit_adam = {
     .name = "onebit-adam",

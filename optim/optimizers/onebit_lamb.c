@@ -46,12 +46,6 @@ static double norm(const float *values, size_t count)
     return sqrt(tacit__sum_squares(values, count));
 }
 
-/* What an element's update is divided by. */
-static inline float divisor(const tacit_adam_t *adam, float v)
-{
-    return sqrtf(v) * adam->correct2 + adam->epsilon;
-}
-
 /* LAMB's ratio of values to the update, which is in the work area; 0 where there is none. */
 static double ratio_of(const config_t *config, const tacit_tensor_t *tensor, const float *w)
 {
@@ -80,7 +74,7 @@ static void update_dense(tacit_adam_t adam, float factor, size_t count, float *r
 
         m[i] = tacit__adam_first(&adam, m[i], clipped);
         v[i] = tacit__adam_second(&adam, v[i], clipped);
-        g[i] = m[i] * adam.correct1 / divisor(&adam, v[i]) + adam.decay * w[i];
+        g[i] = m[i] * adam.correct1 / tacit__adam_divisor(&adam, v[i]) + adam.decay * w[i];
     }
 }
 
@@ -129,12 +123,12 @@ static float update_frozen(tacit_adam_t adam, tacit_adam_t fresh_adam, bool mome
     for (size_t i = 0; i < tensor->count; i++) {
         const float moment = work[i] * tacit__stages_unit(&adam, moments, v[i]);
         const float gradient = back * (moment - adam.beta1 * m[i]);
-        const float by = divisor(&adam, v[i]);
+        const float by = tacit__adam_divisor(&adam, v[i]);
         float       ratio;
 
         m[i] = moment;
         fresh[i] = tacit__adam_second(&adam, fresh[i], gradient);
-        ratio = v[i] != 0 ? by / divisor(&fresh_adam, fresh[i]) : 0.0f;
+        ratio = v[i] != 0 ? by / tacit__adam_divisor(&fresh_adam, fresh[i]) : 0.0f;
         highest = ratio > highest ? ratio : highest;
         work[i] = moment * adam.correct1 / by;
     }
@@ -182,7 +176,7 @@ static void apply_frozen(tacit_optim_t *optim, const tacit_step_t *step)
 {
     const config_t    *config = optim->config;
     const uint64_t     updates = optim->steps + 1;
-    const tacit_adam_t adam = tacit__adam(optim->config, step->rate, updates, (uint64_t)optim->numbers[TACIT_STAGES_FROZEN_AT]);
+    const tacit_adam_t adam = tacit__stages_adam(optim, step->rate);
     const tacit_adam_t fresh_adam = tacit__adam(optim->config, step->rate, updates, updates);
 
     for (size_t i = 0; i < optim->tensor_count; i++) {

@@ -164,30 +164,32 @@ out:
     return status;
 }
 
-/* The unit of an element whose v is not 0: what a first moment is divided by in an update. */
-static inline float unit_of(const tacit_adam_t *adam, float v)
-{
-    return sqrtf(v) * adam->correct2 + adam->epsilon;
-}
-
-/* A gradient in such units; 0 where there is none yet. */
+/* A gradient in units of the update; 0 where there is none yet: where v is 0. */
 static void divide(tacit_adam_t adam, size_t count, const float *restrict g, const float *restrict v, float *restrict out)
 {
+    const float most = adam.most / (adam.rest1 * adam.correct1);
+
     for (size_t i = 0; i < count; i++) {
-        out[i] = v[i] != 0 ? g[i] / unit_of(&adam, v[i]) : 0.0f;
+        out[i] = v[i] != 0 ? tacit__adam_within(most, g[i] / tacit__adam_divisor(&adam, v[i])) : 0.0f;
     }
 }
 
-/* sum + rate x the first moment as this rank sees it, in such units. */
+/* The first moment as this rank sees it. */
+static inline float own_moment(const tacit_adam_t *adam, float m, float g, float v)
+{
+    return tacit__adam_limited(adam, tacit__adam_first(adam, m, g), v);
+}
+
+/* sum + rate x that moment, in units of the update. */
 static void add_up(tacit_adam_t adam, float factor, const tacit_tensor_t *tensor, const float *restrict g, float *restrict out)
 {
     const float *restrict m = tensor->array[M], *restrict v = tensor->array[V], *restrict sum = tensor->array[SUM];
     const float gain = adam.rate * adam.correct1;
 
     for (size_t i = 0; i < tensor->count; i++) {
-        const float all = (sum != NULL ? sum[i] : 0.0f) + gain * tacit__adam_first(&adam, m[i], factor * g[i]);
+        const float all = (sum != NULL ? sum[i] : 0.0f) + gain * own_moment(&adam, m[i], factor * g[i], v[i]);
 
-        out[i] = v[i] != 0 ? all / unit_of(&adam, v[i]) : 0.0f;
+        out[i] = v[i] != 0 ? all / tacit__adam_divisor(&adam, v[i]) : 0.0f;
     }
 }
 
@@ -225,7 +227,7 @@ static tacit_status_t prepare(tacit_optim_t *optim, const tacit_step_t *step)
 static void multiply(tacit_adam_t adam, size_t count, const float *restrict v, float *restrict g)
 {
     for (size_t i = 0; i < count; i++) {
-        g[i] = v[i] != 0 ? g[i] * unit_of(&adam, v[i]) : 0.0f;
+        g[i] = v[i] != 0 ? g[i] * tacit__adam_divisor(&adam, v[i]) : 0.0f;
     }
 }
 
@@ -251,7 +253,7 @@ static void move_alone(tacit_adam_t adam, float factor, const tacit_tensor_t *te
 
     for (size_t i = 0; i < tensor->count; i++) {
         base[i] = first ? w[i] : base[i];
-        m[i] = tacit__adam_first(&adam, m[i], factor * g[i]);
+        m[i] = own_moment(&adam, m[i], factor * g[i], v[i]);
         sum[i] += gain * m[i];
         w[i] = v[i] != 0 ? tacit__adam_value(&adam, w[i], m[i], v[i]) : w[i];
     }
@@ -266,7 +268,7 @@ static void move_together(tacit_adam_t adam, double rates, float decays, const t
     const float back = (float)(1.0 / rates);
 
     for (size_t i = 0; i < tensor->count; i++) {
-        m[i] = back * (mean[i] * unit_of(&adam, v[i]));
+        m[i] = back * (mean[i] * tacit__adam_divisor(&adam, v[i]));
         w[i] = v[i] != 0 ? from[i] - (mean[i] + decays * from[i]) : from[i];
     }
     if (sum != NULL) {
@@ -339,6 +341,7 @@ static const tacit_param_t params[] = {
     {"local-scaler", TACIT_PARAM_INT, AT(local_scaler), 1, 1e12, 32768, 0, NULL, "steps",
      "How long it takes until that interval, 1 at first, doubles."},
     TACIT_PARAM_WARMUP_SPEC(AT(warmup_spec), "How gradients travel when the second moment is updated."),
+    TACIT_PARAM_LIMIT("Where it is not, no rank asks for an update larger than Adam's could be; none: as in the paper."),
     TACIT_PARAMS_MOMENTS,
     {.key = NULL},
 };

@@ -169,8 +169,9 @@ START_TEST(mean_of_moments)
     static moments_t moments;
     float            g[DESCENT_MOST], mean[DESCENT_MOST];
 
-    run = (descent_t){
-        .optimizer = "onebit-adam:freeze=2,warmup-spec=none,unit=moment", .specs = {"none", "none"}, .counts = {90, 3}};
+    run = (descent_t){.optimizer = "onebit-adam:freeze=2,warmup-spec=none,unit=moment,limit=none",
+                      .specs = {"none", "none"},
+                      .counts = {90, 3}};
     run.ranks = 3;
     run.steps = 5;
     run.watch = watch;
@@ -243,6 +244,42 @@ START_TEST(small_second_moment)
         farthest = fmaxf(farthest, fabsf(run.values[step][0][0] - run.values[step - 1][0][0]));
     }
     ck_assert_msg(farthest < 0.1f, "%g", (double)farthest); /* ten times the rate; in units of the moment it is above 1 */
+}
+END_TEST
+
+static void spike(int rank, int step, int tensor, size_t count, float *g)
+{
+    (void)tensor;
+    for (size_t i = 0; i < count; i++) {
+        g[i] = step < 3 ? 1.0f : rank == 0 ? 1e6f : -1.0f;
+    }
+}
+
+/* v is 1, corrected, when it is frozen. Rank 0's gradient is then too large for it: its update is cut to (1 - 0.9) / sqrt(1 -
+   beta2), which is 2 rates, or to 1 where that is less; the other rank's is not touched. In float64; what travels loses nothing. */
+START_TEST(limit)
+{
+    static const struct {
+        const char *optimizer;
+        double      most;
+    } cases[] = {{"onebit-adam:freeze=3,warmup-spec=none,beta2=0.9975", 2},
+                 {"onebit-adam:freeze=3,warmup-spec=none,beta2=0.9975,unit=moment", 2},
+                 {"onebit-adam:freeze=3,warmup-spec=none,beta2=0.9", 1},
+                 {"onebit-adam:freeze=3,warmup-spec=none,beta2=0.9975,limit=none", INFINITY}};
+    double m = 1 - pow(0.9, 3), w;
+
+    run = (descent_t){.optimizer = cases[_i].optimizer, .specs = {"none", "none"}, .counts = {3, 1}, .ranks = 2, .steps = 5};
+    run.input = spike;
+    descent_run(&run);
+    w = (double)run.values[2][0][0];
+    for (int step = 3; step < 5; step++) {
+        const double part = 1 - pow(0.9, step + 1);
+
+        m = (fmin(0.9 * m + 0.1 * 1e6, cases[_i].most * part) + fmin(0.9 * m - 0.1, cases[_i].most * part)) / 2;
+        w -= 0.1 * m / part;
+        ck_assert_msg(fabs((double)run.values[step][0][0] - w) <= 1e-6 * (1 + fabs(w)), "step %d: %.9g, not %.9g", step,
+                      (double)run.values[step][0][0], w);
+    }
 }
 END_TEST
 
@@ -471,6 +508,7 @@ int main(void)
     tcase_add_test(tests, mean_of_moments);
     tcase_add_test(tests, clip);
     tcase_add_test(tests, small_second_moment);
+    tcase_add_loop_test(tests, limit, 0, 4);
     tcase_add_loop_test(tests, mask, 0, 4);
     tcase_add_test(tests, silent_tensor);
     tcase_add_loop_test(tests, stability, 0, 2);

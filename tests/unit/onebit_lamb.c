@@ -346,7 +346,7 @@ START_TEST(zero_values)
         ck_assert(run.values[step][1][0] == 0);
     }
     memcpy(run.values[10], run.values[5], sizeof run.values[5]);
-    run.optimizer = "onebit-adam:freeze=1";
+    run.optimizer = "onebit-adam:freeze=1,limit=none";
     run.watch = NULL;
     descent_run(&run);
     for (size_t i = 0; i < 64; i++) {

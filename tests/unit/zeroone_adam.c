@@ -146,18 +146,19 @@ START_TEST(meets_again)
 END_TEST
 
 /* The algorithm in float64, for one element of three ranks: each goes its own way by its own m, and when they meet, from where
-   they met last, by the mean of what they have added up; m becomes the mean m on the way. */
+   they met last, by the mean of what they have added up; m becomes the mean m on the way. No update is above `most` rates. */
 typedef struct walk {
-    double m[3], sum[3], w[3], v, base, rates;
+    double m[3], sum[3], w[3], v, base, rates, most;
 } walk_t;
 
 static void walk_alone(walk_t *walk, int step, const double g[3], double rate)
 {
     const double gain = rate / (1 - pow(0.9, step + 1)), root = sqrt(walk->v / (1 - pow(0.999, 2))) + 1e-8;
+    const double most = walk->most * root * (1 - pow(0.9, step + 1));
 
     walk->rates += gain;
     for (int rank = 0; rank < 3; rank++) {
-        walk->m[rank] = 0.9 * walk->m[rank] + 0.1 * g[rank];
+        walk->m[rank] = fmax(-most, fmin(most, 0.9 * walk->m[rank] + 0.1 * g[rank]));
         walk->sum[rank] += gain * walk->m[rank];
         walk->w[rank] -= gain * walk->m[rank] / root;
     }
@@ -178,15 +179,13 @@ static void walk_together(walk_t *walk)
 
 START_TEST(local_steps)
 {
-    static walk_t walks[60];
-    float         g[3][60];
+    static const char *const optimizers[] = {"zeroone-adam:freeze=2,warmup-spec=none,local-steps=3,local-scaler=1",
+                                             "zeroone-adam:freeze=2,warmup-spec=none,local-steps=3,local-scaler=1,limit=none"};
+    static walk_t            walks[60];
+    float                    g[3][60];
 
     memset(walks, 0, sizeof walks);
-    run = (descent_t){.optimizer = "zeroone-adam:freeze=2,warmup-spec=none,local-steps=3,local-scaler=1",
-                      .specs = {"none", "none"},
-                      .counts = {60, 1},
-                      .ranks = 3,
-                      .steps = 12};
+    run = (descent_t){.optimizer = optimizers[_i], .specs = {"none", "none"}, .counts = {60, 1}, .ranks = 3, .steps = 12};
     for (int step = 3; step < 12; step++) {
         run.apart[step] = step % 3 != 2;
     }
@@ -211,6 +210,7 @@ START_TEST(local_steps)
                 }
                 walk->base = walk->w[0];
             } else {
+                walk->most = _i == 0 ? 0.1 / sqrt(0.001) : INFINITY;
                 walk_alone(walk, step, all, run.rates[step]);
                 if (!run.apart[step]) {
                     walk_together(walk);
@@ -239,7 +239,7 @@ static void by_hand(int rank, int step, int tensor, size_t count, float *g)
    m kept, (1.1875, 0.1875) + 3/2 of what was kept back is to be sent: 1.6875 goes first. */
 START_TEST(converts_memory)
 {
-    run = (descent_t){.optimizer = "zeroone-adam:variance-scaler=1,freeze=3,beta1=0.5,bias-correction=off",
+    run = (descent_t){.optimizer = "zeroone-adam:variance-scaler=1,freeze=3,beta1=0.5,bias-correction=off,limit=none",
                       .specs = {"topk:ratio=0.5+ef", "none"},
                       .counts = {2, 1},
                       .ranks = 2,
@@ -252,6 +252,30 @@ START_TEST(converts_memory)
                   (double)moments.m[2][1]);
     ck_assert_msg(moments.m[3][0] == 0.0f && fabsf(moments.m[3][1] - 1.6875f) < 1e-6f, "%g %g", (double)moments.m[3][0],
                   (double)moments.m[3][1]);
+}
+END_TEST
+
+static void spike(int rank, int step, int tensor, size_t count, float *g)
+{
+    (void)tensor;
+    for (size_t i = 0; i < count; i++) {
+        g[i] = step < 2 ? 1.0f : rank == 0 ? 1000.0f : 0.0f;
+    }
+}
+
+/* Between updates of v, of 1 after two steps, at the third: m is 0.19; rank 0's 100 is cut to 2 of it, and the mean of 2 and 0
+   is added to 0.9 m. Two is 0.1 / sqrt(1 - beta2), and a first moment of one gradient is a tenth of it. */
+START_TEST(limit)
+{
+    run = (descent_t){.optimizer = "zeroone-adam:variance-scaler=1,beta2=0.9975,warmup-spec=none",
+                      .specs = {"none", "none"},
+                      .counts = {2, 1},
+                      .ranks = 2,
+                      .steps = 3,
+                      .input = spike,
+                      .watch = watch};
+    descent_run(&run);
+    ck_assert_msg(fabs((double)moments.m[2][0] - (0.9 * 0.19 + (1 - pow(0.9, 3)) * 1)) < 1e-5, "%g", (double)moments.m[2][0]);
 }
 END_TEST
 
@@ -339,8 +363,8 @@ static void clipped(int rank, int step, int tensor, size_t count, float *g)
 START_TEST(clips)
 {
     static const char *const optimizers[][2] = {
-        {"zeroone-adam:variance-scaler=1,freeze=3,warmup-spec=none",
-         "zeroone-adam:variance-scaler=1,freeze=3,warmup-spec=none,clip=1"},
+        {"zeroone-adam:variance-scaler=1,freeze=3,warmup-spec=none,limit=none",
+         "zeroone-adam:variance-scaler=1,freeze=3,warmup-spec=none,limit=none,clip=1"},
         {"onebit-adam:freeze=3,warmup-spec=none", "onebit-adam:freeze=3,warmup-spec=none,clip=1"}};
     char optimizer[100];
 
@@ -500,7 +524,8 @@ int main(void)
     tcase_add_test(tests, one_rank);
     tcase_add_loop_test(tests, is_onebit_adam, 0, 4);
     tcase_add_loop_test(tests, meets_again, 0, 4);
-    tcase_add_test(tests, local_steps);
+    tcase_add_loop_test(tests, local_steps, 0, 2);
+    tcase_add_test(tests, limit);
     tcase_add_test(tests, converts_memory);
     tcase_add_loop_test(tests, rate_zero, 3, 6);
     tcase_add_test(tests, rate_zero_apart);
