@@ -256,7 +256,7 @@ static void spike(int rank, int step, int tensor, size_t count, float *g)
 }
 
 /* v is 1, corrected, when it is frozen. Rank 0's gradient is then too large for it: its update is cut to (1 - 0.9) / sqrt(1 -
-   beta2), which is 2 rates, or to 1 where that is less; the other rank's is not touched. In float64; what travels loses nothing. */
+   beta2), which is 2 rates, or to 1 where that is less; the other rank's is not touched. In float64; messages lose nothing. */
 START_TEST(limit)
 {
     static const struct {
