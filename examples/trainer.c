@@ -14,6 +14,8 @@
 #include <tacit_mpi.h>
 #include <unistd.h>
 
+enum { LARGE = 65536 };
+
 /* Over whole sets; all ranks hold the same. */
 typedef struct score {
     double train_loss, test_loss, test_accuracy;
@@ -196,28 +198,36 @@ static score_t evaluate(trainer_t *trainer)
     return (score_t){sums.train_loss / sums.trains, sums.test_loss / sums.tests, sums.right / sums.tests};
 }
 
-/* What training densely would have sent: a ring's all-reduce of all gradients in every step. */
-static double dense_bytes(const trainer_t *trainer)
+/* What training densely would have sent: a ring's all-reduce of so many gradients in every step. */
+static double dense_bytes(const trainer_t *trainer, size_t elements)
 {
     const double ranks = trainer->ranks;
 
-    return 2.0 * (ranks - 1.0) / ranks * 4.0 * (double)trainer->tensors->elements * (double)trainer->step;
+    return 2.0 * (ranks - 1.0) / ranks * 4.0 * (double)elements * (double)trainer->step;
 }
 
 static trainer_totals_t count_totals(const trainer_t *trainer)
 {
     tacit_counters_t counters;
-    double           bytes;
+    double           bytes[2]; /* of all, of large slots */
+    size_t           large = 0;
 
     trainer_must(trainer, tacit_optim_counters(trainer->optim, &counters), "tacit_optim_counters");
-    bytes = (double)counters.wire_bytes;
+    bytes[0] = (double)counters.wire_bytes;
+    bytes[1] = 0.0;
     for (size_t i = 0; i < trainer->tensors->count; i++) {
+        const size_t elements = trainer->tensors->list[i].rows * trainer->tensors->list[i].cols;
+
         trainer_must(trainer, tacit_slot_counters(trainer->slots[i], &counters), "tacit_slot_counters");
-        bytes += (double)counters.wire_bytes;
+        bytes[0] += (double)counters.wire_bytes;
+        bytes[1] += elements > LARGE ? (double)counters.wire_bytes : 0.0;
+        large += elements > LARGE ? elements : 0;
     }
-    (void)MPI_Allreduce(MPI_IN_PLACE, &bytes, 1, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
-    return (trainer_totals_t){.wire_bytes = trainer->before.wire_bytes + bytes / trainer->ranks,
-                              .dense_bytes = dense_bytes(trainer),
+    (void)MPI_Allreduce(MPI_IN_PLACE, bytes, 2, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
+    return (trainer_totals_t){.wire_bytes = trainer->before.wire_bytes + bytes[0] / trainer->ranks,
+                              .dense_bytes = dense_bytes(trainer, trainer->tensors->elements),
+                              .large_wire_bytes = trainer->before.large_wire_bytes + bytes[1] / trainer->ranks,
+                              .large_dense_bytes = dense_bytes(trainer, large),
                               .seconds = trainer->before.seconds + MPI_Wtime() - trainer->start_time};
 }
 
@@ -265,6 +275,7 @@ static void print_score(const trainer_t *trainer, score_t score, trainer_totals_
         (void)printf("\"step\":%" PRIu64 ",", trainer->step);
         print_score_json(trainer, score);
         program_print_json("wire_bytes", totals.wire_bytes, ",");
+        program_print_json("large_wire_bytes", totals.large_wire_bytes, ",");
         program_print_json("seconds", totals.seconds, "}\n");
     } else {
         (void)printf("epoch %-5.4g step %-7" PRIu64 " ", epoch, trainer->step);
@@ -282,6 +293,8 @@ static void print_final_json(const trainer_t *trainer, score_t score, trainer_to
     print_score_json(trainer, score);
     program_print_json("wire_bytes", totals.wire_bytes, ",");
     program_print_json("dense_bytes", totals.dense_bytes, ",");
+    program_print_json("large_wire_bytes", totals.large_wire_bytes, ",");
+    program_print_json("large_dense_bytes", totals.large_dense_bytes, ",");
     program_print_json("ratio", ratio, ",");
     program_print_json("ratio_fp16", ratio / 2.0, ",");
     (void)printf("\"parameters\":%zu,", trainer->tensors->elements);

@@ -57,9 +57,9 @@ int trainer_main(int argc, char **argv, const trainer_task_t *task, void *own);
 
 /* ---- Between the files of the shell ---- */
 
-/* Bytes are of the mean rank. */
+/* Bytes are of the mean rank. Large slots, of more than 64 Ki elements, are those where headers do not count. */
 typedef struct trainer_totals {
-    double wire_bytes, dense_bytes, seconds;
+    double wire_bytes, dense_bytes, large_wire_bytes, large_dense_bytes, seconds;
 } trainer_totals_t;
 
 typedef struct trainer {

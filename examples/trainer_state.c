@@ -60,8 +60,8 @@ static int write_own(const trainer_t *trainer, trainer_totals_t totals, const ch
         return -1;
     }
     describe(trainer, text, sizeof text);
-    written = fprintf(file, "%sstep %" PRIu64 "\nwire_bytes %.17g\nseconds %.17g\nhash %016" PRIx64 "\n", text, trainer->step,
-                      totals.wire_bytes, totals.seconds, hash_values(trainer)) > 0;
+    written = fprintf(file, "%sstep %" PRIu64 "\nwire_bytes %.17g\nlarge_wire_bytes %.17g\nseconds %.17g\nhash %016" PRIx64 "\n",
+                      text, trainer->step, totals.wire_bytes, totals.large_wire_bytes, totals.seconds, hash_values(trainer)) > 0;
     written = written && fwrite(tensors->values, sizeof(float), tensors->elements, file) == tensors->elements;
     written = written && fflush(file) == 0 && fsync(fileno(file)) == 0;
     return fclose(file) == 0 && written ? 0 : -1;
@@ -150,11 +150,11 @@ static int read_own(trainer_t *trainer, const char *path, char *text, size_t cap
         return -1;
     }
     if (check_head(trainer, file, text, capacity) == 0) {
-        const bool whole = fscanf(file, "step %" SCNu64 " wire_bytes %lf seconds %lf hash %16" SCNx64, &trainer->step,
-                                  &trainer->before.wire_bytes, &trainer->before.seconds, &hash) == 4 &&
-                           fgetc(file) == '\n' &&
-                           fread(tensors->values, sizeof(float), tensors->elements, file) == tensors->elements &&
-                           fgetc(file) == EOF;
+        const bool whole =
+            fscanf(file, "step %" SCNu64 " wire_bytes %lf large_wire_bytes %lf seconds %lf hash %16" SCNx64, &trainer->step,
+                   &trainer->before.wire_bytes, &trainer->before.large_wire_bytes, &trainer->before.seconds, &hash) == 5 &&
+            fgetc(file) == '\n' && fread(tensors->values, sizeof(float), tensors->elements, file) == tensors->elements &&
+            fgetc(file) == EOF;
 
         result = whole && hash_values(trainer) == hash ? 0 : -1;
         (void)snprintf(text, capacity, "the file is damaged");
