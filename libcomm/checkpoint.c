@@ -78,9 +78,12 @@ static void describe_steps(const tacit_comm_t *comm, const uint64_t *steps, char
     snprintf(text, capacity, "%zu slots at steps with hash %016" PRIx64, i, hash);
 }
 
-static bool is_idle(const tacit_comm_t *comm)
+/* Of a path that is NULL, whoever opens it says so. */
+static tacit_status_t check_idle(const tacit_comm_t *comm, const char *path, const char *verb)
 {
-    return comm->queue == NULL && !comm->group_open;
+    return path == NULL || (comm->queue == NULL && !comm->group_open)
+               ? TACIT_OK
+               : tacit__fail(TACIT_ERR_STATE, "rank %d: %s when no request or group is open", comm->rank, verb);
 }
 
 tacit_status_t tacit_save(tacit_comm_t *comm, const char *path)
@@ -94,17 +97,10 @@ tacit_status_t tacit_save(tacit_comm_t *comm, const char *path)
     if (comm->broken) {
         (void)tacit__comm_drain(comm); /* what waits there has failed */
     }
-    mine = path == NULL     ? tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: the path is NULL", comm->rank)
-           : !is_idle(comm) ? tacit__fail(TACIT_ERR_STATE, "rank %d: save when no request or group is open", comm->rank)
-                            : tacit__state_write(comm->rank, comm->ranks, path, magic, put_slots, comm);
-    if (comm->broken) {
-        status = mine;
-    } else {
-        describe_steps(comm, NULL, text, sizeof text);
-        status = tacit__comm_agree(comm, "tacit_save", text, mine, 0);
-    }
-    tacit__comm_leave(comm);
-    return status;
+    mine = check_idle(comm, path, "save");
+    mine = mine == TACIT_OK ? tacit__state_write(comm->rank, comm->ranks, path, magic, put_slots, comm) : mine;
+    describe_steps(comm, NULL, text, sizeof text);
+    return tacit__comm_conclude(comm, "tacit_save", text, mine);
 }
 
 /* ---- Reading ---- */
@@ -278,8 +274,8 @@ tacit_status_t tacit_load(tacit_comm_t *comm, const char *path)
     }
     staged = tacit__alloc(slots, sizeof *staged);
     steps = tacit__alloc(slots, sizeof *steps);
-    mine = path == NULL     ? tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: the path is NULL", comm->rank)
-           : !is_idle(comm) ? tacit__fail(TACIT_ERR_STATE, "rank %d: load when no request or group is open", comm->rank)
+    mine = check_idle(comm, path, "load");
+    mine = mine != TACIT_OK ? mine
            : staged == NULL || steps == NULL
                ? tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory to load %zu slots", comm->rank, slots)
                : read_file(&reader, comm, path, staged, slots);

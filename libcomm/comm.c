@@ -59,6 +59,14 @@ out:
     return status;
 }
 
+tacit_status_t tacit__comm_conclude(tacit_comm_t *comm, const char *what, const char *text, tacit_status_t mine)
+{
+    const tacit_status_t status = comm->broken ? mine : tacit__comm_agree(comm, what, text, mine, 0);
+
+    tacit__comm_leave(comm);
+    return status;
+}
+
 /* ---- Configuration ---- */
 
 static int64_t default_timeout(const tacit_environment_t *environment)

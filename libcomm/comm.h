@@ -65,5 +65,8 @@ void tacit__comm_break(tacit_comm_t *comm);
    the last error: if it is not OK, every rank returns it. `what` names the call in messages ("tacit_slot_create"). capacity: if
    all agree, messages may have so many bytes from now on. */
 tacit_status_t tacit__comm_agree(tacit_comm_t *comm, const char *what, const char *text, tacit_status_t mine, size_t capacity);
+/* The end of a call that has done its part, with that status: ranks agree or, where the communicator is broken, each is on its
+   own. Leaves the communicator. */
+tacit_status_t tacit__comm_conclude(tacit_comm_t *comm, const char *what, const char *text, tacit_status_t mine);
 
 #endif

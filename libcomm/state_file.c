@@ -16,6 +16,11 @@ static tacit_status_t file_error(int rank, const char *what, const char *path)
     return tacit__fail(TACIT_ERR_FILE, "rank %d: cannot %s '%s': %s", rank, what, path, strerror(errno));
 }
 
+static tacit_status_t no_path(int rank)
+{
+    return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: the path is NULL", rank);
+}
+
 /* ---- Writing ---- */
 
 static void put(tacit_writer_t *writer, const void *data, size_t bytes)
@@ -76,6 +81,9 @@ tacit_status_t tacit__state_write(int rank, int ranks, const char *path, const c
     tacit_writer_t writer = {.hash = TACIT_HASH_START};
     uint64_t       hash;
 
+    if (path == NULL) {
+        return no_path(rank);
+    }
     if (snprintf(beside, sizeof beside, "%s.%d.tmp", path, rank) >= (int)sizeof beside) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: the path '%.80s...' is too long", rank, path);
     }
@@ -252,7 +260,7 @@ tacit_status_t tacit__state_open(tacit_reader_t *reader, int rank, int ranks, co
     char           word[TACIT_STATE_MAGIC_BYTES];
 
     *reader = (tacit_reader_t){.rank = rank, .path = path, .hash = TACIT_HASH_START};
-    TRY(read_whole(reader));
+    TRY(path != NULL ? read_whole(reader) : no_path(rank));
     TRY(get(reader, word, sizeof word));
     if (memcmp(word, magic, sizeof word) != 0) {
         status = tacit__state_damaged(reader, "it does not begin as one");

@@ -16,7 +16,7 @@ typedef struct tacit_writer {
     bool     failed;
 } tacit_writer_t;
 
-/* Writes the beginning, what content() puts, and the end. Local. */
+/* Writes the beginning, what content() puts, and the end. Local. A path that is NULL is refused, as by tacit__state_open(). */
 tacit_status_t tacit__state_write(int rank, int ranks, const char *path, const char magic[TACIT_STATE_MAGIC_BYTES],
                                   void (*content)(tacit_writer_t *writer, const void *state), const void *state);
 void           tacit__put_number(tacit_writer_t *writer, uint64_t number);

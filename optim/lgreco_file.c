@@ -112,16 +112,9 @@ tacit_status_t tacit_lgreco_save(const tacit_lgreco_t *lgreco, const char *path)
     if (status != TACIT_OK) {
         return status;
     }
-    mine = path == NULL ? tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: the path is NULL", comm->rank)
-                        : tacit__state_write(comm->rank, comm->ranks, path, magic, put_state, lgreco);
-    if (comm->broken) {
-        status = mine;
-    } else {
-        describe(lgreco->steps, lgreco->report.plans, hash_now(lgreco), text, sizeof text);
-        status = tacit__comm_agree(comm, "tacit_lgreco_save", text, mine, 0);
-    }
-    tacit__comm_leave(comm);
-    return status;
+    mine = tacit__state_write(comm->rank, comm->ranks, path, magic, put_state, lgreco);
+    describe(lgreco->steps, lgreco->report.plans, hash_now(lgreco), text, sizeof text);
+    return tacit__comm_conclude(comm, "tacit_lgreco_save", text, mine);
 }
 
 /* ---- Loading ---- */
@@ -188,15 +181,13 @@ static tacit_status_t read_state(const tacit_lgreco_t *lgreco, const char *path,
     tacit_reader_t         reader = {.data = NULL};
     tacit_status_t         status;
 
-    if (path == NULL) {
-        return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: the path is NULL", lgreco->comm->rank);
-    }
+    TRY(tacit__state_open(&reader, lgreco->comm->rank, lgreco->comm->ranks, path, magic));
     loaded->layers = tacit__alloc(lgreco->layer_count, sizeof *loaded->layers);
     loaded->specs = tacit__alloc(lgreco->layer_count, sizeof *loaded->specs);
     if (loaded->layers == NULL || loaded->specs == NULL) {
-        return no_memory(lgreco);
+        status = no_memory(lgreco);
+        goto out;
     }
-    TRY(tacit__state_open(&reader, lgreco->comm->rank, lgreco->comm->ranks, path, magic));
     TRY(tacit__expect_text(&reader, "", "layerwise adaptation", lgreco->identity));
     TRY(tacit__expect_number(&reader, "", "the number of layers", lgreco->layer_count));
     TRY(tacit__get_number(&reader, &loaded->steps));

@@ -88,16 +88,9 @@ tacit_status_t tacit_optim_save(const tacit_optim_t *optim, const char *path)
     if (status != TACIT_OK) {
         return status;
     }
-    mine = path == NULL ? tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: the path is NULL", comm->rank)
-                        : tacit__state_write(comm->rank, comm->ranks, path, magic, put_state, optim);
-    if (comm->broken) {
-        status = mine;
-    } else {
-        describe(optim, optim->steps, text, sizeof text);
-        status = tacit__comm_agree(comm, "tacit_optim_save", text, mine, 0);
-    }
-    tacit__comm_leave(comm);
-    return status;
+    mine = tacit__state_write(comm->rank, comm->ranks, path, magic, put_state, optim);
+    describe(optim, optim->steps, text, sizeof text);
+    return tacit__comm_conclude(comm, "tacit_optim_save", text, mine);
 }
 
 /* ---- Loading ---- */
@@ -168,15 +161,12 @@ static tacit_status_t read_state(const tacit_optim_t *optim, const char *path, t
     tacit_reader_t      reader = {.data = NULL};
     tacit_status_t      status;
 
-    if (path == NULL) {
-        return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: the path is NULL", comm->rank);
-    }
+    TRY(tacit__state_open(&reader, comm->rank, comm->ranks, path, magic));
     loaded->tensors = tacit__alloc(optim->tensor_count, sizeof *loaded->tensors);
     if (loaded->tensors == NULL) {
         status = no_memory(optim);
         goto out;
     }
-    TRY(tacit__state_open(&reader, comm->rank, comm->ranks, path, magic));
     TRY(tacit__expect_text(&reader, "", "optimizer", optim->canonical));
     TRY(tacit__expect_number(&reader, "", "the number of slots", optim->tensor_count));
     TRY(tacit__get_number(&reader, &loaded->steps));
@@ -253,8 +243,7 @@ tacit_status_t tacit_optim_load(tacit_optim_t *optim, const char *path)
     describe(optim, loaded.steps, text, sizeof text);
     snprintf(common, sizeof common, "%s, common state %016" PRIx64 " (all files must be of one save)", text,
              mine == TACIT_OK ? hash_common(optim, &loaded) : 0);
-    status = tacit__comm_agree(optim->comm, "tacit_optim_load", common, mine, 0);
-    tacit__comm_leave(optim->comm);
+    status = tacit__comm_conclude(optim->comm, "tacit_optim_load", common, mine);
     if (status == TACIT_OK) {
         change_places(optim, &loaded);
         if (optim->kind->make_slots != NULL) {

@@ -415,6 +415,7 @@ mutant "onebit-lamb: elements side by side where they do not belong" optim/stage
 mutant "onebit-lamb: correction not loaded" optim/optimizer_file.c onebit_lamb:onebit_lamb \
     's/memcpy\(optim->tensors\[i\].numbers, loaded.*/;/'
 
+unchanged checkpoint:checkpoint usage:usage
 mutant "state files: units unchecked" libcomm/checkpoint.c checkpoint:checkpoint \
     's/staged->units <= MOST_UNITS \&\&//'
 mutant "state files: owned part anywhere" libcomm/checkpoint.c checkpoint:checkpoint \
@@ -425,6 +426,8 @@ mutant "state files: packed numbers unchecked" libcomm/checkpoint.c checkpoint:c
     's/(size_t count =) array->packed \? codec->tensor.count : array->count/\1 array->packed ? 0 : array->count/'
 mutant "state files: names of arrays unchecked" libcomm/checkpoint.c checkpoint:checkpoint \
     's/same = same \&\& i < staged->arrays;/same = same || i < ARRAYS;/'
+mutant "state files: broken communicators save nothing" libcomm/comm.c usage:usage \
+    's/comm->broken \? mine : (tacit__comm_agree)/\1/'
 mutant "sgd: disabled slots lose the feedback's momentum" optim/optimizers/sgd.c sgd:sgd \
     's/notes->brought = true/notes->brought = notes->owned/'
 mutant "disabled slots forget their spec" libcomm/slot.c "sgd:sgd environment:environment" \

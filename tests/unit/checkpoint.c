@@ -591,10 +591,10 @@ static void unwritten_body(tacit_comm_t *comm, void *arg)
     MUST(tacit_load(comm, path));
     EXPECT(tacit_load(comm, rank == 2 ? NULL : path) == TACIT_ERR_ARGUMENT && strstr(tacit_last_error(), "rank 2"));
     MUST(tacit_iallreduce(comm->slots->next, x, x, TACIT_SUM, &request));
-    EXPECT(tacit_save(comm, path) == TACIT_ERR_STATE);
+    EXPECT(tacit_save(comm, path) == TACIT_ERR_STATE && tacit_save(comm, NULL) == TACIT_ERR_ARGUMENT);
     MUST(tacit_wait(&request));
     MUST(tacit_iallreduce(comm->slots->next, x, x, TACIT_SUM, &request));
-    EXPECT(tacit_load(comm, path) == TACIT_ERR_STATE);
+    EXPECT(tacit_load(comm, path) == TACIT_ERR_STATE && tacit_load(comm, NULL) == TACIT_ERR_ARGUMENT);
     MUST(tacit_wait(&request));
     EXPECT(tacit_save(NULL, path) == TACIT_ERR_ARGUMENT && tacit_load(NULL, path) == TACIT_ERR_ARGUMENT);
     MUST(tacit_load(comm, path));

@@ -231,6 +231,7 @@ static void refuse_to_save(tacit_comm_t *comm, void *arg)
     MUST(tacit_optim_create("adam", &slot, 1, &optim));
     snprintf(path, sizeof path, "optimizer-%d.%d", (int)getpid(), rank);
     ((tacit_status_t *)arg)[rank] = tacit_optim_save(optim, rank == 1 ? "/nonexistent/file" : path);
+    ((tacit_status_t *)arg)[RANKS + rank] = tacit_optim_save(optim, rank == 1 ? NULL : path);
     (void)remove(path);
     tacit_optim_destroy(optim);
 }
@@ -317,11 +318,13 @@ END_TEST
 /* A file that one rank cannot write is every rank's error. */
 START_TEST(not_saved)
 {
-    tacit_status_t status[RANKS] = {TACIT_OK, TACIT_OK};
+    tacit_status_t status[2 * RANKS] = {TACIT_OK};
 
     run_ranks(RANKS, NULL, refuse_to_save, status);
-    ck_assert_int_eq(status[0], TACIT_ERR_FILE);
-    ck_assert_int_eq(status[1], TACIT_ERR_FILE);
+    for (int rank = 0; rank < RANKS; rank++) {
+        ck_assert_int_eq(status[rank], TACIT_ERR_FILE);
+        ck_assert_int_eq(status[RANKS + rank], TACIT_ERR_ARGUMENT);
+    }
 }
 END_TEST
 

@@ -11,6 +11,7 @@
 #include "comm.h"
 #include "harness.h"
 #include "ranks.h"
+#include "tacit_optim.h"
 
 enum { RANKS = 2, COUNT = 100 };
 
@@ -110,18 +111,23 @@ START_TEST(destroyed_in_use)
 }
 END_TEST
 
-/* What fails in the middle of a group does not keep the communicator from being saved. */
+enum { SAVE_CALLS = 4 };
+
+/* What fails in the middle of a group does not keep the communicator from being saved, nor its optimizers. */
 static void save_body(tacit_comm_t *comm, void *arg)
 {
-    tacit_status_t  *status = (tacit_status_t *)arg + 3 * tacit_comm_rank(comm);
+    tacit_status_t  *status = (tacit_status_t *)arg + SAVE_CALLS * tacit_comm_rank(comm);
     tacit_slot_t    *a = slot_of(comm, "a", COUNT, TACIT_FLOAT32, "onebit+ef");
+    tacit_optim_t   *optim;
     tacit_request_t *request, *second;
     float            x[COUNT] = {0}, y[COUNT] = {0};
     char             path[64];
 
+    MUST(tacit_optim_create("sgd", &a, 1, &optim));
     snprintf(path, sizeof path, "usage-%ld-%d.state", (long)getpid(), tacit_comm_rank(comm));
     if (tacit_comm_rank(comm) == 1) {
         sleep_ms(1500);
+        tacit_optim_destroy(optim);
         return;
     }
     MUST(tacit_iallreduce(a, x, x, TACIT_SUM, &request));
@@ -130,18 +136,21 @@ static void save_body(tacit_comm_t *comm, void *arg)
     status[0] = tacit_wait(&request);
     status[1] = tacit_group_end(comm, NULL);
     status[2] = tacit_save(comm, path);
+    status[3] = tacit_optim_save(optim, path);
     (void)unlink(path);
+    tacit_optim_destroy(optim);
 }
 
 START_TEST(broken_in_a_group_still_saves)
 {
     const tacit_config_t config = {.struct_bytes = sizeof config, .timeout_ms = 150};
-    tacit_status_t       status[3 * RANKS] = {TACIT_PENDING};
+    tacit_status_t       status[SAVE_CALLS * RANKS] = {TACIT_PENDING};
 
     run_ranks(RANKS, &config, save_body, status);
     ck_assert_int_eq(status[0], TACIT_ERR_TIMEOUT);
     ck_assert_int_eq(status[1], TACIT_ERR_BROKEN);
     ck_assert_int_eq(status[2], TACIT_OK);
+    ck_assert_int_eq(status[3], TACIT_OK);
 }
 END_TEST
 
