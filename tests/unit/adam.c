@@ -6,21 +6,6 @@ static const int rank_counts[] = {2, 3, 4, 8};
 
 static descent_t run; /* too large for the stack */
 
-static void mean_of(int ranks, int step, int tensor, size_t count, float *mean)
-{
-    float g[DESCENT_MOST];
-
-    for (int rank = 0; rank < ranks; rank++) {
-        descent_normal(rank, step, tensor, count, g);
-        for (size_t i = 0; i < count; i++) {
-            mean[i] = rank == 0 ? g[i] : mean[i] + g[i];
-        }
-    }
-    for (size_t i = 0; i < count; i++) {
-        mean[i] *= 1.0f / (float)ranks;
-    }
-}
-
 /* In float64, the textbook's order of operations: a step in float32 is off by a few roundings of the update, which is about the
    rate, and of the value. */
 START_TEST(is_adam)
@@ -39,7 +24,7 @@ START_TEST(is_adam)
         w[i] = 1;
     }
     for (int step = 0; step < 20; step++) {
-        mean_of(run.ranks, step, 0, 129, mean);
+        descent_mean(run.ranks, step, 0, 129, mean);
         for (size_t i = 0; i < 129; i++) {
             const double g = (double)mean[i];
 

@@ -45,6 +45,22 @@ static inline void descent_normal(int rank, int step, int tensor, size_t count, 
     harness_fill(g, count, 7919u * (uint64_t)step + 31u * (uint64_t)tensor + (uint64_t)rank + 1, 1.0f);
 }
 
+/* The mean of all ranks' gradients of descent_normal(), added up in rank order. */
+static inline void descent_mean(int ranks, int step, int tensor, size_t count, float *mean)
+{
+    float g[DESCENT_MOST];
+
+    for (int rank = 0; rank < ranks; rank++) {
+        descent_normal(rank, step, tensor, count, g);
+        for (size_t i = 0; i < count; i++) {
+            mean[i] = rank == 0 ? g[i] : mean[i] + g[i];
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        mean[i] *= 1.0f / (float)ranks;
+    }
+}
+
 /* The same gradient on every rank, of few bits, so that the sum over a power of two ranks and their mean are exact. */
 static inline void descent_equal(int rank, int step, int tensor, size_t count, float *g)
 {

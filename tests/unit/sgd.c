@@ -46,22 +46,6 @@ START_TEST(forms)
 }
 END_TEST
 
-/* The mean of all ranks' gradients, added up in rank order. */
-static void mean_of(int ranks, int step, int tensor, size_t count, float *mean)
-{
-    float g[DESCENT_MOST];
-
-    for (int rank = 0; rank < ranks; rank++) {
-        descent_normal(rank, step, tensor, count, g);
-        for (size_t i = 0; i < count; i++) {
-            mean[i] = rank == 0 ? g[i] : mean[i] + g[i];
-        }
-    }
-    for (size_t i = 0; i < count; i++) {
-        mean[i] *= 1.0f / (float)ranks;
-    }
-}
-
 /* Without compression it is momentum SGD on the mean. */
 START_TEST(is_momentum_sgd)
 {
@@ -70,7 +54,7 @@ START_TEST(is_momentum_sgd)
     run = (descent_t){.optimizer = "sgd", .specs = {"none", "none"}, .counts = {129, 7}, .ranks = rank_counts[_i], .steps = 6};
     descent_run(&run);
     for (int step = 0; step < 6; step++) {
-        mean_of(run.ranks, step, 0, 129, mean);
+        descent_mean(run.ranks, step, 0, 129, mean);
         for (size_t i = 0; i < 129; i++) {
             buffer[i] = 0.9f * buffer[i] + mean[i];
             w[i] -= 0.1f * buffer[i];
