@@ -1,9 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Seeded data, distances and hashes for tests. */
+/* Seeded data, distances, hashes and places for files of tests. */
 #include "harness.h"
 
 #include <math.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 uint64_t harness_next(harness_random_t *random)
 {
@@ -70,4 +76,49 @@ uint64_t harness_hash(const void *data, size_t bytes)
         hash = (hash ^ byte[i]) * 0x100000001b3u;
     }
     return hash;
+}
+
+/* ---- Files ---- */
+
+static char  folder[HARNESS_PATH_BYTES / 2];
+static pid_t folder_owner; /* not a process that it has forked */
+
+static void remove_folder(void)
+{
+    if (getpid() == folder_owner && rmdir(folder) != 0) {
+        perror(folder);
+        (void)fflush(NULL);
+        _exit(EXIT_FAILURE);
+    }
+}
+
+static void make_folder(void)
+{
+    const char *parent = getenv("TMPDIR");
+    const bool  given = parent != NULL && parent[0] != '\0';
+    const int   length = snprintf(folder, sizeof folder, "%s/tacit-XXXXXX", given ? parent : "/tmp");
+
+    folder_owner = getpid();
+    if (length >= (int)sizeof folder || mkdtemp(folder) == NULL || atexit(remove_folder) != 0) {
+        perror(folder);
+        abort();
+    }
+}
+
+const char *harness_path(char path[HARNESS_PATH_BYTES], const char *format, ...)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    va_list               arguments;
+    int                   length;
+
+    (void)pthread_once(&once, make_folder);
+    length = snprintf(path, HARNESS_PATH_BYTES, "%s/", folder);
+    va_start(arguments, format);
+    length += vsnprintf(path + length, HARNESS_PATH_BYTES - (size_t)length, format, arguments);
+    va_end(arguments);
+    if (length >= HARNESS_PATH_BYTES) {
+        (void)fprintf(stderr, "%s... is too long\n", path);
+        abort();
+    }
+    return path;
 }

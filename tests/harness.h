@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What tests share: seeded data, a distance between floats, a hash of bytes, and a main() for Check suites. */
+/* What tests share: seeded data, a distance between floats, a hash of bytes, places for files, and a main() for Check suites. */
 #ifndef TACIT_HARNESS_H
 #define TACIT_HARNESS_H
 
@@ -31,5 +31,10 @@ uint32_t harness_ulps(float a, float b);
 
 /* FNV-1a, 64 bits. */
 uint64_t harness_hash(const void *data, size_t bytes);
+
+/* Writes the path of a file into `path`, and returns it: the name is printed into an empty folder of this process below $TMPDIR,
+   or /tmp. What is put there is to be removed: otherwise the process fails when it ends. From any thread. */
+enum { HARNESS_PATH_BYTES = 256 };
+const char *harness_path(char path[HARNESS_PATH_BYTES], const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

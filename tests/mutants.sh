@@ -17,6 +17,7 @@ if [ ! -f "$build/tests/unit/collective.o" ]; then
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+export TMPDIR=$work # tests that fail may leave files behind
 compile="$(setting CC) $(setting CFLAGS) $(setting TACIT_CFLAGS) -O1 -w -DHAVE_CONFIG_H -I$build -I$build/libcomm \
     -I$source/libcomm -I$source/compressors -I$source/optim -I$source/optim/feedback -I$source/examples $(setting CBLAS_CFLAGS)"
 libraries="$build/tests/.libs/libharness.a $build/.libs/libtacit_core.a $(setting CHECK_LIBS) $(setting LIBS) \

@@ -27,7 +27,7 @@ static void come_late(const char *spec, size_t count)
     tacit_config_t config = TACIT_CONFIG_INIT;
     tacit_comm_t  *comm;
     tacit_slot_t  *slot;
-    char           who[32], path[64];
+    char           who[32], path[HARNESS_PATH_BYTES];
     double         began;
     tacit_status_t status;
 
@@ -50,9 +50,8 @@ static void come_late(const char *spec, size_t count)
 
     REQUIRE(tacit_allreduce(slot, x, y, TACIT_SUM) == TACIT_ERR_BROKEN, "it goes on");
     REQUIRE(strstr(tacit_last_error(), who) != NULL, "the reason is forgotten");
-    snprintf(path, sizeof path, "late_rank.%ld.state", (long)getpid());
-    MUST(tacit_save(comm, path));
-    REQUIRE(unlink(path) == 0, "there is no file");
+    MUST(tacit_save(comm, harness_path(path, "state")));
+    REQUIRE(remove(path) == 0, "there is no file");
     tacit_comm_destroy(comm);
 }
 

@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { RANKS = 3, SLOTS = 8, STEPS = 8, HALF = 4, PATH_BYTES = 256 };
+enum { RANKS = 3, SLOTS = 8, STEPS = 8, HALF = 4, PATH_BYTES = 2 * HARNESS_PATH_BYTES };
 
 static const struct {
     const char *spec;
@@ -26,14 +26,11 @@ static const struct {
 
 /* ---- Files ---- */
 
-static char folder[PATH_BYTES];
+static char folder[HARNESS_PATH_BYTES];
 
 static void make_folder(void)
 {
-    const char *parent = getenv("TMPDIR");
-
-    snprintf(folder, sizeof folder, "%s/tacit-checkpoint-XXXXXX", parent != NULL && strlen(parent) < 128 ? parent : "/tmp");
-    ck_assert(mkdtemp(folder) != NULL);
+    ck_assert_int_eq(mkdir(harness_path(folder, "states"), 0700), 0);
 }
 
 /* Names of all files in the folder are given to `see`, if any; returns how many there are. */
@@ -42,7 +39,7 @@ static size_t each_file(void (*see)(const char *path))
     DIR           *directory = opendir(folder);
     struct dirent *entry;
     size_t         files = 0;
-    char           path[2 * PATH_BYTES + 2];
+    char           path[PATH_BYTES + 2];
 
     while (directory != NULL && (entry = readdir(directory)) != NULL) {
         if (entry->d_name[0] == '.') {
@@ -66,12 +63,12 @@ static void remove_path(const char *path)
 static void remove_folder(void)
 {
     each_file(remove_path);
-    rmdir(folder);
+    ck_assert_int_eq(rmdir(folder), 0);
 }
 
-static const char *path_of(char path[2 * PATH_BYTES], const char *name, int rank)
+static const char *path_of(char path[PATH_BYTES], const char *name, int rank)
 {
-    snprintf(path, 2 * PATH_BYTES, "%s/%s.%d.state", folder, name, rank);
+    snprintf(path, PATH_BYTES, "%s/%s.%d.state", folder, name, rank);
     return path;
 }
 
@@ -131,7 +128,7 @@ static void body(tacit_comm_t *comm, void *arg)
     const int     rank = tacit_comm_rank(comm);
     tacit_slot_t *slots[SLOTS];
     float        *x = session_floats(2000);
-    char          path[2 * PATH_BYTES], name[16];
+    char          path[PATH_BYTES], name[16];
 
     for (size_t s = 0; s < SLOTS; s++) {
         snprintf(name, sizeof name, "slot %zu", s);
@@ -214,7 +211,7 @@ typedef struct trial {
 
 static void save_body(tacit_comm_t *comm, void *arg)
 {
-    char path[2 * PATH_BYTES];
+    char path[PATH_BYTES];
 
     small_slots(comm, *(int *)arg, 0);
     MUST(tacit_save(comm, path_of(path, *(int *)arg == 3 ? "three" : "other", tacit_comm_rank(comm))));
@@ -239,7 +236,7 @@ static void damaged_body(tacit_comm_t *comm, void *arg)
     trial_t  *trial = arg;
     const int rank = tacit_comm_rank(comm);
     char     *wrong = trial->wrong[rank];
-    char      good[2 * PATH_BYTES], bad[2 * PATH_BYTES];
+    char      good[PATH_BYTES], bad[PATH_BYTES];
     bytes_t  *whole = malloc(sizeof *whole), *spoilt = malloc(sizeof *spoilt);
 
     small_slots(comm, 2, 20);
@@ -372,7 +369,7 @@ static const struct {
 static void foreign_body(tacit_comm_t *comm, void *arg)
 {
     trial_t *trial = arg;
-    char     path[2 * PATH_BYTES];
+    char     path[PATH_BYTES];
 
     trial->slots(comm);
     refused_load(comm, path_of(path, "three", tacit_comm_rank(comm)), TACIT_ERR_MISMATCH, trial->words,
@@ -469,7 +466,7 @@ static void hostile_body(tacit_comm_t *comm, void *arg)
     const int     rank = tacit_comm_rank(comm), i = ((trial_t *)arg)->steps;
     char         *wrong = ((trial_t *)arg)->wrong[rank];
     tacit_slot_t *slot = slot_of(comm, "a", 56, TACIT_FLOAT32, hostile[i].spec);
-    char          good[2 * PATH_BYTES], bad[2 * PATH_BYTES];
+    char          good[PATH_BYTES], bad[PATH_BYTES];
     float         x[56];
 
     session_normal(rank, 1, 56, x);
@@ -504,7 +501,7 @@ static void reblocked_body(tacit_comm_t *comm, void *arg)
 {
     const int     rank = tacit_comm_rank(comm);
     tacit_slot_t *slot = slot_of(comm, "a", 200, TACIT_FLOAT32, "qsgd:bits=3,block=32+ef:residual=int8");
-    char          path[2 * PATH_BYTES];
+    char          path[PATH_BYTES];
     float         x[200];
 
     session_normal(rank, 1, 200, x);
@@ -534,7 +531,7 @@ static void averaged_body(tacit_comm_t *comm, void *arg)
     static const char *const specs[] = {"onebit+ef21", "onebit+ef21:average=0.5"};
     trial_t                 *trial = arg;
     const int                rank = tacit_comm_rank(comm);
-    char                     path[2 * PATH_BYTES];
+    char                     path[PATH_BYTES];
 
     (void)slot_of(comm, "a", 20, TACIT_FLOAT32, specs[trial->steps]);
     path_of(path, "tracked", rank);
@@ -577,7 +574,7 @@ static void unwritten_body(tacit_comm_t *comm, void *arg)
 {
     const int        rank = tacit_comm_rank(comm);
     char            *wrong = ((trial_t *)arg)->wrong[rank];
-    char             path[2 * PATH_BYTES];
+    char             path[PATH_BYTES];
     float            x[9] = {0};
     tacit_request_t *request;
 
@@ -604,7 +601,7 @@ static void unwritten_body(tacit_comm_t *comm, void *arg)
 START_TEST(unwritten)
 {
     static trial_t trial;
-    char           beside[2 * PATH_BYTES];
+    char           beside[PATH_BYTES];
     struct stat    status;
 
     make_folder();
@@ -625,7 +622,7 @@ static void save_for_ever_body(tacit_comm_t *comm, void *arg)
 {
     tacit_slot_t *slot = slot_of(comm, "a", 50000, TACIT_FLOAT32, "onebit+ef");
     float        *x = session_floats(50000);
-    char          path[2 * PATH_BYTES];
+    char          path[PATH_BYTES];
 
     (void)arg;
     for (int step = 0;; step++) {
@@ -638,7 +635,7 @@ static void save_for_ever_body(tacit_comm_t *comm, void *arg)
 static void load_body(tacit_comm_t *comm, void *arg)
 {
     tacit_slot_t *slot = slot_of(comm, "a", 50000, TACIT_FLOAT32, "onebit+ef");
-    char          path[2 * PATH_BYTES];
+    char          path[PATH_BYTES];
 
     MUST(tacit_load(comm, path_of(path, "alive", 0)));
     *(uint64_t *)arg = slot->step;
@@ -648,7 +645,7 @@ static void load_body(tacit_comm_t *comm, void *arg)
 /* Whatever the moment, the file that is there is a whole one, and the next save leaves nothing beside it. */
 START_TEST(killed)
 {
-    char     path[2 * PATH_BYTES];
+    char     path[PATH_BYTES];
     uint64_t steps = 0;
 
     make_folder();

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "compress.h"
 #include "optimizer.h"
@@ -71,19 +70,12 @@ static inline void descent_equal(int rank, int step, int tensor, size_t count, f
     }
 }
 
-static inline void descent_path(char *path, size_t capacity, const char *what, int rank, int step)
-{
-    const char *folder = getenv("TMPDIR");
-
-    snprintf(path, capacity, "%s/descent-%d-%s-%d.%d", folder != NULL ? folder : "/tmp", (int)getpid(), what, step, rank);
-}
-
 static inline void descent_files(tacit_comm_t *comm, tacit_optim_t *optim, int step, bool load)
 {
-    char moments[512], memory[512];
+    char moments[HARNESS_PATH_BYTES], memory[HARNESS_PATH_BYTES];
 
-    descent_path(moments, sizeof moments, "optim", tacit_comm_rank(comm), step);
-    descent_path(memory, sizeof memory, "slots", tacit_comm_rank(comm), step);
+    harness_path(moments, "optim-%d.%d", step, tacit_comm_rank(comm));
+    harness_path(memory, "slots-%d.%d", step, tacit_comm_rank(comm));
     if (load) {
         MUST(tacit_optim_load(optim, moments));
         MUST(tacit_load(comm, memory));

@@ -3,8 +3,6 @@
    correction and masking: same path as dense where nothing waits, nothing lost where something does. */
 #include "session.h"
 
-#include <unistd.h>
-
 #include "half.h"
 #include "tacit_optim.h"
 
@@ -615,7 +613,6 @@ END_TEST
 /* ---- Saving ---- */
 
 typedef struct resume {
-    char  path[64];
     int   from, to;
     float out[STEPS][2][400];
 } resume_t;
@@ -624,12 +621,12 @@ static void resume_body(tacit_comm_t *comm, void *arg)
 {
     resume_t     *resume = arg;
     const int     rank = tacit_comm_rank(comm);
-    char          path[80];
+    char          path[HARNESS_PATH_BYTES];
     float         x[400], out[400];
     tacit_slot_t *slots[] = {slot_of(comm, "layer", 400, TACIT_FLOAT32, "topk:ratio=0.02+dgc:dense=0"),
                              slot_of(comm, "bias", 40, TACIT_FLOAT32, "topk:ratio=0.02+dgc")};
 
-    snprintf(path, sizeof path, "%s.%d", resume->path, rank);
+    harness_path(path, "state.%d", rank);
     if (resume->from != 0) {
         MUST(tacit_load(comm, path));
     }
@@ -650,23 +647,16 @@ static void resume_body(tacit_comm_t *comm, void *arg)
 START_TEST(resumed)
 {
     resume_t whole = {.from = 0, .to = STEPS}, parts = {.from = 0, .to = STEPS / 2};
-    char     path[80];
-    int      file;
+    char     path[HARNESS_PATH_BYTES];
 
-    snprintf(parts.path, sizeof parts.path, "/tmp/tacit-dgc-XXXXXX");
-    file = mkstemp(parts.path);
-    ck_assert_int_ge(file, 0);
-    close(file);
     run_ranks(3, NULL, resume_body, &whole);
     run_ranks(3, NULL, resume_body, &parts);
     parts.from = STEPS / 2;
     parts.to = STEPS;
     run_ranks(3, NULL, resume_body, &parts);
     for (int rank = 0; rank < 3; rank++) {
-        snprintf(path, sizeof path, "%s.%d", parts.path, rank);
-        ck_assert_int_eq(unlink(path), 0);
+        ck_assert_int_eq(remove(harness_path(path, "state.%d", rank)), 0);
     }
-    unlink(parts.path);
     same_floats(parts.out[0][0], whole.out[0][0], sizeof whole.out / sizeof(float), "resumed");
 }
 END_TEST

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "comm.h"
 #include "harness.h"
@@ -19,7 +18,7 @@ typedef struct desk {
     tacit_comm_t *comm;
     tacit_slot_t *slots[SLOTS];
     float         in[SLOTS * COUNT], out[SLOTS * COUNT];
-    char          path[64];
+    char          path[HARNESS_PATH_BYTES];
 } desk_t;
 
 /* What is tried: setup() comes before the allocation that fails. */
@@ -167,7 +166,7 @@ static void body(tacit_comm_t *comm, void *arg)
 
     desk->comm = comm;
     harness_fill(desk->in, SLOTS * COUNT, (uint64_t)rank + 1, 1.0f);
-    snprintf(desk->path, sizeof desk->path, "fault_memory.%ld.%d.state", (long)getpid(), rank);
+    harness_path(desk->path, "state.%d", rank);
     stage->act->setup(desk, stage->spec);
     taken = take_memory(comm, before);
     pthread_barrier_wait(&stage->barrier);
@@ -190,7 +189,7 @@ static void body(tacit_comm_t *comm, void *arg)
         snprintf(stage->complaint[rank], sizeof stage->complaint[rank], "rank %d: the next call fails: %s", rank,
                  tacit_last_error());
     }
-    (void)unlink(desk->path);
+    (void)remove(desk->path);
     free(desk);
     free(before);
     free(after);

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "comm.h"
 #include "harness.h"
@@ -467,7 +466,7 @@ static void lose_one(tacit_comm_t *comm, void *arg)
     stage_t      *stage = arg;
     const int     rank = tacit_comm_rank(comm);
     tacit_slot_t *slots[MOST_SLOTS];
-    char          path[64];
+    char          path[HARNESS_PATH_BYTES];
 
     make_slots(stage->scenario, comm, slots);
     reduce(stage, comm, slots, stage->before[rank]);
@@ -489,9 +488,8 @@ static void lose_one(tacit_comm_t *comm, void *arg)
         check_lost(stage, stage->faults);
     }
     if (stage->first[rank]->status == TACIT_ERR_TIMEOUT) {
-        snprintf(path, sizeof path, "fault_wire.%ld.%d.state", (long)getpid(), rank);
-        MUST(tacit_save(comm, path));
-        (void)unlink(path);
+        MUST(tacit_save(comm, harness_path(path, "state.%d", rank)));
+        (void)remove(path);
     }
 }
 

@@ -36,7 +36,6 @@ typedef struct training {
     int                   first;    /* step: those before it are in the files, and results count from here */
     int                   save_at;  /* before this step; -1: never */
     bool                  load;     /* begin from the files, at `first` */
-    const char           *folder;
 
     char                  specs[MOST_RANKS][SLOTS][TACIT_SPEC_BYTES]; /* after the last step */
     uint64_t              hash[MOST_RANKS];                           /* of all results */
@@ -127,11 +126,6 @@ static void reduce_all(training_t *training, tacit_comm_t *comm, int step, tacit
     }
 }
 
-static void file_name(const training_t *training, int rank, const char *what, char path[2 * TEXT])
-{
-    snprintf(path, 2 * TEXT, "%s/%s.%d", training->folder, what, rank);
-}
-
 static void training_body(tacit_comm_t *comm, void *arg)
 {
     training_t     *training = arg;
@@ -141,7 +135,7 @@ static void training_body(tacit_comm_t *comm, void *arg)
     tacit_layer_t   layers[SLOTS] = {0};
     float          *gradients[SLOTS];
     tacit_lgreco_t *lgreco;
-    char            path[2 * TEXT];
+    char            path[HARNESS_PATH_BYTES];
 
     for (size_t i = 0; i < training->kind_count; i++) {
         slots[i] = slot_of_kind(comm, &training->kinds[i]);
@@ -154,19 +148,15 @@ static void training_body(tacit_comm_t *comm, void *arg)
     MUST(tacit_lgreco_create(slots, training->kind_count, &training->config, &lgreco));
     training->kept[rank] = true;
     if (training->load) {
-        file_name(training, rank, "plan", path);
-        MUST(tacit_lgreco_load(lgreco, path));
-        file_name(training, rank, "memory", path);
-        MUST(tacit_load(comm, path));
+        MUST(tacit_lgreco_load(lgreco, harness_path(path, "plan.%d", rank)));
+        MUST(tacit_load(comm, harness_path(path, "memory.%d", rank)));
     }
     for (int step = training->load ? training->first : 0; step < training->steps; step++) {
         uint64_t before = 0, after = 0;
 
         if (step == training->save_at) {
-            file_name(training, rank, "plan", path);
-            MUST(tacit_lgreco_save(lgreco, path));
-            file_name(training, rank, "memory", path);
-            MUST(tacit_save(comm, path));
+            MUST(tacit_lgreco_save(lgreco, harness_path(path, "plan.%d", rank)));
+            MUST(tacit_save(comm, harness_path(path, "memory.%d", rank)));
         }
 
         for (size_t i = 0; i < training->kind_count; i++) {
@@ -352,18 +342,14 @@ END_TEST
 START_TEST(resumed)
 {
     static const int ends[] = {2, 3, 4, 6, 7};
-    const char      *parent = getenv("TMPDIR");
-    char             folder[TEXT], path[2 * TEXT];
+    char             path[HARNESS_PATH_BYTES];
     training_t      *whole = training_of(2 + _i % 2, 13, 4, 3), *half = training_of(2 + _i % 2, ends[_i], 4, 3),
                *rest = training_of(2 + _i % 2, 13, 4, 3);
 
-    snprintf(folder, sizeof folder, "%.80s/tacit-lgreco-XXXXXX", parent != NULL ? parent : "/tmp");
-    ck_assert(mkdtemp(folder) != NULL);
     whole->config.accordion = half->config.accordion = rest->config.accordion = _i % 2;
     half->steps = ends[_i] + 1;
     half->save_at = whole->first = rest->first = ends[_i];
     rest->load = true;
-    half->folder = rest->folder = folder;
     training_run(whole);
     training_run(half);
     training_run(rest);
@@ -376,12 +362,9 @@ START_TEST(resumed)
         for (size_t i = 0; i < SLOTS; i++) {
             ck_assert_str_eq(rest->specs[rank][i], whole->specs[rank][i]);
         }
-        file_name(half, rank, "plan", path);
-        ck_assert(remove(path) == 0);
-        file_name(half, rank, "memory", path);
-        ck_assert(remove(path) == 0);
+        ck_assert(remove(harness_path(path, "plan.%d", rank)) == 0);
+        ck_assert(remove(harness_path(path, "memory.%d", rank)) == 0);
     }
-    ck_assert(rmdir(folder) == 0);
     free(whole);
     free(half);
     free(rest);

@@ -5,38 +5,20 @@
 #include "lgreco_data.h"
 #include "session.h"
 
-#include <unistd.h>
-
-enum { RANKS = 2, SLOTS = 2, COUNT = 400, STEPS = 7, TEXT = 160, PATH_BYTES = 256 };
+enum { RANKS = 2, SLOTS = 2, COUNT = 400, STEPS = 7 };
 
 static const char magic[TACIT_STATE_MAGIC_BYTES] = "TACITLGR";
-static char       folder[TEXT];
 
-static void make_folder(void)
-{
-    const char *parent = getenv("TMPDIR");
-
-    snprintf(folder, sizeof folder, "%.80s/tacit-lgreco-file-XXXXXX", parent != NULL ? parent : "/tmp");
-    ck_assert(mkdtemp(folder) != NULL);
-}
-
-static const char *path_of(char path[PATH_BYTES], const char *what, int rank)
-{
-    snprintf(path, PATH_BYTES, "%s/%s.%d", folder, what, rank);
-    return path;
-}
-
-static void remove_folder(void)
+static void remove_files(void)
 {
     static const char *const files[] = {"good", "edited", "memory"};
-    char                     path[PATH_BYTES];
+    char                     path[HARNESS_PATH_BYTES];
 
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         for (int rank = 0; rank < RANKS; rank++) {
-            (void)remove(path_of(path, files[i], rank));
+            (void)remove(harness_path(path, "%s.%d", files[i], rank));
         }
     }
-    ck_assert(rmdir(folder) == 0);
 }
 
 /* ---- A file taken apart, and put together again ---- */
@@ -133,14 +115,14 @@ static void save_body(tacit_comm_t *comm, void *arg)
     const int       rank = tacit_comm_rank(comm);
     tacit_slot_t   *slots[SLOTS];
     tacit_lgreco_t *lgreco;
-    char            path[PATH_BYTES];
+    char            path[HARNESS_PATH_BYTES];
 
     (void)arg;
     make(comm, "topk:ratio=0.05+ef", slots, &lgreco);
     for (int step = 0; step < STEPS; step++) {
         observe(lgreco, rank, step);
     }
-    MUST(tacit_lgreco_save(lgreco, path_of(path, "good", rank)));
+    MUST(tacit_lgreco_save(lgreco, harness_path(path, "good.%d", rank)));
     tacit_lgreco_destroy(lgreco);
 }
 
@@ -275,13 +257,13 @@ static void load_body(tacit_comm_t *comm, void *arg)
     tacit_slot_t   *slots[SLOTS];
     tacit_lgreco_t *lgreco;
     uint64_t        before;
-    char            path[PATH_BYTES], good[PATH_BYTES];
+    char            path[HARNESS_PATH_BYTES], good[HARNESS_PATH_BYTES];
 
-    read_contents(rank, path_of(good, "good", rank), contents);
+    read_contents(rank, harness_path(good, "good.%d", rank), contents);
     if (rank == 1) {
         outcome->edit->edit(contents);
     }
-    MUST(tacit__state_write(rank, RANKS, path_of(path, "edited", rank), magic, put_contents, contents));
+    MUST(tacit__state_write(rank, RANKS, harness_path(path, "edited.%d", rank), magic, put_contents, contents));
     make(comm, "topk:ratio=0.05+ef", slots, &lgreco);
     for (int step = 0; step < 3; step++) { /* it has sums of its own */
         observe(lgreco, rank, 20 + step);
@@ -300,10 +282,9 @@ START_TEST(impossible_files)
 {
     outcome_t outcome = {.edit = &edits[_i]};
 
-    make_folder();
     run_ranks(RANKS, NULL, save_body, NULL);
     run_ranks(RANKS, NULL, load_body, &outcome);
-    remove_folder();
+    remove_files();
     for (int rank = 0; rank < RANKS; rank++) {
         ck_assert_msg(outcome.status[rank] == edits[_i].status, "edit %d, rank %d: status %d, not %d: %s", _i, rank,
                       outcome.status[rank], edits[_i].status, outcome.text[rank]);
@@ -335,10 +316,10 @@ static void other_start_body(tacit_comm_t *comm, void *arg)
     const int       rank = tacit_comm_rank(comm);
     tacit_slot_t   *slots[SLOTS];
     tacit_lgreco_t *lgreco;
-    char            path[PATH_BYTES];
+    char            path[HARNESS_PATH_BYTES];
 
     make(comm, "topk:ratio=0.1+ef", slots, &lgreco);
-    if (tacit_lgreco_load(lgreco, path_of(path, "good", rank)) == TACIT_ERR_MISMATCH) {
+    if (tacit_lgreco_load(lgreco, harness_path(path, "good.%d", rank)) == TACIT_ERR_MISMATCH) {
         snprintf(resumption->text[rank], TACIT_TEXT_BYTES, "%s", tacit_last_error());
     }
     tacit_lgreco_destroy(lgreco);
@@ -348,10 +329,9 @@ START_TEST(another_start)
 {
     static resumption_t resumption;
 
-    make_folder();
     run_ranks(RANKS, NULL, save_body, NULL);
     run_ranks(RANKS, NULL, other_start_body, &resumption);
-    remove_folder();
+    remove_files();
     ck_assert_msg(strstr(resumption.text[0], "the value at the start of slot 'b' is '0.05' in the file, '0.1' here") != NULL,
                   "it says '%s'", resumption.text[0]);
 }
@@ -364,7 +344,7 @@ static void foreign_body(tacit_comm_t *comm, void *arg)
     const int       rank = tacit_comm_rank(comm);
     tacit_slot_t   *slots[SLOTS];
     tacit_lgreco_t *lgreco;
-    char            path[PATH_BYTES];
+    char            path[HARNESS_PATH_BYTES];
 
     make(comm, "topk:ratio=0.05+ef", slots, &lgreco);
     for (int step = 0; step < STEPS && resumption->saved[rank][0][0] == '\0'; step++) {
@@ -372,11 +352,11 @@ static void foreign_body(tacit_comm_t *comm, void *arg)
     }
     if (resumption->saved[rank][0][0] == '\0') {
         MUST(tacit_slot_set_spec(slots[1], "topk:ratio=0.061+ef"));
-        MUST(tacit_lgreco_save(lgreco, path_of(path, "good", rank)));
+        MUST(tacit_lgreco_save(lgreco, harness_path(path, "good.%d", rank)));
         note_specs(slots, resumption->saved[rank]);
     } else {
         MUST(tacit_slot_set_spec(slots[1], "topk:ratio=0.3+ef"));
-        MUST(tacit_lgreco_load(lgreco, path_of(path, "good", rank)));
+        MUST(tacit_lgreco_load(lgreco, harness_path(path, "good.%d", rank)));
         note_specs(slots, resumption->specs[rank]);
     }
     tacit_lgreco_destroy(lgreco);
@@ -386,10 +366,9 @@ START_TEST(specs_of_others)
 {
     static resumption_t resumption;
 
-    make_folder();
     run_ranks(RANKS, NULL, foreign_body, &resumption);
     run_ranks(RANKS, NULL, foreign_body, &resumption);
-    remove_folder();
+    remove_files();
     for (int rank = 0; rank < RANKS; rank++) {
         ck_assert_str_ne(resumption.saved[rank][0], "topk:ratio=0.05+ef");
         ck_assert_str_eq(resumption.specs[rank][0], resumption.saved[rank][0]);
@@ -408,7 +387,7 @@ static void order_body(tacit_comm_t *comm, void *arg)
     tacit_slot_config_t   matrix = {.struct_bytes = sizeof matrix, .count = COUNT, .ndim = 2, .shape = {20, 20}};
     tacit_slot_t         *slots[SLOTS];
     tacit_lgreco_t       *lgreco;
-    char                  plan[PATH_BYTES], memory[PATH_BYTES];
+    char                  plan[HARNESS_PATH_BYTES], memory[HARNESS_PATH_BYTES];
 
     matrix.spec = "powersgd:rank=4+ef";
     MUST(tacit_slot_create(comm, "a", &matrix, &slots[0]));
@@ -417,8 +396,8 @@ static void order_body(tacit_comm_t *comm, void *arg)
     config.gather = 2;
     config.alpha = 1.3;
     MUST(tacit_lgreco_create(slots, SLOTS, &config, &lgreco));
-    path_of(plan, "good", rank);
-    path_of(memory, "memory", rank);
+    harness_path(plan, "good.%d", rank);
+    harness_path(memory, "memory.%d", rank);
     for (int step = 0; step < 4 && saving; step++) {
         float values[COUNT];
 
@@ -444,10 +423,9 @@ START_TEST(plans_before_memory)
 {
     static resumption_t resumption;
 
-    make_folder();
     run_ranks(RANKS, NULL, order_body, &resumption);
     run_ranks(RANKS, NULL, order_body, &resumption);
-    remove_folder();
+    remove_files();
     for (int rank = 0; rank < RANKS; rank++) {
         ck_assert_str_ne(resumption.saved[rank][0], "powersgd:rank=4+ef");
         ck_assert_msg(strstr(resumption.text[rank], "slot 'a'") != NULL &&

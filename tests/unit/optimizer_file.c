@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* State files of optimizers: damaged, cut, foreign and missing ones are refused by all ranks alike, and nothing has changed. */
-#include <unistd.h>
-
 #include "descent.h"
 
 enum { RANKS = 2, COUNT = 40, MOST_BYTES = 2048, MOST_TRIES = 2 * MOST_BYTES };
@@ -11,7 +9,7 @@ typedef struct desk {
     tacit_optim_t *optim;
     float          values[COUNT];
     int            rank;
-    char           good[64], bad[80], slots[80];
+    char           good[HARNESS_PATH_BYTES], bad[HARNESS_PATH_BYTES], slots[HARNESS_PATH_BYTES];
     char           bytes[MOST_BYTES]; /* of the good file */
     size_t         count;
 } desk_t;
@@ -167,9 +165,7 @@ static void load_foreign(tacit_comm_t *comm, desk_t *desk, outcome_t *outcome)
         load_bad(desk, outcome, desk->bad, "another optimizer's file", i);
     }
     (void)remove(desk->bad);
-    snprintf(desk->bad, sizeof desk->bad, "%.60s", desk->good);
-    desk->bad[strlen(desk->bad) - 1] = '0'; /* rank 0's */
-    load_bad(desk, outcome, desk->bad, "another rank's file", 0);
+    load_bad(desk, outcome, harness_path(desk->bad, "good.0"), "another rank's file", 0);
 }
 
 static void body(tacit_comm_t *comm, void *arg)
@@ -179,9 +175,9 @@ static void body(tacit_comm_t *comm, void *arg)
     tacit_slot_t *slot = slot_of(comm, "tensor", COUNT, TACIT_FLOAT32, "onebit+ef");
     uint64_t      saved;
 
-    snprintf(desk.good, sizeof desk.good, "optimizer-%d.%d", (int)getpid(), desk.rank);
-    snprintf(desk.bad, sizeof desk.bad, "%s.bad", desk.good);
-    snprintf(desk.slots, sizeof desk.slots, "%s.slots", desk.good);
+    harness_path(desk.good, "good.%d", desk.rank);
+    harness_path(desk.bad, "bad.%d", desk.rank);
+    harness_path(desk.slots, "slots.%d", desk.rank);
     MUST(tacit_optim_create(outcome->optimizer, &slot, 1, &desk.optim));
     go(&desk, 0, 4);
     MUST(tacit_optim_save(desk.optim, desk.good));
@@ -226,10 +222,10 @@ static void refuse_to_save(tacit_comm_t *comm, void *arg)
     const int      rank = tacit_comm_rank(comm);
     tacit_slot_t  *slot = slot_of(comm, "tensor", COUNT, TACIT_FLOAT32, "none");
     tacit_optim_t *optim;
-    char           path[64];
+    char           path[HARNESS_PATH_BYTES];
 
     MUST(tacit_optim_create("adam", &slot, 1, &optim));
-    snprintf(path, sizeof path, "optimizer-%d.%d", (int)getpid(), rank);
+    harness_path(path, "state.%d", rank);
     ((tacit_status_t *)arg)[rank] = tacit_optim_save(optim, rank == 1 ? "/nonexistent/file" : path);
     ((tacit_status_t *)arg)[RANKS + rank] = tacit_optim_save(optim, rank == 1 ? NULL : path);
     (void)remove(path);
@@ -267,8 +263,8 @@ static void load_masks(tacit_comm_t *comm, void *arg)
     bool           changed;
     tacit_status_t status;
 
-    snprintf(desk.good, sizeof desk.good, "optimizer-%d.%d", (int)getpid(), desk.rank);
-    snprintf(desk.bad, sizeof desk.bad, "%s.other", desk.good);
+    harness_path(desk.good, "good.%d", desk.rank);
+    harness_path(desk.bad, "other.%d", desk.rank);
     MUST(tacit_optim_create("onebit-adam:freeze=2", &slot, 1, &desk.optim));
     go(&desk, 0, 4);
     MUST(tacit_optim_save(desk.optim, desk.good));

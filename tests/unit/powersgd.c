@@ -5,7 +5,6 @@
 #include "ranks.h"
 
 #include <pthread.h>
-#include <unistd.h>
 
 enum { MOST_ROWS = 96, MOST_COLUMNS = 600, MOST = 40000, RANKS = 4 };
 
@@ -447,10 +446,9 @@ static size_t take_memory(tacit_slot_t *const *slots, float *memory)
 
 /* A run of some steps, and what each rank has in the end. */
 typedef struct run {
-    int         first, last, save_before; /* steps; -1: nothing is saved */
-    const char *path;                     /* "%d" is the rank; loaded if the run does not begin at 0 */
-    uint64_t    out[MOST_RANKS], memory[MOST_RANKS];
-    double      rms[MOST_RANKS][2], dense[MOST_RANKS]; /* of the matrix's residual, in the middle and the end; of the vector's */
+    int      first, last, save_before; /* steps; -1: nothing is saved. Who does not begin at 0 loads what is */
+    uint64_t out[MOST_RANKS], memory[MOST_RANKS];
+    double   rms[MOST_RANKS][2], dense[MOST_RANKS]; /* of the matrix's residual, in the middle and the end; of the vector's */
 } run_t;
 
 static double rms_of(const tacit_slot_t *slot)
@@ -467,10 +465,10 @@ static void run_body(tacit_comm_t *comm, void *arg)
     const int     rank = tacit_comm_rank(comm);
     tacit_slot_t *slots[SLOTS];
     float(*out)[SLOT_MOST] = calloc(SLOTS, sizeof *out), *memory = calloc(MOST_MEMORY, sizeof *memory);
-    char path[300];
+    char path[HARNESS_PATH_BYTES];
 
     make_slots(comm, "powersgd:rank=2+ef", slots);
-    snprintf(path, sizeof path, "%s.%d", run->path != NULL ? run->path : "", rank);
+    harness_path(path, "state.%d", rank);
     if (run->first > 0) {
         MUST(tacit_load(comm, path));
     }
@@ -523,24 +521,18 @@ END_TEST
 /* A run that is saved in the middle and gone on with by others ends with the same bits. */
 START_TEST(resumed)
 {
-    char  path[] = "/tmp/tacit-powersgd-XXXXXX";
-    char  file[64];
+    char  path[HARNESS_PATH_BYTES];
     run_t whole = {.last = 8, .save_before = -1}, before = {.last = 5, .save_before = 4},
           after = {.first = 4, .last = 8, .save_before = -1};
 
-    ck_assert(mkdtemp(path) != NULL);
-    snprintf(file, sizeof file, "%s/state", path);
-    before.path = after.path = file;
     run_ranks(3, NULL, run_body, &whole);
     run_ranks(3, NULL, run_body, &before);
     run_ranks(3, NULL, run_body, &after);
     for (int rank = 0; rank < 3; rank++) {
         ck_assert_uint_eq(after.out[rank], whole.out[rank]);
         ck_assert_uint_eq(after.memory[rank], whole.memory[rank]);
-        snprintf(file, sizeof file, "%s/state.%d", path, rank);
-        ck_assert_int_eq(unlink(file), 0);
+        ck_assert_int_eq(remove(harness_path(path, "state.%d", rank)), 0);
     }
-    ck_assert_int_eq(rmdir(path), 0);
 }
 END_TEST
 

@@ -282,15 +282,15 @@ END_TEST
 static void loading_body(tacit_comm_t *comm, void *arg)
 {
     tacit_slot_t *slot = slot_of(comm, "gradient", 100, TACIT_FLOAT32, *(const char **)arg);
-    char          path[64];
+    char          path[HARNESS_PATH_BYTES];
 
-    snprintf(path, sizeof path, "precision-%d.state", (int)getpid());
+    harness_path(path, "state");
     if (slot->codec->precision == TACIT_PRECISION_FP32) {
         MUST(tacit_save(comm, path));
     } else {
         *(bool *)((const char **)arg + 1) =
             tacit_load(comm, path) == TACIT_ERR_MISMATCH && strstr(tacit_last_error(), "ef:residual=int8") != NULL;
-        unlink(path);
+        (void)remove(path);
     }
 }
 

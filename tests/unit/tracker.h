@@ -4,8 +4,6 @@
 #ifndef TACIT_TEST_TRACKER_H
 #define TACIT_TEST_TRACKER_H
 
-#include <unistd.h>
-
 #include "codec_memory.h"
 #include "param.h"
 #include "session.h"
@@ -91,11 +89,6 @@ typedef struct track_part {
     int      first, last; /* steps [first, last) */
 } track_part_t;
 
-static inline void track_path(const track_t *track, int rank, char *path, size_t capacity)
-{
-    snprintf(path, capacity, "track-%d-%d-%d.state", (int)getpid(), track->ranks, rank);
-}
-
 /* A matrix of ten columns where that is possible, for powersgd. */
 static inline tacit_slot_t *track_slot(const track_t *track, tacit_comm_t *comm)
 {
@@ -119,9 +112,9 @@ static inline void track_body(tacit_comm_t *comm, void *arg)
     const int     rank = tacit_comm_rank(comm);
     tacit_slot_t *slot = track_slot(track, comm);
     float        *x = session_floats(count), *g = session_floats(count), *out = session_floats(count);
-    char          path[64];
+    char          path[HARNESS_PATH_BYTES];
 
-    track_path(track, rank, path, sizeof path);
+    harness_path(path, "state.%d", rank);
     for (size_t i = 0; i < count; i++) {
         x[i] = part->first == 0 ? track->start : track->x[(size_t)(part->first - 1) * count + i];
     }
@@ -167,7 +160,7 @@ static inline void track_run(track_t *track)
 {
     const size_t total = (size_t)track->steps * track->count;
     track_part_t part = {track, 0, track->resume != 0 ? track->resume : track->steps};
-    char         path[64];
+    char         path[HARNESS_PATH_BYTES];
 
     track->config.struct_bytes = sizeof track->config;
     track->x = session_floats(total);
@@ -183,8 +176,7 @@ static inline void track_run(track_t *track)
         part = (track_part_t){track, track->resume, track->steps};
         run_ranks(track->ranks, &track->config, track_body, &part);
         for (int rank = 0; rank < track->ranks; rank++) {
-            track_path(track, rank, path, sizeof path);
-            unlink(path);
+            ck_assert_int_eq(remove(harness_path(path, "state.%d", rank)), 0);
         }
     }
     for (int rank = 1; rank < track->ranks; rank++) {

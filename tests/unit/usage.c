@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "comm.h"
 #include "harness.h"
@@ -121,10 +120,9 @@ static void save_body(tacit_comm_t *comm, void *arg)
     tacit_optim_t   *optim;
     tacit_request_t *request, *second;
     float            x[COUNT] = {0}, y[COUNT] = {0};
-    char             path[64];
+    char             path[HARNESS_PATH_BYTES];
 
     MUST(tacit_optim_create("sgd", &a, 1, &optim));
-    snprintf(path, sizeof path, "usage-%ld-%d.state", (long)getpid(), tacit_comm_rank(comm));
     if (tacit_comm_rank(comm) == 1) {
         sleep_ms(1500);
         tacit_optim_destroy(optim);
@@ -135,9 +133,9 @@ static void save_body(tacit_comm_t *comm, void *arg)
     MUST(tacit_group_begin(comm));
     status[0] = tacit_wait(&request);
     status[1] = tacit_group_end(comm, NULL);
-    status[2] = tacit_save(comm, path);
+    status[2] = tacit_save(comm, harness_path(path, "state"));
     status[3] = tacit_optim_save(optim, path);
-    (void)unlink(path);
+    (void)remove(path);
     tacit_optim_destroy(optim);
 }
 
