@@ -54,6 +54,15 @@ test_resume() {
     done
 }
 
+# Ranks are together in the end at rates too, here of less than 1e-38, at which no message says anything.
+test_end() {
+    local line
+    line=$(timeout -k 5 30 "${launcher[@]}" -n 2 "$trainer" --json --hidden 8 --steps 10 --lr 1e-30 --warmup-steps 4294967295 \
+        --optimizer zeroone-adam:freeze=3,local-steps=4,local-scaler=1 2>"$folder/log" </dev/null | tail -n 1)
+    [ "$(field steps "$line")" = 10 ] || fail "local steps at a rate of nothing: not 10 steps: $line: $(cat "$folder/log")"
+    [ "$(field replicas_equal "$line")" = true ] || fail "local steps at a rate of nothing: the parameters differ: $line"
+}
+
 # Killed again and again wherever it happens to be, training goes on from a whole generation to the same bits.
 test_kills() {
     local dir=$folder/kills options=(--json --spec onebit+ef --hidden 64 --epochs 200) whole line kills
@@ -130,6 +139,7 @@ test_data() {
 
 test_results
 test_resume
+test_end
 test_kills
 test_refusals
 test_data

@@ -34,8 +34,8 @@ TACIT_API tacit_status_t tacit_optim_step(tacit_optim_t *optim, float *const *va
 /* Steps taken. Local. */
 TACIT_API_VOID uint64_t tacit_optim_steps(const tacit_optim_t *optim);
 /* 1 where values are the same on all ranks, as they are but for zeroone-adam:local-steps=N above 1; 0 between its messages. It is
-   the same on all ranks. A training that ends on a 0, or is evaluated there, has as many models as ranks: go on until it is 1.
-   Local. */
+   the same on all ranks. A training that ends on a 0, or is evaluated there, has as many models as ranks: go on until it is 1,
+   for N - 1 steps at most, whatever their rates. Local. */
 TACIT_API_VOID int tacit_optim_together(const tacit_optim_t *optim);
 /* What this optimizer's own slots (warm-up, norms) have sent, on top of the counters of the caller's slots. Local. */
 TACIT_API tacit_status_t tacit_optim_counters(const tacit_optim_t *optim, tacit_counters_t *counters_out);

@@ -355,6 +355,10 @@ mutant "zeroone-adam: gradients without a limit" optim/optimizers/zeroone_adam.c
     's/tacit__adam_within\(most, (.*)\) : 0.0f;/\1 : 0.0f;/'
 mutant "zeroone-adam: messages at rates of 0" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
     '/^static bool is_idle/,/^}/ s/return is_frozen/return false \&\& is_frozen/'
+mutant "zeroone-adam: ranks part at rates of 0" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
+    '/^static bool is_idle/,/^}/ s/return is_frozen\(optim\)/& \&\& !is_local(optim)/'
+mutant "zeroone-adam: ranks part for what may be too little" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
+    's/worth\(optim, rate, \(double\)config->local_steps\)/worth(optim, rate, optim->numbers[LOCAL] + 1)/'
 mutant "zeroone-adam: a feedback that tracks" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
     's/TRY\(check_feedback\(.*//'
 mutant "zeroone-adam: steps without a message count as meetings" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \

@@ -121,18 +121,21 @@ static double rates_of(const tacit_optim_t *optim, tacit_adam_t adam)
     return optim->numbers[RATES] + (double)adam.rate * (double)adam.correct1;
 }
 
-/* What a gradient is worth in units of SUM, on average over the steps since the last message. */
-static double worth(const tacit_optim_t *optim, double rate)
+/* What a gradient is worth in units of SUM, on average over so many steps since the last message. */
+static double worth(const tacit_optim_t *optim, double rate, double steps)
 {
     const tacit_adam_t adam = factors_of(optim, rate);
 
-    return rates_of(optim, adam) / (optim->numbers[LOCAL] + 1) * (double)adam.rest1;
+    return rates_of(optim, adam) / steps * (double)adam.rest1;
 }
 
-/* A message would be due, but at rates of 0 there is nothing to tell, nor would it say what the first moment is: it waits. */
+/* At rates of 0 there is nothing to tell, nor would a message say what the first moment is: it waits. So does the first step
+   without one, unless the next message will have something to tell whatever the rates until then: ranks do not stay apart. */
 static bool is_idle(const tacit_optim_t *optim, double rate)
 {
-    return is_frozen(optim) && !is_local(optim) && !isnormal((float)worth(optim, rate));
+    const config_t *config = optim->config;
+
+    return is_frozen(optim) && !isnormal((float)worth(optim, rate, (double)config->local_steps));
 }
 
 /* What slots keep back of gradients becomes what it is worth in units of SUM. */
@@ -157,7 +160,7 @@ static tacit_status_t arrange(tacit_optim_t *optim, const tacit_step_t *step)
         return TACIT_OK;
     }
     if (!is_local(optim)) {
-        TRY(convert(optim, worth(optim, step->rate)));
+        TRY(convert(optim, worth(optim, step->rate, optim->numbers[LOCAL] + 1)));
     }
     TRY(tacit__optim_clip_local(optim, step));
 out:

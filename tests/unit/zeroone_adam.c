@@ -310,29 +310,63 @@ START_TEST(rate_zero)
 }
 END_TEST
 
-/* Also where the steps without a message had a rate of 0: ranks meet at the first message that has something to say. */
+/* Also where a step would be one without a message: it does not count, and ranks stay together. */
 START_TEST(rate_zero_apart)
 {
     run = (descent_t){.optimizer = "zeroone-adam:freeze=2,local-steps=3,local-scaler=1",
                       .specs = {"onebit+ef", "none"},
                       .counts = {300, 40},
                       .ranks = 3,
-                      .steps = 8,
+                      .steps = 9,
                       .watch = watch};
-    for (int step = 3; step < 6; step++) { /* local, local, idle; the message comes at step 6 */
+    for (int step = 3; step < 6; step++) { /* the message comes at step 8 */
         run.rates[step] = -1;
     }
-    run.apart[7] = true;
+    run.apart[6] = run.apart[7] = true;
     descent_run(&run);
     for (int step = 3; step < 6; step++) {
         ck_assert_uint_eq(run.hashes[0][step], run.hashes[0][2]);
-        ck_assert_uint_eq(moments.calls[step], moments.calls[2]);
+        ck_assert_uint_eq(moments.m_hash[0][step], moments.m_hash[0][2]);
+        ck_assert_uint_eq(moments.m_hash[1][step], moments.m_hash[0][2]);
+        ck_assert_int_eq(moments.together[0][step], 1);
     }
-    ck_assert_uint_eq(moments.m_hash[0][5], moments.m_hash[0][4]);
-    ck_assert_uint_ne(moments.m_hash[1][5], moments.m_hash[0][5]);
-    ck_assert_uint_eq(moments.calls[6], moments.calls[2] + 1);
-    ck_assert_uint_ne(run.hashes[0][6], run.hashes[0][5]);
-    ck_assert_uint_eq(moments.m_hash[1][6], moments.m_hash[0][6]);
+    ck_assert_uint_ne(run.hashes[1][6], run.hashes[0][6]);
+    ck_assert_uint_eq(moments.calls[7], moments.calls[2]);
+    ck_assert_uint_eq(moments.calls[8], moments.calls[2] + 1);
+    ck_assert_uint_eq(moments.m_hash[1][8], moments.m_hash[0][8]);
+}
+END_TEST
+
+/* Whatever the rates, a training that goes on until ranks are together ends: after two steps, where the third has the message.
+   The rate of the first step without one, and of all that follow; of 7e-38 a single step makes 2e-38 of a gradient, and three on
+   average 7e-39, which is no normal float. */
+START_TEST(never_stays_apart)
+{
+    static const double rates[][2] = {{-1, -1},       {1e-300, 1e-300}, {1e-45, 1e-45}, {1e-39, 1e-39}, {7e-38, -1},
+                                      {7e-38, 7e-38}, {1e-36, -1},      {1e-30, 1e-40}, {0.1, -1},      {1e-38, 0.1}};
+    int                 apart = 0;
+
+    run = (descent_t){.optimizer = "zeroone-adam:freeze=2,local-steps=3,local-scaler=1",
+                      .specs = {"onebit+ef", "none"},
+                      .counts = {300, 40},
+                      .ranks = 2,
+                      .steps = 14,
+                      .watch = watch};
+    for (int step = 3; step < run.steps; step++) {
+        run.rates[step] = rates[_i][step > 3];
+        run.apart[step] = true;
+    }
+    descent_run(&run);
+    for (int step = 0; step < run.steps; step++) {
+        ck_assert_int_eq(moments.together[1][step], moments.together[0][step]);
+        apart = moments.together[0][step] ? 0 : apart + 1;
+        ck_assert_msg(apart < 3, "rates %g, %g: apart for %d steps", rates[_i][0], rates[_i][1], apart);
+        ck_assert(apart > 0 ||
+                  (run.hashes[1][step] == run.hashes[0][step] && moments.m_hash[1][step] == moments.m_hash[0][step]));
+        for (size_t i = 0; i < 300; i++) {
+            ck_assert(isfinite(run.values[step][0][i]));
+        }
+    }
 }
 END_TEST
 
@@ -529,6 +563,7 @@ int main(void)
     tcase_add_test(tests, converts_memory);
     tcase_add_loop_test(tests, rate_zero, 3, 6);
     tcase_add_test(tests, rate_zero_apart);
+    tcase_add_loop_test(tests, never_stays_apart, 0, 10);
     tcase_add_loop_test(tests, clips, 0, 4);
     tcase_add_test(tests, silent_elements);
     tcase_add_test(tests, local_nan);
