@@ -247,6 +247,40 @@ static tacit_quality_t quality(const void *config, size_t count, double *factor)
     return own->rounding == ROUNDING_NEAREST ? TACIT_CONTRACTION : TACIT_UNBIASED;
 }
 
+/* The mean square of the range of n normal numbers, by the midpoint rule: the largest and the least, which are alike and almost
+   independent. */
+static double normal_range_squared(double n)
+{
+    const double step = 1.0 / 32;
+    double       mean = 0, square = 0; /* of the largest */
+
+    for (double x = step / 2; x < 8; x += step) {
+        const double tail = erfc(x / sqrt(2)) / 2, above = 1 - pow(1 - tail, n), below = pow(tail, n);
+        mean += (above - below) * step;
+        square += 2 * x * (above + below) * step;
+    }
+    return 2 * square + 2 * mean * mean;
+}
+
+/* Within one unit all places are about equally likely: the mean square error is unit^2 / 12 to the nearest, unit^2 / 6 at random.
+   Where the unit is wide, zero lies midway between levels, and most numbers near zero (the first term of the Fourier series of
+   the error). Least and largest are exact. Wherever feedback is allowed, something is left. */
+static double delta(const void *config, const tacit_slot_config_t *tensor)
+{
+    const double    pi = 3.14159265358979323846;
+    const config_t *own = config;
+    const double    top = (double)top_level((unsigned)own->bits);
+    const double    n = tensor->count < (size_t)own->block ? (double)tensor->count : (double)own->block;
+    double          unit_squared, midway;
+
+    if (n <= 2) {
+        return 1;
+    }
+    unit_squared = normal_range_squared(n) / (top * top);
+    midway = exp(-2 * pi * pi / unit_squared) / (pi * pi);
+    return 1 - (1 - 2 / n) * unit_squared * ((own->rounding == ROUNDING_NEAREST ? 1.0 / 12 : 1.0 / 6) + midway);
+}
+
 static size_t grain(const void *config)
 {
     const config_t *own = config;
@@ -303,6 +337,7 @@ const tacit_compressor_t tacit__compressor_qsgd = {
     .params = params,
     .settle = settle,
     .quality = quality,
+    .delta = delta,
     .kernels = {[TACIT_ISA_SCALAR] = &kernels},
     .grain = grain,
     .bound = bound,

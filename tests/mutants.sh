@@ -133,6 +133,13 @@ mutant "rotq: the scale is that of the noise, not of the levels" compressors/rot
     's/const float scale = dot.*/const float scale = sqrtf(dot(v, v)) \/ BLOCK;/'
 mutant "rotq: borders at the levels" compressors/rotq.c rotq:rotq \
     's/\(magnitudes\[m - 1\] \+ magnitudes\[m\]\) \* 0.5f/magnitudes[m]/'
+unchanged qsgd:qsgd
+mutant "qsgd: the worst case is taken for the usual one" compressors/qsgd.c qsgd:qsgd \
+    's/^    return 1 - \(1 - 2 \/ n\).*/    return fmax(0, 1 - n \/ (2 * top * top));/'
+mutant "qsgd: what is lost at random counts as lost to the nearest" compressors/qsgd.c qsgd:qsgd \
+    's/1.0 \/ 12 : 1.0 \/ 6/1.0 \/ 12 : 1.0 \/ 12/'
+mutant "qsgd: all places within a wide unit count alike" compressors/qsgd.c qsgd:qsgd \
+    's/ \+ midway\)/)/'
 unchanged powersgd:powersgd counters:counters
 mutant "powersgd: each rank draws its own Q" compressors/powersgd.c powersgd:powersgd \
     's/tacit__stream\(&block->key, true\)/tacit__stream(\&block->key, false)/'

@@ -22,11 +22,10 @@ static void settle(void *config, double delta, char *warning, size_t warning_byt
     config_t *own = config;
 
     if (own->eta > delta) {
-        snprintf(
-            warning, warning_bytes,
-            "eta=%.4g feeds back more than the part %.4g that gets across for certain; the error may grow, slowly but without "
-            "limit: use eta=%.4g",
-            own->eta, delta, delta / 4);
+        snprintf(warning, warning_bytes,
+                 "eta=%.4g feeds back more than the part that gets across, %.4g; the error may grow, slowly but without limit: "
+                 "use eta=%.4g",
+                 own->eta, delta, delta / 4);
     } else if (delta <= 0) {
         snprintf(warning, warning_bytes, "no eta follows from a compressor that may get nothing across; errors are not fed back");
     }

@@ -108,6 +108,7 @@ static const char *const forms[] = {
     "randk:ratio=0.2+econtrol",
     "onebit:block=64+econtrol",
     "qsgd:bits=4,block=32+econtrol",
+    "qsgd:bits=2+econtrol",
     "topk:ratio=0.1+econtrol:init=gradient",
     "onebit:block=64+econtrol:init=gradient",
     "onebit:block=0,own=coded+econtrol",
@@ -265,6 +266,23 @@ START_TEST(without_tracker)
 }
 END_TEST
 
+/* What making a slot of 4096 elements warns of, "" if nothing. */
+static const char *warning_of(const char *text)
+{
+    static char         warning[200];
+    tacit_spec_t        spec = spec_of(text);
+    tacit_slot_config_t tensor = {.count = 4096, .ndim = 2, .shape = {64, 64}};
+    double              factor;
+
+    (void)spec.compressor->quality(spec.compressor_config, tensor.count, &factor);
+    warning[0] = '\0';
+    spec.feedback->settle(spec.feedback_config,
+                          spec.compressor->delta != NULL ? spec.compressor->delta(spec.compressor_config, &tensor) : 1 - factor,
+                          warning, sizeof warning);
+    tacit__spec_release(&spec);
+    return warning;
+}
+
 static double settled(const char *text, size_t count)
 {
     tacit_slot_config_t tensor = TACIT_SLOT_CONFIG_INIT;
@@ -289,6 +307,35 @@ START_TEST(automatic_eta)
     ck_assert_double_eq_tol(settled("topk:ratio=0.01+econtrol", 10), 0.025, 1e-9); /* one of ten */
     ck_assert_double_eq(settled("none+econtrol", 10), 0.25);
     ck_assert_double_gt(settled("onebit+econtrol", 4096), 0.1);
+    ck_assert_double_eq_tol(settled("qsgd:bits=2+econtrol", 4096), (1 - 0.298) / 4, 0.001);
+    ck_assert_double_eq_tol(settled("qsgd:bits=3+econtrol", 4096), (1 - 0.0545) / 4, 0.001);
+}
+END_TEST
+
+/* A warning where more is fed back than gets across, and nowhere else. */
+START_TEST(warnings)
+{
+    static const char *const good[] = {"topk:ratio=0.01+econtrol:eta=0.01",
+                                       "topk:ratio=0.01+econtrol",
+                                       "randk:ratio=0.5+econtrol:eta=0.5",
+                                       "none+econtrol:eta=1",
+                                       "onebit+econtrol:eta=0.5",
+                                       "qsgd:bits=2+econtrol",
+                                       "qsgd:bits=2+econtrol:eta=0.7",
+                                       "qsgd:bits=3+econtrol",
+                                       "fp8+econtrol",
+                                       "powersgd+econtrol",
+                                       "rotq:bits=1+econtrol",
+                                       "qsgd:bits=3,block=96,rounding=stochastic+econtrol"};
+    static const char *const bad[] = {"topk:ratio=0.01+econtrol:eta=0.02", "qsgd:bits=2+econtrol:eta=0.71",
+                                      "onebit+econtrol:eta=0.65"};
+
+    for (size_t i = 0; i < COUNT_OF(good); i++) {
+        ck_assert_msg(*warning_of(good[i]) == '\0', "%s: %s", good[i], warning_of(good[i]));
+    }
+    for (size_t i = 0; i < COUNT_OF(bad); i++) {
+        ck_assert_ptr_nonnull(strstr(warning_of(bad[i]), "use eta="));
+    }
 }
 END_TEST
 
@@ -385,6 +432,7 @@ int main(void)
     tcase_add_test(examples, without_eta);
     tcase_add_test(examples, without_tracker);
     tcase_add_test(examples, automatic_eta);
+    tcase_add_test(examples, warnings);
     tcase_add_loop_test(invariant, invariants, 0, 2 * (int)COUNT_OF(forms));
     tcase_add_test(invariant, identity);
     tcase_add_loop_test(invariant, zeros, 0, (int)COUNT_OF(forms));

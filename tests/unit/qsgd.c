@@ -311,6 +311,55 @@ START_TEST(adversarial)
 }
 END_TEST
 
+/* What is lost of normal noise, as a part of |x|^2, and what delta() says of it. */
+static void typical(const char *text, const float *a, size_t count, size_t blocks, double tolerance)
+{
+    static float        decoded[1 << 18];
+    tacit_spec_t        spec = spec_of(text);
+    tacit_slot_config_t tensor = {.count = count};
+    tacit_block_t       block = block_of(&spec, 0, count);
+    uint8_t            *payload = malloc(spec.compressor->bound(spec.compressor_config, count));
+    double              lost = 0, square = 0, expected = 1 - spec.compressor->delta(spec.compressor_config, &tensor);
+
+    for (size_t b = 0; b < blocks; b++) {
+        ck_assert_uint_eq(round_trip(&block, spec.compressor, a + b * count, payload, decoded), 0);
+        for (size_t i = 0; i < count; i++) {
+            lost += pow((double)decoded[i] - (double)a[b * count + i], 2);
+            square += pow((double)a[b * count + i], 2);
+        }
+    }
+    ck_assert_msg(fabs(lost / square - expected) <= tolerance * expected + 1e-12, "%s, %zu elements: %.5f is lost, not %.5f",
+                  text, count, lost / square, expected);
+    free(payload);
+    tacit__spec_release(&spec);
+}
+
+/* Of normal noise, what delta() says gets across: to 2 %, and to 5 % where there are but four blocks. */
+START_TEST(normal_noise)
+{
+    enum { COUNT = 1 << 18 };
+    static const int blocks[] = {32, 64, 256, 2048, 65536};
+    static float     a[COUNT];
+    harness_random_t random = {7};
+    char             text[64];
+
+    for (size_t i = 0; i < COUNT; i++) {
+        a[i] = (float)(3 * harness_normal(&random));
+    }
+    for (int bits = 2; bits <= 8; bits++) {
+        for (size_t b = 0; b < COUNT_OF(blocks); b++) {
+            snprintf(text, sizeof text, "qsgd:bits=%d,block=%d+econtrol", bits, blocks[b]);
+            typical(text, a, COUNT, 1, blocks[b] > 2048 ? 0.05 : 0.02);
+        }
+        snprintf(text, sizeof text, "qsgd:bits=%d+econtrol", bits);
+        typical(text, a, 8, COUNT / 8, 0.02); /* a tensor that is shorter than a block */
+    }
+    typical("qsgd:bits=3,block=96,rounding=stochastic+econtrol", a, COUNT, 1, 0.02);
+    typical("qsgd:rounding=stochastic+econtrol", a, COUNT, 1, 0.02);
+    typical("qsgd:bits=2+econtrol", a, 2, COUNT / 2, 0); /* nothing is lost but roundings */
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("qsgd");
@@ -326,6 +375,7 @@ int main(void)
     tcase_add_test(tests, keys);
     tcase_add_test(tests, settling);
     tcase_add_test(tests, adversarial);
+    tcase_add_test(tests, normal_noise);
     suite_add_tcase(suite, tests);
     return harness_main(suite);
 }
