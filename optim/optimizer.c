@@ -267,6 +267,25 @@ tacit_status_t tacit__optim_rescale(tacit_optim_t *optim, double factor)
     return status;
 }
 
+static void scale(float factor, size_t count, const float *restrict in, float *restrict out)
+{
+    for (size_t i = 0; i < count; i++) {
+        out[i] = factor * in[i];
+    }
+}
+
+void tacit__optim_send_gradient(tacit_optim_t *optim, const tacit_step_t *step, size_t i, bool clipped, tacit_op_t op)
+{
+    const tacit_tensor_t *tensor = &optim->tensors[i];
+    const float          *in = step->gradients[i];
+
+    if (clipped && optim->factors[i] < 1.0) {
+        scale((float)optim->factors[i], tensor->count, in, tensor->work);
+        in = tensor->work;
+    }
+    tacit__optim_send(optim, tensor->slot, in, tensor->work, op);
+}
+
 void tacit__optim_send(tacit_optim_t *optim, tacit_slot_t *slot, const float *in, float *out, tacit_op_t op)
 {
     optim->items[optim->item_count++] = (tacit_item_t){.slot = slot, .codec = slot->codec, .in = in, .out = out, .op = op};
@@ -461,7 +480,8 @@ double tacit__finite_squares(const float *values, size_t count)
     return sum;
 }
 
-void tacit__optim_factors(tacit_optim_t *optim, int ranks, tacit_clip_t convention)
+/* factors[] from squares[], of norms that are clipped as tacit_clip_factor() says. */
+static void set_factors(tacit_optim_t *optim, int ranks, tacit_clip_t convention)
 {
     const tacit_clipping_t *clipping = optim->config;
     double                  all = 0.0;
@@ -475,7 +495,17 @@ void tacit__optim_factors(tacit_optim_t *optim, int ranks, tacit_clip_t conventi
     }
 }
 
-void tacit__optim_clip_reduced(tacit_optim_t *optim)
+bool tacit__optim_remembers(const tacit_optim_t *optim)
+{
+    bool remembers = false;
+
+    for (size_t i = 0; i < optim->tensor_count; i++) {
+        remembers = remembers || optim->tensors[i].slot->codec->feedback != NULL;
+    }
+    return remembers;
+}
+
+void tacit__optim_clip_own(tacit_optim_t *optim, const tacit_step_t *step, tacit_clip_t convention)
 {
     const tacit_clipping_t *clipping = optim->config;
 
@@ -483,9 +513,22 @@ void tacit__optim_clip_reduced(tacit_optim_t *optim)
         return; /* the factors are 1 from the beginning */
     }
     for (size_t i = 0; i < optim->tensor_count; i++) {
+        optim->squares[i] = tacit__finite_squares(step->gradients[i], optim->tensors[i].count);
+    }
+    set_factors(optim, optim->comm->ranks, convention);
+}
+
+void tacit__optim_clip_reduced(tacit_optim_t *optim)
+{
+    const tacit_clipping_t *clipping = optim->config;
+
+    if (clipping->threshold == 0) {
+        return;
+    }
+    for (size_t i = 0; i < optim->tensor_count; i++) {
         optim->squares[i] = tacit__finite_squares(optim->tensors[i].work, optim->tensors[i].count);
     }
-    tacit__optim_factors(optim, 1, TACIT_CLIP_MEAN);
+    set_factors(optim, 1, TACIT_CLIP_MEAN);
 }
 
 tacit_status_t tacit__optim_norms_slot(tacit_optim_t *optim)

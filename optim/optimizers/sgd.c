@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Stochastic gradient descent with momentum. Where a slot's feedback brings the momentum (dgc), this has none: decay then has a
-   momentum of its own and is never compressed, gradients are clipped before the feedback sees them, and the density may warm up:
-   Lin et al., "Deep Gradient Compression" (ICLR 2018), sections 3.2 and 3.3. */
+   momentum of its own and is never compressed, and the density may warm up: Lin et al., "Deep Gradient Compression" (ICLR 2018),
+   sections 3.2 and 3.3. */
 #include <math.h>
 
 #include "optimizer.h"
@@ -25,7 +25,7 @@ typedef struct notes {
     bool   owned;   /* … which applies it; not where slots are reduced as `none` (TACIT_DISABLE) */
     bool   nesterov;
     float  momentum;
-    double final, density; /* at the end of the warm-up, and now; 0: the spec has none */
+    double final; /* density, at the end of the warm-up; 0: the spec has none */
 } notes_t;
 
 static notes_t *notes_of(const tacit_optim_t *optim, size_t i)
@@ -53,20 +53,25 @@ static tacit_status_t settle(const void *arg)
                                                      : TACIT_OK;
 }
 
+/* 0 where the spec has none. */
+static double density_of(const tacit_slot_t *slot)
+{
+    const tacit_spec_t  *given = &slot->codec->given;
+    const tacit_param_t *ratio = tacit__param_find(given->compressor->params, "ratio", 5);
+
+    return ratio == NULL ? 0.0 : *(const double *)(const void *)((const char *)given->compressor_config + ratio->offset);
+}
+
 /* The momentum of a slot's feedback, if it has one. */
 static tacit_status_t look_at(tacit_optim_t *optim, size_t i)
 {
     const config_t      *config = optim->config;
     const tacit_codec_t *codec = optim->tensors[i].slot->codec;
     const tacit_spec_t  *given = &codec->given;
-    const tacit_param_t *ratio = tacit__param_find(given->compressor->params, "ratio", 5);
     notes_t             *notes = notes_of(optim, i);
     const char          *clash = NULL;
 
-    if (ratio != NULL) {
-        notes->final = *(const double *)(const void *)((const char *)given->compressor_config + ratio->offset);
-        notes->density = notes->final;
-    }
+    notes->final = density_of(optim->tensors[i].slot);
     if (given->feedback == NULL || given->feedback->momentum == NULL) {
         return TACIT_OK;
     }
@@ -146,20 +151,25 @@ static double rounded(double density, double final)
     return density > final ? fmax(rint(density * unit) / unit, final) : final;
 }
 
-/* A slot's density at this step of the warm-up. */
+/* A slot's density at this step of the warm-up, whoever has set another. Once the warm-up is over, which its first step with the
+   final density says, densities are others' affair. So it is the number of steps alone that counts, also after a load. */
 static tacit_status_t set_density(tacit_optim_t *optim, size_t i)
 {
     const config_t     *config = optim->config;
     const tacit_param_t real = {.type = TACIT_PARAM_REAL};
+    const uint64_t      entries = (uint64_t)config->warmup_entries, entry_steps = (uint64_t)config->warmup_steps;
+    const double        final = notes_of(optim, i)->final;
     tacit_slot_t       *slot = optim->tensors[i].slot;
-    notes_t            *notes = notes_of(optim, i);
-    const double        exact = tacit_warmup_density((tacit_warmup_t)config->warmup, NULL, (size_t)config->warmup_entries,
-                                                     (uint64_t)config->warmup_steps, notes->final, optim->steps);
-    const double        density = notes->final > 0 ? rounded(exact, notes->final) : 0.0;
+    double              density;
     char                number[64], spec[TACIT_SPEC_BYTES];
     tacit_status_t      status = TACIT_OK;
 
-    if (notes->final == 0 || density == notes->density) {
+    if (config->warmup == TACIT_WARMUP_NONE || final == 0 || optim->steps > entries * entry_steps) {
+        return TACIT_OK;
+    }
+    density =
+        rounded(tacit_warmup_density((tacit_warmup_t)config->warmup, NULL, entries, entry_steps, final, optim->steps), final);
+    if (density == density_of(slot)) {
         return TACIT_OK;
     }
     (void)tacit__param_print(&real, &density, number, sizeof number);
@@ -168,7 +178,6 @@ static tacit_status_t set_density(tacit_optim_t *optim, size_t i)
         return tacit__optim_refuse(optim, status);
     }
     TRY(tacit_slot_set_spec(slot, spec));
-    notes->density = density;
 out:
     return status;
 }
@@ -205,34 +214,16 @@ out:
 
 /* ---- The step ---- */
 
-static void scale(float factor, size_t count, const float *restrict in, float *restrict out)
-{
-    for (size_t i = 0; i < count; i++) {
-        out[i] = factor * in[i];
-    }
-}
-
 static tacit_status_t prepare(tacit_optim_t *optim, const tacit_step_t *step)
 {
-    const config_t    *config = optim->config;
-    const bool         clip = config->clipping.threshold > 0 && any_owned(optim);
-    const tacit_clip_t convention = config->sum ? TACIT_CLIP_SUM : TACIT_CLIP_MEAN;
+    const config_t *config = optim->config;
+    const bool      own = tacit__optim_remembers(optim);
 
-    for (size_t i = 0; clip && i < optim->tensor_count; i++) {
-        optim->squares[i] = tacit__finite_squares(step->gradients[i], optim->tensors[i].count);
-    }
-    if (clip) {
-        tacit__optim_factors(optim, optim->comm->ranks, convention);
+    if (own) {
+        tacit__optim_clip_own(optim, step, config->sum ? TACIT_CLIP_SUM : TACIT_CLIP_MEAN);
     }
     for (size_t i = 0; i < optim->tensor_count; i++) {
-        const tacit_tensor_t *tensor = &optim->tensors[i];
-        const float          *in = step->gradients[i];
-
-        if (clip && optim->factors[i] < 1.0) {
-            scale((float)optim->factors[i], tensor->count, in, tensor->work);
-            in = tensor->work;
-        }
-        tacit__optim_send(optim, tensor->slot, in, tensor->work, config->sum ? TACIT_SUM : TACIT_AVERAGE);
+        tacit__optim_send_gradient(optim, step, i, own, config->sum ? TACIT_SUM : TACIT_AVERAGE);
     }
     return TACIT_OK;
 }
@@ -288,9 +279,9 @@ static void move_owned_nesterov(factors_t by, size_t count, const float *restric
 static void apply(tacit_optim_t *optim, const tacit_step_t *step)
 {
     const config_t *config = optim->config;
-    const bool      local = any_owned(optim); /* then clipping was, and is done */
+    const bool      own = tacit__optim_remembers(optim); /* then they are clipped already */
 
-    if (!local) {
+    if (!own) {
         tacit__optim_clip_reduced(optim);
     }
     for (size_t i = 0; i < optim->tensor_count; i++) {
@@ -298,7 +289,7 @@ static void apply(tacit_optim_t *optim, const tacit_step_t *step)
         const notes_t        *notes = notes_of(optim, i);
         float                *buffer = tensor->array[BUFFER], *values = step->values[i];
         const factors_t       by = {(float)step->rate, notes->momentum, (float)config->weight_decay,
-                              local ? 1.0f : (float)optim->factors[i]};
+                              own ? 1.0f : (float)optim->factors[i]};
 
         if (buffer == NULL) {
             move_plain(by, tensor->count, tensor->work, values);
