@@ -113,7 +113,7 @@ typedef struct tacit_clipping {
 #define TACIT_PARAM_CLIP                                                                                                         \
     {                                                                                                                            \
         .key = "clip", .type = TACIT_PARAM_REAL, .offset = offsetof(tacit_clipping_t, threshold), .high = 1e30, .unit = "",      \
-        .help = "The largest Euclidean norm of the reduced gradient; 0: no clipping."                                            \
+        .help = "The largest Euclidean norm that the reduced gradient is to have; 0: no clipping."                               \
     }
 #define TACIT_PARAM_CLIP_SCOPE                                                                                                   \
     {                                                                                                                            \

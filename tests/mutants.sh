@@ -311,6 +311,12 @@ mutant "sgd: momentum twice with dgc" optim/optimizers/sgd.c sgd:sgd \
     's/notes->owned = codec->feedback != NULL;/notes->owned = false;/'
 mutant "sgd: the other convention of clipping" optim/optimizers/sgd.c sgd:sgd \
     's/TACIT_CLIP_SUM : TACIT_CLIP_MEAN/TACIT_CLIP_MEAN : TACIT_CLIP_SUM/'
+mutant "optimizers: clipped after the feedback" optim/optimizer.c "sgd:sgd" \
+    's/remembers = remembers \|\| .*/;/'
+mutant "adam: clipped after the feedback" optim/optimizer.c adam:adam \
+    's/remembers = remembers \|\| .*/;/'
+mutant "sgd: the warm-up of the density goes on" optim/optimizers/sgd.c sgd:sgd \
+    's/optim->steps > entries \* entry_steps/false/'
 mutant "sgd: densities of all digits" optim/optimizers/sgd.c sgd:sgd \
     's/fmax\(rint\(density \* unit\) \/ unit, final\)/density/'
 mutant "sgd: memory not rescaled" optim/optimizers/sgd.c sgd:sgd \
@@ -373,7 +379,7 @@ mutant "zeroone-adam: steps without a message count as meetings" optim/optimizer
 mutant "zeroone-adam: not clipped when frozen" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
     's/add_up\(adam, \(float\)optim->factors\[i\]/add_up(adam, 1.0f/'
 mutant "zeroone-adam: not clipped when compressed" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
-    '/^static void move_first/,/^}/ s/factor \* g\[i\]/g[i]/'
+    '/^static void divide/,/^}/ s/factor \* g\[i\]/g[i]/'
 mutant "zeroone-adam: silent elements move" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
     '/^static void move_first/,/^}/ s/if \(v\[i\] != 0\)/if (true)/'
 mutant "zeroone-adam: silent elements move when frozen" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \

@@ -156,10 +156,10 @@ static tacit_status_t arrange(tacit_optim_t *optim, const tacit_step_t *step)
 {
     tacit_status_t status = TACIT_OK;
 
-    if (!is_frozen(optim) || is_idle(optim, step->rate)) {
+    if (updates_variance(optim) || is_idle(optim, step->rate)) {
         return TACIT_OK;
     }
-    if (!is_local(optim)) {
+    if (is_frozen(optim) && !is_local(optim)) {
         TRY(convert(optim, worth(optim, step->rate, optim->numbers[LOCAL] + 1)));
     }
     TRY(tacit__optim_clip_local(optim, step));
@@ -167,13 +167,14 @@ out:
     return status;
 }
 
-/* A gradient in units of the update; 0 where there is none yet: where v is 0. */
-static void divide(tacit_adam_t adam, size_t count, const float *restrict g, const float *restrict v, float *restrict out)
+/* A gradient, times factor, in units of the update; 0 where there is none yet: where v is 0. */
+static void divide(tacit_adam_t adam, float factor, size_t count, const float *restrict g, const float *restrict v,
+                   float *restrict out)
 {
     const float most = adam.most / (adam.rest1 * adam.correct1);
 
     for (size_t i = 0; i < count; i++) {
-        out[i] = v[i] != 0 ? tacit__adam_within(most, g[i] / tacit__adam_divisor(&adam, v[i])) : 0.0f;
+        out[i] = v[i] != 0 ? tacit__adam_within(most, factor * g[i] / tacit__adam_divisor(&adam, v[i])) : 0.0f;
     }
 }
 
@@ -217,7 +218,7 @@ static tacit_status_t prepare(tacit_optim_t *optim, const tacit_step_t *step)
         } else if (updates_variance(optim)) {
             tacit__optim_send(optim, notes_of(optim, i)->warm, g, tensor->work, TACIT_AVERAGE);
         } else {
-            divide(adam, tensor->count, g, tensor->array[V], tensor->work);
+            divide(adam, (float)optim->factors[i], tensor->count, g, tensor->array[V], tensor->work);
             tacit__optim_send(optim, tensor->slot, tensor->work, tensor->work, TACIT_AVERAGE);
         }
     }
@@ -235,12 +236,12 @@ static void multiply(tacit_adam_t adam, size_t count, const float *restrict v, f
 }
 
 /* Only the first moment takes the gradient in. An element whose v is 0 has had no dense gradient yet: it waits. */
-static void move_first(tacit_adam_t adam, float factor, size_t count, const float *restrict g, float *restrict m,
-                       const float *restrict v, float *restrict w)
+static void move_first(tacit_adam_t adam, size_t count, const float *restrict g, float *restrict m, const float *restrict v,
+                       float *restrict w)
 {
     for (size_t i = 0; i < count; i++) {
         if (v[i] != 0) {
-            m[i] = tacit__adam_first(&adam, m[i], factor * g[i]);
+            m[i] = tacit__adam_first(&adam, m[i], g[i]);
             w[i] = tacit__adam_value(&adam, w[i], m[i], v[i]);
         }
     }
@@ -313,16 +314,17 @@ static void apply(tacit_optim_t *optim, const tacit_step_t *step)
     for (size_t i = 0; i < optim->tensor_count && !dense; i++) {
         multiply(adam, optim->tensors[i].count, optim->tensors[i].array[V], optim->tensors[i].work);
     }
-    tacit__optim_clip_reduced(optim);
+    if (dense) {
+        tacit__optim_clip_reduced(optim);
+    }
     for (size_t i = 0; i < optim->tensor_count; i++) {
         const tacit_tensor_t *tensor = &optim->tensors[i];
         float                *m = tensor->array[M], *v = tensor->array[V];
-        const float           factor = (float)optim->factors[i];
 
         if (dense) {
-            tacit__adam_dense(adam, factor, tensor->count, tensor->work, m, v, step->values[i]);
+            tacit__adam_dense(adam, (float)optim->factors[i], tensor->count, tensor->work, m, v, step->values[i]);
         } else {
-            move_first(adam, factor, tensor->count, tensor->work, m, v, step->values[i]);
+            move_first(adam, tensor->count, tensor->work, m, v, step->values[i]);
         }
     }
     optim->numbers[UPDATES] += dense;

@@ -85,6 +85,14 @@ static void watch_moment(tacit_optim_t *optim, int rank, int step, void *arg)
     }
 }
 
+/* The first tensor's first moments after the last step. */
+static void watch_last(tacit_optim_t *optim, int rank, int step, void *arg)
+{
+    (void)rank;
+    (void)step;
+    memcpy(arg, optim->tensors[0].array[0], 2 * sizeof(float));
+}
+
 START_TEST(clip)
 {
     float m[2];
@@ -95,6 +103,31 @@ START_TEST(clip)
     run.arg = m;
     descent_run(&run);
     ck_assert_msg(m[0] == 0.1f * 1.4999998f && m[1] == 0.1f * 1.9999996f, "%.9g %.9g", (double)m[0], (double)m[1]);
+}
+END_TEST
+
+static void four_three(int rank, int step, int tensor, size_t count, float *g)
+{
+    (void)rank;
+    (void)step;
+    for (size_t i = 0; i < count; i++) {
+        g[i] = tensor == 0 ? 4.0f - (float)i : 0.0f;
+    }
+}
+
+/* What feedback counts as sent is not clipped away: (4, 3) is halved, 2 travels and 1.5 stays; then the other element's 3, above
+   the threshold as it is. */
+START_TEST(clip_before_feedback)
+{
+    float m[2];
+
+    run = (descent_t){.optimizer = "adam:clip=2.5", .specs = {"topk:ratio=0.5+ef", "none"}, .counts = {2, 1}, .ranks = 1};
+    run.steps = 2;
+    run.input = four_three;
+    run.watch = watch_last;
+    run.arg = m;
+    descent_run(&run);
+    ck_assert_msg(fabsf(m[0] - 0.18f) < 1e-6f && fabsf(m[1] - 0.3f) < 1e-6f, "%.9g %.9g", (double)m[0], (double)m[1]);
 }
 END_TEST
 
@@ -127,6 +160,7 @@ int main(void)
     tcase_add_loop_test(tests, is_adam, 0, 4);
     tcase_add_test(tests, correction);
     tcase_add_test(tests, clip);
+    tcase_add_test(tests, clip_before_feedback);
     tcase_add_loop_test(tests, replicas, 0, 4);
     tcase_add_test(tests, resume);
     suite_add_tcase(suite, tests);

@@ -184,6 +184,35 @@ START_TEST(warmup)
 }
 END_TEST
 
+/* Somebody else sets a density in the warm-up, and when it is over. */
+static void interfere(tacit_optim_t *optim, int rank, int step, void *arg)
+{
+    watch_density(optim, rank, step, arg);
+    if (step == 0 || step == 4) {
+        MUST(tacit_slot_set_spec(optim->tensors[0].slot, "topk:ratio=0.5+ef"));
+    }
+}
+
+START_TEST(warmup_has_its_way)
+{
+    static const char *const ratios[] = {"0.25", "0.25", "0.0625", "0.0625", "0.02", "0.5", "0.5"};
+    char                     specs[7][64];
+
+    run = (descent_t){.optimizer = "sgd:warmup=paper,warmup-entries=2,warmup-steps=2", .specs = {"topk:ratio=0.02+ef", "none"}};
+    run.counts[0] = 200;
+    run.counts[1] = 3;
+    run.ranks = 2;
+    run.steps = 7;
+    run.watch = interfere;
+    run.arg = specs;
+    descent_run(&run);
+    for (int step = 0; step < 7; step++) {
+        ck_assert_msg(strtod(specs[step] + strlen("topk:ratio="), NULL) == strtod(ratios[step], NULL), "step %d: %s, not %s",
+                      step, specs[step], ratios[step]);
+    }
+}
+END_TEST
+
 /* Keeps what rank 0's first tensor holds back, after each step. */
 static void watch_memory(tacit_optim_t *optim, int rank, int step, void *arg)
 {
@@ -280,6 +309,30 @@ START_TEST(local_clip)
     run.input = by_rank;
     descent_run(&run);
     ck_assert_msg(fabs((double)run.values[0][0][0] + expected[_i]) < 4e-6, "%.9g", (double)run.values[0][0][0]);
+}
+END_TEST
+
+static void four_three(int rank, int step, int tensor, size_t count, float *g)
+{
+    (void)rank;
+    (void)step;
+    for (size_t i = 0; i < count; i++) {
+        g[i] = tensor == 0 ? 4.0f - (float)i : 0.0f;
+    }
+}
+
+/* So it is with any feedback that remembers: what it counts as sent is not clipped away. (4, 3) is halved, 2 travels and 1.5
+   stays; then the other element's 3, above the threshold as it is. */
+START_TEST(clip_before_feedback)
+{
+    run = (descent_t){.optimizer = "sgd:momentum=0,clip=2.5", .specs = {"topk:ratio=0.5+ef", "none"}, .counts = {2, 1}};
+    run.ranks = 1;
+    run.steps = 2;
+    run.rate = 1;
+    run.input = four_three;
+    descent_run(&run);
+    ck_assert_msg(fabsf(run.values[1][0][0] + 2) < 4e-6f && fabsf(run.values[1][0][1] + 3) < 4e-6f, "%.9g %.9g",
+                  (double)run.values[1][0][0], (double)run.values[1][0][1]);
 }
 END_TEST
 
@@ -387,10 +440,12 @@ int main(void)
     tcase_add_test(tests, clip);
     tcase_add_test(tests, sums);
     tcase_add_loop_test(tests, warmup, 0, 2);
+    tcase_add_test(tests, warmup_has_its_way);
     tcase_add_test(tests, rescale);
     tcase_add_test(tests, refusals);
     tcase_add_loop_test(tests, owned_momentum, 0, 4);
     tcase_add_loop_test(tests, local_clip, 0, 2);
+    tcase_add_test(tests, clip_before_feedback);
     tcase_add_loop_test(tests, dgc_replicas, 0, 4);
     tcase_add_loop_test(tests, refused_pairs, 0, 5);
     tcase_add_loop_test(tests, disabled, 0, 3);
