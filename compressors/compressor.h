@@ -40,7 +40,8 @@ typedef struct tacit_kernels {
 typedef struct tacit_select {
     /* Most entries that choose() returns for count elements. */
     size_t (*limit)(const void *config, size_t count);
-    /* Writes the ascending, unique indices of the elements of a[0..count) to send; none of them is zero. Returns how many. */
+    /* Writes the ascending, unique indices of the elements of a[0..count) to send; none of them is zero, nor travels
+       as zero. Returns how many. */
     size_t (*choose)(const tacit_block_t *block, const float *a, uint32_t *indices);
     /* Bytes at most for `entries` entries among `count` elements. */
     size_t (*bound)(const void *config, size_t count, size_t entries);

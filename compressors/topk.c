@@ -31,20 +31,37 @@ static size_t limit(const void *config, size_t count)
     return tacit__kept(own->ratio, count);
 }
 
+static size_t choose_sampled(const tacit_block_t *block, const float *a, uint32_t *indices)
+{
+    const config_t        *own = block->config;
+    const tacit_geometry_t geometry = tacit__topk_geometry(block->count, own->ratio, own->sample);
+    const tacit_stream_t   stream = tacit__stream(&block->key, false);
+    const size_t           start = (size_t)((uint64_t)tacit__random(&stream, 0) * geometry.stride >> 32);
+
+    return tacit__topk_sampled(a, block->count, &geometry, start, indices, NULL);
+}
+
+/* Drops what float16 would round to zero. Sent as zero it would tell nothing, and a feedback that masks what is sent would forget
+   its momentum. Returns how many are left. */
+static size_t drop_tiny(const float *a, uint32_t *indices, size_t entries)
+{
+    size_t left = 0;
+
+    for (size_t i = 0; i < entries; i++) {
+        indices[left] = indices[i];
+        left += (tacit__to_float16(a[indices[i]], 0x7bff) & 0x7fff) != 0;
+    }
+    return left;
+}
+
 static size_t choose(const tacit_block_t *block, const float *a, uint32_t *indices)
 {
-    const config_t  *own = block->config;
-    tacit_geometry_t geometry;
-    tacit_stream_t   stream;
-    size_t           start;
+    const config_t *own = block->config;
+    const bool      exact = own->select == SELECT_EXACT || block->count == 0;
+    const size_t    entries =
+        exact ? tacit__topk_exact(a, block->count, limit(own, block->count), indices) : choose_sampled(block, a, indices);
 
-    if (own->select == SELECT_EXACT || block->count == 0) {
-        return tacit__topk_exact(a, block->count, limit(own, block->count), indices);
-    }
-    geometry = tacit__topk_geometry(block->count, own->ratio, own->sample);
-    stream = tacit__stream(&block->key, false);
-    start = (size_t)((uint64_t)tacit__random(&stream, 0) * geometry.stride >> 32);
-    return tacit__topk_sampled(a, block->count, &geometry, start, indices, NULL);
+    return own->values == VALUES_FLOAT16 ? drop_tiny(a, indices, entries) : entries;
 }
 
 /* ---- Payload ---- */
@@ -206,7 +223,7 @@ static size_t decode(const tacit_block_t *block, const uint8_t *payload, size_t 
 /* ---- The table ---- */
 
 /* What is dropped is worst when all magnitudes are equal. A sample promises no more entries than it takes its threshold from.
-   float16 loses a little of what is kept; more below 2^-14. */
+   float16 loses a little of what is kept; more below 2^-14, and all up to 2^-25. */
 static tacit_quality_t quality(const void *config, size_t count, double *factor)
 {
     const config_t *own = config;

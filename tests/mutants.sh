@@ -235,6 +235,10 @@ mutant "top-k: every run of 65535 is an escape" compressors/topk.c topk_index:to
     's/run == TACIT_INDEX_ESCAPE \&\& tacit__float_bits\(value\) == 0/run == TACIT_INDEX_ESCAPE/'
 mutant "top-k: an entry that is rounded to 0 is an escape" compressors/topk.c topk_index:topk_index \
     's/half = 0x8000;.*/;/'
+mutant "top-k: what float16 rounds to 0 is chosen" compressors/topk.c dgc:dgc \
+    's/return own->values == VALUES_FLOAT16 .*/return entries;/'
+mutant "top-k: the smallest float16 is not chosen" compressors/topk.c topk:topk \
+    's/0x7bff\) \& 0x7fff\) != 0/0x7bff) \& 0x7fff) > 1/'
 mutant "top-k: not the best Rice parameter" compressors/topk_index.c topk_index:topk_index \
     's/while \(rice > 0 \&\& .*/while (false) {/'
 mutant "top-k: a Rice code may go on behind its entries" compressors/topk_index.c "topk:topk" \

@@ -208,7 +208,7 @@ START_TEST(automatic)
 }
 END_TEST
 
-/* float16 values: saturated, rounded, and sent even where they round to zero. */
+/* float16 values: saturated and rounded, if need be to zero; but what would round to zero is not chosen. */
 START_TEST(half_values)
 {
     tacit_spec_t  spec = spec_of("topk:values=fp16,index=u16+ef");
@@ -224,6 +224,16 @@ START_TEST(half_values)
     ck_assert_uint_eq(spec.compressor->select->encode(&block, a, indices, 4, payload, decoded), 8 + 4 + 8 + 8);
     same_floats(decoded, expected, 4, "decoded");
     tacit__spec_release(&spec);
+    for (int sampled = 0; sampled < 2; sampled++) {
+        const float    tiny[8] = {0x1p-25f, -0x1.000002p-25f, 0, -0x1p-25f, 0x1p-149f, 0x1p-24f, -NAN, 0x1p-26f};
+        const uint32_t chosen[3] = {1, 5, 6};
+
+        spec = spec_of(sampled ? "topk:ratio=1,values=fp16,select=sampled" : "topk:ratio=1,values=fp16");
+        block = block_of(&spec, 0, 8);
+        ck_assert_uint_eq(spec.compressor->select->choose(&block, tiny, indices), 3);
+        same_bytes(indices, chosen, sizeof chosen, "chosen");
+        tacit__spec_release(&spec);
+    }
 }
 END_TEST
 
