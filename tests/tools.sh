@@ -44,6 +44,14 @@ ends 0 "$tools/tacit-info" --json
 ends 0 "$tools/tacit-info" --help
 ends 0 "$tools/tacit-info" --check onebit+ef
 says out 'onebit:block=2048,norm=l2,own=exact+ef'
+for spec in topk:ratio=0.01+econtrol:eta=0.5 powersgd+econtrol:eta=0.5,init=gradient; do
+    ends 0 "$tools/tacit-info" --check "$spec"
+    says err 'the error may grow.*use eta='
+done
+for spec in topk:ratio=0.01+econtrol qsgd:bits=2+econtrol auto; do
+    ends 0 "$tools/tacit-info" --check "$spec"
+    [ ! -s "$folder/err" ] || fail "'$spec' is warned of: $(cat "$folder/err")"
+done
 ends 2 "$tools/tacit-info" --check onebti+ef
 says err "did you mean 'onebit'"
 ends 2 "$tools/tacit-info" --check qsgd:bits=9

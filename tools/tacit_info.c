@@ -17,7 +17,8 @@ static const char help[] =
     "Prints the version, the vector instructions in use, the transports, everything that a spec may name with its parameters,\n"
     "and the environment variables.\n"
     "\n"
-    "  --check SPEC   print SPEC with every parameter spelled out (status 0), or what is wrong with it (status 2)\n"
+    "  --check SPEC   print SPEC with every parameter spelled out, and warn of what may not converge (status 0); or print\n"
+    "                 what is wrong with it (status 2)\n"
     "  --json         print one JSON object\n"
     "  --help         this text\n";
 
@@ -191,6 +192,18 @@ static void print_json(void)
     json_end(&json);
 }
 
+/* Has the library log what it would warn of when such a slot is made; which specs a codec refuses is no matter here. */
+static void warn(const char *spec)
+{
+    const tacit_slot_config_t config = {
+        .struct_bytes = sizeof config, .count = 1 << 16, .spec = spec, .ndim = 2, .shape = {1 << 8, 1 << 8}};
+    tacit_codec_t *codec;
+
+    if (tacit_codec_create("of 65536 elements", &config, NULL, 0, 1, &codec) == TACIT_OK) {
+        tacit_codec_destroy(codec);
+    }
+}
+
 static int check(const char *spec)
 {
     char canonical[1024];
@@ -199,6 +212,7 @@ static int check(const char *spec)
         return usage_error("%s", tacit_last_error());
     }
     puts(canonical);
+    warn(spec);
     return EXIT_SUCCESS;
 }
 
