@@ -39,6 +39,29 @@ START_TEST(worked_example)
 }
 END_TEST
 
+/* The same inputs with the others, of which one never forgets and the other never remembers. */
+START_TEST(worked_by_others)
+{
+    static const float sent[2][4][3] = {{{4, 0, 0}, {0, 6, 0}, {8, 0, 0}, {0, 6, 0}},
+                                        {{4, 0, 0}, {0, 3, 0}, {0, 0, 1}, {0, 0, 0}}};
+    static const float last[2][3] = {{4, 0, 4}, {4, 3, 1}}; /* e, h */
+    track_t            track = {.spec = _i == 0 ? "topk:ratio=0.3+ef" : "topk:ratio=0.3+ef21",
+                                .ranks = 1,
+                                .steps = 4,
+                                .count = 3,
+                                .gradient = constant_1};
+
+    track_run(&track);
+    for (size_t i = 0; i < 12; i++) {
+        const float before = _i == 0 || i < 3 ? 0 : track.out[i - 3];
+
+        ck_assert(track.out[i] - before == sent[_i][i / 3][i % 3]);
+    }
+    same_floats(track.memory[H][0] + 9, last[_i], 3, "memory");
+    track_free(&track);
+}
+END_TEST
+
 static const float constant_2[2][4] = {{3, 1, -2, 0}, {1, 1, 0, -4}};
 
 static void gradient_2(int rank, int step, size_t count, const float *x, float *g)
@@ -358,19 +381,111 @@ START_TEST(diverging)
 }
 END_TEST
 
-/* P1: error feedback stalls, the trackers arrive. */
+/* P1: error feedback stalls, the trackers arrive. |x - optimum|^2 after 100, 1000 and 4000 steps; 0: not told. What is below
+   1e-28 is roundings. */
+static const struct {
+    method_t    method;
+    const char *spec;
+    double      gamma, eta, expected[3];
+} figures[] = {
+    {PLAIN, "topk:ratio=0.125", 0.1, 0, {4.2, 4.3, 4.0}},
+    {PLAIN, "topk:ratio=0.125", 0.01, 0, {6.5, 4.7, 4.5}},
+    {EC, "topk:ratio=0.125+ef", 0.1, 0, {13.0, 18.7, 9.2}},
+    {EC, "topk:ratio=0.125+ef", 0.03, 0, {1.01, 0.62, 0.83}},
+    {EC, "topk:ratio=0.125+ef", 0.01, 0, {1.49, 0.024, 0.17}},
+    {EF21, "topk:ratio=0.125+ef21:init=gradient", 0.1, 0, {2.7e-9, 6e-30, 6e-30}},
+    {ECONTROL, "topk:ratio=0.125+econtrol:init=gradient,eta=0.125", 0.1, 0.125, {1.5e-7, 6e-30, 6e-30}},
+    {ECONTROL, "topk:ratio=0.125+econtrol:init=gradient,eta=0.06", 0.1, 0.06, {9.0e-6, 9e-30, 9e-30}},
+    {ECONTROL, "topk:ratio=0.125+econtrol:init=gradient,eta=0.03", 0.1, 0.03, {1.5e-4, 1e-27, 9e-30}},
+    {ECONTROL, "topk:ratio=0.125+econtrol:init=gradient,eta=0.01", 0.1, 0.01, {4.1e-4, 6.0e-12, 9e-30}},
+    {ECONTROL, "topk:ratio=0.125+econtrol:init=gradient,eta=0.0003125", 0.1, 0.125 / 400, {0, 0, 1.8e-7}},
+    {ECONTROL, "topk:ratio=0.125+econtrol:init=gradient,eta=0.5", 0.1, 0.5, {3.5e7, 0, 0}},
+};
+
+/* The mean of |e|^2 over ranks. */
+static double error_of(const reference_t *r)
+{
+    double sum = 0;
+
+    for (int rank = 0; rank < r->ranks; rank++) {
+        for (size_t i = 0; i < r->count; i++) {
+            sum += r->e[rank][i] * r->e[rank][i];
+        }
+    }
+    return sum / r->ranks;
+}
+
 START_TEST(stalling)
 {
-    reference_t ec = problem_1(EC, 0.1, 0), slow = problem_1(EC, 0.01, 0), ef21 = problem_1(EF21, 0.1, 0),
-                control = problem_1(ECONTROL, 0.1, 0.125 / 4), wild = problem_1(ECONTROL, 0.1, 0.5);
+    static const int steps[] = {100, 1000, 4000};
+    reference_t      r = problem_1(figures[_i].method, figures[_i].gamma, figures[_i].eta);
 
-    ck_assert_double_eq_tol(reference_run(&ec, 100, optimum_p1), 13.0, 0.1);
-    ck_assert_double_eq_tol(reference_run(&ec, 900, optimum_p1), 18.7, 0.1);
-    ck_assert_double_eq_tol(reference_run(&ec, 3000, optimum_p1), 9.2, 0.1);
-    ck_assert_double_gt(reference_run(&slow, 4000, optimum_p1), 1e-2);
-    ck_assert_double_lt(reference_run(&ef21, 4000, optimum_p1), 1e-28);
-    ck_assert_double_lt(reference_run(&control, 4000, optimum_p1), 1e-20);
-    ck_assert_double_eq_tol(reference_run(&wild, 100, optimum_p1) / 3.5e7, 1, 0.05);
+    for (int t = 0; t < 3; t++) {
+        const double found = reference_run(&r, steps[t] - (t > 0 ? steps[t - 1] : 0), optimum_p1);
+        const double expected = figures[_i].expected[t];
+
+        if (expected > 1e-28) {
+            ck_assert_double_eq_tol(found / expected, 1, 0.05);
+        } else if (expected > 0) {
+            ck_assert_double_lt(found, 2 * expected);
+        }
+        if (r.method == EC) { /* what is kept back neither falls nor depends on the rate */
+            ck_assert(error_of(&r) > 1.35e4 && error_of(&r) < 1.75e4);
+        }
+    }
+    if (r.eta >= 0.01 && r.eta <= 0.125) {
+        ck_assert(error_of(&r) < 1e-25);
+    }
+}
+END_TEST
+
+/* The library in float32 has the same figures, where neither roundings show nor what grows without limit magnifies them. */
+START_TEST(stalling_in_float32)
+{
+    track_t track = {.spec = figures[_i].spec,
+                     .ranks = 4,
+                     .steps = 100,
+                     .count = 8,
+                     .gamma = (float)figures[_i].gamma,
+                     .op = TACIT_AVERAGE,
+                     .gradient = float_p1};
+
+    if (figures[_i].expected[0] < 1e-5 || figures[_i].expected[0] > 1e5) {
+        return;
+    }
+    track_run(&track);
+    ck_assert_double_eq_tol(track_distance(&track, 99, optimum_p1) / figures[_i].expected[0], 1, 0.05);
+    track_free(&track);
+}
+END_TEST
+
+/* Four times delta: it grows without limit. */
+START_TEST(too_much_fed_back)
+{
+    reference_t wild = problem_1(ECONTROL, 0.1, 0.5);
+
+    ck_assert_double_gt(reference_run(&wild, 198, optimum_p1), 1e18);
+    ck_assert_double_gt(reference_run(&wild, 802, optimum_p1), 1e100);
+}
+END_TEST
+
+/* Trackers that begin at the gradient, at nothing, or at what a first message tells: the first is a decade ahead. */
+START_TEST(beginnings)
+{
+    static const double expected[3] = {1.5e-20, 1.2e-19, 1.1e-19};
+
+    for (int start = 0; start < 3; start++) {
+        reference_t r = problem_1(ECONTROL, 0.1, 1.0 / 16);
+
+        for (int rank = 0; rank < r.ranks && start > 0; rank++) {
+            double g[MOST_DIMENSIONS];
+
+            gradient_p1(rank, r.count, r.x, g);
+            keep_largest(r.count, g, r.h[rank]);
+            memset(r.h[rank], 0, start == 1 ? sizeof r.h[rank] : 0);
+        }
+        ck_assert_double_eq_tol(reference_run(&r, 400, optimum_p1) / expected[start], 1, 0.05);
+    }
 }
 END_TEST
 
@@ -428,6 +543,7 @@ int main(void)
     TCase *examples = tcase_create("examples"), *invariant = tcase_create("invariants"), *problems = tcase_create("problems");
 
     tcase_add_loop_test(examples, worked_example, 0, 2);
+    tcase_add_loop_test(examples, worked_by_others, 0, 2);
     tcase_add_test(examples, two_ranks);
     tcase_add_test(examples, without_eta);
     tcase_add_test(examples, without_tracker);
@@ -437,7 +553,10 @@ int main(void)
     tcase_add_test(invariant, identity);
     tcase_add_loop_test(invariant, zeros, 0, (int)COUNT_OF(forms));
     tcase_add_test(problems, diverging);
-    tcase_add_test(problems, stalling);
+    tcase_add_loop_test(problems, stalling, 0, (int)COUNT_OF(figures));
+    tcase_add_loop_test(problems, stalling_in_float32, 0, (int)COUNT_OF(figures));
+    tcase_add_test(problems, too_much_fed_back);
+    tcase_add_test(problems, beginnings);
     tcase_add_test(problems, in_float32);
     suite_add_tcase(suite, examples);
     suite_add_tcase(suite, invariant);
