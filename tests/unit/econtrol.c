@@ -68,15 +68,15 @@ static void gradient_2(int rank, int step, size_t count, const float *x, float *
 {
     (void)step;
     (void)x;
-    memcpy(g, constant_2[rank], count * sizeof *g);
+    memcpy(g, constant_2[rank % 2], count * sizeof *g);
 }
 
 static void gradient_2_swapped(int rank, int step, size_t count, const float *x, float *g)
 {
-    gradient_2(1 - rank, step, count, x, g);
+    gradient_2(rank + 1, step, count, x, g);
 }
 
-/* Two ranks, eta 1/4; what has come out and what is still owed make up, after every step, what went in: exactly. Which rank has
+/* Two ranks, or pairs of them, eta 1/4; what has come out and what is still owed make up, after every step, what went in: exactly. Which rank has
    which gradient is of no account. */
 START_TEST(two_ranks)
 {
@@ -86,7 +86,7 @@ START_TEST(two_ranks)
                                      {2.0625f, 1.5f, -1.125f, -2},
                                      {2.0625f, 1.25f, -1.125f, -2}};
     track_t            track = {.spec = "topk:ratio=0.25+econtrol:eta=0.25",
-                                .ranks = 2,
+                                .ranks = 2 << _i,
                                 .steps = 5,
                                 .count = 4,
                                 .gradient = gradient_2,
@@ -144,17 +144,18 @@ static const char *const forms[] = {
 START_TEST(invariants)
 {
     enum { STEPS = 50, COUNT = 200 };
-    const double bound = 3e-4, gamma = 0.0625;
-    track_t      track = {.spec = forms[_i % (int)COUNT_OF(forms)],
-                          .ranks = _i / (int)COUNT_OF(forms) == 0 ? 3 : 2,
-                          .steps = STEPS,
-                          .count = COUNT,
-                          .op = TACIT_AVERAGE,
-                          .gamma = (float)gamma,
-                          .gradient = noisy};
-    float        g[COUNT], x[COUNT] = {0};
-    double       owed[COUNT] = {0}, y[COUNT] = {0}, error[MOST_RANKS][COUNT] = {{0}};
-    const bool   warm = strstr(track.spec, "gradient") != NULL;
+    static const int counts[] = {3, 2, 8};
+    const double     bound = 3e-4, gamma = 0.0625;
+    track_t          track = {.spec = forms[_i % (int)COUNT_OF(forms)],
+                              .ranks = counts[_i / (int)COUNT_OF(forms)],
+                              .steps = STEPS,
+                              .count = COUNT,
+                              .op = TACIT_AVERAGE,
+                              .gamma = (float)gamma,
+                              .gradient = noisy};
+    float            g[COUNT], x[COUNT] = {0};
+    double           owed[COUNT] = {0}, y[COUNT] = {0}, error[MOST_RANKS][COUNT] = {{0}};
+    const bool       warm = strstr(track.spec, "gradient") != NULL;
 
     track_run(&track);
     for (int t = 0; t < STEPS; t++) {
@@ -544,12 +545,12 @@ int main(void)
 
     tcase_add_loop_test(examples, worked_example, 0, 2);
     tcase_add_loop_test(examples, worked_by_others, 0, 2);
-    tcase_add_test(examples, two_ranks);
+    tcase_add_loop_test(examples, two_ranks, 0, 3);
     tcase_add_test(examples, without_eta);
     tcase_add_test(examples, without_tracker);
     tcase_add_test(examples, automatic_eta);
     tcase_add_test(examples, warnings);
-    tcase_add_loop_test(invariant, invariants, 0, 2 * (int)COUNT_OF(forms));
+    tcase_add_loop_test(invariant, invariants, 0, 3 * (int)COUNT_OF(forms));
     tcase_add_test(invariant, identity);
     tcase_add_loop_test(invariant, zeros, 0, (int)COUNT_OF(forms));
     tcase_add_test(problems, diverging);

@@ -49,13 +49,16 @@ START_TEST(dense_start)
 {
     static const char *const specs[] = {"topk:ratio=0.3+ef21:init=gradient", "onebit:block=32+ef21:init=gradient,average=0.5",
                                         "randk:ratio=0.3+ef21:init=gradient"};
-    track_t track = {.spec = specs[_i], .ranks = 2, .steps = 3, .count = 3, .gradient = constant, .op = TACIT_AVERAGE};
+    track_t                  track = {
+                         .spec = specs[_i % 3], .ranks = _i < 3 ? 2 : 8, .steps = 3, .count = 3, .gradient = constant, .op = TACIT_AVERAGE};
 
     track_run(&track);
     for (int t = 0; t < 3; t++) {
         constant(0, t, 3, NULL, track.x);
         same_floats(track.out + 3 * (size_t)t, track.x, 3, "out");
-        same_floats(track.memory[H][1] + 3 * (size_t)t, track.x, 3, "h");
+        for (int rank = 0; rank < track.ranks; rank++) {
+            same_floats(track.memory[H][rank] + 3 * (size_t)t, track.x, 3, "h");
+        }
     }
     track_free(&track);
 }
@@ -218,7 +221,7 @@ int main(void)
 
     tcase_add_test(examples, worked_example);
     tcase_add_test(examples, averaged_example);
-    tcase_add_loop_test(starts, dense_start, 0, 3);
+    tcase_add_loop_test(starts, dense_start, 0, 6);
     tcase_add_test(starts, dense_bytes);
     tcase_add_test(starts, half_precision);
     tcase_add_test(starts, codec_refuses);

@@ -6,7 +6,7 @@ enum { M, V, FRESH };
 enum { RATIO, FACTOR };
 enum { FREEZE = 4, STEPS = 20 };
 
-static const int rank_counts[] = {1, 2, 3, 4};
+static const int rank_counts[] = {1, 2, 3, 4, 8};
 
 static descent_t run; /* too large for the stack */
 
@@ -223,7 +223,7 @@ START_TEST(replicas)
         run = (descent_t){.optimizer = "onebit-lamb:freeze=4,weight-decay=0.01,clip=1", .specs = {specs[s], "onebit+ef"}};
         run.counts[0] = 390;
         run.counts[1] = 17;
-        run.ranks = 2 + _i;
+        run.ranks = rank_counts[_i];
         run.steps = 9;
         run.start = 0.5f;
         run.watch = watch;
@@ -377,7 +377,7 @@ int main(void)
 
     tcase_set_timeout(tests, 60);
     tcase_add_loop_test(tests, float64, 0, (int)(COUNT_OF(cases) * COUNT_OF(rank_counts)));
-    tcase_add_loop_test(tests, replicas, 0, 3);
+    tcase_add_loop_test(tests, replicas, 1, (int)COUNT_OF(rank_counts));
     tcase_add_test(tests, bounds);
     tcase_add_test(tests, refused_bounds);
     tcase_add_loop_test(tests, zero_momentum, 0, 2);
