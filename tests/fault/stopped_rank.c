@@ -9,7 +9,7 @@
 
 #include "mpi/world.h"
 
-enum { TIMEOUT_MS = 400, STOPPED_SECONDS = 2, COUNT = 20000 };
+enum { TIMEOUT_MS = 800, STOPPED_SECONDS = 2, COUNT = 20000 };
 
 static float x[COUNT];
 

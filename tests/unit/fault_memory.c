@@ -314,7 +314,7 @@ static void *make_comm(void *arg)
     tacit_config_t    config = TACIT_CONFIG_INIT;
     tacit_comm_t     *comm = NULL;
 
-    config.timeout_ms = 300;
+    config.timeout_ms = 600;
     maker->status = tacit_loop_transport(maker->loop, maker->rank, &transport);
     if (maker->status == TACIT_OK) {
         maker->status = tacit_comm_create(&transport, &config, &comm);

@@ -424,7 +424,7 @@ static void *intrude(void *arg)
     intruder_t *intruder = arg;
     float       values[COUNT] = {0};
 
-    nanosleep(&(struct timespec){0, 100000000}, NULL); /* the other thread waits for rank 1 by now */
+    nanosleep(&(struct timespec){0, 400000000}, NULL); /* the other thread waits for rank 1 by now */
     intruder->status = tacit_allreduce(intruder->slot, values, values, TACIT_SUM);
     snprintf(intruder->text, sizeof intruder->text, "%s", tacit_last_error());
     return NULL;
@@ -438,7 +438,7 @@ static void two_threads_body(tacit_comm_t *comm, void *arg)
     pthread_t     thread;
 
     if (tacit_comm_rank(comm) == 1) {
-        nanosleep(&(struct timespec){0, 300000000}, NULL);
+        nanosleep(&(struct timespec){1, 500000000}, NULL);
         MUST(tacit_allreduce(slot, values, values, TACIT_SUM));
         return;
     }

@@ -497,7 +497,7 @@ static void lose_one(tacit_comm_t *comm, void *arg)
 START_TEST(lost_messages)
 {
     const scenario_t scenario = {
-        .specs = {specs[_i % SPECS]}, .count = 150, .ranks = 2 + _i / SPECS, .strict = _i % 2 == 0, .timeout_ms = 300};
+        .specs = {specs[_i % SPECS]}, .count = 150, .ranks = 2 + _i / SPECS, .strict = _i % 2 == 0, .timeout_ms = 600};
 
     for (size_t nth = 0; nth < 4; nth++) {
         const fault_t fault = {TACIT_LOOP_DROP, scenario.ranks - 1, 0, nth, 0};
@@ -513,7 +513,7 @@ END_TEST
 START_TEST(long_delay)
 {
     const scenario_t scenario = {
-        .specs = {specs[_i]}, .count = 150, .ranks = 2 + _i % 3, .strict = _i % 2 == 0, .timeout_ms = 200};
+        .specs = {specs[_i]}, .count = 150, .ranks = 2 + _i % 3, .strict = _i % 2 == 0, .timeout_ms = 500};
     const fault_t fault = {TACIT_LOOP_DELAY, 0, scenario.ranks - 1, 0, 2000};
     stage_t       stage = {.scenario = &scenario, .faults = &fault, .fault_count = 1};
 

@@ -30,13 +30,13 @@ static void computes_body(tacit_comm_t *comm, void *arg)
     float            x[COUNT] = {0};
 
     MUST(tacit_iallreduce(slot, x, x, TACIT_SUM, &request));
-    sleep_ms(tacit_comm_rank(comm) == 0 ? 350 : 250);
+    sleep_ms(tacit_comm_rank(comm) == 0 ? 1500 : 1200); /* 0.3 s apart, of 1 s */
     *status = tacit_wait(&request);
 }
 
 START_TEST(computing_is_not_waiting)
 {
-    const tacit_config_t config = {.struct_bytes = sizeof config, .timeout_ms = 200};
+    const tacit_config_t config = {.struct_bytes = sizeof config, .timeout_ms = 1000};
     tacit_status_t       status[RANKS] = {TACIT_PENDING, TACIT_PENDING};
 
     run_ranks(RANKS, &config, computes_body, status);
@@ -141,7 +141,7 @@ static void save_body(tacit_comm_t *comm, void *arg)
 
 START_TEST(broken_in_a_group_still_saves)
 {
-    const tacit_config_t config = {.struct_bytes = sizeof config, .timeout_ms = 150};
+    const tacit_config_t config = {.struct_bytes = sizeof config, .timeout_ms = 500};
     tacit_status_t       status[SAVE_CALLS * RANKS] = {TACIT_PENDING};
 
     run_ranks(RANKS, &config, save_body, status);
