@@ -7,10 +7,37 @@
 
 #include "world.h"
 
-enum { STEPS = 100, COUNT = 600, SLOTS = 5 };
+enum { STEPS = 100, COUNT = 600, ROWS = 20, SLOTS = 12 };
 
-static const char *const specs[SLOTS] = {"onebit:block=64+ef", "qsgd:bits=4,block=32+ef", "topk:ratio=0.05+ef",
-                                         "randk:ratio=0.1+ef", "bf16"};
+static const char *const specs[SLOTS] = {"onebit:block=64+ef",
+                                         "qsgd:bits=4,block=32+ef",
+                                         "topk:ratio=0.05+ef",
+                                         "randk:ratio=0.1+ef",
+                                         "bf16",
+                                         "topk:ratio=0.05+dgc:momentum=0.5,dense=0",
+                                         "topk:ratio=0.1+ef21:average=0.5",
+                                         "topk:ratio=0.1+econtrol:init=gradient",
+                                         "onebit:block=64+econtrol",
+                                         "rotq:bits=2+ef",
+                                         "fp8+ef:residual=bf16",
+                                         "powersgd:rank=2+ef"};
+
+/* A matrix, whatever becomes of it. */
+static tacit_slot_t *slot_at(tacit_comm_t *comm, int number)
+{
+    tacit_slot_config_t config = TACIT_SLOT_CONFIG_INIT;
+    tacit_slot_t       *slot;
+    char                name[16];
+
+    snprintf(name, sizeof name, "matrix %d", number);
+    config.count = COUNT;
+    config.spec = specs[number];
+    config.ndim = 2;
+    config.shape[0] = ROWS;
+    config.shape[1] = COUNT / ROWS;
+    MUST(tacit_slot_create(comm, name, &config, &slot));
+    return slot;
+}
 
 /* Each rank pulls the parameters towards a point of its own. */
 static void point(int slot, int rank, float *x)
@@ -56,7 +83,7 @@ int main(int argc, char **argv)
     delays.state = (uint64_t)world_rank();
     MUST(tacit_comm_create_mpi(MPI_COMM_WORLD, NULL, &comm));
     for (int s = 0; s < SLOTS; s++) {
-        slots[s] = slot_of(comm, specs[s], COUNT, TACIT_FLOAT32, specs[s]);
+        slots[s] = slot_at(comm, s);
     }
     for (int step = 0; step < STEPS; step++) {
         usleep((useconds_t)harness_uniform(&delays, 0, 500));

@@ -76,8 +76,8 @@ static void gradient_2_swapped(int rank, int step, size_t count, const float *x,
     gradient_2(rank + 1, step, count, x, g);
 }
 
-/* Two ranks, or pairs of them, eta 1/4; what has come out and what is still owed make up, after every step, what went in: exactly. Which rank has
-   which gradient is of no account. */
+/* Two ranks, or pairs of them, eta 1/4; what has come out and what is still owed make up, after every step, what went in:
+   exactly. Which rank has which gradient is of no account. */
 START_TEST(two_ranks)
 {
     static const float hbar[5][4] = {{1.5f, 0, 0, -2},

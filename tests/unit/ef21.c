@@ -49,8 +49,8 @@ START_TEST(dense_start)
 {
     static const char *const specs[] = {"topk:ratio=0.3+ef21:init=gradient", "onebit:block=32+ef21:init=gradient,average=0.5",
                                         "randk:ratio=0.3+ef21:init=gradient"};
-    track_t                  track = {
-                         .spec = specs[_i % 3], .ranks = _i < 3 ? 2 : 8, .steps = 3, .count = 3, .gradient = constant, .op = TACIT_AVERAGE};
+    const int                ranks = _i < 3 ? 2 : 8;
+    track_t track = {.spec = specs[_i % 3], .ranks = ranks, .steps = 3, .count = 3, .gradient = constant, .op = TACIT_AVERAGE};
 
     track_run(&track);
     for (int t = 0; t < 3; t++) {
