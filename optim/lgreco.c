@@ -313,6 +313,8 @@ static void report(tacit_lgreco_t *lgreco, const tacit_plan_t *plan, double seco
         planned += plan->sizes[is];
     }
     assert(lgreco->config.alpha < 1 || planned <= uniform);
+    assert(to->planned_error <=
+           lgreco->config.alpha * to->uniform_error * (1 + (double)(lgreco->layer_count + 1) / TACIT_PLAN_STEPS));
     tacit__log(TACIT_LOG_INFO, lgreco->comm->rank,
                "lgreco: plan %" PRIu64 ": %.0f bytes a step, uniform %.0f; error %g, uniform %g; size %g of %g; took %.3g s",
                to->plans, to->planned_bytes, to->uniform_bytes, to->planned_error, to->uniform_error, planned, uniform, seconds);

@@ -61,6 +61,9 @@ void tacit__layer_gather(tacit_layer_t *layer, const float *gradient);
 /* |sum|, the error |sum - C(sum)| of every option, and, where seconds is not NULL, how long encoding and decoding take. */
 tacit_status_t tacit__layer_measure(const tacit_layer_t *layer, double *norm_out, double *errors, double *seconds);
 
+/* Steps of the error budget that tacit_lgreco_plan() counts in; a plan exceeds it by one for each layer at most. */
+enum { TACIT_PLAN_STEPS = 10000 };
+
 /* One plan in the making. Tables are layers x options; a layer with fewer options has its last one again. */
 typedef struct tacit_plan {
     size_t         width;    /* floats of what one rank has measured */

@@ -6,9 +6,9 @@
 #include <math.h>
 
 #include "internal.h"
-#include "tacit_optim.h"
+#include "lgreco.h"
 
-enum { STEPS = 10000, MOST_OPTIONS = 256 };
+enum { STEPS = TACIT_PLAN_STEPS, MOST_OPTIONS = 256 };
 
 typedef struct table {
     const double *errors, *sizes;

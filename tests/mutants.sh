@@ -168,6 +168,10 @@ mutant "undo of sparse entries does nothing" optim/feedback/ef.c "collective:non
 unchanged lgreco_plan:plan lgreco_layer:layer lgreco_choose:choose lgreco_file:file lgreco:plans lgreco:errors
 mutant "no steps for rounding up" optim/lgreco_plan.c lgreco_plan:plan \
     's/\.capacity = STEPS \+ layers/.capacity = STEPS/'
+mutant "more error than the budget is planned" optim/lgreco_plan.c lgreco:plans \
+    's/\.capacity = STEPS \+ layers/.capacity = 2 * STEPS/'
+mutant "a plan of more bytes than the uniform one" optim/lgreco_plan.c lgreco:plans \
+    's/better = total < least\[b\]/better = least[b] == INFINITY || total > least[b]/'
 mutant "nothing fits, and an option is taken" optim/lgreco_plan.c lgreco_plan:plan \
     's/!isfinite\(least\[b\]\)/false/'
 mutant "an error above the budget counts as the budget" optim/lgreco_plan.c lgreco_plan:plan \

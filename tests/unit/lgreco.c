@@ -41,6 +41,7 @@ typedef struct training {
     uint64_t              hash[MOST_RANKS];                           /* of all results */
     uint64_t              memory[MOST_RANKS];                         /* of all memory after the last step */
     bool                  kept[MOST_RANKS];                           /* no plan changed a slot's memory */
+    bool                  bounded[MOST_RANKS];                        /* every plan was within both bounds */
     tacit_lgreco_report_t report[MOST_RANKS];
     /* Of the last plan, made again by the test from each rank's own gradients. */
     double norms[MOST_RANKS][SLOTS], errors[MOST_RANKS][SLOTS][TACIT_LAYER_OPTIONS], bytes[SLOTS][TACIT_LAYER_OPTIONS];
@@ -126,6 +127,17 @@ static void reduce_all(training_t *training, tacit_comm_t *comm, int step, tacit
     }
 }
 
+/* The last plan sends no more than the uniform one, and is within the error budget to a step of the table a layer. */
+static bool is_bounded(const training_t *training, const tacit_lgreco_t *lgreco)
+{
+    const double          alpha = training->config.alpha != 0 ? training->config.alpha : 1;
+    tacit_lgreco_report_t report;
+
+    MUST(tacit_lgreco_report(lgreco, &report));
+    return (alpha < 1 || training->config.link_rate != 0 || report.planned_bytes <= report.uniform_bytes) &&
+           report.planned_error <= alpha * report.uniform_error * (1 + (double)training->kind_count / 10000);
+}
+
 static void training_body(tacit_comm_t *comm, void *arg)
 {
     training_t     *training = arg;
@@ -146,7 +158,7 @@ static void training_body(tacit_comm_t *comm, void *arg)
         }
     }
     MUST(tacit_lgreco_create(slots, training->kind_count, &training->config, &lgreco));
-    training->kept[rank] = true;
+    training->kept[rank] = training->bounded[rank] = true;
     if (training->load) {
         MUST(tacit_lgreco_load(lgreco, harness_path(path, "plan.%d", rank)));
         MUST(tacit_load(comm, harness_path(path, "memory.%d", rank)));
@@ -158,7 +170,6 @@ static void training_body(tacit_comm_t *comm, void *arg)
             MUST(tacit_lgreco_save(lgreco, harness_path(path, "plan.%d", rank)));
             MUST(tacit_save(comm, harness_path(path, "memory.%d", rank)));
         }
-
         for (size_t i = 0; i < training->kind_count; i++) {
             gradient(training, i, rank, step, gradients[i]);
             before = 31 * before + memory_of(slots[i]);
@@ -170,6 +181,7 @@ static void training_body(tacit_comm_t *comm, void *arg)
             note(training, rank, layers);
         }
         MUST(tacit_lgreco_observe(lgreco, (const float *const *)gradients));
+        training->bounded[rank] = training->bounded[rank] && is_bounded(training, lgreco);
         for (size_t i = 0; i < training->kind_count; i++) {
             after = 31 * after + memory_of(slots[i]);
             if (step == training->bad_step) {
@@ -213,14 +225,11 @@ static void training_run(training_t *training)
     for (int rank = 0; rank < training->ranks; rank++) {
         ck_assert_msg(training->hash[rank] == training->hash[0], "rank %d has other results than rank 0", rank);
         ck_assert_msg(training->kept[rank], "rank %d: a plan changed memory", rank);
+        ck_assert_msg(training->bounded[rank], "rank %d: a plan sends more, or loses more, than it may", rank);
         ck_assert(memcmp(training->specs[rank], training->specs[0], sizeof training->specs[0]) == 0);
         ck_assert_uint_eq(training->report[rank].plans, report->plans);
         ck_assert(training->report[rank].planned_bytes == report->planned_bytes);
         ck_assert(training->report[rank].planned_error == report->planned_error);
-    }
-    if (report->plans != 0 && training->config.alpha == 0) {
-        ck_assert(training->config.link_rate != 0 || report->planned_bytes <= report->uniform_bytes);
-        ck_assert(report->planned_error <= report->uniform_error * (1 + SLOTS / 10000.0));
     }
 }
 
@@ -303,6 +312,23 @@ START_TEST(plan_of_all_ranks)
         (void)expected_plan(training, rank, 1, alone);
         ck_assert_msg(!is_applied(training, alone), "rank %d alone would give the same plan: the test is blind", rank);
     }
+    free(training);
+}
+END_TEST
+
+/* Both bounds hold at every plan of a run whose gradients change, see training_run(). */
+START_TEST(every_plan)
+{
+    static const int    counts[] = {2, 3, 4, 8};
+    static const double alphas[] = {1, 1.5, 0.8, 1};
+    training_t         *training = training_of(counts[_i], 24, 3, 2);
+
+    training->spread = 0.3;
+    training->surge = 12;
+    training->config.alpha = alphas[_i];
+    training->config.squared = _i == 3;
+    training_run(training);
+    ck_assert_uint_eq(training->report[0].plans, 8);
     free(training);
 }
 END_TEST
@@ -757,6 +783,7 @@ int main(void)
 
     tcase_set_timeout(plans, 60);
     tcase_add_loop_test(plans, plan_of_all_ranks, 0, 8);
+    tcase_add_loop_test(plans, every_plan, 0, 4);
     tcase_add_test(plans, nothing_to_go_by);
     tcase_add_loop_test(plans, resumed, 0, 5);
     tcase_add_loop_test(plans, accordion, 0, 4);
