@@ -14,6 +14,14 @@
 /* What getopt_long() returns for a known word: no letter, as there are no options of one letter. */
 enum { WORD = UCHAR_MAX + 1, HELP, WORDS = 40 };
 
+/* The options of a program and what this rank was given for each, as a hash; 0: nothing. The last one is --help. */
+typedef struct words {
+    int                     count;
+    const program_option_t *known[WORDS];
+    void                   *to[WORDS];
+    uint64_t                given[WORDS + 1];
+} words_t;
+
 /* ---- Values ---- */
 
 bool program_count(const char *text, uint64_t low, uint64_t high, uint64_t *number_out)
@@ -60,6 +68,11 @@ bool program_set_text(const program_option_t *option, const char *value, void *t
     return strlen(value) >= (size_t)option->low;
 }
 
+bool program_set_path(const program_option_t *option, const char *value, void *to)
+{
+    return program_set_text(option, value, to);
+}
+
 bool program_set_flag(const program_option_t *option, const char *value, void *to)
 {
     (void)value;
@@ -81,35 +94,41 @@ static const char *complain(int option, char **argv, char *text)
     return text;
 }
 
-const char *program_parse(int argc, char **argv, const program_options_t *options, size_t count, bool *help_out, char *text)
+static void collect(const program_options_t *options, size_t count, words_t *words, struct option *names)
 {
-    const program_option_t *known[WORDS];
-    void                   *to[WORDS];
-    struct option           words[WORDS + 2] = {{0}};
-    int                     used = 0, option, index = 0;
-
     for (size_t i = 0; i < count; i++) {
-        for (const program_option_t *next = options[i].list; next->name && used < WORDS; next++) {
-            known[used] = next;
-            to[used] = options[i].to;
-            words[used++] = (struct option){next->name, next->value ? required_argument : no_argument, NULL, WORD};
+        for (const program_option_t *next = options[i].list; next->name && words->count < WORDS; next++) {
+            words->known[words->count] = next;
+            words->to[words->count] = options[i].to;
+            names[words->count++] = (struct option){next->name, next->value ? required_argument : no_argument, NULL, WORD};
         }
     }
-    words[used] = (struct option){"help", no_argument, NULL, HELP};
-    *help_out = false;
+    names[words->count] = (struct option){"help", no_argument, NULL, HELP};
+}
+
+/* Reads this rank's command line. Returns the complaint or NULL. */
+static const char *parse(int argc, char **argv, const struct option *names, words_t *words, char *text)
+{
+    int option, index = 0;
+
     opterr = 0;
-    while ((option = getopt_long(argc, argv, ":", words, &index)) != -1) {
+    while ((option = getopt_long(argc, argv, ":", names, &index)) != -1) {
+        const program_option_t *known;
+
         if (option == HELP) {
-            *help_out = true;
+            words->given[WORDS] = 1;
             return NULL;
         }
         if (option != WORD) {
             return complain(option, argv, text);
         }
-        if (!known[index]->set(known[index], optarg, to[index])) {
-            (void)snprintf(text, PROGRAM_TEXT_BYTES, "--%s '%s': expected %s", known[index]->name, optarg,
-                           known[index]->expected);
+        known = words->known[index];
+        if (!known->set(known, optarg, words->to[index])) {
+            (void)snprintf(text, PROGRAM_TEXT_BYTES, "--%s '%s': expected %s", known->name, optarg, known->expected);
             return text;
+        }
+        if (known->set != program_set_path) {
+            words->given[index] = program_hash(PROGRAM_HASH_START, optarg ? optarg : "", optarg ? strlen(optarg) : 0);
         }
     }
     if (optind < argc) {
@@ -117,6 +136,37 @@ const char *program_parse(int argc, char **argv, const program_options_t *option
         return text;
     }
     return NULL;
+}
+
+/* Compares with rank 0. Returns the complaint or NULL. Collective. */
+static const char *compare(const words_t *words, char *text)
+{
+    uint64_t first[WORDS + 1];
+    int      rank;
+
+    (void)MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    memcpy(first, words->given, sizeof first);
+    (void)MPI_Bcast(first, WORDS + 1, MPI_UINT64_T, 0, MPI_COMM_WORLD);
+    for (int i = WORDS; i >= 0; i--) { /* --help first: what comes after it is not read */
+        if (first[i] != words->given[i]) {
+            (void)snprintf(text, PROGRAM_TEXT_BYTES, "rank %d and rank 0 differ in --%s; give all ranks the same options", rank,
+                           i < words->count ? words->known[i]->name : "help");
+            return text;
+        }
+    }
+    return NULL;
+}
+
+bool program_parse(const char *program, int argc, char **argv, const program_options_t *options, size_t count)
+{
+    words_t       words = {0};
+    struct option names[WORDS + 2] = {{0}};
+    char          text[PROGRAM_TEXT_BYTES];
+
+    collect(options, count, &words, names);
+    program_agree(program, parse(argc, argv, names, &words, text), PROGRAM_EXIT_USAGE);
+    program_agree(program, compare(&words, text), PROGRAM_EXIT_USAGE);
+    return words.given[WORDS] != 0;
 }
 
 void program_print_option(const char *name, const char *value, const char *help)

@@ -32,6 +32,8 @@ bool program_set_count(const program_option_t *option, const char *value, void *
 bool program_set_real(const program_option_t *option, const char *value, void *to);
 /* A text (const char *, which is not copied) of low characters or more. */
 bool program_set_text(const program_option_t *option, const char *value, void *to);
+/* The same, for a path: the only option that may differ from rank to rank. */
+bool program_set_path(const program_option_t *option, const char *value, void *to);
 /* A bool, which becomes true. */
 bool program_set_flag(const program_option_t *option, const char *value, void *to);
 
@@ -41,8 +43,9 @@ typedef struct program_options {
     void                   *to;
 } program_options_t;
 
-/* Reads the command line with `count` lists and --help. Returns NULL, or a complaint in `text` of PROGRAM_TEXT_BYTES. */
-const char *program_parse(int argc, char **argv, const program_options_t *options, size_t count, bool *help_out, char *text);
+/* Reads the command line with `count` lists and --help. Returns whether help is asked for. Ends the program on all ranks after a
+   mistake, and where ranks have different options: they would wait for each other for ever. Collective. */
+bool program_parse(const char *program, int argc, char **argv, const program_options_t *options, size_t count);
 /* Prints an option's lines of --help. */
 void program_print_option(const char *name, const char *value, const char *help);
 

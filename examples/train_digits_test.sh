@@ -99,6 +99,18 @@ test_refusals() {
     says "damaged.csv, line 7: field 3 is not a pixel from 0 to 16" "$trainer" --data "$folder/damaged.csv"
 }
 
+# Ranks that would wait for each other for ever do not begin.
+test_ranks() {
+    head -n 1000 "$data" >"$folder/fewer.csv"
+    differ adapt "--adapt alpha=1" --epochs 2 --spec topk+ef
+    differ checkpoint "--checkpoint $folder/differ"
+    differ hidden "--hidden 8" --hidden 16
+    differ help --help --epochs 1
+    says "the data of rank 1 are not those of rank 0" \
+        "${launcher[@]}" -n 1 "$trainer" : -n 1 "$trainer" --data "$folder/fewer.csv"
+    [ ! -e "$folder/differ" ] || fail "ranks with different options have made a checkpoint"
+}
+
 # big_endian NUMBER: four bytes.
 big_endian() {
     local shift
@@ -142,5 +154,6 @@ test_resume
 test_end
 test_kills
 test_refusals
+test_ranks
 test_data
 exit $failed

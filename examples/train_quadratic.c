@@ -79,22 +79,14 @@ static const program_option_t known[] = {
     {"sigma", "S", "a number from 0",
      "noise on each client's gradients: variance S^2 / parameters an element (default: p2 10, others 0)", program_set_real,
      AT(problem.sigma), 0, 1e30},
-    {"data", "PATH", "", "of logistic: as in train-digits", program_set_text, AT(problem.data), 0, 0},
+    {"data", "PATH", "", "of logistic: as in train-digits", program_set_path, AT(problem.data), 0, 0},
     {"json", NULL, "", "one JSON object a line", program_set_flag, AT(json), 0, 0},
     {0},
 };
 
 /* Returns the complaint or NULL. */
-static const char *parse_options(int argc, char **argv, options_t *options, bool *help_out, char *text)
+static const char *check_options(const options_t *options, char *text)
 {
-    const program_options_t all = {known, options};
-    const char             *complaint;
-
-    *options = (options_t){.spec = "none", .rate = -1.0, .problem = {.zeta = -1.0, .sigma = -1.0, .seed = 1}};
-    complaint = program_parse(argc, argv, &all, 1, help_out, text);
-    if (complaint || *help_out) {
-        return complaint;
-    }
     if (!options->problem.name) {
         return "--problem NAME is missing; see --help";
     }
@@ -312,25 +304,26 @@ static bool train(trainer_t *trainer)
 
 int main(int argc, char **argv)
 {
-    trainer_t   trainer = {0};
-    char        text[PROGRAM_TEXT_BYTES];
-    const char *complaint;
-    bool        help, equal;
+    trainer_t               trainer = {0};
+    options_t              *options = &trainer.options;
+    const program_options_t all = {known, options};
+    char                    text[PROGRAM_TEXT_BYTES];
+    bool                    equal;
 
     if (MPI_Init(&argc, &argv) != MPI_SUCCESS) {
         return EXIT_FAILURE;
     }
     (void)MPI_Comm_rank(MPI_COMM_WORLD, &trainer.rank);
     (void)MPI_Comm_size(MPI_COMM_WORLD, &trainer.ranks);
-    complaint = parse_options(argc, argv, &trainer.options, &help, text);
-    program_agree(program, complaint, PROGRAM_EXIT_USAGE);
-    if (help) {
+    *options = (options_t){.spec = "none", .rate = -1.0, .problem = {.zeta = -1.0, .sigma = -1.0, .seed = 1}};
+    if (program_parse(program, argc, argv, &all, 1)) {
         if (trainer.rank == 0) {
             print_usage();
         }
         (void)MPI_Finalize();
         return EXIT_SUCCESS;
     }
+    program_agree(program, check_options(options, text), PROGRAM_EXIT_USAGE);
     make_problem(&trainer);
     make_slots(&trainer);
     equal = train(&trainer);

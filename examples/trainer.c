@@ -58,6 +58,19 @@ void trainer_agree(const trainer_t *trainer, const char *complaint)
 
 /* ---- Making ---- */
 
+/* Each rank reads a file of its own, maybe on a machine of its own. */
+static void compare_data(const trainer_t *trainer)
+{
+    char     text[TRAINER_TEXT_BYTES] = "";
+    uint64_t here, first;
+
+    trainer->task->describe(trainer->own, text, sizeof text);
+    here = first = program_hash(PROGRAM_HASH_START, text, strlen(text));
+    (void)MPI_Bcast(&first, 1, MPI_UINT64_T, 0, MPI_COMM_WORLD);
+    (void)snprintf(text, sizeof text, "the data of rank %d are not those of rank 0; check --data", trainer->rank);
+    trainer_agree(trainer, here == first ? NULL : text);
+}
+
 static void make_model(trainer_t *trainer)
 {
     const trainer_task_t *task = trainer->task;
@@ -66,6 +79,7 @@ static void make_model(trainer_t *trainer)
     size_t                samples;
 
     trainer_agree(trainer, task->load(trainer->own, &trainer->options, text));
+    compare_data(trainer);
     trainer->tensors = task->tensors(trainer->own);
     samples = task->sample_count(trainer->own);
     trainer->epoch_steps = samples / (batch * (uint64_t)trainer->ranks);

@@ -46,7 +46,7 @@ static const program_option_t shared[] = {
     {"batch", "N", "a whole number from 1 to 65536", "samples of one step on one rank", program_set_count, AT(batch), 1, 65536},
     {"seed", "N", "a whole number from 0", "of the first weights, the order of samples and random compressors (default 1)",
      program_set_count, AT(seed), 0, 0},
-    {"data", "PATH", "a path", "", program_set_text, AT(data), 0, 0},
+    {"data", "PATH", "a path", "", program_set_path, AT(data), 0, 0},
     {"device", "cpu", "cpu", "where to train", set_device, 0, 0, 0},
     {"adapt", "KEY=VALUE[,...]", "",
      "chooses density, bits or rank layer by layer while training (L-GreCo): alpha (error\n"
@@ -194,42 +194,28 @@ static const char *check_options(trainer_t *trainer, char *text)
 
 /* ---- Parsing ---- */
 
-/* Returns the complaint or NULL. */
-static const char *parse_options(int argc, char **argv, trainer_t *trainer, bool *help_out, char *text)
-{
-    const program_options_t known[] = {{shared, &trainer->options}, {trainer->task->options, trainer->own}};
-    const char             *complaint;
-
-    trainer->options = trainer->task->defaults;
-    trainer->options.epochs = trainer->options.steps = 0;
-    trainer->options.rate = trainer->options.momentum = -1.0;
-    complaint = program_parse(argc, argv, known, 2, help_out, text);
-    if (complaint || *help_out) {
-        return complaint;
-    }
-    complete_options(trainer);
-    return check_options(trainer, text);
-}
-
 void trainer_start(int argc, char **argv, trainer_t *trainer)
 {
-    char        text[TRAINER_TEXT_BYTES];
-    bool        help = false;
-    const char *complaint;
+    const trainer_task_t   *task = trainer->task;
+    const program_options_t known[] = {{shared, &trainer->options}, {task->options, trainer->own}};
+    char                    text[TRAINER_TEXT_BYTES];
 
     if (MPI_Init(&argc, &argv) != MPI_SUCCESS) {
-        (void)fprintf(stderr, "%s: MPI does not start\n", trainer->task->program);
+        (void)fprintf(stderr, "%s: MPI does not start\n", task->program);
         exit(EXIT_FAILURE);
     }
     (void)MPI_Comm_rank(MPI_COMM_WORLD, &trainer->rank);
     (void)MPI_Comm_size(MPI_COMM_WORLD, &trainer->ranks);
-    complaint = parse_options(argc, argv, trainer, &help, text);
-    program_agree(trainer->task->program, complaint, PROGRAM_EXIT_USAGE);
-    if (help) {
+    trainer->options = task->defaults;
+    trainer->options.epochs = trainer->options.steps = 0;
+    trainer->options.rate = trainer->options.momentum = -1.0;
+    if (program_parse(task->program, argc, argv, known, 2)) {
         if (trainer->rank == 0) {
-            print_usage(trainer->task);
+            print_usage(task);
         }
         (void)MPI_Finalize();
         exit(EXIT_SUCCESS);
     }
+    complete_options(trainer);
+    program_agree(task->program, check_options(trainer, text), PROGRAM_EXIT_USAGE);
 }

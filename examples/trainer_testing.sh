@@ -38,6 +38,15 @@ says() {
     [[ $output == *"$text"* ]] || fail "'$*' does not say '$text' but: $output"
 }
 
+# differ NAME WORDS OPTION...: three ranks of which only the last has the words end at once, and their option is named.
+differ() {
+    local name=$1 words
+    read -ra words <<<"$2"
+    shift 2
+    says "rank 2 and rank 0 differ in --$name; give all ranks the same options" "${launcher[@]}" -n 2 "$trainer" "$@" : \
+        -n 1 "$trainer" "$@" "${words[@]}"
+}
+
 newest() { find "$1" -maxdepth 1 -name 'gen-*[0-9]' 2>/dev/null | sort -V | tail -n 1; }
 
 # killed DIR SECONDS COMMAND...: runs a training under the launcher and kills its ranks so long after it has written its first
