@@ -103,6 +103,12 @@ if [ -f "$prefix/lib/pkgconfig/tacit-mpi.pc" ]; then
     # shellcheck disable=SC2046
     $compiler -Wall -Wextra -Werror -o reduce.np reduce.c $(flags tacit-mpi) ||
         fail "a program with pkg-config tacit-mpi does not build"
+    if command -v "${CXX:-c++}" >/dev/null; then
+        # shellcheck disable=SC2046
+        "${CXX:-c++}" -x c++ -Wall -Wextra -Werror -o reduce++.np reduce.c -x none $(flags tacit-mpi) ||
+            fail "a C++ program with pkg-config tacit-mpi does not build"
+        TACIT_TEST_RANKS=3 "$tests/mpirun.sh" "$scratch/reduce++.np" || fail "the C++ program with tacit-mpi fails"
+    fi
     TACIT_TEST_RANKS=3 "$tests/mpirun.sh" "$scratch/reduce.np" || fail "the program with tacit-mpi fails"
 fi
 if [ -x "$prefix/bin/tacit-info" ]; then
