@@ -226,6 +226,27 @@ uint64_t program_hash(uint64_t hash, const void *data, size_t bytes)
     return hash;
 }
 
+static int lost; /* errno of the first flush that failed; -1: unknown */
+
+void program_flush(void)
+{
+    errno = 0;
+    if ((fflush(stdout) != 0 || ferror(stdout)) && lost == 0) {
+        lost = errno != 0 ? errno : -1;
+    }
+}
+
+int program_finished(const char *program, int status)
+{
+    program_flush();
+    if (lost == 0) {
+        return status;
+    }
+    (void)fprintf(stderr, "%s: the results could not all be written%s%s\n", program, lost > 0 ? ": " : "",
+                  lost > 0 ? strerror(lost) : "");
+    return EXIT_FAILURE;
+}
+
 void program_print_json(const char *key, double number, const char *after)
 {
     if (isfinite(number)) {

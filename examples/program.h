@@ -66,6 +66,11 @@ bool program_is_equal(uint64_t hash);
 uint64_t program_hash(uint64_t hash, const void *data, size_t bytes);
 #define PROGRAM_HASH_START 0xCBF29CE484222325u
 
+/* Lets whoever reads stdout have what has been printed. */
+void program_flush(void);
+/* A program's status at its end: `status`, or failure, said on stderr, if its results could not all be written. */
+int program_finished(const char *program, int status);
+
 /* Writes `"key":number` and `after` to stdout; JSON knows no NaN and no infinity: they become null. */
 void program_print_json(const char *key, double number, const char *after);
 

@@ -92,6 +92,8 @@ test_refusals() {
     says "no such option: '--epoch-count=3'" "$trainer" --epoch-count=3
     says "--resume needs --checkpoint" "$trainer" --resume
     says "give one of them" "$trainer" --steps 3 --epochs 2
+    loses --json --hidden 8 --epochs 1
+    loses --help
     says "too few for a batch of 60000" "$trainer" --batch 60000
     says "cannot write a checkpoint" "$trainer" --epochs 1 --checkpoint /proc/none
     says "cannot open $folder/none: No such file" "$trainer" --data "$folder/none"

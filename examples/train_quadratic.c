@@ -234,7 +234,7 @@ static void print_score(const trainer_t *trainer, score_t score)
         (void)printf("step %-7" PRIu64 " f - f* %-12.5g |x - x*|^2 %-12.5g mean |e|^2 %-12.5g bytes %.0f\n", trainer->step,
                      score.gap, score.distance_squared, score.memory_squared, score.wire_bytes);
     }
-    (void)fflush(stdout);
+    program_flush();
 }
 
 static void print_final(const trainer_t *trainer, score_t score, uint64_t hash, bool equal)
@@ -321,7 +321,7 @@ int main(int argc, char **argv)
             print_usage();
         }
         (void)MPI_Finalize();
-        return EXIT_SUCCESS;
+        return program_finished(program, EXIT_SUCCESS);
     }
     program_agree(program, check_options(options, text), PROGRAM_EXIT_USAGE);
     make_problem(&trainer);
@@ -333,5 +333,5 @@ int main(int argc, char **argv)
     free(trainer.gradient);
     free(trainer.messages);
     (void)MPI_Finalize();
-    return equal ? EXIT_SUCCESS : EXIT_FAILURE;
+    return program_finished(program, equal ? EXIT_SUCCESS : EXIT_FAILURE);
 }

@@ -92,6 +92,7 @@ refuses 1 "--spec 'topkk'" --problem p0 --spec topkk
 refuses 1 "no such option: '-q'" --json -qx
 refuses 1 "no such option: '--json=3'" --json=3
 refuses 1 "a value is missing after '--steps'" --json --steps
+loses --problem p0 --steps 10
 differ steps "--steps 5" --problem p0
 differ help --help --problem p0
 # The last of the ranks alone cannot read the data.

@@ -295,7 +295,7 @@ static void print_score(const trainer_t *trainer, score_t score, trainer_totals_
         (void)printf("epoch %-5.4g step %-7" PRIu64 " ", epoch, trainer->step);
         print_score_text(trainer, score, "   ");
     }
-    (void)fflush(stdout);
+    program_flush();
 }
 
 static void print_final_json(const trainer_t *trainer, score_t score, trainer_totals_t totals, uint64_t hash, bool equal)
@@ -408,5 +408,5 @@ int trainer_main(int argc, char **argv, const trainer_task_t *task, void *own)
     equal = train(&trainer);
     free_all(&trainer);
     (void)MPI_Finalize();
-    return equal ? EXIT_SUCCESS : EXIT_FAILURE;
+    return program_finished(task->program, equal ? EXIT_SUCCESS : EXIT_FAILURE);
 }

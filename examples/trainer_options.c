@@ -214,7 +214,7 @@ void trainer_start(int argc, char **argv, trainer_t *trainer)
             print_usage(task);
         }
         (void)MPI_Finalize();
-        exit(EXIT_SUCCESS);
+        exit(program_finished(task->program, EXIT_SUCCESS));
     }
     complete_options(trainer);
     program_agree(task->program, check_options(trainer, text), PROGRAM_EXIT_USAGE);

@@ -47,6 +47,11 @@ differ() {
         -n 1 "$trainer" "$@" "${words[@]}"
 }
 
+# loses OPTION...: a trainer whose results cannot be written says so and fails.
+loses() {
+    [ ! -w /dev/full ] || says "could not all be written: No space left on device" bash -c '"$@" >/dev/full' loses "$trainer" "$@"
+}
+
 newest() { find "$1" -maxdepth 1 -name 'gen-*[0-9]' 2>/dev/null | sort -V | tail -n 1; }
 
 # killed DIR SECONDS COMMAND...: runs a training under the launcher and kills its ranks so long after it has written its first

@@ -113,8 +113,10 @@ bool option_rate(const char *option, const char *text, double *bits_out)
 
 int finished(int status)
 {
+    errno = 0; /* what ferror() tells of may have set it long ago, and other calls since */
     if (fflush(stdout) != 0 || ferror(stdout)) {
-        fprintf(stderr, "%s: the output could not be written: %s\n", program_invocation_short_name, strerror(errno));
+        fprintf(stderr, "%s: the output could not be written%s%s\n", program_invocation_short_name, errno != 0 ? ": " : "",
+                errno != 0 ? strerror(errno) : "");
         return EXIT_FAILURE;
     }
     return status;
