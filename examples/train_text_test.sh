@@ -45,6 +45,9 @@ test_rates() {
     train --steps 20 --checkpoint "$dir" --decay linear >/dev/null
     says "its 'decay linear in 20 steps' is not this run's 'decay linear in 30 steps'" "${launcher[@]}" -n 2 "$trainer" \
         "${small[@]}" --steps 30 --checkpoint "$dir" --decay linear --resume
+    train --steps 20 --checkpoint "$dir-constant" >/dev/null
+    says "its 'decay none' is not this run's 'decay linear in 30 steps'" "${launcher[@]}" -n 2 "$trainer" \
+        "${small[@]}" --steps 30 --checkpoint "$dir-constant" --decay linear --resume
 }
 
 # Killed wherever it happens to be, training goes on to the same bits: moments, densities and plans are saved too.

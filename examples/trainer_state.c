@@ -18,16 +18,17 @@ enum { HEAD_BYTES = 4 * TRAINER_TEXT_BYTES };
 static void describe(const trainer_t *trainer, char *text, size_t capacity)
 {
     const trainer_options_t *options = &trainer->options;
+    char                     decay[64] = "none";
     size_t                   used;
 
-    used = (size_t)snprintf(text, capacity,
-                            "format tacit %s 2\nranks %d\nspec %s\noptimizer %s\nadapt %s\nbatch %" PRIu64 "\nseed %" PRIu64
-                            "\nwarm-up %" PRIu64 "\n",
-                            trainer->task->program, trainer->ranks, options->spec, trainer->optimizer,
-                            options->adapt ? options->adapt : "none", options->batch, options->seed, options->warmup);
-    if (options->linear && used < capacity) {
-        used += (size_t)snprintf(text + used, capacity - used, "decay linear in %" PRIu64 " steps\n", trainer->steps);
+    if (options->linear) {
+        (void)snprintf(decay, sizeof decay, "linear in %" PRIu64 " steps", trainer->steps);
     }
+    used = (size_t)snprintf(text, capacity,
+                            "format tacit %s 3\nranks %d\nspec %s\noptimizer %s\nadapt %s\nbatch %" PRIu64 "\nseed %" PRIu64
+                            "\nwarm-up %" PRIu64 "\ndecay %s\n",
+                            trainer->task->program, trainer->ranks, options->spec, trainer->optimizer,
+                            options->adapt ? options->adapt : "none", options->batch, options->seed, options->warmup, decay);
     if (used < capacity) {
         trainer->task->describe(trainer->own, text + used, capacity - used);
     }
