@@ -37,7 +37,7 @@ has() {
 says() { grep -q -- "$2" "$folder/$1" || fail "no '$2' in: $(cat "$folder/$1")"; }
 
 ends 0 "$tools/tacit-info"
-for word in onebit qsgd topk randk ef blockwise sparse TACIT_TIMEOUT_MS; do
+for word in onebit qsgd topk randk ef onebit-adam blockwise sparse TACIT_TIMEOUT_MS; do
     says out "$word"
 done
 ends 0 "$tools/tacit-info" --json
@@ -52,6 +52,12 @@ for spec in topk:ratio=0.01+econtrol qsgd:bits=2+econtrol auto; do
     ends 0 "$tools/tacit-info" --check "$spec"
     [ ! -s "$folder/err" ] || fail "'$spec' is warned of: $(cat "$folder/err")"
 done
+ends 0 "$tools/tacit-info" --check onebit-adam:freeze=5
+says out '^onebit-adam:.*freeze=5,.*beta1=0.9'
+ends 2 "$tools/tacit-info" --check sgd:freeze=5
+says err "sgd.*freeze"
+ends 2 "$tools/tacit-info" --check onebit-ada
+says err "unknown compressor 'onebit-ada'"
 ends 2 "$tools/tacit-info" --check onebti+ef
 says err "did you mean 'onebit'"
 ends 2 "$tools/tacit-info" --check qsgd:bits=9

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include <tacit.h>
+#include <tacit_optim.h>
 
 #include "json.h"
 #include "options.h"
@@ -17,8 +18,8 @@ static const char help[] =
     "Prints the version, the vector instructions in use, the transports, everything that a spec may name with its parameters,\n"
     "and the environment variables.\n"
     "\n"
-    "  --check SPEC   print SPEC with every parameter spelled out, and warn of what may not converge (status 0); or print\n"
-    "                 what is wrong with it (status 2)\n"
+    "  --check SPEC   print SPEC, a slot's or an optimizer's, with every parameter spelled out, and warn of what may not\n"
+    "                 converge (status 0); or print what is wrong with it (status 2)\n"
     "  --json         print one JSON object\n"
     "  --help         this text\n";
 
@@ -204,15 +205,35 @@ static void warn(const char *spec)
     }
 }
 
+/* No optimizer is called as a compressor is. */
+static bool is_optimizer(const char *spec)
+{
+    const size_t   bytes = strcspn(spec, ":");
+    tacit_module_t module;
+
+    for (size_t i = 0; tacit_module(TACIT_OPTIMIZERS, i, &module) == TACIT_OK; i++) {
+        if (strncmp(spec, module.name, bytes) == 0 && module.name[bytes] == '\0') {
+            return true;
+        }
+    }
+    return false;
+}
+
 static int check(const char *spec)
 {
-    char canonical[1024];
+    const bool     optimizer = is_optimizer(spec);
+    char           canonical[1024];
+    tacit_status_t status;
 
-    if (tacit_spec_check(spec, canonical, sizeof canonical) != TACIT_OK) {
+    status =
+        optimizer ? tacit_optim_check(spec, canonical, sizeof canonical) : tacit_spec_check(spec, canonical, sizeof canonical);
+    if (status != TACIT_OK) {
         return usage_error("%s", tacit_last_error());
     }
     puts(canonical);
-    warn(spec);
+    if (!optimizer) {
+        warn(spec);
+    }
     return EXIT_SUCCESS;
 }
 
