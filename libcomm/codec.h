@@ -144,6 +144,8 @@ tacit_block_t tacit__codec_block(const tacit_codec_t *codec, uint64_t step, size
 
 /* The step has succeeded; before the first result is stored: trackers take the units of this operation. */
 void tacit__codec_conclude(tacit_codec_t *codec, tacit_op_t op);
+/* By what that multiplies them. */
+float tacit__codec_conversion(const tacit_codec_t *codec, tacit_op_t op);
 /* … and after the last: doubled memory is swapped, expanded memory packed. */
 void tacit__codec_commit(tacit_codec_t *codec, uint64_t step);
 /* Walks all arrays that are memory: for saving and loading. Returns false past the last. Packed ones are walked as they are, in

@@ -446,19 +446,25 @@ void tacit__codec_disown(tacit_codec_t *codec)
 
 /* ---- The step's end ---- */
 
-void tacit__codec_conclude(tacit_codec_t *codec, tacit_op_t op)
+float tacit__codec_conversion(const tacit_codec_t *codec, tacit_op_t op)
 {
     const int former = codec->tracker_op, present = 1 + (int)op;
-    float     factor = present == 1 + TACIT_SUM ? (float)codec->ranks : 1.0f / (float)codec->ranks;
+
+    if (former == 0 || former == present) {
+        return 1.0f;
+    }
+    return op == TACIT_SUM ? (float)codec->ranks : 1.0f / (float)codec->ranks;
+}
+
+void tacit__codec_conclude(tacit_codec_t *codec, tacit_op_t op)
+{
+    const float factor = tacit__codec_conversion(codec, op);
 
     if (codec->feedback == NULL || codec->feedback->combine == NULL) {
         return;
     }
-    codec->tracker_op = present;
-    if (former == 0 || former == present) {
-        return;
-    }
-    for (size_t i = 0; i < codec->memory.count; i++) {
+    codec->tracker_op = 1 + (int)op;
+    for (size_t i = 0; factor != 1.0f && i < codec->memory.count; i++) {
         codec->memory.now[codec->feedback->tracker][i] *= factor;
     }
 }

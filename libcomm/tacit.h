@@ -55,7 +55,7 @@ typedef enum tacit_device { TACIT_CPU, TACIT_CUDA } tacit_device_t;
 typedef enum tacit_op { TACIT_SUM, TACIT_AVERAGE } tacit_op_t;
 
 /* What a NaN or an infinity in `in` does in a framed operation.
-   ERROR  every rank returns TACIT_ERR_VALUE, nothing changes.
+   ERROR  every rank returns TACIT_ERR_VALUE, nothing changes. So it is where finite values have a sum that is not.
    SKIP   such an element counts as zero.
    PASS   it reaches `out` (in a blockwise compressor as NaN over its block, in randk where it is drawn, in powersgd as NaN over
           the matrix); memory stays finite. */

@@ -111,6 +111,12 @@ mutant "average scaled twice, blockwise" libcomm/schedules/blockwise.c collectiv
     's/sum\[i\] \*= scale;/sum[i] *= scale * scale;/'
 mutant "average scaled twice, sparse" libcomm/schedules/sparse.c collective:conservation \
     's/sums\[j\] \*= scale;/sums[j] *= scale * scale;/'
+mutant "sums of pairs unchecked" libcomm/schedules/sparse.c fault_value:fault_value \
+    's/return total < 0.5 \* \(double\)FLT_MAX;/return true;/'
+mutant "sums of pairs: what fits is refused" libcomm/schedules/sparse.c fault_value:fault_value \
+    's/!isfinite\(result\)/!(fabsf(result) < 0.5f * FLT_MAX)/'
+mutant "sums of pairs: trackers left out" libcomm/schedules/sparse.c fault_value:fault_value \
+    's/tracked != NULL \? factor \* tracked\[j\] \+ sums\[j\] : sums\[j\]/sums[j]/'
 mutant "sign of 0 is -1" compressors/onebit.c "codec:codec onebit:onebit" \
     's/set\[j\] = a\[j\] >= 0;/set[j] = a[j] > 0;/'
 mutant "scale over the padding too" compressors/onebit.c collective:published \

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* All-gather of index/value pairs: each rank sends what it has chosen to all; every rank adds up all of it in rank order. */
+#include <float.h>
+#include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
+#include "bits.h"
 #include "operation.h"
 
 /* A record of a frame (doc/wire-format.md, "Sparse frames"): which item, which range of it, how long; then the payload, padded to
@@ -23,6 +27,8 @@ typedef struct tacit_sparse {
     uint32_t         frames;             /* sent */
     bool             all_sent;
     int              complete; /* other ranks whose last frame is here */
+    float           *largest;  /* magnitude that a rank gives to an item: of all ranks, one item after the other */
+    bool             checked;  /* that sums are finite */
     tacit_entries_t  scratch;  /* one record's, decoded */
     tacit_buffer_t   sums;     /* float32, of the largest item that is not; else empty */
 } tacit_sparse_t;
@@ -56,7 +62,8 @@ static tacit_status_t prepare(tacit_leg_t *leg)
     size_t          limit = 0, wide = 0;
 
     if (sparse == NULL || (sparse->mine = tacit__alloc(leg->item_count, sizeof *sparse->mine)) == NULL ||
-        (sparse->a = tacit__alloc(leg->item_count, sizeof *sparse->a)) == NULL) {
+        (sparse->a = tacit__alloc(leg->item_count, sizeof *sparse->a)) == NULL ||
+        (sparse->largest = tacit__alloc(leg->item_count * (size_t)leg->comm->ranks, sizeof *sparse->largest)) == NULL) {
         return tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for %zu sparse slots", leg->comm->rank, leg->item_count);
     }
     for (size_t i = 0; i < leg->item_count; i++) {
@@ -97,11 +104,32 @@ static void release(tacit_leg_t *leg)
     tacit__buffer_give(&leg->comm->exchange, &sparse->sums);
     tacit__free(sparse->mine);
     tacit__free(sparse->a);
+    tacit__free(sparse->largest);
     tacit__free(sparse->messages);
     tacit__free(sparse->payload_bytes);
     tacit__free(sparse->origin);
     tacit__free(sparse);
     leg->state = NULL;
+}
+
+/* The largest magnitude of all; what is not finite is above what is. */
+static float largest_of(const float *values, size_t count, float largest)
+{
+    uint32_t bits = tacit__float_bits(largest);
+
+    for (size_t i = 0; i < count; i++) {
+        const uint32_t magnitude = tacit__float_bits(values[i]) & 0x7fffffffu;
+
+        bits = bits > magnitude ? bits : magnitude;
+    }
+    return tacit__bits_float(bits);
+}
+
+static void note_largest(const tacit_leg_t *leg, size_t item, int rank, const tacit_entries_t *entries)
+{
+    float *largest = &((tacit_sparse_t *)leg->state)->largest[item * (size_t)leg->comm->ranks + (size_t)rank];
+
+    *largest = largest_of(entries->values, entries->count, *largest);
 }
 
 /* Takes a buffer for one more message of `origin`. */
@@ -220,6 +248,7 @@ static void finish_item(const tacit_leg_t *leg)
     const tacit_item_t *item = leg->items[sparse->item];
 
     tacit__codec_sent(item->codec, item->in, sparse->a[sparse->item], &sparse->mine[sparse->item]);
+    note_largest(leg, sparse->item, leg->comm->rank, &sparse->mine[sparse->item]);
     sparse->remembered++;
     sparse->item++;
 }
@@ -343,6 +372,7 @@ static tacit_status_t arrived(tacit_leg_t *leg, const tacit_frame_t *frame)
         if (read_record(leg, frame->payload, frame->payload_bytes, &at, NULL, &record) == NULL) {
             return tacit__leg_unexpected(leg, frame);
         }
+        note_largest(leg, record.item, frame->rank, &sparse->scratch);
     }
     if (frame->kind != TACIT_FRAME_SPARSE || (frame->total != 0 && frame->total != frame->index + 1)) {
         return tacit__leg_unexpected(leg, frame);
@@ -355,19 +385,7 @@ out:
     return status;
 }
 
-/* ---- The state machine ---- */
-
-static tacit_status_t advance(tacit_leg_t *leg)
-{
-    return ((tacit_sparse_t *)leg->state)->all_sent ? TACIT_PENDING : send_frame(leg);
-}
-
-static bool done(const tacit_leg_t *leg)
-{
-    const tacit_sparse_t *sparse = leg->state;
-
-    return sparse->all_sent && sparse->complete == leg->comm->ranks - 1;
-}
+/* ---- The sum ---- */
 
 static void add_rank(const tacit_leg_t *leg, const tacit_item_t *item, int rank, float *sums)
 {
@@ -388,10 +406,117 @@ static void add_rank(const tacit_leg_t *leg, const tacit_item_t *item, int rank,
     }
 }
 
+static void add_ranks(const tacit_leg_t *leg, const tacit_item_t *item, float *sums)
+{
+    const float  scale = 1.0f / (float)leg->comm->ranks;
+    const size_t count = item->codec->tensor.count;
+
+    if (count != 0) {
+        memset(sums, 0, count * sizeof *sums);
+    }
+    for (int rank = 0; rank < leg->comm->ranks; rank++) {
+        add_rank(leg, item, rank, sums);
+    }
+    for (size_t j = 0; item->op == TACIT_AVERAGE && leg->comm->ranks > 1 && j < count; j++) {
+        sums[j] *= scale;
+    }
+}
+
+/* What a feedback adds to an item's sums, in the units of this operation; NULL: nothing. */
+static const float *tracked_by(const tacit_item_t *item, float *factor_out)
+{
+    const tacit_feedback_t *feedback = item->codec->feedback;
+
+    *factor_out = 1.0f;
+    if (feedback == NULL || feedback->combine == NULL) {
+        return NULL;
+    }
+    *factor_out = tacit__codec_conversion(item->codec, item->op);
+    return item->codec->memory.now[feedback->tracker];
+}
+
+/* That no result can leave the range of float32, from magnitudes alone: there is room for what rounding adds. */
+static bool surely_fits(const tacit_leg_t *leg, size_t i)
+{
+    const float *largest = &((tacit_sparse_t *)leg->state)->largest[i * (size_t)leg->comm->ranks];
+    const float *tracked;
+    float        factor;
+    double       total = 0.0;
+
+    for (int rank = 0; rank < leg->comm->ranks; rank++) {
+        total += (double)largest[rank];
+    }
+    tracked = tracked_by(leg->items[i], &factor);
+    if (tracked != NULL) {
+        total += (double)factor * (double)largest_of(tracked, leg->items[i]->codec->tensor.count, 0.0f);
+    }
+    return total < 0.5 * (double)FLT_MAX;
+}
+
+/* All ranks hold the same messages and find the same fault, and nothing has been written yet. */
+static tacit_status_t check_sum(const tacit_leg_t *leg, const tacit_item_t *item)
+{
+    const size_t   count = item->codec->tensor.count;
+    float         *sums = tacit__alloc_unset(count * sizeof *sums);
+    const float   *tracked;
+    float          factor;
+    tacit_status_t status = TACIT_OK;
+
+    if (sums == NULL) {
+        return tacit__fail(TACIT_ERR_MEMORY, "rank %d: slot '%s': no memory to check a sum of %zu elements", leg->comm->rank,
+                           item->codec->name, count);
+    }
+    add_ranks(leg, item, sums);
+    tracked = tracked_by(item, &factor);
+    for (size_t j = 0; status == TACIT_OK && j < count; j++) {
+        const float result = tracked != NULL ? factor * tracked[j] + sums[j] : sums[j];
+
+        if (!isfinite(result)) {
+            status =
+                tacit__fail(TACIT_ERR_VALUE,
+                            "slot '%s' at step %" PRIu64 ": the sum over %d ranks leaves the range of float32 at element %zu;"
+                            " nothing was changed. Skip the step, or set nonfinite to pass",
+                            item->codec->name, item->step, leg->comm->ranks, j);
+        }
+    }
+    tacit__free(sums);
+    return status;
+}
+
+static tacit_status_t check_sums(const tacit_leg_t *leg)
+{
+    tacit_status_t status = TACIT_OK;
+
+    for (size_t i = 0; i < leg->item_count; i++) {
+        if (leg->items[i]->codec->nonfinite != TACIT_NONFINITE_PASS && !surely_fits(leg, i)) {
+            TRY(check_sum(leg, leg->items[i]));
+        }
+    }
+    ((tacit_sparse_t *)leg->state)->checked = true;
+out:
+    return status;
+}
+
+/* ---- The state machine ---- */
+
+static tacit_status_t advance(tacit_leg_t *leg)
+{
+    const tacit_sparse_t *sparse = leg->state;
+
+    if (!sparse->all_sent) {
+        return send_frame(leg);
+    }
+    return sparse->complete == leg->comm->ranks - 1 ? check_sums(leg) : TACIT_PENDING;
+}
+
+static bool done(const tacit_leg_t *leg)
+{
+    return ((const tacit_sparse_t *)leg->state)->checked;
+}
+
 static void commit(tacit_leg_t *leg)
 {
     tacit_sparse_t *sparse = leg->state;
-    const float     scale = 1.0f / (float)leg->comm->ranks;
 
     for (size_t i = 0; i < leg->item_count; i++) {
         tacit_item_t *item = leg->items[i];
@@ -399,15 +524,7 @@ static void commit(tacit_leg_t *leg)
         float        *sums = item->codec->tensor.dtype == TACIT_FLOAT32 ? item->out : (float *)(void *)sparse->sums.data;
         double        began = tacit__seconds();
 
-        if (count != 0) {
-            memset(sums, 0, count * sizeof *sums);
-        }
-        for (int rank = 0; rank < leg->comm->ranks; rank++) {
-            add_rank(leg, item, rank, sums);
-        }
-        for (size_t j = 0; item->op == TACIT_AVERAGE && leg->comm->ranks > 1 && j < count; j++) {
-            sums[j] *= scale;
-        }
+        add_ranks(leg, item, sums);
         tacit__codec_conclude(item->codec, item->op);
         tacit__codec_store(item->codec, sums, 0, count, item->out);
         tacit__codec_commit(item->codec, item->step);

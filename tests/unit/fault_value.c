@@ -258,6 +258,108 @@ START_TEST(sum_overflows)
 }
 END_TEST
 
+/* A sum of pairs: each rank gives `value` in every element. */
+typedef struct pairs {
+    const char    *spec;
+    tacit_op_t     op;
+    float          value[2]; /* in the two calls */
+    tacit_status_t status[2][RANKS];
+    char           text[RANKS][TACIT_TEXT_BYTES]; /* of the second call */
+    float          out[2][RANKS];                 /* the last element */
+    bool           kept[RANKS];                   /* memory is after the second call as it was before */
+} pairs_t;
+
+static void pairs_body(tacit_comm_t *comm, void *arg)
+{
+    enum { WIDE = 64 };
+    pairs_t      *pairs = arg;
+    const int     rank = tacit_comm_rank(comm);
+    tacit_slot_t *slot = slot_of(comm, "slot", WIDE, TACIT_FLOAT32, pairs->spec);
+    float         x[WIDE], before[4 * WIDE] = {0.0f};
+    tacit_array_t array;
+
+    for (int call = 0; call < 2; call++) {
+        size_t known = 0;
+
+        for (size_t i = 0; i < WIDE; i++) {
+            x[i] = pairs->value[call];
+        }
+        pairs->status[call][rank] = tacit_allreduce(slot, x, x, pairs->op);
+        pairs->out[call][rank] = x[WIDE - 1];
+        snprintf(pairs->text[rank], sizeof pairs->text[rank], "%s", tacit_last_error());
+        pairs->kept[rank] = true;
+        for (size_t i = 0; tacit__codec_array(slot->codec, i, &array); i++) {
+            pairs->kept[rank] = pairs->kept[rank] && memcmp(before + known, array.values, array.count * sizeof(float)) == 0;
+            memcpy(before + known, array.values, array.count * sizeof(float));
+            known += array.count;
+        }
+    }
+}
+
+static pairs_t sum_pairs(const char *spec, tacit_nonfinite_t policy, tacit_op_t op, float first, float second)
+{
+    pairs_t        pairs = {.spec = spec, .op = op, .value = {first, second}};
+    tacit_config_t config = TACIT_CONFIG_INIT;
+
+    config.nonfinite = (int)policy;
+    config.strict = 1;
+    run_ranks(RANKS, &config, pairs_body, &pairs);
+    return pairs;
+}
+
+static const char *const selections[] = {"topk:ratio=1",          "topk:ratio=1+ef",          "topk:ratio=0.5+ef21",
+                                         "topk:ratio=1+econtrol", "topk:ratio=1+dgc:dense=0", "topk:ratio=0.5+ef21:average=0.5"};
+enum { SELECTIONS = sizeof selections / sizeof *selections };
+
+/* Sums of pairs that are not finite fail on all ranks alike, and change nothing. */
+START_TEST(pairs_overflow)
+{
+    for (tacit_op_t op = TACIT_SUM; op <= TACIT_AVERAGE; op++) {
+        pairs_t pairs = sum_pairs(selections[_i], TACIT_NONFINITE_ERROR, op, 1.0f, 3e38f);
+
+        for (int rank = 0; rank < RANKS; rank++) {
+            ck_assert_int_eq(pairs.status[0][rank], TACIT_OK);
+            ck_assert_msg(pairs.status[1][rank] == TACIT_ERR_VALUE, "%s: status %d", selections[_i], pairs.status[1][rank]);
+            ck_assert_str_eq(pairs.text[rank], pairs.text[0]);
+            ck_assert_ptr_nonnull(strstr(pairs.text[rank], "slot 'slot' at step 1: the sum over 3 ranks leaves the range"));
+            ck_assert(pairs.kept[rank] && pairs.out[1][rank] == 3e38f);
+        }
+        pairs = sum_pairs(selections[_i], TACIT_NONFINITE_PASS, op, 1.0f, 3e38f);
+        for (int rank = 0; rank < RANKS; rank++) {
+            ck_assert_int_eq(pairs.status[1][rank], TACIT_OK);
+        }
+    }
+}
+END_TEST
+
+/* Pairs at the edge of the range: what fits is summed, and a tracker counts with the sum. */
+START_TEST(pairs_near_overflow)
+{
+    static const struct {
+        const char    *spec;
+        float          first, second;
+        tacit_status_t status;
+        float          out;
+    } cases[] = {
+        {"topk:ratio=1", 1.0f, 1.125f * 0x1p126f, TACIT_OK, 3.375f * 0x1p126f},
+        {"topk:ratio=1", 1.0f, 1.5f * 0x1p126f, TACIT_ERR_VALUE, 1.5f * 0x1p126f},
+        {"topk:ratio=1", 1.0f, -1.5f * 0x1p126f, TACIT_ERR_VALUE, -1.5f * 0x1p126f},
+        {"topk:ratio=1+ef21", 0x1p126f, 1.125f * 0x1p126f, TACIT_OK, 3.375f * 0x1p126f},
+        {"topk:ratio=1+ef21", 0x1p126f, 1.5f * 0x1p126f, TACIT_ERR_VALUE, 1.5f * 0x1p126f},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const pairs_t pairs = sum_pairs(cases[i].spec, TACIT_NONFINITE_ERROR, TACIT_SUM, cases[i].first, cases[i].second);
+
+        for (int rank = 0; rank < RANKS; rank++) {
+            ck_assert_int_eq(pairs.status[0][rank], TACIT_OK);
+            ck_assert_msg(pairs.status[1][rank] == cases[i].status && pairs.out[1][rank] == cases[i].out,
+                          "case %zu: status %d, %g: %s", i, pairs.status[1][rank], pairs.out[1][rank], pairs.text[rank]);
+        }
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("fault_value");
@@ -268,6 +370,8 @@ int main(void)
     tcase_add_loop_test(tests, policy_pass, 0, SPECS);
     tcase_add_loop_test(tests, pass_and_undo, 0, SPECS);
     tcase_add_test(tests, sum_overflows);
+    tcase_add_loop_test(tests, pairs_overflow, 0, SELECTIONS);
+    tcase_add_test(tests, pairs_near_overflow);
     tcase_set_timeout(tests, 60);
     suite_add_tcase(suite, tests);
     return harness_main(suite);
