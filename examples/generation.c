@@ -150,6 +150,11 @@ int generation_begin(const char *dir, uint64_t number)
     return mkdir(path, 0777);
 }
 
+int generation_try(const char *dir, uint64_t number)
+{
+    return generation_begin(dir, number) == 0 ? remove_others(dir, 0) : -1;
+}
+
 int generation_commit(const char *dir, uint64_t number)
 {
     char from[GENERATION_PATH_BYTES], to[GENERATION_PATH_BYTES];

@@ -17,6 +17,8 @@ int generation_path(const char *dir, uint64_t number, bool filling, const char *
 int generation_newest(const char *dir, uint64_t *number_out);
 /* Makes an empty folder to fill, `dir` too where it is missing. Returns 0, or -1 with errno set. */
 int generation_begin(const char *dir, uint64_t number);
+/* Whether generation_begin() would succeed: makes the folder, `dir` stays, and removes it. Returns 0, or -1 with errno set. */
+int generation_try(const char *dir, uint64_t number);
 /* The files are there and synced: makes the folder the newest generation and removes the older ones. Returns 0, or -1 with
    errno set. */
 int generation_commit(const char *dir, uint64_t number);

@@ -88,14 +88,18 @@ test_refusals() {
     truncate -s 1000 "$dir"/gen-1/trainer-0
     refuses 2 "the file is damaged" --hidden 64,32 --spec onebit+ef
     says "--spec 'onebitt'" "$trainer" --spec onebitt
-    says "--lr '0': expected a number above 0" "$trainer" --lr 0
+    says "--lr '0': expected a number from 1e-30 and below 1e30" "$trainer" --lr 0
+    says "--lr '1e30': expected a number from 1e-30 and below 1e30" "$trainer" --lr 1e30
+    says "--epochs '5000000000': expected a whole number from 1 to 4294967295" "$trainer" --epochs 5000000000
     says "no such option: '--epoch-count=3'" "$trainer" --epoch-count=3
     says "--resume needs --checkpoint" "$trainer" --resume
     says "give one of them" "$trainer" --steps 3 --epochs 2
     loses --json --hidden 8 --epochs 1
     loses --help
     says "too few for a batch of 60000" "$trainer" --batch 60000
-    says "cannot write a checkpoint" "$trainer" --epochs 1 --checkpoint /proc/none
+    says "cannot write checkpoints in /proc/none: No such file" "$trainer" --hidden 8 --epochs 1 --checkpoint /proc/none
+    [[ $("$trainer" --hidden 8 --epochs 1 --checkpoint /proc/none 2>&1) != *epoch* ]] ||
+        fail "that no checkpoint can be written is said after an epoch only"
     says "cannot open $folder/none: No such file" "$trainer" --data "$folder/none"
     { head -n 6 "$data" && echo "1,2,17,4"; } >"$folder/damaged.csv"
     says "damaged.csv, line 7: field 3 is not a pixel from 0 to 16" "$trainer" --data "$folder/damaged.csv"

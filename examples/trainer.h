@@ -103,7 +103,7 @@ void trainer_agree(const trainer_t *trainer, const char *complaint);
 
 /* Writes the next checkpoint. Collective. */
 void trainer_save(trainer_t *trainer, trainer_totals_t totals);
-/* Finds the newest checkpoint and, with --resume, goes on from it. Collective. */
+/* Finds the newest checkpoint and, with --resume, goes on from it; checks that there can be another. Collective. */
 void trainer_resume(trainer_t *trainer);
 
 #endif

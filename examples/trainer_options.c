@@ -34,11 +34,13 @@ static const program_option_t shared[] = {
      "how messages are compressed: fp16, onebit+ef, ... (tacit-info lists all;\n"
      "default: none; onebit+ef for onebit-adam, zeroone-adam, onebit-lamb)",
      program_set_text, AT(spec), 0, 0},
-    {"epochs", "N", "a whole number from 1", "passes over the training data", program_set_count, AT(epochs), 1, UINT32_MAX},
-    {"steps", "N", "a whole number from 1", "optimizer steps, instead of --epochs", program_set_count, AT(steps), 1, UINT32_MAX},
-    {"lr", "RATE", "a number above 0", "learning rate", program_set_real, AT(rate), 1e-30, 1e30},
-    {"warmup-steps", "N", "a whole number from 0", "the learning rate rises to its value in the first N steps", program_set_count,
-     AT(warmup), 0, UINT32_MAX},
+    {"epochs", "N", "a whole number from 1 to 4294967295", "passes over the training data", program_set_count, AT(epochs), 1,
+     UINT32_MAX},
+    {"steps", "N", "a whole number from 1 to 4294967295", "optimizer steps, instead of --epochs", program_set_count, AT(steps), 1,
+     UINT32_MAX},
+    {"lr", "RATE", "a number from 1e-30 and below 1e30", "learning rate", program_set_real, AT(rate), 1e-30, 1e30},
+    {"warmup-steps", "N", "a whole number from 0 to 4294967295", "the learning rate rises to its value in the first N steps",
+     program_set_count, AT(warmup), 0, UINT32_MAX},
     {"decay", "HOW", "none or linear", "linear: the learning rate falls to 0 towards the last step (default none)", set_decay, 0,
      0, 0},
     {"momentum", "M", "a number from 0 and below 1", "of sgd, 0 or more and below 1 (default 0.9)", program_set_real,
@@ -53,7 +55,7 @@ static const program_option_t shared[] = {
      "budget), every, gather (steps), low, high, squared, accordion, link-rate (bytes/s);\n"
      "alpha=1 takes all defaults",
      program_set_text, AT(adapt), 0, 0},
-    {"evaluate-every", "N", "a whole number from 1", "steps from one evaluation to the next (default: an epoch)",
+    {"evaluate-every", "N", "a whole number from 1 to 4294967295", "steps from one evaluation to the next (default: an epoch)",
      program_set_count, AT(every), 1, UINT32_MAX},
     {"checkpoint", "DIR", "a folder",
      "keeps the state of all ranks in DIR, which they share; written after every\nevaluation and once an epoch", program_set_text,
@@ -127,8 +129,9 @@ int trainer_parse_adapt(const char *list, tacit_lgreco_config_t *config_out, cha
         if (!right) {
             (void)snprintf(
                 text, TRAINER_TEXT_BYTES,
-                "--adapt: '%.100s%s%.100s': expected alpha, low, high or link-rate with a number above 0, every or gather "
-                "with a number of steps, squared or accordion with 0 or 1",
+                "--adapt: '%.100s%s%.100s': expected alpha, low or high with a number from 1e-6 and below 1e6, link-rate with "
+                "one "
+                "from 1 and below 1e15, every or gather with a number of steps from 1, squared or accordion with 0 or 1",
                 word, value ? "=" : "", value ? value : "");
             return -1;
         }

@@ -183,21 +183,26 @@ static void load_parts(trainer_t *trainer)
     }
 }
 
-void trainer_resume(trainer_t *trainer)
+/* What cannot be written is better known before an epoch than after it. */
+static void try_writing(const trainer_t *trainer)
 {
     const char *dir = trainer->options.checkpoint;
-    char        path[GENERATION_PATH_BYTES], reason[TRAINER_TEXT_BYTES / 2], text[TRAINER_TEXT_BYTES];
+    char        text[TRAINER_TEXT_BYTES];
     bool        done = true;
 
     if (trainer->rank == 0) {
-        done = generation_newest(dir, &trainer->generation) == 0;
-        (void)snprintf(text, sizeof text, "cannot read %.400s: %s", dir, strerror(errno));
+        done = generation_try(dir, trainer->generation + 1) == 0;
+        (void)snprintf(text, sizeof text, "cannot write checkpoints in %.400s: %s", dir, strerror(errno));
     }
     trainer_agree(trainer, done ? NULL : text);
-    (void)MPI_Bcast(&trainer->generation, 1, MPI_UINT64_T, 0, MPI_COMM_WORLD);
-    if (!trainer->options.resume) { /* the number is needed for the next one anyway */
-        return;
-    }
+}
+
+static void resume(trainer_t *trainer)
+{
+    const char *dir = trainer->options.checkpoint;
+    char        path[GENERATION_PATH_BYTES], reason[TRAINER_TEXT_BYTES / 2], text[TRAINER_TEXT_BYTES];
+    bool        done;
+
     if (trainer->generation == 0) {
         if (trainer->rank == 0) {
             (void)fprintf(stderr, "%s: no checkpoint in %s; starting at the beginning\n", trainer->task->program, dir);
@@ -211,5 +216,25 @@ void trainer_resume(trainer_t *trainer)
     load_parts(trainer);
     if (trainer->rank == 0) {
         (void)fprintf(stderr, "%s: resuming after step %" PRIu64 "\n", trainer->task->program, trainer->step);
+    }
+}
+
+void trainer_resume(trainer_t *trainer)
+{
+    const char *dir = trainer->options.checkpoint;
+    char        text[TRAINER_TEXT_BYTES];
+    bool        done = true;
+
+    if (trainer->rank == 0) {
+        done = generation_newest(dir, &trainer->generation) == 0;
+        (void)snprintf(text, sizeof text, "cannot read %.400s: %s", dir, strerror(errno));
+    }
+    trainer_agree(trainer, done ? NULL : text);
+    (void)MPI_Bcast(&trainer->generation, 1, MPI_UINT64_T, 0, MPI_COMM_WORLD);
+    if (trainer->options.resume) {
+        resume(trainer);
+    }
+    if (trainer->step < trainer->steps) { /* a training that is over writes nothing */
+        try_writing(trainer);
     }
 }
