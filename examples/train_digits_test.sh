@@ -105,6 +105,20 @@ test_refusals() {
     says "damaged.csv, line 7: field 3 is not a pixel from 0 to 16" "$trainer" --data "$folder/damaged.csv"
 }
 
+# Plans are counted, over interruptions too, and a training that is too short for one is told so.
+test_plans() {
+    local dir=$folder/plans options=(--spec powersgd:rank=8+ef --adapt "every=10,gather=4") line
+    train 2 "${options[@]}" --steps 15 --checkpoint "$dir" >/dev/null
+    line=$(train 2 "${options[@]}" --steps 40 --checkpoint "$dir" --resume)
+    [ "$(field plans "$line")" = 4 ] || fail "not 4 plans in 40 steps: $line"
+    line=$("${launcher[@]}" -n 2 "$trainer" --hidden 64,32 "${options[@]}" --steps 15 2>"$folder/log")
+    [[ $line == *"1 plan of --adapt: what it adapts is "* ]] || fail "not 1 plan in 15 steps: $line"
+    ! grep -q adapt "$folder/log" || fail "--adapt is warned of: $(cat "$folder/log")"
+    line=$(train 2 --spec topk+ef --adapt alpha=1 --steps 99)
+    [ "$(field plans "$line")" = 0 ] || fail "a plan in 99 steps: $line"
+    grep -q 'plans every 100 steps, which is never in 99 steps' "$folder/log" || fail "no warning: $(cat "$folder/log")"
+}
+
 # Ranks that would wait for each other for ever do not begin.
 test_ranks() {
     head -n 1000 "$data" >"$folder/fewer.csv"
@@ -160,6 +174,7 @@ test_resume
 test_end
 test_kills
 test_refusals
+test_plans
 test_ranks
 test_data
 exit $failed

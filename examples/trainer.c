@@ -136,6 +136,10 @@ static void make_optimizer(trainer_t *trainer)
 
         trainer_agree(trainer, trainer_parse_adapt(trainer->options.adapt, &config, text) == 0 ? NULL : text);
         trainer_all(trainer, tacit_lgreco_create(trainer->slots, count, &config, &trainer->lgreco), "tacit_lgreco_create");
+        if (trainer->rank == 0 && config.every > trainer->steps) {
+            (void)fprintf(stderr, "%s: --adapt plans every %" PRIu64 " steps, which is never in %" PRIu64 " steps; set every=N\n",
+                          trainer->task->program, config.every, trainer->steps);
+        }
     }
 }
 
@@ -298,6 +302,27 @@ static void print_score(const trainer_t *trainer, score_t score, trainer_totals_
     program_flush();
 }
 
+static tacit_lgreco_report_t report_plans(const trainer_t *trainer)
+{
+    tacit_lgreco_report_t report;
+
+    trainer_must(trainer, tacit_lgreco_report(trainer->lgreco, &report), "tacit_lgreco_report");
+    return report;
+}
+
+/* "2 plans of --adapt: ..." */
+static void print_plans(const trainer_t *trainer)
+{
+    const tacit_lgreco_report_t report = report_plans(trainer);
+
+    (void)printf("%" PRIu64 " %s of --adapt", report.plans, report.plans == 1 ? "plan" : "plans");
+    if (report.plans > 0) {
+        (void)printf(": what it adapts is %.0f bytes a step by the last, and would be %.0f without", report.planned_bytes,
+                     report.uniform_bytes);
+    }
+    (void)putchar('\n');
+}
+
 static void print_final_json(const trainer_t *trainer, score_t score, trainer_totals_t totals, uint64_t hash, bool equal)
 {
     const double ratio = totals.dense_bytes / totals.wire_bytes; /* null on one rank, which sends nothing */
@@ -311,6 +336,9 @@ static void print_final_json(const trainer_t *trainer, score_t score, trainer_to
     program_print_json("large_dense_bytes", totals.large_dense_bytes, ",");
     program_print_json("ratio", ratio, ",");
     program_print_json("ratio_fp16", ratio / 2.0, ",");
+    if (trainer->lgreco) {
+        (void)printf("\"plans\":%" PRIu64 ",", report_plans(trainer).plans);
+    }
     (void)printf("\"parameters\":%zu,", trainer->tensors->elements);
     (void)printf("\"replicas_equal\":%s,\"param_hash\":\"%016" PRIx64 "\",", equal ? "true" : "false", hash);
     program_print_json("seconds", totals.seconds, "}\n");
@@ -326,6 +354,9 @@ static void print_final(const trainer_t *trainer, score_t score, trainer_totals_
     if (totals.wire_bytes > 0.0) {
         (void)printf("each rank sent %.0f bytes a step, %.2f times fewer than float32, %.2f times fewer than 16 bits\n",
                      step_bytes, totals.dense_bytes / totals.wire_bytes, totals.dense_bytes / totals.wire_bytes / 2.0);
+    }
+    if (trainer->lgreco) {
+        print_plans(trainer);
     }
     (void)printf("%zu parameters %s on all ranks, hash %016" PRIx64 "\n", trainer->tensors->elements,
                  equal ? "equal" : "NOT EQUAL", hash);

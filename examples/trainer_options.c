@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { ADAPT_EVERY = 100 };
+
 /* ---- The options of all trainers ---- */
 
 static bool set_decay(const program_option_t *option, const char *value, void *to)
@@ -101,6 +103,7 @@ int trainer_parse_adapt(const char *list, tacit_lgreco_config_t *config_out, cha
     char *word;
 
     *config_out = (tacit_lgreco_config_t)TACIT_LGRECO_CONFIG_INIT;
+    config_out->every = ADAPT_EVERY;
     if (strlen(list) >= sizeof words) {
         (void)snprintf(text, TRAINER_TEXT_BYTES, "--adapt: a list of %zu characters is too long; it may have %zu", strlen(list),
                        sizeof words - 1);
