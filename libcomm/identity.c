@@ -57,6 +57,13 @@ tacit_status_t tacit__operation_check_identity(const tacit_operation_t *operatio
                            frame->rank, slot_named(comm, frame->slot), frame->elements, comm->rank, slot_named(comm, mine->slot),
                            mine->elements);
     }
+    if (frame->step != mine->step && operation->item_count > 1) { /* hashes */
+        return tacit__fail(TACIT_ERR_MISMATCH,
+                           "rank %d has other steps than rank %d on some of %zu slots, of which the first is '%s', here at step "
+                           "%" PRIu64 "; reset or load slots on all ranks alike",
+                           frame->rank, comm->rank, operation->item_count, operation->items[0].codec->name,
+                           operation->items[0].step);
+    }
     if (frame->step != mine->step) {
         return tacit__fail(
             TACIT_ERR_MISMATCH,

@@ -227,25 +227,31 @@ static void finish(tacit_operation_t *operation, tacit_status_t status, const ch
     comm->finished = operation;
 }
 
-/* For messages: one slot's name, or what stands for it. */
-static const char *slot_text(const tacit_operation_t *operation)
+/* For messages: what an operation is on, ", slot 'NAME' at step 7 and 3 more", or nothing where there is none. */
+enum { SUBJECT_BYTES = 160 };
+static const char *subject(const tacit_operation_t *operation, char text[SUBJECT_BYTES])
 {
-    return operation->item_count == 1 ? operation->items[0].codec->name : operation->item_count == 0 ? "(none)" : "(several)";
+    const tacit_item_t *first = operation->items;
+    char                others[32] = "";
+
+    text[0] = '\0';
+    if (operation->item_count > 1) {
+        snprintf(others, sizeof others, " and %zu more", operation->item_count - 1);
+    }
+    if (operation->item_count != 0) {
+        snprintf(text, SUBJECT_BYTES, ", slot '%.80s' at step %" PRIu64 "%s", first->codec->name, first->step, others);
+    }
+    return text;
 }
 
 static tacit_status_t nothing_from(const tacit_operation_t *operation, int rank)
 {
-    if (operation->item_count == 0) {
-        return tacit__fail(TACIT_ERR_TIMEOUT,
-                           "%s: nothing from rank %d for %lld ms; is it alive, and in the same call? "
-                           "(TACIT_TIMEOUT_MS sets the limit)",
-                           operation->what, rank, (long long)operation->comm->config.timeout_ms);
-    }
+    char text[SUBJECT_BYTES];
+
     return tacit__fail(TACIT_ERR_TIMEOUT,
-                       "%s, slot '%s' at step %u: nothing from rank %d for %lld ms; is it alive, and in the same call? "
-                       "(TACIT_TIMEOUT_MS sets the limit)",
-                       operation->what, slot_text(operation), operation->identity.step, rank,
-                       (long long)operation->comm->config.timeout_ms);
+                       "%s%s: nothing from rank %d for %lld ms; is it alive, and in the same call? (TACIT_TIMEOUT_MS sets the "
+                       "limit)",
+                       operation->what, subject(operation, text), rank, (long long)operation->comm->config.timeout_ms);
 }
 
 /* After a time-out, who has not even answered that: another rank, or this one where it comes to find that the others have
@@ -434,14 +440,14 @@ static tacit_status_t out_of_time(const tacit_operation_t *operation)
 {
     const tacit_comm_t *comm = operation->comm;
     int                 late = -1;
+    char                text[SUBJECT_BYTES];
 
     for (int peer = 0; peer < comm->ranks && late < 0; peer++) {
         late = peer != comm->rank && !comm->exchange.peers[peer].judged ? peer : late;
     }
     if (late < 0) { /* all say that they are done, but this rank is not */
-        return tacit__fail(
-            TACIT_ERR_TIMEOUT, "rank %d: %s, slot '%s' at step %u: a message that another rank has sent did not come in %lld ms",
-            comm->rank, operation->what, slot_text(operation), operation->identity.step, (long long)comm->config.timeout_ms);
+        return tacit__fail(TACIT_ERR_TIMEOUT, "rank %d: %s%s: a message that another rank has sent did not come in %lld ms",
+                           comm->rank, operation->what, subject(operation, text), (long long)comm->config.timeout_ms);
     }
     return nothing_from(operation, late);
 }

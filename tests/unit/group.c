@@ -209,6 +209,43 @@ START_TEST(nothing_is_lost)
 }
 END_TEST
 
+/* ---- A rank that does not come ---- */
+
+typedef struct absence {
+    tacit_status_t status;
+    char           text[TACIT_TEXT_BYTES];
+} absence_t;
+
+static void absent_body(tacit_comm_t *comm, void *arg)
+{
+    absence_t    *absence = arg;
+    tacit_slot_t *a = slot_of(comm, "a", 8, TACIT_FLOAT32, "onebit"), *b = slot_of(comm, "b", 8, TACIT_FLOAT32, "topk");
+    float         x[8] = {1.0f};
+
+    for (int step = 0; step < 2 && (step == 0 || tacit_comm_rank(comm) == 0); step++) {
+        MUST(tacit_group_begin(comm));
+        MUST(tacit_allreduce(a, x, x, TACIT_SUM));
+        MUST(tacit_allreduce(b, x, x, TACIT_SUM));
+        absence[tacit_comm_rank(comm)].status = tacit_group_end(comm, NULL);
+        snprintf(absence[tacit_comm_rank(comm)].text, TACIT_TEXT_BYTES, "%s", tacit_last_error());
+    }
+}
+
+/* The message names a slot and its step, not a hash of all. */
+START_TEST(time_out)
+{
+    absence_t      absence[2];
+    tacit_config_t config = TACIT_CONFIG_INIT;
+
+    config.timeout_ms = 300;
+    run_ranks(2, &config, absent_body, absence);
+    ck_assert_int_eq(absence[1].status, TACIT_OK);
+    ck_assert_int_eq(absence[0].status, TACIT_ERR_TIMEOUT);
+    ck_assert_msg(strstr(absence[0].text, "slot 'a' at step 1 and 1 more: nothing from rank 1 for 300 ms") != NULL, "%s",
+                  absence[0].text);
+}
+END_TEST
+
 /* ---- Use ---- */
 
 static bool says(tacit_status_t status, tacit_status_t expected, const char *words)
@@ -321,6 +358,7 @@ int main(void)
     tcase_add_test(tests, nothing_is_lost);
     tcase_add_test(tests, refusals);
     tcase_add_test(tests, one_fault_is_the_groups);
+    tcase_add_test(tests, time_out);
     suite_add_tcase(suite, tests);
     tcase_set_timeout(tests, 120);
     return harness_main(suite);
