@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { FILE_VERSION = 1, PATH_BYTES = 4096 };
+enum { FILE_VERSION = 1, PATH_BYTES = 4096, SHOWN = 100 }; /* SHOWN: bytes of a text in a message */
 
 static tacit_status_t file_error(int rank, const char *what, const char *path)
 {
@@ -80,9 +80,14 @@ tacit_status_t tacit__state_write(int rank, int ranks, const char *path, const c
     char           beside[PATH_BYTES];
     tacit_writer_t writer = {.hash = TACIT_HASH_START};
     uint64_t       hash;
+    struct stat    present;
 
     if (path == NULL) {
         return no_path(rank);
+    }
+    if (stat(path, &present) == 0 && !S_ISREG(present.st_mode)) { /* the renaming would take its place */
+        return tacit__fail(TACIT_ERR_FILE, "rank %d: cannot write '%.160s': it is there already, and no regular file", rank,
+                           path);
     }
     if (snprintf(beside, sizeof beside, "%s.%d.tmp", path, rank) >= (int)sizeof beside) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: the path '%.80s...' is too long", rank, path);
@@ -194,9 +199,12 @@ tacit_status_t tacit__expect_text(tacit_reader_t *reader, const char *slot, cons
 
     TRY(tacit__get_text(reader, text));
     if (strcmp(text, mine) != 0) {
-        status = tacit__fail(TACIT_ERR_MISMATCH, "rank %d: '%.160s': the %s%s%.80s%s is '%.120s' in the file, '%.120s' here",
+        const size_t from = tacit__difference(text, mine, SHOWN);
+        const char  *dots = from != 0 ? "..." : "";
+
+        status = tacit__fail(TACIT_ERR_MISMATCH, "rank %d: '%.160s': the %s%s%.80s%s is '%s%.*s' in the file, '%s%.*s' here",
                              reader->rank, reader->path, what, *slot != '\0' ? " of slot '" : "", slot, *slot != '\0' ? "'" : "",
-                             text, mine);
+                             dots, SHOWN, text + from, dots, SHOWN, mine + from);
     }
 out:
     return status;
@@ -253,6 +261,21 @@ out:
     return status;
 }
 
+/* Whole, and of another kind than was expected. */
+static const char *other_kind(const char word[TACIT_STATE_MAGIC_BYTES])
+{
+    static const char *const kinds[][2] = {{"TACITSAV", "what slots remember; tacit_load() reads it"},
+                                           {"TACITOPT", "an optimizer's state; tacit_optim_load() reads it"},
+                                           {"TACITLGR", "a layerwise adaptation's state; tacit_lgreco_load() reads it"}};
+
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        if (memcmp(word, kinds[i][0], TACIT_STATE_MAGIC_BYTES) == 0) {
+            return kinds[i][1];
+        }
+    }
+    return NULL;
+}
+
 tacit_status_t tacit__state_open(tacit_reader_t *reader, int rank, int ranks, const char *path,
                                  const char magic[TACIT_STATE_MAGIC_BYTES])
 {
@@ -263,7 +286,10 @@ tacit_status_t tacit__state_open(tacit_reader_t *reader, int rank, int ranks, co
     TRY(path != NULL ? read_whole(reader) : no_path(rank));
     TRY(get(reader, word, sizeof word));
     if (memcmp(word, magic, sizeof word) != 0) {
-        status = tacit__state_damaged(reader, "it does not begin as one");
+        const char *kind = other_kind(word);
+
+        status = kind != NULL ? tacit__fail(TACIT_ERR_FILE, "rank %d: '%.160s' holds %s", rank, path, kind)
+                              : tacit__state_damaged(reader, "it does not begin as one");
         goto out;
     }
     TRY(tacit__expect_number(reader, "", "the file version", FILE_VERSION));

@@ -4,6 +4,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 static _Thread_local char last_error[TACIT_TEXT_BYTES];
 
@@ -24,6 +25,19 @@ tacit_status_t tacit__fail_text(tacit_status_t status, const char *text)
         snprintf(last_error, sizeof last_error, "%s", text);
     }
     return status;
+}
+
+size_t tacit__difference(const char *one, const char *other, size_t room)
+{
+    size_t at = 0, word = 0;
+
+    if (strlen(one) <= room && strlen(other) <= room) {
+        return 0;
+    }
+    for (; one[at] != '\0' && one[at] == other[at]; at++) {
+        word = strchr(",: ", one[at]) != NULL ? at + 1 : word;
+    }
+    return at - word < room / 2 ? word : at - room / 2;
 }
 
 const char *tacit_last_error(void)

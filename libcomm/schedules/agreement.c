@@ -54,8 +54,12 @@ static tacit_status_t compare(const tacit_leg_t *leg)
 
     for (int rank = 1; rank < leg->comm->ranks; rank++) {
         if (strcmp(text_of(agreement, rank), text_of(agreement, 0)) != 0) {
-            return tacit__fail(TACIT_ERR_MISMATCH, "%s: rank %d has '%.*s' where rank 0 has '%.*s'", leg->operation->what, rank,
-                               SHOWN, text_of(agreement, rank), SHOWN, text_of(agreement, 0));
+            const char  *mine = text_of(agreement, rank), *first = text_of(agreement, 0);
+            const size_t from = tacit__difference(mine, first, SHOWN);
+            const char  *dots = from != 0 ? "..." : "";
+
+            return tacit__fail(TACIT_ERR_MISMATCH, "%s: rank %d has '%s%.*s' where rank 0 has '%s%.*s'", leg->operation->what,
+                               rank, dots, SHOWN, mine + from, dots, SHOWN, first + from);
         }
     }
     return TACIT_OK;

@@ -574,16 +574,21 @@ static void unwritten_body(tacit_comm_t *comm, void *arg)
 {
     const int        rank = tacit_comm_rank(comm);
     char            *wrong = ((trial_t *)arg)->wrong[rank];
-    char             path[PATH_BYTES];
+    char             path[PATH_BYTES], fifo[PATH_BYTES];
     float            x[9] = {0};
     tacit_request_t *request;
+    struct stat      info;
 
     small_slots(comm, 1, 0);
     path_of(path, "kept", rank);
     MUST(tacit_save(comm, path));
     EXPECT(tacit_save(comm, rank == 1 ? "/nowhere/at/all" : path) == TACIT_ERR_FILE &&
            strstr(tacit_last_error(), "rank 1: cannot write"));
-    EXPECT(tacit_save(comm, rank == 0 ? folder : path) == TACIT_ERR_FILE && strstr(tacit_last_error(), "rank 0: cannot put"));
+    EXPECT(tacit_save(comm, rank == 0 ? folder : path) == TACIT_ERR_FILE && strstr(tacit_last_error(), "rank 0: cannot write") &&
+           strstr(tacit_last_error(), "no regular file"));
+    EXPECT(rank != 0 || mkfifo(path_of(fifo, "pipe", 0), 0600) == 0);
+    EXPECT(tacit_save(comm, rank == 0 ? fifo : path) == TACIT_ERR_FILE && strstr(tacit_last_error(), "no regular file"));
+    EXPECT(rank != 0 || (stat(fifo, &info) == 0 && S_ISFIFO(info.st_mode) && remove(fifo) == 0));
     EXPECT(tacit_save(comm, rank == 2 ? NULL : path) == TACIT_ERR_ARGUMENT && strstr(tacit_last_error(), "rank 2"));
     MUST(tacit_load(comm, path));
     EXPECT(tacit_load(comm, rank == 2 ? NULL : path) == TACIT_ERR_ARGUMENT && strstr(tacit_last_error(), "rank 2"));
