@@ -324,6 +324,66 @@ START_TEST(not_saved)
 }
 END_TEST
 
+/* ---- What messages say ---- */
+
+typedef struct sayings {
+    char other[TACIT_TEXT_BYTES], file[TACIT_TEXT_BYTES], created[TACIT_TEXT_BYTES], unknown[TACIT_TEXT_BYTES];
+} sayings_t;
+
+static void say(tacit_comm_t *comm, void *arg)
+{
+    sayings_t     *sayings = arg;
+    const int      rank = tacit_comm_rank(comm);
+    tacit_slot_t  *slot = slot_of(comm, "tensor", COUNT, TACIT_FLOAT32, "onebit");
+    tacit_optim_t *optim;
+    char           path[HARNESS_PATH_BYTES], text[3][TACIT_TEXT_BYTES];
+    tacit_status_t status[5];
+
+    harness_path(path, "say.%d", rank);
+    MUST(tacit_optim_create("sgd:warmup-steps=3", &slot, 1, &optim));
+    MUST(tacit_optim_save(optim, path));
+    status[0] = tacit_load(comm, path);
+    snprintf(text[0], sizeof text[0], "%s", tacit_last_error());
+    tacit_optim_destroy(optim);
+    MUST(tacit_optim_create("sgd:warmup-steps=4", &slot, 1, &optim));
+    status[1] = tacit_optim_load(optim, path);
+    snprintf(text[1], sizeof text[1], "%s", tacit_last_error());
+    tacit_optim_destroy(optim);
+    status[2] = tacit_optim_create(rank == 1 ? "sgd:warmup-steps=5" : "sgd:warmup-steps=6", &slot, 1, &optim);
+    snprintf(text[2], sizeof text[2], "%s", tacit_last_error());
+    status[3] = tacit_slot_set_spec(slot, rank == 1 ? "bogus" : "onebit");
+    status[3] = status[3] == TACIT_ERR_SPEC && strstr(tacit_last_error(), "rank 1: ") != NULL ? TACIT_ERR_SPEC : TACIT_OK;
+    status[4] = tacit_optim_create(rank == 1 ? "bogus" : "sgd", &slot, 1, &optim);
+    if (rank == 0 && status[0] == TACIT_ERR_FILE && status[1] == TACIT_ERR_MISMATCH && status[2] == TACIT_ERR_MISMATCH &&
+        status[3] == TACIT_ERR_SPEC && status[4] == TACIT_ERR_SPEC) {
+        memcpy(sayings->other, text[0], sizeof text[0]);
+        memcpy(sayings->file, text[1], sizeof text[1]);
+        memcpy(sayings->created, text[2], sizeof text[2]);
+        snprintf(sayings->unknown, sizeof sayings->unknown, "%s", tacit_last_error());
+    }
+    (void)remove(path);
+}
+
+static void contains(const char *text, const char *words)
+{
+    ck_assert_msg(strstr(text, words) != NULL, "'%s' is not in '%s'", words, text);
+}
+
+/* Differences are seen, and whose a mistake is. */
+START_TEST(messages)
+{
+    static sayings_t sayings;
+
+    run_ranks(RANKS, NULL, say, &sayings);
+    contains(sayings.other, "holds an optimizer's state; tacit_optim_load() reads it");
+    contains(sayings.file, "'...warmup-steps=3");
+    contains(sayings.file, "'...warmup-steps=4");
+    contains(sayings.created, "rank 1 has '...warmup-steps=5");
+    contains(sayings.created, "rank 0 has '...warmup-steps=6");
+    contains(sayings.unknown, "rank 1: unknown optimizer 'bogus'");
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("optimizer_file");
@@ -333,6 +393,7 @@ int main(void)
     tcase_add_loop_test(tests, wrong_files, 0, 6);
     tcase_add_test(tests, other_masks);
     tcase_add_test(tests, not_saved);
+    tcase_add_test(tests, messages);
     suite_add_tcase(suite, tests);
     return harness_main(suite);
 }
