@@ -41,8 +41,8 @@ void *tacit__alloc(size_t count, size_t size);
 void *tacit__alloc_unset(size_t bytes); /* as above, but not zeroed */
 void  tacit__free(void *memory);
 char *tacit__strdup(const char *text);
-/* For messages that show two texts of which `room` bytes each have place: where to begin, so that the first difference is seen. It
-   is 0, or where the word (ended by ',', ':' or ' ') with that difference begins. */
+/* For messages that show two texts of which `room` bytes each have place: where to begin, so that the first difference is seen.
+   It is 0, or where the word (ended by ',', ':' or ' ') with that difference begins. */
 size_t tacit__difference(const char *one, const char *other, size_t room);
 /* For tests: the nth allocation from now fails, once; 0: none does. */
 void tacit__alloc_fail_after(uint64_t nth);
