@@ -288,7 +288,8 @@ void tacit__optim_send_gradient(tacit_optim_t *optim, const tacit_step_t *step, 
 
 void tacit__optim_send(tacit_optim_t *optim, tacit_slot_t *slot, const float *in, float *out, tacit_op_t op)
 {
-    optim->items[optim->item_count++] = (tacit_item_t){.slot = slot, .codec = slot->codec, .in = in, .out = out, .op = op};
+    optim->items[optim->item_count++] =
+        (tacit_item_t){.slot = slot, .codec = slot->codec, .step = slot->step, .in = in, .out = out, .op = op};
 }
 
 static bool sum_fits(const float *values, size_t count, int ranks)
@@ -319,7 +320,10 @@ static tacit_status_t check_native(const tacit_optim_t *optim)
             continue;
         }
         if (!isfinite(tacit__sum_squares(item->in, count))) {
-            return tacit__item_fault(item);
+            return tacit__fail(TACIT_ERR_VALUE,
+                               "rank %d: slot '%s' at step %" PRIu64 " holds NaN or infinity; no value was moved. Skip the step, "
+                               "or set nonfinite to pass (it travels natively, where skip does nothing)",
+                               comm->rank, item->codec->name, item->step);
         }
         if (!sum_fits(item->in, count, comm->ranks)) {
             return tacit__fail(TACIT_ERR_VALUE,

@@ -55,6 +55,7 @@ static void overflow(tacit_optim_t *optim, tacit_slot_t *const *slots, int numbe
     for (int t = 0; t < TENSORS; t++) {
         tacit_norms_t    norms, norms_after;
         tacit_counters_t calls, calls_after;
+        char             where[64];
 
         if (strcmp(tacit_slot_schedule(slots[t]), "native") != 0 || strncmp(name, "onebit", 6) == 0 ||
             strncmp(name, "zeroone", 7) == 0) {
@@ -71,6 +72,11 @@ static void overflow(tacit_optim_t *optim, tacit_slot_t *const *slots, int numbe
         MUST(tacit_slot_counters(slots[1 - t], &calls_after));
         REQUIRE(norms.memory == norms_after.memory && calls.calls == calls_after.calls, "%s: memory has changed", name);
         REQUIRE(memcmp(kept, values, sizeof kept) == 0, "%s has changed by too large a sum", name);
+        gradients[t][COUNT / 2] = NAN;
+        snprintf(where, sizeof where, "at step %d holds NaN", number);
+        REQUIRE(step(optim, 0.1) == TACIT_ERR_VALUE && strstr(tacit_last_error(), where) != NULL &&
+                    strstr(tacit_last_error(), "or set nonfinite to pass") != NULL,
+                "%s, a NaN at step %d: %s", name, number, tacit_last_error());
     }
 }
 
