@@ -206,6 +206,9 @@ void tacit_comm_destroy(tacit_comm_t *comm)
     while (comm->finished != NULL) {
         (void)tacit__operation_end(comm->finished);
     }
+    for (tacit_tie_t *tie = comm->ties; tie != NULL; tie = tie->next) {
+        *tie->comm = NULL;
+    }
     while (comm->slots != NULL) {
         tacit_slot_destroy(comm->slots);
     }

@@ -30,6 +30,12 @@ tacit_status_t tacit__slot_prepare(tacit_slot_t *slot, const char *spec, tacit_s
 /* … and what cannot. Specs that were not adopted are the caller's to release. */
 void tacit__slot_adopt(tacit_slot_t *slot, tacit_specs_t *specs);
 
+/* A pointer to a communicator that becomes NULL when that is destroyed. */
+typedef struct tacit_tie {
+    tacit_comm_t    **comm;
+    struct tacit_tie *next;
+} tacit_tie_t;
+
 struct tacit_comm {
     tacit_transport_t   transport;
     int                 rank, ranks;
@@ -38,6 +44,7 @@ struct tacit_comm {
     tacit_environment_t environment;
     tacit_exchange_t    exchange;
     tacit_slot_t       *slots;
+    tacit_tie_t        *ties;
     uint64_t            slots_made;
     tacit_request_t    *queue;    /* operations not yet finished, the first one runs */
     tacit_request_t    *finished; /* those that nobody has waited for yet */

@@ -124,6 +124,8 @@ tacit_status_t tacit_optim_create(const char *spec, tacit_slot_t *const *slots, 
         return agree(slots[0]->comm, "tacit_optim_create", "", no_memory(slots[0]->comm));
     }
     optim->comm = slots[0]->comm;
+    optim->tie = (tacit_tie_t){&optim->comm, optim->comm->ties};
+    optim->comm->ties = &optim->tie;
     mine = make(optim, spec, slots, slot_count);
     describe(optim, text, sizeof text);
     TRY(agree(optim->comm, "tacit_optim_create", text, mine));
@@ -139,12 +141,25 @@ out:
     return status;
 }
 
+static void untie(tacit_optim_t *optim)
+{
+    tacit_tie_t **link = &optim->comm->ties;
+
+    while (*link != &optim->tie) {
+        link = &(*link)->next;
+    }
+    *link = optim->tie.next;
+}
+
 void tacit_optim_destroy(tacit_optim_t *optim)
 {
     if (optim == NULL) {
         return;
     }
-    while (optim->own_count != 0) {
+    if (optim->comm != NULL) {
+        untie(optim);
+    }
+    while (optim->comm != NULL && optim->own_count != 0) {
         tacit__optim_slot_destroy(optim, optim->own[optim->own_count - 1]);
     }
     for (size_t i = 0; i < optim->tensor_count; i++) {
@@ -224,7 +239,7 @@ tacit_status_t tacit_optim_counters(const tacit_optim_t *optim, tacit_counters_t
         return tacit__fail(TACIT_ERR_ARGUMENT, "optim and counters_out must be given");
     }
     sum = optim->past;
-    for (size_t i = 0; i < optim->own_count; i++) {
+    for (size_t i = 0; optim->comm != NULL && i < optim->own_count; i++) {
         add_counters(&sum, &optim->own[i]->counters);
     }
     *counters_out = sum;
@@ -409,6 +424,9 @@ tacit_status_t tacit_optim_step(tacit_optim_t *optim, float *const *values, cons
 
     if (optim == NULL) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "the optimizer is NULL");
+    }
+    if (optim->comm == NULL) {
+        return tacit__fail(TACIT_ERR_STATE, "the communicator of this optimizer is destroyed; destroy the optimizer before it");
     }
     status = check_step(optim, &step);
     if (status != TACIT_OK) {

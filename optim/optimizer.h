@@ -63,7 +63,8 @@ struct tacit_optim {
     const tacit_optimizer_t *kind;
     void                    *config;
     char                     canonical[TACIT_SPEC_BYTES];
-    tacit_comm_t            *comm;
+    tacit_comm_t            *comm; /* NULL: destroyed before its time, and all slots with it */
+    tacit_tie_t              tie;
     tacit_tensor_t          *tensors;
     size_t                   tensor_count;
     void                    *notes;                        /* tensor_count times kind->tensor_bytes */

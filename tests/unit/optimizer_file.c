@@ -384,6 +384,32 @@ START_TEST(messages)
 }
 END_TEST
 
+/* Destroyed after its communicator, which is a mistake, and used in between. */
+START_TEST(communicator_is_gone)
+{
+    tacit_loop_t     *loop;
+    tacit_transport_t transport;
+    tacit_comm_t     *comm;
+    tacit_slot_t     *slot;
+    tacit_optim_t    *optim;
+    tacit_counters_t  counters;
+    static float      x[COUNT];
+
+    ck_assert_int_eq(tacit_loop_create(1, &loop), TACIT_OK);
+    ck_assert_int_eq(tacit_loop_transport(loop, 0, &transport), TACIT_OK);
+    ck_assert_int_eq(tacit_comm_create(&transport, NULL, &comm), TACIT_OK);
+    slot = slot_of(comm, "tensor", COUNT, TACIT_FLOAT32, "onebit+ef");
+    ck_assert_int_eq(tacit_optim_create("onebit-adam:freeze=2", &slot, 1, &optim), TACIT_OK);
+    tacit_comm_destroy(comm);
+    ck_assert_int_eq(tacit_optim_step(optim, (float *const[]){x}, (const float *const[]){x}, 0.1), TACIT_ERR_STATE);
+    ck_assert_int_eq(tacit_optim_save(optim, "unwritten"), TACIT_ERR_ARGUMENT);
+    ck_assert_int_eq(tacit_optim_load(optim, "unwritten"), TACIT_ERR_ARGUMENT);
+    ck_assert_int_eq(tacit_optim_counters(optim, &counters), TACIT_OK);
+    tacit_optim_destroy(optim);
+    tacit_loop_release(loop);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("optimizer_file");
@@ -394,6 +420,7 @@ int main(void)
     tcase_add_test(tests, other_masks);
     tcase_add_test(tests, not_saved);
     tcase_add_test(tests, messages);
+    tcase_add_test(tests, communicator_is_gone);
     suite_add_tcase(suite, tests);
     return harness_main(suite);
 }
