@@ -2,6 +2,7 @@
 /* `bf16`: every value rounded to bfloat16. Values beyond its range become its largest finite number, so that
    feedback keeps the excess. */
 #include "half.h"
+#include "isa.h"
 #include "own.h"
 
 enum { LARGEST = 0x7f7f, INFINITE = 0x7f80 };
@@ -50,8 +51,8 @@ static size_t bound(const void *config, size_t count)
     return count * sizeof(uint16_t);
 }
 
-static const tacit_param_t   params[] = {TACIT_PARAM_OWN, {.key = NULL}};
-static const tacit_kernels_t kernels = {.encode = encode, .decode = decode};
+static const tacit_param_t params[] = {TACIT_PARAM_OWN, {.key = NULL}};
+TACIT_KERNELS
 
 const tacit_compressor_t tacit__compressor_bf16 = {
     .name = "bf16",
@@ -61,7 +62,7 @@ const tacit_compressor_t tacit__compressor_bf16 = {
     .config_bytes = sizeof(config_t),
     .params = params,
     .quality = quality,
-    .kernels = {[TACIT_ISA_SCALAR] = &kernels},
+    .kernels = TACIT_KERNEL_TABLE,
     .grain = grain,
     .bound = bound,
     .own_coded = tacit__own_coded,

@@ -7,6 +7,7 @@
    the error holds for every block; only where that one is out of range, near the ends of float32, are values cut or dropped. */
 #include "bits.h"
 #include "compressor.h"
+#include "isa.h"
 #include "half.h"
 #include "own.h"
 
@@ -248,7 +249,7 @@ static const tacit_param_t params[] = {
     {.key = NULL},
 };
 
-static const tacit_kernels_t kernels = {.encode = encode, .decode = decode};
+TACIT_KERNELS
 
 const tacit_compressor_t tacit__compressor_fp8 = {
     .name = "fp8",
@@ -258,7 +259,7 @@ const tacit_compressor_t tacit__compressor_fp8 = {
     .config_bytes = sizeof(config_t),
     .params = params,
     .quality = quality,
-    .kernels = {[TACIT_ISA_SCALAR] = &kernels},
+    .kernels = TACIT_KERNEL_TABLE,
     .grain = grain,
     .bound = bound,
     .own_coded = tacit__own_coded,

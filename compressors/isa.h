@@ -10,4 +10,57 @@
 tacit_isa_t tacit__isa(void);
 const char *tacit__isa_name(tacit_isa_t isa);
 
+/* ---- Loops for every instruction set ----
+
+   Loops are written once, in plain C, and compiled once for each set, with everything that they call inlined, so that the compiler
+   makes vector code of all of it. No product is fused with a sum, and sums have a written order: all versions give the same bits. */
+
+#if defined(__x86_64__)
+#define TACIT_TARGET_AVX2 __attribute__((target("avx2,fma,f16c,bmi,bmi2")))
+#ifdef __clang__
+#define TACIT_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c,bmi,bmi2"), min_vector_width(512)))
+#else
+#define TACIT_TARGET_AVX512                                                                                                      \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c,bmi,bmi2,prefer-vector-width=512")))
+#endif
+#define TACIT_X86(...) __VA_ARGS__
+#else
+#define TACIT_X86(...)
+#endif
+
+#define TACIT_VERSION_OF(target, type, name, loop, parameters, arguments)                                                        \
+    target __attribute__((flatten)) static type name parameters                                                                  \
+    {                                                                                                                            \
+        return loop arguments;                                                                                                   \
+    }
+
+/* Defines name() on name_loop(), which has the same parameters: the version for tacit__isa(). */
+#define TACIT_EACH_ISA(type, name, parameters, arguments)                                                                        \
+    TACIT_VERSION_OF(, type, name##_scalar, name##_loop, parameters, arguments)                                                  \
+    TACIT_X86(TACIT_VERSION_OF(TACIT_TARGET_AVX2, type, name##_avx2, name##_loop, parameters, arguments)                         \
+                  TACIT_VERSION_OF(TACIT_TARGET_AVX512, type, name##_avx512, name##_loop, parameters, arguments))                \
+    static type name parameters                                                                                                  \
+    {                                                                                                                            \
+        static type(*const versions[TACIT_ISA_COUNT]) parameters = {                                                             \
+            [TACIT_ISA_SCALAR] = name##_scalar,                                                                                  \
+            TACIT_X86([TACIT_ISA_AVX2] = name##_avx2, [TACIT_ISA_AVX512] = name##_avx512, )[TACIT_ISA_NEON] = name##_scalar};    \
+                                                                                                                                 \
+        return versions[tacit__isa()] arguments;                                                                                 \
+    }
+
+/* Defines a blockwise compressor's kernels on encode() and decode(); the table's entry is then TACIT_KERNEL_TABLE. */
+#define TACIT_ENCODE_PARAMETERS (const tacit_block_t *block, const float *a, uint8_t *payload, float *decoded)
+#define TACIT_DECODE_PARAMETERS (const tacit_block_t *block, const uint8_t *payload, float *out, bool add)
+#define TACIT_KERNELS_FOR(target, isa)                                                                                           \
+    TACIT_VERSION_OF(target, uint32_t, encode_##isa, encode, TACIT_ENCODE_PARAMETERS, (block, a, payload, decoded))              \
+    TACIT_VERSION_OF(target, void, decode_##isa, decode, TACIT_DECODE_PARAMETERS, (block, payload, out, add))                    \
+    static const tacit_kernels_t kernels_##isa = {.encode = encode_##isa, .decode = decode_##isa};
+#define TACIT_KERNELS                                                                                                            \
+    TACIT_KERNELS_FOR(, scalar)                                                                                                  \
+    TACIT_X86(TACIT_KERNELS_FOR(TACIT_TARGET_AVX2, avx2) TACIT_KERNELS_FOR(TACIT_TARGET_AVX512, avx512))
+#define TACIT_KERNEL_TABLE                                                                                                       \
+    {                                                                                                                            \
+        [TACIT_ISA_SCALAR] = &kernels_scalar, TACIT_X86([TACIT_ISA_AVX2] = &kernels_avx2, [TACIT_ISA_AVX512] = &kernels_avx512)  \
+    }
+
 #endif

@@ -29,23 +29,29 @@ static inline uint64_t tacit__unpack8(uint64_t packed, unsigned bits)
 /* Writes the TACIT_LANES / 8 * bits bytes of 64 levels, and rubbish in up to 8 bytes behind them. */
 static inline void tacit__pack_lanes(const uint8_t *levels, unsigned bits, uint8_t *bytes)
 {
+    uint64_t eights[TACIT_LANES / 8];
+
+    memcpy(eights, levels, sizeof eights);
     for (size_t group = 0; group < TACIT_LANES / 8; group++) {
-        uint64_t eight;
-        memcpy(&eight, levels + 8 * group, sizeof eight);
-        eight = tacit__pack8(eight, bits);
-        memcpy(bytes + group * bits, &eight, sizeof eight);
+        eights[group] = tacit__pack8(eights[group], bits);
+    }
+    for (size_t group = 0; group < TACIT_LANES / 8; group++) {
+        memcpy(bytes + group * bits, &eights[group], sizeof *eights);
     }
 }
 
 /* Reads the TACIT_LANES / 8 * bits bytes of 64 levels, and does not use up to 8 bytes behind them. */
 static inline void tacit__unpack_lanes(const uint8_t *bytes, unsigned bits, uint8_t *levels)
 {
+    uint64_t eights[TACIT_LANES / 8];
+
     for (size_t group = 0; group < TACIT_LANES / 8; group++) {
-        uint64_t eight;
-        memcpy(&eight, bytes + group * bits, sizeof eight);
-        eight = tacit__unpack8(eight, bits);
-        memcpy(levels + 8 * group, &eight, sizeof eight);
+        memcpy(&eights[group], bytes + group * bits, sizeof *eights);
     }
+    for (size_t group = 0; group < TACIT_LANES / 8; group++) {
+        eights[group] = tacit__unpack8(eights[group], bits);
+    }
+    memcpy(levels, eights, sizeof eights);
 }
 
 #endif

@@ -3,6 +3,7 @@
    are not worth compressing. */
 #include "bits.h"
 #include "compressor.h"
+#include "isa.h"
 
 enum { STEP = 1024 }; /* elements looked at and copied together: 4 KiB, which stay in L1 */
 
@@ -66,8 +67,8 @@ static size_t bound(const void *config, size_t count)
     return count * sizeof(float);
 }
 
-static const tacit_param_t   params[] = {{.key = NULL}};
-static const tacit_kernels_t kernels = {.encode = encode, .decode = decode};
+static const tacit_param_t params[] = {{.key = NULL}};
+TACIT_KERNELS
 
 const tacit_compressor_t tacit__compressor_none = {
     .name = "none",
@@ -76,7 +77,7 @@ const tacit_compressor_t tacit__compressor_none = {
     .wire_version = 1,
     .params = params,
     .quality = quality,
-    .kernels = {[TACIT_ISA_SCALAR] = &kernels},
+    .kernels = TACIT_KERNEL_TABLE,
     .grain = grain,
     .bound = bound,
 };

@@ -6,6 +6,7 @@
    is the most significant bit of the first byte; bits are padded with ones to a multiple of 4 bytes. No elements: no bytes. */
 #include "bits.h"
 #include "compressor.h"
+#include "isa.h"
 #include "own.h"
 
 #include <math.h>
@@ -268,7 +269,7 @@ static const tacit_param_t params[] = {
     {.key = NULL},
 };
 
-static const tacit_kernels_t kernels = {.encode = encode, .decode = decode};
+TACIT_KERNELS
 
 const tacit_compressor_t tacit__compressor_onebit = {
     .name = "onebit",
@@ -279,7 +280,7 @@ const tacit_compressor_t tacit__compressor_onebit = {
     .params = params,
     .quality = quality,
     .delta = delta,
-    .kernels = {[TACIT_ISA_SCALAR] = &kernels},
+    .kernels = TACIT_KERNEL_TABLE,
     .grain = grain,
     .bound = bound,
     .own_coded = tacit__own_coded,

@@ -7,6 +7,7 @@
    groups of 8, bytes with zeros to a multiple of 4. No elements: no bytes. */
 #include "bits.h"
 #include "compressor.h"
+#include "isa.h"
 #include "levels.h"
 #include "own.h"
 #include "random.h"
@@ -104,9 +105,11 @@ static scale_t scale_of(const float *a, size_t count, float top)
         high[j] = a[i + j] > high[j] ? a[i + j] : high[j];
         nonfinite |= tacit__nonfinite_bit(a[i + j]);
     }
-    for (size_t j = 1; j < TACIT_LANES; j++) {
-        low[0] = low[j] < low[0] ? low[j] : low[0];
-        high[0] = high[j] > high[0] ? high[j] : high[0];
+    for (size_t width = TACIT_LANES / 2; width > 0; width /= 2) {
+        for (size_t j = 0; j < width; j++) {
+            low[j] = low[j + width] < low[j] ? low[j + width] : low[j];
+            high[j] = high[j + width] > high[j] ? high[j + width] : high[j];
+        }
     }
     scale.minimum = low[0] + 0.0f; /* not -0, which of two zeros was met first is an accident */
     scale.unit = (high[0] - low[0]) / top;
@@ -118,33 +121,60 @@ static scale_t scale_of(const float *a, size_t count, float top)
     return scale;
 }
 
+/* 64 elements from `element` on; rubbish in up to 8 bytes behind their levels. decoded may be a. */
+static inline void encode_lanes(const config_t *config, const tacit_stream_t *stream, uint64_t element, const float *a,
+                                scale_t scale, uint8_t *bytes, float *decoded)
+{
+    const unsigned bits = (unsigned)config->bits;
+    float          shifts[TACIT_LANES];
+    uint8_t        levels[TACIT_LANES] = {0};
+
+    if (scale.unit > 0) {
+        shifts_of(config, stream, element, shifts);
+        levels_of(a, shifts, scale, top_level(bits), levels);
+    }
+    tacit__pack_lanes(levels, bits, bytes);
+    values_of(levels, scale, decoded);
+}
+
+static inline void decode_lanes(const uint8_t *bytes, unsigned bits, scale_t scale, float *restrict out, bool add)
+{
+    uint8_t levels[TACIT_LANES];
+    float   values[TACIT_LANES];
+
+    tacit__unpack_lanes(bytes, bits, levels);
+    values_of(levels, scale, values);
+    for (size_t j = 0; j < TACIT_LANES; j++) {
+        out[j] = add ? out[j] + values[j] : values[j];
+    }
+}
+
 /* `record` is one block, or the last part of one. */
 static uint32_t encode_record(const tacit_block_t *record, const tacit_stream_t *stream, const float *a, uint8_t *payload,
                               float *decoded)
 {
     const config_t *config = record->config;
     const unsigned  bits = (unsigned)config->bits;
-    const float     top = top_level(bits);
-    const scale_t   scale = scale_of(a, record->count, top);
-    float           shifts[TACIT_LANES], values[TACIT_LANES];
-    uint8_t         levels[TACIT_LANES] = {0}, bytes[TACIT_LANES + 8];
+    const scale_t   scale = scale_of(a, record->count, top_level(bits));
+    float           values[TACIT_LANES];
+    uint8_t         bytes[TACIT_LANES + 8];
+    size_t          i = 0;
 
     tacit__store32(payload, tacit__float_bits(scale.unit));
     tacit__store32(payload + 4, tacit__float_bits(scale.minimum));
     payload += 8;
-    for (size_t i = 0; i < record->count; i += TACIT_LANES) {
+    for (; i + 2 * TACIT_LANES <= record->count; i += TACIT_LANES) { /* what lies behind is written later */
+        encode_lanes(config, stream, record->first + i, a + i, scale, payload + i / 8 * bits, decoded + i);
+    }
+    for (; i < record->count; i += TACIT_LANES) {
         const size_t part = record->count - i < TACIT_LANES ? record->count - i : TACIT_LANES;
+
         memcpy(values, a + i, part * sizeof *a);
         for (size_t j = part; j < TACIT_LANES; j++) {
             values[j] = scale.minimum; /* level 0 */
         }
-        if (scale.unit > 0) {
-            shifts_of(config, stream, record->first + i, shifts);
-            levels_of(values, shifts, scale, top, levels);
-        }
-        tacit__pack_lanes(levels, bits, bytes);
+        encode_lanes(config, stream, record->first + i, values, scale, bytes, values);
         memcpy(payload + i / 8 * bits, bytes, record_bytes(bits, part) - 8);
-        values_of(levels, scale, values);
         memcpy(decoded + i, values, part * sizeof *a);
     }
     return isfinite(scale.unit) ? 0u : TACIT_FAULT_NONFINITE;
@@ -153,18 +183,23 @@ static uint32_t encode_record(const tacit_block_t *record, const tacit_stream_t 
 static void decode_record(unsigned bits, const uint8_t *payload, size_t count, float *out, bool add)
 {
     const scale_t scale = {tacit__bits_float(tacit__load32(payload)), tacit__bits_float(tacit__load32(payload + 4))};
-    float         values[TACIT_LANES];
-    uint8_t       levels[TACIT_LANES], bytes[TACIT_LANES + 8] = {0};
+    float         values[TACIT_LANES] = {0};
+    uint8_t       bytes[TACIT_LANES + 8] = {0};
+    size_t        i = 0;
 
     payload += 8;
-    for (size_t i = 0; i < count; i += TACIT_LANES) {
+    for (; i + 2 * TACIT_LANES <= count && add; i += TACIT_LANES) { /* what lies behind may be read */
+        decode_lanes(payload + i / 8 * bits, bits, scale, out + i, true);
+    }
+    for (; i + 2 * TACIT_LANES <= count; i += TACIT_LANES) {
+        decode_lanes(payload + i / 8 * bits, bits, scale, out + i, false);
+    }
+    for (; i < count; i += TACIT_LANES) {
         const size_t part = count - i < TACIT_LANES ? count - i : TACIT_LANES;
+
         memcpy(bytes, payload + i / 8 * bits, record_bytes(bits, part) - 8);
-        tacit__unpack_lanes(bytes, bits, levels);
-        values_of(levels, scale, values);
-        for (size_t j = 0; j < part && add; j++) {
-            values[j] += out[i + j];
-        }
+        memcpy(values, out + i, add ? part * sizeof *out : 0);
+        decode_lanes(bytes, bits, scale, values, add);
         memcpy(out + i, values, part * sizeof *out);
     }
 }
@@ -326,7 +361,7 @@ static const tacit_param_t params[] = {
     {.key = NULL},
 };
 
-static const tacit_kernels_t kernels = {.encode = encode, .decode = decode};
+TACIT_KERNELS
 
 const tacit_compressor_t tacit__compressor_qsgd = {
     .name = "qsgd",
@@ -338,7 +373,7 @@ const tacit_compressor_t tacit__compressor_qsgd = {
     .settle = settle,
     .quality = quality,
     .delta = delta,
-    .kernels = {[TACIT_ISA_SCALAR] = &kernels},
+    .kernels = TACIT_KERNEL_TABLE,
     .grain = grain,
     .bound = bound,
     .own_coded = tacit__own_coded,

@@ -9,6 +9,7 @@
    Signs are the same on all ranks, so that payloads could be summed before they are rotated back, once for all ranks. */
 #include "bits.h"
 #include "compressor.h"
+#include "isa.h"
 #include "levels.h"
 #include "own.h"
 #include "random.h"
@@ -355,7 +356,7 @@ static const tacit_param_t params[] = {
     {.key = NULL},
 };
 
-static const tacit_kernels_t kernels = {.encode = encode, .decode = decode};
+TACIT_KERNELS
 
 const tacit_compressor_t tacit__compressor_rotq = {
     .name = "rotq",
@@ -366,7 +367,7 @@ const tacit_compressor_t tacit__compressor_rotq = {
     .params = params,
     .quality = quality,
     .delta = delta,
-    .kernels = {[TACIT_ISA_SCALAR] = &kernels},
+    .kernels = TACIT_KERNEL_TABLE,
     .grain = grain,
     .bound = bound,
     .own_coded = tacit__own_coded,

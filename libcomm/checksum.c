@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Checksums of headers (CRC-32C) and payloads (lane-parallel), and the hash by which names and specs are compared. */
 #include "internal.h"
+#include "isa.h"
 
 #include <string.h>
 #include <time.h>
@@ -42,7 +43,7 @@ static inline uint32_t mix(uint32_t sum, uint32_t word, uint32_t multiplier, uns
 
 /* Multiplying by an odd number and rotating are invertible, so a change of any one word changes its lane, and the lane the
    result. Rotation, and other numbers for the lanes than within them, tell words that have changed places. */
-uint32_t tacit__payload_checksum(const void *data, size_t bytes)
+static uint32_t checksum_loop(const void *data, size_t bytes)
 {
     static const uint32_t within = 0x9e3779b1u, across = 0x85ebca77u;
     const uint8_t        *byte = data;
@@ -66,6 +67,13 @@ uint32_t tacit__payload_checksum(const void *data, size_t bytes)
         sum = mix(sum, lane[j], across, 17);
     }
     return sum;
+}
+
+TACIT_EACH_ISA(uint32_t, checksum, (const void *data, size_t bytes), (data, bytes))
+
+uint32_t tacit__payload_checksum(const void *data, size_t bytes)
+{
+    return checksum(data, bytes);
 }
 
 uint64_t tacit__hash(uint64_t hash, const void *data, size_t bytes)

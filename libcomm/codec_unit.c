@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "half.h"
+#include "isa.h"
 
 static inline bool is_finite(float value)
 {
@@ -57,7 +58,7 @@ void tacit__unit_store(const tacit_codec_t *codec, const float *values, size_t f
 }
 
 /* Counts exponents that are all ones; without a branch, so that it vectorizes. */
-bool tacit__unit_is_finite(const float *values, size_t count)
+static bool all_finite_loop(const float *values, size_t count)
 {
     uint32_t found = 0;
 
@@ -68,6 +69,13 @@ bool tacit__unit_is_finite(const float *values, size_t count)
         found |= (uint32_t)((bits & 0x7f800000u) == 0x7f800000u);
     }
     return found == 0;
+}
+
+TACIT_EACH_ISA(bool, all_finite, (const float *values, size_t count), (values, count))
+
+bool tacit__unit_is_finite(const float *values, size_t count)
+{
+    return all_finite(values, count);
 }
 
 /* The next elements of [i, count) that are alike: where both numbers are finite, or where not. */

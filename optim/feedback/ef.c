@@ -2,6 +2,7 @@
 /* Error feedback: what encoding lost joins the next step. Karimireddy et al., "Error Feedback Fixes SignSGD and other Gradient
    Compression Schemes" (ICML 2019), algorithm 2, in units of the gradient. */
 #include "feedback.h"
+#include "isa.h"
 
 enum { RESIDUAL };
 
@@ -9,7 +10,7 @@ typedef struct config {
     int precision;
 } config_t;
 
-static void before(const tacit_state_t *state, size_t first, size_t count, const float *in, float *a)
+static void before_loop(const tacit_state_t *state, size_t first, size_t count, const float *in, float *a)
 {
     const float *residual = state->now[RESIDUAL] + first;
 
@@ -18,7 +19,7 @@ static void before(const tacit_state_t *state, size_t first, size_t count, const
     }
 }
 
-static void after(const tacit_state_t *state, size_t first, size_t count, const float *in, const float *a, const float *d)
+static void after_loop(const tacit_state_t *state, size_t first, size_t count, const float *in, const float *a, const float *d)
 {
     float *residual = state->next[RESIDUAL] + first;
 
@@ -27,6 +28,12 @@ static void after(const tacit_state_t *state, size_t first, size_t count, const 
         residual[i] = a[i] - d[i];
     }
 }
+
+TACIT_EACH_ISA(void, before, (const tacit_state_t *state, size_t first, size_t count, const float *in, float *a),
+               (state, first, count, in, a))
+TACIT_EACH_ISA(void, after,
+               (const tacit_state_t *state, size_t first, size_t count, const float *in, const float *a, const float *d),
+               (state, first, count, in, a, d))
 
 static void sent(const tacit_state_t *state, const uint32_t *indices, const float *values, float *kept, size_t entries)
 {
