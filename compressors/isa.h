@@ -12,8 +12,9 @@ const char *tacit__isa_name(tacit_isa_t isa);
 
 /* ---- Loops for every instruction set ----
 
-   Loops are written once, in plain C, and compiled once for each set, with everything that they call inlined, so that the compiler
-   makes vector code of all of it. No product is fused with a sum, and sums have a written order: all versions give the same bits. */
+   Loops are written once, in plain C, and compiled once for each set, with everything that they call inlined, so that the
+   compiler makes vector code of all of it. No product is fused with a sum, and sums have a written order, so that all versions
+   give the same bits. */
 
 #if defined(__x86_64__)
 #define TACIT_TARGET_AVX2 __attribute__((target("avx2,fma,f16c,bmi,bmi2")))

@@ -67,9 +67,7 @@ static void shifts_of(const config_t *config, const tacit_stream_t *stream, uint
         }
         return;
     }
-    for (size_t j = 0; j < TACIT_LANES; j += 4) {
-        tacit__random4(stream, (element + j) / 4, words + j);
-    }
+    tacit__random_lanes(stream, element / 4, words);
     for (size_t j = 0; j < TACIT_LANES; j++) {
         shifts[j] = tacit__uniform(words[j]);
     }

@@ -50,6 +50,40 @@ static inline void tacit__random4(const tacit_stream_t *stream, uint64_t counter
     out[3] = c3;
 }
 
+/* The same for 16 values of the counter, side by side: vectors of rounds. */
+enum { TACIT_RANDOM_WORDS = 64 };
+
+static inline void tacit__random_lanes(const tacit_stream_t *stream, uint64_t counter, uint32_t out[TACIT_RANDOM_WORDS])
+{
+    enum { LANES = TACIT_RANDOM_WORDS / 4 };
+    uint32_t c0[LANES], c1[LANES], c2[LANES], c3[LANES];
+    uint32_t k0 = stream->key[0], k1 = stream->key[1];
+
+    for (uint32_t i = 0; i < LANES; i++) {
+        c0[i] = (uint32_t)(counter + i);
+        c1[i] = (uint32_t)((counter + i) >> 32);
+        c2[i] = stream->high[0];
+        c3[i] = stream->high[1];
+    }
+    for (int round = 0; round < 10; round++) {
+        for (size_t i = 0; i < LANES; i++) {
+            const uint64_t p0 = (uint64_t)0xD2511F53u * c0[i], p1 = (uint64_t)0xCD9E8D57u * c2[i];
+            c0[i] = (uint32_t)(p1 >> 32) ^ c1[i] ^ k0;
+            c1[i] = (uint32_t)p1;
+            c2[i] = (uint32_t)(p0 >> 32) ^ c3[i] ^ k1;
+            c3[i] = (uint32_t)p0;
+        }
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    for (size_t i = 0; i < LANES; i++) {
+        out[4 * i] = c0[i];
+        out[4 * i + 1] = c1[i];
+        out[4 * i + 2] = c2[i];
+        out[4 * i + 3] = c3[i];
+    }
+}
+
 /* The word of element i: word i mod 4 of counter i / 4. */
 static inline uint32_t tacit__random(const tacit_stream_t *stream, uint64_t i)
 {
