@@ -18,8 +18,7 @@
 
 enum {
     BLOCK = 256,
-    SIDE = 16,  /* a block as a square, in which both transforms run over whole rows */
-    BLOCKS = 8, /* whose signs are made together */
+    SIDE = 16, /* a block as a square, in which both transforms run over whole rows */
     MAX_BITS = 4,
     MAX_MAGNITUDES = 1 << (MAX_BITS - 1)
 };
@@ -68,13 +67,14 @@ static void transform_columns(float *v)
     }
 }
 
-/* One of the four steps of transform_columns(), and of the four of a transposition: indices, of 8 bits, lose their first bit to
-   the butterflies and get it back as their last one. */
-static void transform_and_turn(const float *restrict v, float *restrict turned)
+static void transpose(float *v)
 {
-    for (size_t i = 0; i < BLOCK / 2; i++) {
-        turned[2 * i] = v[i] + v[BLOCK / 2 + i];
-        turned[2 * i + 1] = v[i] - v[BLOCK / 2 + i];
+    for (size_t row = 0; row < SIDE; row++) {
+        for (size_t column = row + 1; column < SIDE; column++) {
+            const float other = v[SIDE * column + row];
+            v[SIDE * column + row] = v[SIDE * row + column];
+            v[SIDE * row + column] = other;
+        }
     }
 }
 
@@ -82,31 +82,24 @@ static void transform_and_turn(const float *restrict v, float *restrict turned)
    two, and what undoes it is the same function, up to the factor 256. */
 static void transform(float *v)
 {
-    float other[BLOCK];
-
-    transform_and_turn(v, other);
-    transform_and_turn(other, v);
-    transform_and_turn(v, other);
-    transform_and_turn(other, v);
+    transform_columns(v);
+    transpose(v);
     transform_columns(v);
 }
 
-/* Bits of the signs of 8 blocks, the first of which begins with element `first` of the tensor. */
-static void words_of(const tacit_stream_t *stream, uint64_t first, uint32_t words[TACIT_RANDOM_WORDS])
+/* The sign bit of each element of the block that begins with element `first` of the tensor. */
+static void signs_of(const tacit_stream_t *stream, uint64_t first, uint32_t *restrict signs)
 {
-    tacit__random_lanes(stream, first / 128, words);
-}
+    static const uint32_t masks[8] = {0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0x40, 0x80};
+    uint32_t              words[BLOCK / 32];
 
-/* The sign bit of each element of a block. */
-static void signs_of(const uint32_t words[BLOCK / 32], uint32_t *restrict signs)
-{
-    static const uint32_t masks[SIDE] = {0x0001, 0x0002, 0x0004, 0x0008, 0x0010, 0x0020, 0x0040, 0x0080,
-                                         0x0100, 0x0200, 0x0400, 0x0800, 0x1000, 0x2000, 0x4000, 0x8000};
-
-    for (size_t row = 0; row < SIDE; row++) {
-        const uint32_t half = words[row / 2] >> SIDE * (row % 2);
-        for (size_t j = 0; j < SIDE; j++) {
-            signs[SIDE * row + j] = half & masks[j] ? 0x80000000u : 0;
+    for (size_t i = 0; i < BLOCK / 32; i += 4) {
+        tacit__random4(stream, (first / 32 + i) / 4, words + i);
+    }
+    for (size_t i = 0; i < BLOCK / 8; i++) {
+        const uint32_t byte = words[i / 4] >> (8 * (i % 4));
+        for (size_t j = 0; j < 8; j++) {
+            signs[8 * i + j] = byte & masks[j] ? 0x80000000u : 0;
         }
     }
 }
@@ -123,18 +116,18 @@ static void levels_of(const float *restrict v, float unit, unsigned bits, uint8_
     const float   *magnitudes = codebooks[bits].magnitudes;
     const uint32_t half = 1u << (bits - 1);
 
-    for (size_t i = 0; i < BLOCK; i += SIDE) {
-        uint32_t numbers[SIDE];
-        for (size_t j = 0; j < SIDE; j++) {
+    for (size_t i = 0; i < BLOCK; i += TACIT_LANES) {
+        uint32_t numbers[TACIT_LANES];
+        for (size_t j = 0; j < TACIT_LANES; j++) {
             numbers[j] = v[i + j] < 0 ? half : 0;
         }
         for (size_t m = 1; m < half; m++) {
             const float border = (magnitudes[m - 1] + magnitudes[m]) * 0.5f * unit;
-            for (size_t j = 0; j < SIDE; j++) {
+            for (size_t j = 0; j < TACIT_LANES; j++) {
                 numbers[j] += fabsf(v[i + j]) > border;
             }
         }
-        for (size_t j = 0; j < SIDE; j++) {
+        for (size_t j = 0; j < TACIT_LANES; j++) {
             levels[i + j] = (uint8_t)numbers[j];
         }
     }
@@ -145,18 +138,21 @@ static void centres_of(const uint8_t *restrict levels, unsigned bits, float *res
     const float   *magnitudes = codebooks[bits].magnitudes;
     const uint32_t half = 1u << (bits - 1);
 
-    for (size_t i = 0; i < BLOCK; i += SIDE) {
-        float magnitude[SIDE];
-        for (size_t j = 0; j < SIDE; j++) {
+    for (size_t i = 0; i < BLOCK; i += TACIT_LANES) {
+        uint32_t numbers[TACIT_LANES];
+        float    magnitude[TACIT_LANES];
+        for (size_t j = 0; j < TACIT_LANES; j++) {
+            numbers[j] = levels[i + j];
             magnitude[j] = magnitudes[0];
         }
         for (uint32_t m = 1; m < half; m++) {
-            for (size_t j = 0; j < SIDE; j++) {
-                magnitude[j] = (levels[i + j] & (half - 1)) == m ? magnitudes[m] : magnitude[j];
+            const float next = magnitudes[m];
+            for (size_t j = 0; j < TACIT_LANES; j++) {
+                magnitude[j] = (numbers[j] & (half - 1)) == m ? next : magnitude[j];
             }
         }
-        for (size_t j = 0; j < SIDE; j++) {
-            centres[i + j] = levels[i + j] & half ? -magnitude[j] : magnitude[j];
+        for (size_t j = 0; j < TACIT_LANES; j++) {
+            centres[i + j] = numbers[j] & half ? -magnitude[j] : magnitude[j];
         }
     }
 }
@@ -198,12 +194,9 @@ static uint32_t normalizer_of(const float *v)
             lanes[j] = magnitude > lanes[j] ? magnitude : lanes[j];
         }
     }
-    for (size_t width = TACIT_LANES / 2; width > 0; width /= 2) {
-        for (size_t j = 0; j < width; j++) {
-            lanes[j] = lanes[j + width] > lanes[j] ? lanes[j + width] : lanes[j];
-        }
+    for (size_t j = 0; j < TACIT_LANES; j++) {
+        largest = lanes[j] > largest ? lanes[j] : largest;
     }
-    largest = lanes[0] > largest ? lanes[0] : largest;
     return (255 - ((uint32_t)largest >> 23)) << 23;
 }
 
@@ -279,7 +272,7 @@ static uint32_t encode(const tacit_block_t *block, const float *a, uint8_t *payl
     const config_t      *config = block->config;
     const unsigned       bits = (unsigned)config->bits;
     const tacit_stream_t stream = tacit__stream(&block->key, true);
-    uint32_t             words[TACIT_RANDOM_WORDS], signs[BLOCK], faults = 0;
+    uint32_t             signs[BLOCK], faults = 0;
     uint8_t              levels[BLOCK];
     float                v[BLOCK], scale;
 
@@ -287,10 +280,7 @@ static uint32_t encode(const tacit_block_t *block, const float *a, uint8_t *payl
         const size_t part = block->count - i < BLOCK ? block->count - i : BLOCK;
         memset(v + part, 0, (BLOCK - part) * sizeof *v);
         memcpy(v, a + i, part * sizeof *v);
-        if (i % (BLOCKS * BLOCK) == 0) {
-            words_of(&stream, block->first + i, words);
-        }
-        signs_of(words + i / 32 % TACIT_RANDOM_WORDS, signs);
+        signs_of(&stream, block->first + i, signs);
         scale = quantize(v, bits, signs, levels);
         values_of(levels, scale, bits, signs, v);
         if (!keeps_finite(a + i, v, part)) {
@@ -312,16 +302,13 @@ static void decode(const tacit_block_t *block, const uint8_t *payload, float *ou
     const config_t      *config = block->config;
     const unsigned       bits = (unsigned)config->bits;
     const tacit_stream_t stream = tacit__stream(&block->key, true);
-    uint32_t             words[TACIT_RANDOM_WORDS], signs[BLOCK];
+    uint32_t             signs[BLOCK];
     uint8_t              levels[BLOCK];
     float                values[BLOCK];
 
     for (size_t i = 0; i < block->count; i += BLOCK) {
         const size_t part = block->count - i < BLOCK ? block->count - i : BLOCK;
-        if (i % (BLOCKS * BLOCK) == 0) {
-            words_of(&stream, block->first + i, words);
-        }
-        signs_of(words + i / 32 % TACIT_RANDOM_WORDS, signs);
+        signs_of(&stream, block->first + i, signs);
         unpack(payload + 4, bits, levels);
         values_of(levels, tacit__bits_float(tacit__load32(payload)), bits, signs, values);
         for (size_t j = 0; j < part && add; j++) {
