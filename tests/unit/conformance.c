@@ -362,6 +362,13 @@ static void check_as_scalar(const tacit_spec_t *spec, const tacit_kernels_t *ker
         ck_assert_msg(kernels->encode(&block, b.a, b.again, b.other) == faults, "%s: other faults", what);
         same_bytes(b.again, b.payload, b.bytes, what);
         same_floats(b.other, b.decoded, b.count, what);
+        for (int add = 0; add < 2; add++) {
+            fill(b.other, b.count, (int)(i % FIRST_EXTREME));
+            fill(b.decoded, b.count, (int)(i % FIRST_EXTREME));
+            scalar->decode(&block, b.payload, b.decoded, add != 0);
+            kernels->decode(&block, b.payload, b.other, add != 0);
+            same_floats(b.other, b.decoded, b.count, what);
+        }
         free_buffers(&b);
     }
 }
