@@ -289,12 +289,12 @@ static void scale(float factor, size_t count, const float *restrict in, float *r
     }
 }
 
-void tacit__optim_send_gradient(tacit_optim_t *optim, const tacit_step_t *step, size_t i, bool clipped, tacit_op_t op)
+void tacit__optim_send_gradient(tacit_optim_t *optim, const tacit_step_t *step, size_t i, tacit_op_t op)
 {
     const tacit_tensor_t *tensor = &optim->tensors[i];
     const float          *in = step->gradients[i];
 
-    if (clipped && optim->factors[i] < 1.0) {
+    if (optim->factors[i] < 1.0) {
         scale((float)optim->factors[i], tensor->count, in, tensor->work);
         in = tensor->work;
     }
@@ -517,7 +517,8 @@ static void set_factors(tacit_optim_t *optim, int ranks, tacit_clip_t convention
     }
 }
 
-bool tacit__optim_remembers(const tacit_optim_t *optim)
+/* Whether a slot remembers what it was given. */
+static bool any_remembers(const tacit_optim_t *optim)
 {
     bool remembers = false;
 
@@ -527,17 +528,33 @@ bool tacit__optim_remembers(const tacit_optim_t *optim)
     return remembers;
 }
 
-void tacit__optim_clip_own(tacit_optim_t *optim, const tacit_step_t *step, tacit_clip_t convention)
+static void clip_nothing(tacit_optim_t *optim)
+{
+    for (size_t i = 0; i < optim->tensor_count; i++) {
+        optim->factors[i] = 1.0;
+    }
+}
+
+void tacit__optim_clip_before(tacit_optim_t *optim, const tacit_step_t *step, tacit_clip_t convention)
 {
     const tacit_clipping_t *clipping = optim->config;
 
     if (clipping->threshold == 0) {
         return; /* the factors are 1 from the beginning */
     }
+    if (!any_remembers(optim)) {
+        clip_nothing(optim);
+        return;
+    }
     for (size_t i = 0; i < optim->tensor_count; i++) {
         optim->squares[i] = tacit__finite_squares(step->gradients[i], optim->tensors[i].count);
     }
     set_factors(optim, optim->comm->ranks, convention);
+}
+
+void tacit__optim_clip_after(tacit_optim_t *optim)
+{
+    (any_remembers(optim) ? clip_nothing : tacit__optim_clip_reduced)(optim);
 }
 
 void tacit__optim_clip_reduced(tacit_optim_t *optim)

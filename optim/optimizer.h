@@ -95,9 +95,9 @@ void tacit__optim_slot_destroy(tacit_optim_t *optim, tacit_slot_t *slot);
 tacit_status_t tacit__optim_refuse(tacit_optim_t *optim, tacit_status_t fault);
 /* tacit_slot_rescale() of all tensors' slots, or of none. A fault is all ranks'. */
 tacit_status_t tacit__optim_rescale(tacit_optim_t *optim, double factor);
-/* Adds a tensor's gradient, clipped if factors[] are those of clip_own(), to the messages that the step's operation carries; its
-   mean or sum goes into the work area. */
-void tacit__optim_send_gradient(tacit_optim_t *optim, const tacit_step_t *step, size_t i, bool clipped, tacit_op_t op);
+/* Adds a tensor's gradient, times factors[], to the messages that the step's operation carries; its mean or sum goes into the
+   work area. */
+void tacit__optim_send_gradient(tacit_optim_t *optim, const tacit_step_t *step, size_t i, tacit_op_t op);
 /* Adds any message to them. */
 void tacit__optim_send(tacit_optim_t *optim, tacit_slot_t *slot, const float *in, float *out, tacit_op_t op);
 /* Runs the operation, in which all ranks also see that they are in the same step with the same rate. */
@@ -127,11 +127,11 @@ double tacit__sum(const float *values, size_t count);
 double tacit__sum_squares(const float *values, size_t count);
 /* The same over the values that are finite. */
 double tacit__finite_squares(const float *values, size_t count);
-/* Whether a slot remembers what it was given. Then gradients are clipped before it sees them: what is taken off a result has
-   been counted as sent, and would be lost. */
-bool tacit__optim_remembers(const tacit_optim_t *optim);
-/* factors[] from this rank's own gradients: each rank clips by its own, Lin et al., section 3.2. 1 where there is no clipping. */
-void tacit__optim_clip_own(tacit_optim_t *optim, const tacit_step_t *step, tacit_clip_t convention);
+/* factors[] for what is sent and for what comes back. Where a slot remembers what it was given, gradients are clipped before it
+   sees them, by each rank's own norm (Lin et al., section 3.2), and results are not: what would be taken off them has been
+   counted as sent, and would be lost. Elsewhere only results are clipped. */
+void tacit__optim_clip_before(tacit_optim_t *optim, const tacit_step_t *step, tacit_clip_t convention);
+void tacit__optim_clip_after(tacit_optim_t *optim);
 /* Collective. The slot for clip_local(), where there is clipping and it is not there yet. */
 tacit_status_t tacit__optim_norms_slot(tacit_optim_t *optim);
 /* Collective. factors[] from the own gradients of all ranks, the same on each, before they go into what travels: the root of the

@@ -18,13 +18,9 @@ out:
 
 static tacit_status_t prepare(tacit_optim_t *optim, const tacit_step_t *step)
 {
-    const bool own = tacit__optim_remembers(optim);
-
-    if (own) {
-        tacit__optim_clip_own(optim, step, TACIT_CLIP_MEAN);
-    }
+    tacit__optim_clip_before(optim, step, TACIT_CLIP_MEAN);
     for (size_t i = 0; i < optim->tensor_count; i++) {
-        tacit__optim_send_gradient(optim, step, i, own, TACIT_AVERAGE);
+        tacit__optim_send_gradient(optim, step, i, TACIT_AVERAGE);
     }
     return TACIT_OK;
 }
@@ -32,16 +28,13 @@ static tacit_status_t prepare(tacit_optim_t *optim, const tacit_step_t *step)
 static void apply(tacit_optim_t *optim, const tacit_step_t *step)
 {
     const tacit_adam_t adam = tacit__adam(optim->config, step->rate, optim->steps + 1, optim->steps + 1);
-    const bool         own = tacit__optim_remembers(optim); /* then they are clipped already */
 
-    if (!own) {
-        tacit__optim_clip_reduced(optim);
-    }
+    tacit__optim_clip_after(optim);
     for (size_t i = 0; i < optim->tensor_count; i++) {
         tacit_tensor_t *tensor = &optim->tensors[i];
 
-        tacit__adam_dense(adam, own ? 1.0f : (float)optim->factors[i], tensor->count, tensor->work, tensor->array[M],
-                          tensor->array[V], step->values[i]);
+        tacit__adam_dense(adam, (float)optim->factors[i], tensor->count, tensor->work, tensor->array[M], tensor->array[V],
+                          step->values[i]);
     }
 }
 

@@ -217,13 +217,10 @@ out:
 static tacit_status_t prepare(tacit_optim_t *optim, const tacit_step_t *step)
 {
     const config_t *config = optim->config;
-    const bool      own = tacit__optim_remembers(optim);
 
-    if (own) {
-        tacit__optim_clip_own(optim, step, config->sum ? TACIT_CLIP_SUM : TACIT_CLIP_MEAN);
-    }
+    tacit__optim_clip_before(optim, step, config->sum ? TACIT_CLIP_SUM : TACIT_CLIP_MEAN);
     for (size_t i = 0; i < optim->tensor_count; i++) {
-        tacit__optim_send_gradient(optim, step, i, own, config->sum ? TACIT_SUM : TACIT_AVERAGE);
+        tacit__optim_send_gradient(optim, step, i, config->sum ? TACIT_SUM : TACIT_AVERAGE);
     }
     return TACIT_OK;
 }
@@ -279,17 +276,13 @@ static void move_owned_nesterov(factors_t by, size_t count, const float *restric
 static void apply(tacit_optim_t *optim, const tacit_step_t *step)
 {
     const config_t *config = optim->config;
-    const bool      own = tacit__optim_remembers(optim); /* then they are clipped already */
 
-    if (!own) {
-        tacit__optim_clip_reduced(optim);
-    }
+    tacit__optim_clip_after(optim);
     for (size_t i = 0; i < optim->tensor_count; i++) {
         const tacit_tensor_t *tensor = &optim->tensors[i];
         const notes_t        *notes = notes_of(optim, i);
         float                *buffer = tensor->array[BUFFER], *values = step->values[i];
-        const factors_t       by = {(float)step->rate, notes->momentum, (float)config->weight_decay,
-                              own ? 1.0f : (float)optim->factors[i]};
+        const factors_t       by = {(float)step->rate, notes->momentum, (float)config->weight_decay, (float)optim->factors[i]};
 
         if (buffer == NULL) {
             move_plain(by, tensor->count, tensor->work, values);
