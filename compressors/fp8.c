@@ -7,8 +7,8 @@
    the error holds for every block; only where that one is out of range, near the ends of float32, are values cut or dropped. */
 #include "bits.h"
 #include "compressor.h"
-#include "isa.h"
 #include "half.h"
+#include "isa.h"
 #include "own.h"
 
 typedef enum { FORMAT_E4M3, FORMAT_E5M2 } format_t;
