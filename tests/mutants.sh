@@ -329,6 +329,8 @@ mutant "optimizers: clipped after the feedback" optim/optimizer.c "sgd:sgd" \
     's/remembers = remembers \|\| .*/;/'
 mutant "adam: clipped after the feedback" optim/optimizer.c adam:adam \
     's/remembers = remembers \|\| .*/;/'
+mutant "optimizers: results clipped again" optim/optimizer.c "sgd:sgd adam:adam" \
+    's/\(any_remembers\(optim\) \? clip_nothing/(false ? clip_nothing/'
 mutant "sgd: the warm-up of the density goes on" optim/optimizers/sgd.c sgd:sgd \
     's/optim->steps > entries \* entry_steps/false/'
 mutant "sgd: densities of all digits" optim/optimizers/sgd.c sgd:sgd \
