@@ -110,6 +110,10 @@ static tacit_status_t complete_config(tacit_comm_t *comm, const tacit_config_t *
     config->timeout_ms = config->timeout_ms != 0 ? config->timeout_ms : default_timeout(environment);
     config->chunk_bytes = config->chunk_bytes != 0 ? config->chunk_bytes : DEFAULT_CHUNK_BYTES;
     config->strict = config->strict != 0 || environment->strict != 0;
+    if (environment->plan != NULL && tacit__schedule_named(environment->plan) == NULL) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: TACIT_PLAN=%.80s is not a schedule; tacit-info lists them", comm->rank,
+                           environment->plan);
+    }
     comm->spec = tacit__strdup(config->spec);
     config->spec = comm->spec;
     return comm->spec != NULL ? tacit_spec_check(comm->spec, NULL, 0)
@@ -122,9 +126,11 @@ static void describe(const tacit_comm_t *comm, char *text, size_t capacity)
     const tacit_config_t *config = &comm->config;
 
     snprintf(text, capacity,
-             "version %s, %d ranks, spec %s, chunk_bytes %zu, seed %" PRIu64 ", nonfinite %d, strict %d, check %d, disable %d",
+             "version %s, %d ranks, spec %s, chunk_bytes %zu, seed %" PRIu64 ", nonfinite %d, strict %d, check %d, disable %d, "
+             "plan %.80s",
              tacit_version(), comm->ranks, config->spec != NULL ? config->spec : "", config->chunk_bytes, config->seed,
-             config->nonfinite, config->strict, (int)comm->environment.check, (int)comm->environment.disable);
+             config->nonfinite, config->strict, (int)comm->environment.check, (int)comm->environment.disable,
+             comm->environment.plan != NULL ? comm->environment.plan : "auto");
 }
 
 static tacit_status_t check_transport(const tacit_transport_t *transport)

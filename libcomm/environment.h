@@ -6,7 +6,7 @@
 #include "internal.h"
 
 typedef struct tacit_environment {
-    const char *spec;
+    const char *spec, *plan;
     int64_t     timeout_ms, strict, check, disable;
     int         isa, log; /* read by isa.c and log.c themselves; here for the table */
 } tacit_environment_t;

@@ -39,8 +39,11 @@ struct tacit_schedule {
     const char *summary;       /* one line */
     bool        framed;        /* false: native, without frames of ours */
     uint32_t    round, rounds; /* of its frames; no two schedules share one */
-    /* Whether a slot's operations go this way; the first schedule of the list that says so carries it. */
+    /* Whether a slot's operations can go this way. */
     bool (*carries)(const tacit_comm_t *comm, const tacit_codec_t *codec);
+    /* Optional. Whether they should, unless another way is asked for; the same on all ranks. NULL: yes. The first schedule of
+       the list that carries a slot and should, does. */
+    bool (*pays)(const tacit_comm_t *comm, const tacit_codec_t *codec);
     /* Gets all memory and lays out the work. Nothing has been sent. On failure, release() follows. */
     tacit_status_t (*prepare)(tacit_leg_t *leg);
     /* Does one bounded piece of work. TACIT_OK: something was done; TACIT_PENDING: nothing can be done now; else a fault of
@@ -65,7 +68,8 @@ extern const tacit_schedule_t tacit__schedule_agreement;
 /* The one that others are made of. */
 extern const tacit_schedule_t tacit__schedule_blockwise;
 enum { TACIT_LINEAR_ROUNDS = 2 };
-/* The schedule of a slot's own operations. */
+const tacit_schedule_t *tacit__schedule_named(const char *name);
+/* The schedule of a slot's own operations: the one that TACIT_PLAN asks for, if it carries the slot. */
 const tacit_schedule_t *tacit__schedule_of(const tacit_comm_t *comm, const tacit_codec_t *codec);
 
 #endif

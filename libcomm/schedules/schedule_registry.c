@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Every schedule of the build, in the order in which slots are offered to them: the list in libcomm/Makefile.inc makes
    schedules.def. */
-#include "schedule.h"
+#include <string.h>
+
+#include "comm.h"
 
 #define TACIT_MODULE(name) extern const tacit_schedule_t tacit__schedule_##name;
 #include "schedules.def"
@@ -18,10 +20,26 @@ const tacit_schedule_t *tacit__schedule_at(size_t index)
     return index < sizeof schedules / sizeof *schedules ? schedules[index] : NULL;
 }
 
-const tacit_schedule_t *tacit__schedule_of(const tacit_comm_t *comm, const tacit_codec_t *codec)
+const tacit_schedule_t *tacit__schedule_named(const char *name)
 {
     for (size_t i = 0; i < sizeof schedules / sizeof *schedules; i++) {
-        if (schedules[i]->carries(comm, codec)) {
+        if (strcmp(schedules[i]->name, name) == 0) {
+            return schedules[i];
+        }
+    }
+    return NULL;
+}
+
+const tacit_schedule_t *tacit__schedule_of(const tacit_comm_t *comm, const tacit_codec_t *codec)
+{
+    const char             *plan = comm->environment.plan;
+    const tacit_schedule_t *asked = plan != NULL ? tacit__schedule_named(plan) : NULL;
+
+    if (asked != NULL && asked->carries(comm, codec)) {
+        return asked;
+    }
+    for (size_t i = 0; i < sizeof schedules / sizeof *schedules; i++) {
+        if (schedules[i]->carries(comm, codec) && (schedules[i]->pays == NULL || schedules[i]->pays(comm, codec))) {
             return schedules[i];
         }
     }
