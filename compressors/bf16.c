@@ -13,23 +13,44 @@ typedef struct config {
 
 void tacit__bfloat16_widen(const uint16_t *in, float *out, size_t count)
 {
-    tacit__widen_array(in, out, count, tacit__from_bfloat16);
+    TACIT_WIDEN_ARRAY(in, out, count, tacit__from_bfloat16)
 }
 
 void tacit__bfloat16_narrow(const float *in, uint16_t *out, size_t count)
 {
-    tacit__narrow_array(in, out, count, tacit__to_bfloat16, INFINITE);
+    TACIT_NARROW_ARRAY(in, out, count, tacit__to_bfloat16, INFINITE)
 }
 
-static uint32_t encode(const tacit_block_t *block, const float *a, uint8_t *payload, float *decoded)
+/* ---- 16 values ---- */
+
+typedef uint16_t halves_t __attribute__((vector_size(32), aligned(1), may_alias));
+
+TACIT_ALWAYS_INLINE void widen_vector(tacit_isa_t isa, const uint8_t *payload, tacit_floats_t *values)
 {
-    return tacit__half_encode(block, a, payload, decoded, tacit__to_bfloat16, LARGEST, tacit__from_bfloat16);
+    const tacit_words_t bits = __builtin_convertvector(*(const halves_t *)(const void *)payload, tacit_words_t) << 16;
+    const tacit_words_t nan = (tacit_words_t)((bits & 0x7fffffffu) > 0x7f800000u);
+
+    (void)isa;
+    *values = (tacit_floats_t)(bits | (nan & 0x00400000u));
 }
 
-static void decode(const tacit_block_t *block, const uint8_t *payload, float *out, bool add)
+/* As tacit__to_bfloat16(). */
+TACIT_ALWAYS_INLINE void round_vector(tacit_isa_t isa, const tacit_floats_t *a, uint8_t *payload, tacit_floats_t *values)
 {
-    tacit__half_decode(block, payload, out, add, tacit__from_bfloat16);
+    const tacit_words_t bits = (tacit_words_t)*a, magnitude = bits & 0x7fffffffu;
+    const tacit_words_t finite = (magnitude + 0x7fffu + (magnitude >> 16 & 1)) >> 16;
+    const tacit_words_t special = magnitude >> 16 | ((tacit_words_t)((tacit_ints_t)magnitude > 0x7f800000) & 0x40u);
+    const tacit_words_t large = TACIT_SELECT((tacit_ints_t)magnitude < 0x7f800000, (uint32_t)LARGEST, special);
+    const tacit_words_t half = (bits >> 16 & 0x8000u) | TACIT_SELECT((tacit_ints_t)magnitude < 0x7f7f8000, finite, large);
+
+    (void)isa;
+    *(halves_t *)(void *)payload = __builtin_convertvector(half, halves_t);
+    *values = (tacit_floats_t)(half << 16);
 }
+
+/* ---- The table ---- */
+
+TACIT_HALF_KERNELS(round_vector, widen_vector)
 
 static tacit_quality_t quality(const void *config, size_t count, double *factor)
 {

@@ -8,6 +8,8 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "payloads are little-endian and copied as they are");
 
+#define TACIT_ALWAYS_INLINE static inline __attribute__((always_inline))
+
 /* Inner loops run over this many elements at a time: a constant that every vector width divides, so that compilers vectorize
    them at -O2. It is also the number of lanes of a block sum. */
 enum { TACIT_LANES = 64 };

@@ -26,12 +26,23 @@ enum {
 
 typedef enum { TACIT_ISA_SCALAR, TACIT_ISA_AVX2, TACIT_ISA_AVX512, TACIT_ISA_NEON, TACIT_ISA_COUNT } tacit_isa_t;
 
+/* Error feedback around an encoder, within its own pass over memory: a = in + now is encoded, and what of it receivers will not
+   decode becomes next. */
+typedef struct tacit_ef {
+    const float *in, *now;
+    float       *next; /* may be now */
+    float       *a;    /* room for a of one grain, in cache; of the range, where the grain is 0 */
+} tacit_ef_t;
+
 /* Blockwise: the payload of a range is the concatenation of the payloads of its grains. */
 typedef struct tacit_kernels {
     /* Encodes a[0..count) into payload, exactly bound(count) bytes, and writes to decoded[] what receivers will decode
        (decoded may be a). The caller has seen to it that all a are finite, or wants NaN and infinity to pass: then they decode
        as NaN or infinity, for the whole grain where the format cannot tell. Returns faults. */
     uint32_t (*encode)(const tacit_block_t *block, const float *a, uint8_t *payload, float *decoded);
+    /* The same bytes for a = in + now, with feedback, until a grain holds what is not finite: it and those behind it are left
+       as they are. Writes how many elements come before it. */
+    uint32_t (*encode_ef)(const tacit_block_t *block, const tacit_ef_t *ef, uint8_t *payload, size_t *done_out);
     /* Decodes bound(count) bytes, which may be hostile. add: out[] += values, else out[] = values. */
     void (*decode)(const tacit_block_t *block, const uint8_t *payload, float *out, bool add);
 } tacit_kernels_t;

@@ -7,8 +7,8 @@
    the error holds for every block; only where that one is out of range, near the ends of float32, are values cut or dropped. */
 #include "bits.h"
 #include "compressor.h"
-#include "half.h"
 #include "isa.h"
+#include "lanes.h"
 #include "own.h"
 
 typedef enum { FORMAT_E4M3, FORMAT_E5M2 } format_t;
@@ -96,26 +96,42 @@ static float scale_value(uint8_t scale)
     return tacit__bits_float(scale == NOT_FINITE ? TACIT_FLOAT_NAN : (uint32_t)scale << 23);
 }
 
-/* The bits of the largest magnitude; NaN is above infinity. Signed, as vector units compare. */
-TACIT_ALWAYS_INLINE uint32_t largest_of(const float *a, size_t count)
+/* a := in + now, and the bits of the largest magnitude of that; NaN is above infinity. now is NULL where a is `in`, which then is
+   only read. */
+TACIT_ALWAYS_INLINE uint32_t largest_of(const float *in, const float *now, float *a, size_t count)
 {
-    int32_t lanes[TACIT_LANES] = {0};
-    size_t  i = 0;
+    tacit_ints_t lanes[TACIT_VECTORS] = {{0}};
+    int32_t      all[TACIT_LANES], largest = 0;
+    size_t       i = 0;
 
     for (; i + TACIT_LANES <= count; i += TACIT_LANES) {
-        for (size_t j = 0; j < TACIT_LANES; j++) {
-            const int32_t magnitude = (int32_t)(tacit__float_bits(a[i + j]) & 0x7fffffffu);
-            lanes[j] = magnitude > lanes[j] ? magnitude : lanes[j];
+        TACIT_UNROLL for (size_t k = 0; k < TACIT_VECTORS; k++)
+        {
+            tacit_floats_t values = *tacit__floats(in + i + TACIT_VECTOR * k);
+            tacit_ints_t   magnitudes;
+
+            if (now != NULL) {
+                values += *tacit__floats(now + i + TACIT_VECTOR * k);
+                *tacit__floats_to(a + i + TACIT_VECTOR * k) = values;
+            }
+            magnitudes = (tacit_ints_t)TACIT_MAGNITUDES(values);
+            lanes[k] = (tacit_ints_t)TACIT_SELECT(magnitudes > lanes[k], (tacit_words_t)magnitudes, (tacit_words_t)lanes[k]);
         }
     }
-    for (size_t j = 0; i + j < count; j++) {
-        const int32_t magnitude = (int32_t)(tacit__float_bits(a[i + j]) & 0x7fffffffu);
-        lanes[j] = magnitude > lanes[j] ? magnitude : lanes[j];
+    for (; i < count; i++) {
+        const float value = now != NULL ? in[i] + now[i] : in[i];
+        const int32_t magnitude = (int32_t)(tacit__float_bits(value) & 0x7fffffffu);
+
+        if (now != NULL) {
+            a[i] = value;
+        }
+        largest = magnitude > largest ? magnitude : largest;
     }
-    for (size_t j = 1; j < TACIT_LANES; j++) {
-        lanes[0] = lanes[j] > lanes[0] ? lanes[j] : lanes[0];
+    memcpy(all, lanes, sizeof all);
+    for (size_t j = 0; j < TACIT_LANES; j++) {
+        largest = all[j] > largest ? all[j] : largest;
     }
-    return (uint32_t)lanes[0];
+    return (uint32_t)largest;
 }
 
 TACIT_ALWAYS_INLINE void values_of(const uint8_t *restrict codes, float scale, float *restrict values, traits_t format)
@@ -132,24 +148,27 @@ TACIT_ALWAYS_INLINE void codes_of(const float *restrict values, float inverse, u
     }
 }
 
-TACIT_ALWAYS_INLINE uint32_t encode_record(const float *a, size_t count, uint8_t *payload, float *decoded, traits_t format)
+/* out := what receivers decode or, if that is wanted, what of a they do not get. */
+TACIT_ALWAYS_INLINE void encode_record(uint8_t scale, const float *a, size_t count, uint8_t *payload, bool kept, float *out,
+                                       traits_t format)
 {
-    const uint8_t scale = scale_of(largest_of(a, count), format);
-    float         values[TACIT_LANES] = {0};
-    uint8_t       codes[TACIT_LANES] = {0};
+    float   from[TACIT_LANES] = {0}, values[TACIT_LANES];
+    uint8_t codes[TACIT_LANES] = {0};
 
     *payload++ = scale;
     for (size_t i = 0, part; i < count; i += part) {
         part = count - i < TACIT_LANES ? count - i : TACIT_LANES;
-        memcpy(values, a + i, part * sizeof *a);
+        memcpy(from, a + i, part * sizeof *a);
         if (scale != NOT_FINITE) {
-            codes_of(values, power(FLOAT_BIAS - scale), codes, format);
+            codes_of(from, power(FLOAT_BIAS - scale), codes, format);
         }
         memcpy(payload + i, codes, part);
         values_of(codes, scale_value(scale), values, format);
-        memcpy(decoded + i, values, part * sizeof *a);
+        for (size_t j = 0; j < TACIT_LANES && kept; j++) {
+            values[j] = from[j] - values[j];
+        }
+        memcpy(out + i, values, part * sizeof *out);
     }
-    return scale != NOT_FINITE ? 0u : TACIT_FAULT_NONFINITE;
 }
 
 TACIT_ALWAYS_INLINE void decode_record(const uint8_t *payload, size_t count, float *out, bool add, traits_t format)
@@ -171,26 +190,57 @@ TACIT_ALWAYS_INLINE void decode_record(const uint8_t *payload, size_t count, flo
 
 /* ---- The table ---- */
 
-static uint32_t encode(const tacit_block_t *block, const float *a, uint8_t *payload, float *decoded)
+/* ef->now is NULL without feedback: then in and a are the same, and next gets what receivers decode. */
+TACIT_ALWAYS_INLINE uint32_t encode_blocks(const tacit_block_t *block, const tacit_ef_t *ef, uint8_t *payload, size_t *done_out,
+                                           traits_t format)
 {
-    const config_t *config = block->config;
-    const size_t    step = (size_t)config->block;
-    uint32_t        faults = 0;
+    const size_t step = (size_t)((const config_t *)block->config)->block;
+    uint32_t     faults = 0;
+    size_t       i = 0;
 
-    for (size_t i = 0, count; i < block->count; i += count) {
+    for (size_t count; i < block->count; i += count) {
+        const float *now = ef->now != NULL ? ef->now + i : NULL;
+        float       *a = ef->now != NULL ? ef->a : ef->a + i;
+        uint8_t      scale;
+
         count = block->count - i < step ? block->count - i : step;
-        faults |= config->format == FORMAT_E4M3 ? encode_record(a + i, count, payload, decoded + i, formats[FORMAT_E4M3])
-                                                : encode_record(a + i, count, payload, decoded + i, formats[FORMAT_E5M2]);
+        scale = scale_of(largest_of(ef->in + i, now, a, count), format);
+        if (scale == NOT_FINITE) {
+            faults = TACIT_FAULT_NONFINITE;
+            if (now != NULL) {
+                break;
+            }
+        }
+        encode_record(scale, a, count, payload, now != NULL, ef->next + i, format);
         payload += 1 + count;
     }
+    *done_out = i;
     return faults;
 }
 
-static void decode(const tacit_block_t *block, const uint8_t *payload, float *out, bool add)
+TACIT_ALWAYS_INLINE uint32_t encode_ef(tacit_isa_t isa, const tacit_block_t *block, const tacit_ef_t *ef, uint8_t *payload,
+                                       size_t *done_out)
+{
+    (void)isa;
+    return ((const config_t *)block->config)->format == FORMAT_E4M3
+               ? encode_blocks(block, ef, payload, done_out, formats[FORMAT_E4M3])
+               : encode_blocks(block, ef, payload, done_out, formats[FORMAT_E5M2]);
+}
+
+TACIT_ALWAYS_INLINE uint32_t encode(tacit_isa_t isa, const tacit_block_t *block, const float *a, uint8_t *payload, float *decoded)
+{
+    const tacit_ef_t none = {.in = a, .next = decoded, .a = (float *)(uintptr_t)a};
+    size_t           done;
+
+    return encode_ef(isa, block, &none, payload, &done);
+}
+
+TACIT_ALWAYS_INLINE void decode(tacit_isa_t isa, const tacit_block_t *block, const uint8_t *payload, float *out, bool add)
 {
     const config_t *config = block->config;
     const size_t    step = (size_t)config->block;
 
+    (void)isa;
     for (size_t i = 0, count; i < block->count; i += count) {
         count = block->count - i < step ? block->count - i : step;
         if (config->format == FORMAT_E4M3) {

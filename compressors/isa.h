@@ -49,16 +49,22 @@ const char *tacit__isa_name(tacit_isa_t isa);
         return versions[tacit__isa()] arguments;                                                                                 \
     }
 
-/* Defines a blockwise compressor's kernels on encode() and decode(); the table's entry is then TACIT_KERNEL_TABLE. */
+/* Defines a blockwise compressor's kernels on encode(), encode_ef() and decode(), which get the instruction set as a constant in
+   front of the other parameters, so that a primitive may exist in several forms; the table's entry is then TACIT_KERNEL_TABLE. A
+   form for another set, in a branch never taken, is dropped. */
 #define TACIT_ENCODE_PARAMETERS (const tacit_block_t *block, const float *a, uint8_t *payload, float *decoded)
+#define TACIT_ENCODE_EF_PARAMETERS (const tacit_block_t *block, const tacit_ef_t *ef, uint8_t *payload, size_t *done_out)
 #define TACIT_DECODE_PARAMETERS (const tacit_block_t *block, const uint8_t *payload, float *out, bool add)
-#define TACIT_KERNELS_FOR(target, isa)                                                                                           \
-    TACIT_VERSION_OF(target, uint32_t, encode_##isa, encode, TACIT_ENCODE_PARAMETERS, (block, a, payload, decoded))              \
-    TACIT_VERSION_OF(target, void, decode_##isa, decode, TACIT_DECODE_PARAMETERS, (block, payload, out, add))                    \
-    static const tacit_kernels_t kernels_##isa = {.encode = encode_##isa, .decode = decode_##isa};
+#define TACIT_KERNELS_FOR(target, isa, set)                                                                                      \
+    TACIT_VERSION_OF(target, uint32_t, encode_##isa, encode, TACIT_ENCODE_PARAMETERS, (set, block, a, payload, decoded))         \
+    TACIT_VERSION_OF(target, uint32_t, encode_ef_##isa, encode_ef, TACIT_ENCODE_EF_PARAMETERS,                                   \
+                     (set, block, ef, payload, done_out))                                                                        \
+    TACIT_VERSION_OF(target, void, decode_##isa, decode, TACIT_DECODE_PARAMETERS, (set, block, payload, out, add))               \
+    static const tacit_kernels_t kernels_##isa = {.encode = encode_##isa, .encode_ef = encode_ef_##isa, .decode = decode_##isa};
 #define TACIT_KERNELS                                                                                                            \
-    TACIT_KERNELS_FOR(, scalar)                                                                                                  \
-    TACIT_X86(TACIT_KERNELS_FOR(TACIT_TARGET_AVX2, avx2) TACIT_KERNELS_FOR(TACIT_TARGET_AVX512, avx512))
+    TACIT_KERNELS_FOR(, scalar, TACIT_ISA_SCALAR)                                                                                \
+    TACIT_X86(TACIT_KERNELS_FOR(TACIT_TARGET_AVX2, avx2, TACIT_ISA_AVX2)                                                         \
+                  TACIT_KERNELS_FOR(TACIT_TARGET_AVX512, avx512, TACIT_ISA_AVX512))
 #define TACIT_KERNEL_TABLE                                                                                                       \
     {                                                                                                                            \
         [TACIT_ISA_SCALAR] = &kernels_scalar, TACIT_X86([TACIT_ISA_AVX2] = &kernels_avx2, [TACIT_ISA_AVX512] = &kernels_avx512)  \

@@ -7,10 +7,11 @@
 
 enum { STEP = 1024 }; /* elements looked at and copied together: 4 KiB, which stay in L1 */
 
-static uint32_t encode(const tacit_block_t *block, const float *a, uint8_t *payload, float *decoded)
+TACIT_ALWAYS_INLINE uint32_t encode(tacit_isa_t isa, const tacit_block_t *block, const float *a, uint8_t *payload, float *decoded)
 {
     uint32_t nonfinite = 0;
 
+    (void)isa;
     for (size_t i = 0, part; i < block->count; i += part) {
         part = block->count - i < STEP ? block->count - i : STEP;
         for (size_t j = 0; j < part; j++) {
@@ -24,6 +25,30 @@ static uint32_t encode(const tacit_block_t *block, const float *a, uint8_t *payl
     return nonfinite >> 31 ? TACIT_FAULT_NONFINITE : 0u;
 }
 
+/* Nothing is kept back. */
+TACIT_ALWAYS_INLINE uint32_t encode_ef(tacit_isa_t isa, const tacit_block_t *block, const tacit_ef_t *ef, uint8_t *payload,
+                                       size_t *done_out)
+{
+    (void)isa;
+    for (size_t i = 0, part; i < block->count; i += part) {
+        uint32_t nonfinite = 0;
+
+        part = block->count - i < TACIT_LANES ? block->count - i : TACIT_LANES;
+        for (size_t j = 0; j < part; j++) {
+            ef->a[j] = ef->in[i + j] + ef->now[i + j];
+            nonfinite |= tacit__nonfinite_bit(ef->a[j]);
+        }
+        if (nonfinite >> 31) {
+            *done_out = i;
+            return TACIT_FAULT_NONFINITE;
+        }
+        memcpy(payload + 4 * i, ef->a, 4 * part);
+        memset(ef->next + i, 0, 4 * part);
+    }
+    *done_out = block->count;
+    return 0;
+}
+
 static void add_lanes(const uint8_t *restrict payload, float *restrict out)
 {
     for (size_t j = 0; j < TACIT_LANES; j++) {
@@ -31,10 +56,11 @@ static void add_lanes(const uint8_t *restrict payload, float *restrict out)
     }
 }
 
-static void decode(const tacit_block_t *block, const uint8_t *payload, float *out, bool add)
+static inline void decode(tacit_isa_t isa, const tacit_block_t *block, const uint8_t *payload, float *out, bool add)
 {
     const size_t whole = block->count - block->count % TACIT_LANES;
 
+    (void)isa;
     if (!add) {
         memcpy(out, payload, block->count * sizeof *out);
         return;

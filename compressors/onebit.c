@@ -7,6 +7,7 @@
 #include "bits.h"
 #include "compressor.h"
 #include "isa.h"
+#include "lanes.h"
 #include "own.h"
 
 #include <math.h>
@@ -21,37 +22,54 @@ typedef struct config {
     int64_t block; /* 0: all elements of a call */
 } config_t;
 
-/* ---- The scale: lane j of 64 takes elements i = j mod 64 in ascending i; then halves are added to halves ---- */
-
-static inline float term(norm_t norm, float value)
-{
-    return norm == NORM_L2 ? value * value : fabsf(value);
-}
+/* ---- The first look: the scale. Lane j of 64 takes elements i = j mod 64 in ascending i; then halves are added to halves ---- */
 
 static inline double wide_term(norm_t norm, float value)
 {
     return norm == NORM_L2 ? (double)value * (double)value : fabs((double)value);
 }
 
-static inline __attribute__((always_inline)) float lanes_sum(norm_t norm, const float *a, size_t count)
+TACIT_ALWAYS_INLINE void add_terms(norm_t norm, const tacit_floats_t *values, tacit_floats_t *sums)
 {
-    float  lanes[TACIT_LANES] = {0};
-    size_t i = 0;
+    if (norm == NORM_L2) {
+        *sums += *values * *values;
+    } else {
+        *sums += TACIT_MAGNITUDES(*values);
+    }
+}
 
-    for (; i + TACIT_LANES <= count; i += TACIT_LANES) {
-        for (size_t j = 0; j < TACIT_LANES; j++) {
-            lanes[j] += term(norm, a[i + j]);
+/* a := in + now, and the sum of its terms. now is NULL where a is `in`, which then is only read. */
+TACIT_ALWAYS_INLINE float lanes_sum(norm_t norm, const float *in, const float *now, float *a, size_t count)
+{
+    tacit_floats_t lanes[TACIT_VECTORS] = {{0}};
+    float          rest[TACIT_LANES] = {0}; /* zeros change no sum */
+    const size_t   whole = count - count % TACIT_LANES;
+
+    for (size_t i = 0; i < whole; i += TACIT_LANES) {
+        TACIT_UNROLL for (size_t k = 0; k < TACIT_VECTORS; k++)
+        {
+            tacit_floats_t values = *tacit__floats(in + i + TACIT_VECTOR * k);
+
+            if (now != NULL) {
+                values += *tacit__floats(now + i + TACIT_VECTOR * k);
+                *tacit__floats_to(a + i + TACIT_VECTOR * k) = values;
+            }
+            add_terms(norm, &values, &lanes[k]);
         }
     }
-    for (size_t j = 0; i + j < count; j++) {
-        lanes[j] += term(norm, a[i + j]);
-    }
-    for (size_t width = TACIT_LANES / 2; width > 0; width /= 2) {
-        for (size_t j = 0; j < width; j++) {
-            lanes[j] += lanes[j + width];
+    for (size_t i = whole; i < count; i++) {
+        const float value = now != NULL ? in[i] + now[i] : in[i];
+
+        if (now != NULL) {
+            a[i] = value;
         }
+        rest[i - whole] = value;
     }
-    return lanes[0];
+    TACIT_UNROLL for (size_t k = 0; k < TACIT_VECTORS; k++)
+    {
+        add_terms(norm, tacit__floats(rest + TACIT_VECTOR * k), &lanes[k]);
+    }
+    return tacit__lanes_sum(lanes);
 }
 
 /* The same in float64, for sums that leave the range of float32. Rare, so it need not be fast. */
@@ -70,9 +88,9 @@ static double wide_lanes_sum(norm_t norm, const float *a, size_t count)
     return lanes[0];
 }
 
-static double sub_block_sum(norm_t norm, const float *a, size_t count)
+TACIT_ALWAYS_INLINE double sub_block_sum(norm_t norm, const float *in, const float *now, float *a, size_t count)
 {
-    float sum = norm == NORM_L2 ? lanes_sum(NORM_L2, a, count) : lanes_sum(NORM_L1, a, count);
+    float sum = norm == NORM_L2 ? lanes_sum(NORM_L2, in, now, a, count) : lanes_sum(NORM_L1, in, now, a, count);
 
     /* Squares of numbers near 2^-60 and below lose bits, or vanish, where squares of numbers near 2^-48 do not yet. */
     if (isfinite(sum) && (norm == NORM_L1 || sum >= 0x1p-96f)) {
@@ -81,12 +99,14 @@ static double sub_block_sum(norm_t norm, const float *a, size_t count)
     return wide_lanes_sum(norm, a, count);
 }
 
-static float scale_of(norm_t norm, const float *a, size_t count)
+/* Makes a = in + now, or finds it there, where now is NULL; returns its scale. */
+TACIT_ALWAYS_INLINE float scale_of(norm_t norm, const float *in, const float *now, float *a, size_t count)
 {
     double total = 0;
 
-    for (size_t i = 0; i < count; i += SUB_BLOCK) {
-        total += sub_block_sum(norm, a + i, count - i < SUB_BLOCK ? count - i : SUB_BLOCK);
+    for (size_t i = 0, part; i < count; i += part) {
+        part = count - i < SUB_BLOCK ? count - i : SUB_BLOCK;
+        total += sub_block_sum(norm, in + i, now != NULL ? now + i : NULL, a + i, part);
     }
     if (!isfinite(total)) {
         return tacit__bits_float(TACIT_FLOAT_NAN);
@@ -95,25 +115,72 @@ static float scale_of(norm_t norm, const float *a, size_t count)
     return (float)(norm == NORM_L2 ? sqrt(total) : total);
 }
 
-/* ---- Bits ---- */
+/* ---- The second look: bits. Element j of 64 is bit j of a word here, set where a >= 0 ---- */
 
-/* The bits of 64 elements; decoded may be a. */
-static inline void encode_lanes(const float *a, float scale, uint8_t *payload, float *decoded)
+/* What is written of an element: the value that receivers decode, or what they do not get of it. */
+typedef enum { DECODED, KEPT } output_t;
+
+static inline uint64_t signs_plain(const float *a, float scale, output_t output, float *out)
 {
-    uint8_t  set[TACIT_LANES];
-    uint64_t eight;
+    uint64_t bits = 0;
 
     for (size_t j = 0; j < TACIT_LANES; j++) {
-        set[j] = a[j] >= 0;
+        const bool  set = a[j] >= 0;
+        const float value = tacit__bits_float(tacit__float_bits(scale) ^ (set ? 0 : 0x80000000u));
+        bits |= (uint64_t)set << j;
+        out[j] = output == KEPT ? a[j] - value : value;
     }
-    for (size_t j = 0; j < TACIT_LANES; j++) {
-        decoded[j] = tacit__bits_float(tacit__float_bits(scale) ^ (set[j] ? 0 : 0x80000000u));
+    return bits;
+}
+
+#if defined(__x86_64__)
+TACIT_TARGET_AVX2 static inline uint64_t signs_avx2(const float *a, float scale, output_t output, float *out)
+{
+    const __m256 up = _mm256_set1_ps(scale), down = _mm256_xor_ps(up, _mm256_set1_ps(-0.0f));
+    uint64_t     bits = 0;
+
+#pragma GCC unroll 8
+    for (size_t j = 0; j < TACIT_LANES; j += 8) {
+        const __m256 values = _mm256_loadu_ps(a + j), set = _mm256_cmp_ps(values, _mm256_setzero_ps(), _CMP_GE_OQ);
+        const __m256 decoded = _mm256_blendv_ps(down, up, set);
+        bits |= (uint64_t)(uint32_t)_mm256_movemask_ps(set) << j;
+        _mm256_storeu_ps(out + j, output == KEPT ? _mm256_sub_ps(values, decoded) : decoded);
     }
-    for (size_t byte = 0; byte < TACIT_LANES / 8; byte++) {
-        memcpy(&eight, set + 8 * byte, sizeof eight);
-        /* Byte k goes to bit 63 - k. No two terms of the product share a bit, so that nothing is carried. */
-        payload[byte] = (uint8_t)((eight * 0x8040201008040201u) >> 56);
+    return bits;
+}
+
+TACIT_TARGET_AVX512 static inline uint64_t signs_avx512(const float *a, float scale, output_t output, float *out)
+{
+    const __m512 up = _mm512_set1_ps(scale), down = _mm512_set1_ps(-scale);
+    uint64_t     bits = 0;
+
+    TACIT_UNROLL for (size_t j = 0; j < TACIT_LANES; j += TACIT_VECTOR)
+    {
+        const __m512    values = _mm512_loadu_ps(a + j);
+        const __mmask16 set = _mm512_cmp_ps_mask(values, _mm512_setzero_ps(), _CMP_GE_OQ);
+        const __m512    decoded = _mm512_mask_blend_ps(set, down, up);
+        bits |= (uint64_t)set << j;
+        _mm512_storeu_ps(out + j, output == KEPT ? _mm512_sub_ps(values, decoded) : decoded);
     }
+    return bits;
+}
+#endif
+
+TACIT_ALWAYS_INLINE uint64_t signs_of(tacit_isa_t isa, const float *a, float scale, output_t output, float *out)
+{
+    TACIT_X86(if (isa == TACIT_ISA_AVX512) { return signs_avx512(a, scale, output, out); } if (isa == TACIT_ISA_AVX2) {
+        return signs_avx2(a, scale, output, out);
+    })
+    (void)isa;
+    return signs_plain(a, scale, output, out);
+}
+
+/* Reverses the bits of every byte: the first element is a byte's most significant bit. */
+static inline uint64_t mirrored(uint64_t bits)
+{
+    bits = (bits >> 1 & 0x5555555555555555u) | (bits & 0x5555555555555555u) << 1;
+    bits = (bits >> 2 & 0x3333333333333333u) | (bits & 0x3333333333333333u) << 2;
+    return (bits >> 4 & 0x0f0f0f0f0f0f0f0fu) | (bits & 0x0f0f0f0f0f0f0f0fu) << 4;
 }
 
 /* The values of 64 elements. */
@@ -134,25 +201,26 @@ static size_t record_bytes(size_t count)
     return count > 0 ? 4 + 4 * ((count + 31) / 32) : 0;
 }
 
-static uint32_t encode_record(norm_t norm, const float *a, size_t count, uint8_t *payload, float *decoded)
+/* A record of a[0..count) with its scale. */
+TACIT_ALWAYS_INLINE void encode_record(tacit_isa_t isa, float scale, const float *a, size_t count, uint8_t *payload,
+                                       output_t output, float *out)
 {
-    const float  scale = scale_of(norm, a, count);
     const size_t whole = count - count % TACIT_LANES;
+    uint64_t     bits;
 
     tacit__store32(payload, tacit__float_bits(scale));
     payload += 4;
     for (size_t i = 0; i < whole; i += TACIT_LANES) {
-        encode_lanes(a + i, scale, payload + i / 8, decoded + i);
+        bits = mirrored(signs_of(isa, a + i, scale, output, out + i));
+        memcpy(payload + i / 8, &bits, sizeof bits);
     }
     if (whole < count) {
-        float   values[TACIT_LANES] = {0}; /* zeros are padding too: their bits are ones */
-        uint8_t bits[TACIT_LANES / 8];
+        float values[TACIT_LANES] = {0}; /* zeros are padding too: their bits are ones */
         memcpy(values, a + whole, (count - whole) * sizeof *a);
-        encode_lanes(values, scale, bits, values);
-        memcpy(payload + whole / 8, bits, (count - whole + 31) / 32 * 4);
-        memcpy(decoded + whole, values, (count - whole) * sizeof *a);
+        bits = mirrored(signs_of(isa, values, scale, output, values));
+        memcpy(payload + whole / 8, &bits, (count - whole + 31) / 32 * 4);
+        memcpy(out + whole, values, (count - whole) * sizeof *a);
     }
-    return isfinite(scale) ? 0u : TACIT_FAULT_NONFINITE;
 }
 
 static void decode_record(const uint8_t *payload, size_t count, float *out, bool add)
@@ -188,24 +256,49 @@ static size_t block_of(const config_t *config, size_t count)
     return config->block > 0 && (size_t)config->block < count ? (size_t)config->block : count;
 }
 
-static uint32_t encode(const tacit_block_t *block, const float *a, uint8_t *payload, float *decoded)
+/* ef->now is NULL without feedback: then in and a are the same, and next gets what receivers decode. */
+TACIT_ALWAYS_INLINE uint32_t encode_ef(tacit_isa_t isa, const tacit_block_t *block, const tacit_ef_t *ef, uint8_t *payload,
+                                       size_t *done_out)
 {
     const config_t *config = block->config;
     const size_t    step = block_of(config, block->count);
     uint32_t        faults = 0;
+    size_t          i = 0;
 
-    for (size_t i = 0, count; i < block->count; i += count) {
+    for (size_t count; i < block->count; i += count) {
+        const float *now = ef->now != NULL ? ef->now + i : NULL;
+        float       *a = ef->now != NULL ? ef->a : ef->a + i;
+        float        scale;
+
         count = block->count - i < step ? block->count - i : step;
-        faults |= encode_record((norm_t)config->norm, a + i, count, payload, decoded + i);
+        scale = scale_of((norm_t)config->norm, ef->in + i, now, a, count);
+        if (!isfinite(scale)) {
+            faults = TACIT_FAULT_NONFINITE;
+            if (now != NULL) {
+                break;
+            }
+        }
+        encode_record(isa, scale, a, count, payload, now != NULL ? KEPT : DECODED, ef->next + i);
         payload += record_bytes(count);
     }
+    *done_out = i;
     return faults;
 }
 
-static void decode(const tacit_block_t *block, const uint8_t *payload, float *out, bool add)
+TACIT_ALWAYS_INLINE uint32_t encode(tacit_isa_t isa, const tacit_block_t *block, const float *a, uint8_t *payload,
+                                    float *decoded)
+{
+    const tacit_ef_t none = {.in = a, .next = decoded, .a = (float *)(uintptr_t)a};
+    size_t           done;
+
+    return encode_ef(isa, block, &none, payload, &done);
+}
+
+static inline void decode(tacit_isa_t isa, const tacit_block_t *block, const uint8_t *payload, float *out, bool add)
 {
     const size_t step = block_of(block->config, block->count);
 
+    (void)isa;
     for (size_t i = 0, count; i < block->count; i += count) {
         count = block->count - i < step ? block->count - i : step;
         decode_record(payload, count, out + i, add);

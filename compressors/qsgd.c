@@ -8,6 +8,7 @@
 #include "bits.h"
 #include "compressor.h"
 #include "isa.h"
+#include "lanes.h"
 #include "levels.h"
 #include "own.h"
 #include "random.h"
@@ -37,40 +38,142 @@ static float top_level(unsigned bits)
     return (float)((1u << bits) - 1);
 }
 
-/* ---- 64 elements ---- */
+/* ---- The first look: the range ---- */
 
-/* The product is rounded before it is added. */
-static inline void values_of(const uint8_t *restrict levels, scale_t scale, float *restrict values)
+/* The unit is NaN if something is not finite: an element, or what the levels would decode to. */
+static scale_t scale_between(float low, float high, bool finite, float top)
 {
-    for (size_t j = 0; j < TACIT_LANES; j++) {
-        values[j] = scale.minimum + scale.unit * (float)levels[j];
+    scale_t scale = {(high - low) / top, low + 0.0f}; /* not -0, which of two zeros was met first is an accident */
+    float   highest = scale.unit * top;
+
+    highest += scale.minimum;
+    if (!finite || !isfinite(highest)) {
+        scale.unit = scale.minimum = tacit__bits_float(TACIT_FLOAT_NAN);
     }
+    return scale;
 }
 
-static inline void levels_of(const float *restrict a, const float *restrict shift, scale_t scale, float top,
-                             uint8_t *restrict levels)
+/* a := in + now, and the scale of that. now is NULL where a is `in`, which then is only read. */
+TACIT_ALWAYS_INLINE scale_t scale_of(tacit_isa_t isa, const float *in, const float *now, float *a, size_t count, float top)
 {
-    for (size_t j = 0; j < TACIT_LANES; j++) {
-        float level = (a[j] - scale.minimum) / scale.unit + shift[j];
-        levels[j] = (uint8_t)(int)(level < top ? level : top); /* never negative, so this rounds down */
+    tacit_floats_t low[TACIT_VECTORS], high[TACIT_VECTORS], values;
+    tacit_words_t  nonfinite = {0};
+    float          lows[TACIT_VECTOR], highs[TACIT_VECTOR], rest[TACIT_LANES];
+    const size_t   whole = count - count % TACIT_LANES;
+
+    for (size_t j = 0; j < TACIT_LANES; j++) { /* what is missing is the first element once more */
+        rest[j] = now != NULL ? in[0] + now[0] : in[0];
     }
+    for (size_t i = whole; i < count; i++) {
+        rest[i - whole] = now != NULL ? in[i] + now[i] : in[i];
+    }
+    TACIT_UNROLL for (size_t k = 0; k < TACIT_VECTORS; k++)
+    {
+        low[k] = high[k] = *tacit__floats(rest + TACIT_VECTOR * k);
+        nonfinite |= TACIT_NONFINITE(low[k]);
+    }
+    if (now != NULL) {
+        memcpy(a + whole, rest, (count - whole) * sizeof *a);
+    }
+    for (size_t i = 0; i < whole; i += TACIT_LANES) {
+        TACIT_UNROLL for (size_t k = 0; k < TACIT_VECTORS; k++)
+        {
+            values = *tacit__floats(in + i + TACIT_VECTOR * k);
+            if (now != NULL) {
+                values += *tacit__floats(now + i + TACIT_VECTOR * k);
+                *tacit__floats_to(a + i + TACIT_VECTOR * k) = values;
+            }
+            tacit__lower(isa, &low[k], &values);
+            tacit__raise(isa, &high[k], &values);
+            nonfinite |= TACIT_NONFINITE(values);
+        }
+    }
+    for (size_t k = 1; k < TACIT_VECTORS; k++) {
+        tacit__lower(isa, &low[0], &low[k]);
+        tacit__raise(isa, &high[0], &high[k]);
+    }
+    memcpy(lows, low, sizeof lows);
+    memcpy(highs, high, sizeof highs);
+    for (size_t width = TACIT_VECTOR / 2; width > 0; width /= 2) {
+        for (size_t j = 0; j < width; j++) {
+            lows[j] = lows[j + width] < lows[j] ? lows[j + width] : lows[j];
+            highs[j] = highs[j + width] > highs[j] ? highs[j + width] : highs[j];
+        }
+    }
+    return scale_between(lows[0], highs[0], !tacit__any_negative(&nonfinite), top);
 }
+
+/* ---- The second look: levels ---- */
+
+/* What is written of an element: the value that receivers decode, or what they do not get of it. */
+typedef enum { DECODED, KEPT } output_t;
 
 /* What is added before rounding down. `element` is the first one's index in the whole tensor, a multiple of 4. */
-static void shifts_of(const config_t *config, const tacit_stream_t *stream, uint64_t element, float *shifts)
+static void random_shifts(const tacit_stream_t *stream, uint64_t element, float *shifts)
 {
     uint32_t words[TACIT_LANES];
 
-    if (config->rounding != ROUNDING_STOCHASTIC) {
-        for (size_t j = 0; j < TACIT_LANES; j++) {
-            shifts[j] = 0.5f;
-        }
-        return;
-    }
     tacit__random_lanes(stream, element / 4, words);
     for (size_t j = 0; j < TACIT_LANES; j++) {
         shifts[j] = tacit__uniform(words[j]);
     }
+}
+
+/* Levels of 64 elements with shifts[] and a unit above 0, as bytes. The product is rounded before it is added. */
+static inline void levels_plain(const float *a, const float *shifts, scale_t scale, float top, output_t output, uint8_t *levels,
+                                float *out)
+{
+    for (size_t j = 0; j < TACIT_LANES; j++) {
+        float level = (a[j] - scale.minimum) / scale.unit + shifts[j];
+        levels[j] = (uint8_t)(int)(level < top ? level : top); /* never negative, so this rounds down */
+    }
+    for (size_t j = 0; j < TACIT_LANES; j++) {
+        const float value = scale.minimum + scale.unit * (float)levels[j];
+        out[j] = output == KEPT ? a[j] - value : value;
+    }
+}
+
+#if defined(__x86_64__)
+TACIT_TARGET_AVX512 static inline void levels_avx512(const float *a, const float *shifts, scale_t scale, float top,
+                                                     output_t output, uint8_t *levels, float *out)
+{
+    const __m512 unit = _mm512_set1_ps(scale.unit), minimum = _mm512_set1_ps(scale.minimum), most = _mm512_set1_ps(top);
+
+    TACIT_UNROLL for (size_t j = 0; j < TACIT_LANES; j += TACIT_VECTOR)
+    {
+        const __m512  values = _mm512_loadu_ps(a + j);
+        const __m512  places = _mm512_div_ps(_mm512_sub_ps(values, minimum), unit);
+        const __m512  level = _mm512_min_ps(_mm512_add_ps(places, _mm512_loadu_ps(shifts + j)), most);
+        const __m512i whole = _mm512_cvttps_epi32(level);
+        const __m512  decoded = _mm512_add_ps(minimum, _mm512_mul_ps(unit, _mm512_cvtepi32_ps(whole)));
+
+        _mm_storeu_si128((__m128i *)(void *)(levels + j), _mm512_cvtepi32_epi8(whole));
+        _mm512_storeu_ps(out + j, output == KEPT ? _mm512_sub_ps(values, decoded) : decoded);
+    }
+}
+#endif
+
+/* 64 elements, levels in `bits` bytes for every 8, and rubbish in up to 8 bytes behind them. shifts: NULL where there is no
+   unit, and all are level 0. */
+TACIT_ALWAYS_INLINE void encode_lanes(tacit_isa_t isa, const float *a, const float *shifts, scale_t scale, unsigned bits,
+                                      output_t output, uint8_t *bytes, float *out)
+{
+    uint8_t levels[TACIT_LANES] = {0};
+
+    if (shifts == NULL) {
+        for (size_t j = 0; j < TACIT_LANES; j++) {
+            out[j] = output == KEPT ? a[j] - scale.minimum : scale.minimum;
+        }
+    } else {
+        switch (isa) {
+            TACIT_X86(case TACIT_ISA_AVX512
+                      : levels_avx512(a, shifts, scale, top_level(bits), output, levels, out);
+                      break;)
+        default:
+            levels_plain(a, shifts, scale, top_level(bits), output, levels, out);
+        }
+    }
+    tacit__pack_lanes(levels, bits, bytes);
 }
 
 /* ---- Records ---- */
@@ -80,59 +183,11 @@ static size_t record_bytes(unsigned bits, size_t count)
     return count > 0 ? 8 + (bits * ((count + 7) / 8) + 3) / 4 * 4 : 0;
 }
 
-/* The unit is NaN if something is not finite: an element, or what the levels would decode to. */
-static scale_t scale_of(const float *a, size_t count, float top)
+static inline void values_of(const uint8_t *restrict levels, scale_t scale, float *restrict values)
 {
-    float    low[TACIT_LANES], high[TACIT_LANES], highest;
-    uint32_t nonfinite = 0;
-    size_t   i = 0;
-    scale_t  scale;
-
     for (size_t j = 0; j < TACIT_LANES; j++) {
-        low[j] = high[j] = a[0];
+        values[j] = scale.minimum + scale.unit * (float)levels[j];
     }
-    for (; i + TACIT_LANES <= count; i += TACIT_LANES) {
-        for (size_t j = 0; j < TACIT_LANES; j++) {
-            low[j] = a[i + j] < low[j] ? a[i + j] : low[j];
-            high[j] = a[i + j] > high[j] ? a[i + j] : high[j];
-            nonfinite |= tacit__nonfinite_bit(a[i + j]);
-        }
-    }
-    for (size_t j = 0; i + j < count; j++) {
-        low[j] = a[i + j] < low[j] ? a[i + j] : low[j];
-        high[j] = a[i + j] > high[j] ? a[i + j] : high[j];
-        nonfinite |= tacit__nonfinite_bit(a[i + j]);
-    }
-    for (size_t width = TACIT_LANES / 2; width > 0; width /= 2) {
-        for (size_t j = 0; j < width; j++) {
-            low[j] = low[j + width] < low[j] ? low[j + width] : low[j];
-            high[j] = high[j + width] > high[j] ? high[j + width] : high[j];
-        }
-    }
-    scale.minimum = low[0] + 0.0f; /* not -0, which of two zeros was met first is an accident */
-    scale.unit = (high[0] - low[0]) / top;
-    highest = scale.unit * top;
-    highest += scale.minimum;
-    if (nonfinite >> 31 || !isfinite(highest)) {
-        scale.unit = scale.minimum = tacit__bits_float(TACIT_FLOAT_NAN);
-    }
-    return scale;
-}
-
-/* 64 elements from `element` on; rubbish in up to 8 bytes behind their levels. decoded may be a. */
-static inline void encode_lanes(const config_t *config, const tacit_stream_t *stream, uint64_t element, const float *a,
-                                scale_t scale, uint8_t *bytes, float *decoded)
-{
-    const unsigned bits = (unsigned)config->bits;
-    float          shifts[TACIT_LANES];
-    uint8_t        levels[TACIT_LANES] = {0};
-
-    if (scale.unit > 0) {
-        shifts_of(config, stream, element, shifts);
-        levels_of(a, shifts, scale, top_level(bits), levels);
-    }
-    tacit__pack_lanes(levels, bits, bytes);
-    values_of(levels, scale, decoded);
 }
 
 static inline void decode_lanes(const uint8_t *bytes, unsigned bits, scale_t scale, float *restrict out, bool add)
@@ -147,38 +202,44 @@ static inline void decode_lanes(const uint8_t *bytes, unsigned bits, scale_t sca
     }
 }
 
-/* `record` is one block, or the last part of one. */
-static uint32_t encode_record(const tacit_block_t *record, const tacit_stream_t *stream, const float *a, uint8_t *payload,
-                              float *decoded)
+/* `record` is one block, or the last part of one, whose elements begin at a. */
+TACIT_ALWAYS_INLINE void encode_record(tacit_isa_t isa, const tacit_block_t *record, const tacit_stream_t *stream, scale_t scale,
+                                       unsigned bits, const float *a, uint8_t *payload, output_t output, float *out)
 {
-    const config_t *config = record->config;
-    const unsigned  bits = (unsigned)config->bits;
-    const scale_t   scale = scale_of(a, record->count, top_level(bits));
-    float           values[TACIT_LANES];
-    uint8_t         bytes[TACIT_LANES + 8];
-    size_t          i = 0;
+    const bool stochastic = ((const config_t *)record->config)->rounding == ROUNDING_STOCHASTIC;
+    float      shifts[TACIT_LANES], values[TACIT_LANES];
+    uint8_t    bytes[TACIT_LANES + 8];
+    size_t     i = 0;
 
     tacit__store32(payload, tacit__float_bits(scale.unit));
     tacit__store32(payload + 4, tacit__float_bits(scale.minimum));
     payload += 8;
+    for (size_t j = 0; j < TACIT_LANES; j++) {
+        shifts[j] = 0.5f;
+    }
     for (; i + 2 * TACIT_LANES <= record->count; i += TACIT_LANES) { /* what lies behind is written later */
-        encode_lanes(config, stream, record->first + i, a + i, scale, payload + i / 8 * bits, decoded + i);
+        if (stochastic) {
+            random_shifts(stream, record->first + i, shifts);
+        }
+        encode_lanes(isa, a + i, scale.unit > 0 ? shifts : NULL, scale, bits, output, payload + i / 8 * bits, out + i);
     }
     for (; i < record->count; i += TACIT_LANES) {
         const size_t part = record->count - i < TACIT_LANES ? record->count - i : TACIT_LANES;
 
+        if (stochastic) {
+            random_shifts(stream, record->first + i, shifts);
+        }
         memcpy(values, a + i, part * sizeof *a);
         for (size_t j = part; j < TACIT_LANES; j++) {
             values[j] = scale.minimum; /* level 0 */
         }
-        encode_lanes(config, stream, record->first + i, values, scale, bytes, values);
+        encode_lanes(isa, values, scale.unit > 0 ? shifts : NULL, scale, bits, output, bytes, values);
         memcpy(payload + i / 8 * bits, bytes, record_bytes(bits, part) - 8);
-        memcpy(decoded + i, values, part * sizeof *a);
+        memcpy(out + i, values, part * sizeof *a);
     }
-    return isfinite(scale.unit) ? 0u : TACIT_FAULT_NONFINITE;
 }
 
-static void decode_record(unsigned bits, const uint8_t *payload, size_t count, float *out, bool add)
+TACIT_ALWAYS_INLINE void decode_record(unsigned bits, const uint8_t *payload, size_t count, float *out, bool add)
 {
     const scale_t scale = {tacit__bits_float(tacit__load32(payload)), tacit__bits_float(tacit__load32(payload + 4))};
     float         values[TACIT_LANES] = {0};
@@ -204,31 +265,99 @@ static void decode_record(unsigned bits, const uint8_t *payload, size_t count, f
 
 /* ---- The table ---- */
 
-static uint32_t encode(const tacit_block_t *block, const float *a, uint8_t *payload, float *decoded)
+/* Encodes block->count elements; ef->now is NULL without feedback: then in and a are the same, and next gets what receivers
+   decode. `bits` is a constant where that matters. */
+TACIT_ALWAYS_INLINE uint32_t encode_blocks(tacit_isa_t isa, const tacit_block_t *block, unsigned bits, const tacit_ef_t *ef,
+                                           uint8_t *payload, size_t *done_out)
 {
     const config_t      *config = block->config;
     const tacit_stream_t stream = tacit__stream(&block->key, false);
     const size_t         step = (size_t)config->block;
     uint32_t             faults = 0;
+    size_t               i = 0;
 
-    for (tacit_block_t record = *block; record.first < block->first + block->count; record.first += step) {
-        const size_t i = record.first - block->first;
+    for (tacit_block_t record = *block; i < block->count; i += record.count) {
+        const float *now = ef->now != NULL ? ef->now + i : NULL;
+        float       *a = ef->now != NULL ? ef->a : ef->a + i;
+        scale_t      scale;
+
+        record.first = block->first + i;
         record.count = block->count - i < step ? block->count - i : step;
-        faults |= encode_record(&record, &stream, a + i, payload, decoded + i);
-        payload += record_bytes((unsigned)config->bits, record.count);
+        scale = scale_of(isa, ef->in + i, now, a, record.count, top_level(bits));
+        if (!isfinite(scale.unit)) {
+            faults = TACIT_FAULT_NONFINITE;
+            if (now != NULL) {
+                break;
+            }
+        }
+        encode_record(isa, &record, &stream, scale, bits, a, payload, now != NULL ? KEPT : DECODED, ef->next + i);
+        payload += record_bytes(bits, record.count);
     }
+    *done_out = i;
     return faults;
 }
 
-static void decode(const tacit_block_t *block, const uint8_t *payload, float *out, bool add)
+TACIT_ALWAYS_INLINE uint32_t encode_with(tacit_isa_t isa, const tacit_block_t *block, const tacit_ef_t *ef, uint8_t *payload,
+                                         size_t *done_out)
 {
-    const config_t *config = block->config;
-    const size_t    step = (size_t)config->block;
+    const unsigned bits = (unsigned)((const config_t *)block->config)->bits;
+
+    switch (bits) {
+    case 2:
+        return encode_blocks(isa, block, 2, ef, payload, done_out);
+    case 4:
+        return encode_blocks(isa, block, 4, ef, payload, done_out);
+    case 8:
+        return encode_blocks(isa, block, 8, ef, payload, done_out);
+    default:
+        return encode_blocks(isa, block, bits, ef, payload, done_out);
+    }
+}
+
+TACIT_ALWAYS_INLINE uint32_t encode(tacit_isa_t isa, const tacit_block_t *block, const float *a, uint8_t *payload,
+                                    float *decoded)
+{
+    const tacit_ef_t none = {.in = a, .next = decoded, .a = (float *)(uintptr_t)a};
+    size_t           done;
+
+    return encode_with(isa, block, &none, payload, &done);
+}
+
+TACIT_ALWAYS_INLINE uint32_t encode_ef(tacit_isa_t isa, const tacit_block_t *block, const tacit_ef_t *ef, uint8_t *payload,
+                                       size_t *done_out)
+{
+    return encode_with(isa, block, ef, payload, done_out);
+}
+
+TACIT_ALWAYS_INLINE void decode_blocks(const tacit_block_t *block, unsigned bits, const uint8_t *payload, float *out, bool add)
+{
+    const size_t step = (size_t)((const config_t *)block->config)->block;
 
     for (size_t i = 0; i < block->count; i += step) {
         const size_t count = block->count - i < step ? block->count - i : step;
-        decode_record((unsigned)config->bits, payload, count, out + i, add);
-        payload += record_bytes((unsigned)config->bits, count);
+
+        decode_record(bits, payload, count, out + i, add);
+        payload += record_bytes(bits, count);
+    }
+}
+
+TACIT_ALWAYS_INLINE void decode(tacit_isa_t isa, const tacit_block_t *block, const uint8_t *payload, float *out, bool add)
+{
+    const unsigned bits = (unsigned)((const config_t *)block->config)->bits;
+
+    (void)isa;
+    switch (bits) {
+    case 2:
+        decode_blocks(block, 2, payload, out, add);
+        break;
+    case 4:
+        decode_blocks(block, 4, payload, out, add);
+        break;
+    case 8:
+        decode_blocks(block, 8, payload, out, add);
+        break;
+    default:
+        decode_blocks(block, bits, payload, out, add);
     }
 }
 

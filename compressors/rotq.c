@@ -256,48 +256,73 @@ static void unpack(const uint8_t *payload, unsigned bits, uint8_t *levels)
 
 /* ---- The table ---- */
 
-/* Whether what is kept back of every element is finite. */
-static bool keeps_finite(const float *a, const float *values, size_t count)
+/* out := values or, with feedback, what of a they are not. Whether all that is kept back of a is finite. */
+TACIT_ALWAYS_INLINE bool put(const float *a, const float *values, size_t count, bool kept, float *out)
 {
     uint32_t nonfinite = 0;
 
     for (size_t i = 0; i < count; i++) {
         nonfinite |= tacit__nonfinite_bit(a[i] - values[i]);
     }
+    if (kept && nonfinite >> 31) {
+        return false;
+    }
+    for (size_t i = 0; i < count; i++) {
+        out[i] = kept ? a[i] - values[i] : values[i];
+    }
     return nonfinite >> 31 == 0;
 }
 
-static uint32_t encode(const tacit_block_t *block, const float *a, uint8_t *payload, float *decoded)
+/* ef->now is NULL without feedback: then next gets what receivers decode. */
+TACIT_ALWAYS_INLINE uint32_t encode_ef(tacit_isa_t isa, const tacit_block_t *block, const tacit_ef_t *ef, uint8_t *payload,
+                                       size_t *done_out)
 {
     const config_t      *config = block->config;
     const unsigned       bits = (unsigned)config->bits;
     const tacit_stream_t stream = tacit__stream(&block->key, true);
     uint32_t             signs[BLOCK], faults = 0;
     uint8_t              levels[BLOCK];
-    float                v[BLOCK], scale;
+    float                a[BLOCK], v[BLOCK], scale;
+    size_t               i = 0;
 
-    for (size_t i = 0; i < block->count; i += BLOCK) {
-        const size_t part = block->count - i < BLOCK ? block->count - i : BLOCK;
-        memset(v + part, 0, (BLOCK - part) * sizeof *v);
-        memcpy(v, a + i, part * sizeof *v);
+    (void)isa;
+    for (size_t part; i < block->count; i += part) {
+        part = block->count - i < BLOCK ? block->count - i : BLOCK;
+        memset(a + part, 0, (BLOCK - part) * sizeof *a);
+        for (size_t j = 0; j < part; j++) {
+            a[j] = ef->now != NULL ? ef->in[i + j] + ef->now[i + j] : ef->in[i + j];
+        }
+        memcpy(v, a, sizeof v);
         signs_of(&stream, block->first + i, signs);
         scale = quantize(v, bits, signs, levels);
         values_of(levels, scale, bits, signs, v);
-        if (!keeps_finite(a + i, v, part)) {
+        if (!put(a, v, part, ef->now != NULL, ef->next + i)) {
+            faults = TACIT_FAULT_NONFINITE;
+            if (ef->now != NULL) {
+                break;
+            }
             scale = tacit__bits_float(TACIT_FLOAT_NAN);
             memset(levels, 0, sizeof levels);
             values_of(levels, scale, bits, signs, v);
-            faults = TACIT_FAULT_NONFINITE;
+            memcpy(ef->next + i, v, part * sizeof *v);
         }
         tacit__store32(payload, tacit__float_bits(scale));
         pack(levels, bits, payload + 4);
-        memcpy(decoded + i, v, part * sizeof *v);
         payload += record_bytes(bits);
     }
+    *done_out = i;
     return faults;
 }
 
-static void decode(const tacit_block_t *block, const uint8_t *payload, float *out, bool add)
+TACIT_ALWAYS_INLINE uint32_t encode(tacit_isa_t isa, const tacit_block_t *block, const float *a, uint8_t *payload, float *decoded)
+{
+    const tacit_ef_t none = {.in = a, .next = decoded};
+    size_t           done;
+
+    return encode_ef(isa, block, &none, payload, &done);
+}
+
+TACIT_ALWAYS_INLINE void decode(tacit_isa_t isa, const tacit_block_t *block, const uint8_t *payload, float *out, bool add)
 {
     const config_t      *config = block->config;
     const unsigned       bits = (unsigned)config->bits;
@@ -306,6 +331,7 @@ static void decode(const tacit_block_t *block, const uint8_t *payload, float *ou
     uint8_t              levels[BLOCK];
     float                values[BLOCK];
 
+    (void)isa;
     for (size_t i = 0; i < block->count; i += BLOCK) {
         const size_t part = block->count - i < BLOCK ? block->count - i : BLOCK;
         signs_of(&stream, block->first + i, signs);

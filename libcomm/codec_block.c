@@ -17,7 +17,34 @@ static size_t unit_count(const tacit_codec_t *codec, size_t left)
     return tacit__codec_is_uncut(codec) ? left : tacit__min(left, codec->unit);
 }
 
-/* One unit of encode(): nothing has changed if it returns a fault. */
+/* Whether encoders keep this feedback themselves: not where NaN and infinity may pass. */
+static bool is_fused(const tacit_feedback_t *feedback, bool passes)
+{
+    return feedback == &tacit__feedback_ef && !passes;
+}
+
+/* The memory of a feedback that encoders keep, from element `at` of the state on. */
+static tacit_ef_t ef_of(const tacit_codec_t *codec, const tacit_state_t *state, size_t at, const float *in)
+{
+    const int residual = tacit__feedback_ef.residual;
+
+    return (tacit_ef_t){.in = in, .now = state->now[residual] + at, .next = state->next[residual] + at, .a = codec->a};
+}
+
+/* One unit of encode(), where encoders keep the feedback. If it returns a fault, the first *done_out elements have changed. */
+static uint32_t encode_fused(tacit_codec_t *codec, const tacit_block_t *block, const void *in, uint8_t *payload, size_t *done_out)
+{
+    size_t               at;
+    const float         *x = tacit__unit_load(codec, in, block->first, block->count);
+    const tacit_state_t *state = tacit__memory_open(codec, block->first, block->count, &at);
+    const tacit_ef_t     ef = ef_of(codec, state, at, x);
+    const uint32_t       faults = codec->kernels->encode_ef(block, &ef, payload, done_out);
+
+    tacit__memory_close(codec, block->key.step, block->first, *done_out);
+    return faults;
+}
+
+/* One unit of encode() with any other feedback, or none: nothing has changed if it returns a fault. */
 static uint32_t encode_unit(tacit_codec_t *codec, const tacit_block_t *block, const void *in, uint8_t *payload)
 {
     const tacit_feedback_t *feedback = codec->feedback;
@@ -80,10 +107,14 @@ uint32_t tacit__codec_encode(tacit_codec_t *codec, uint64_t step, const void *in
 
     for (size_t done = 0; done < count; done += units) {
         tacit_block_t block = tacit__codec_block(codec, step, first + done, units = unit_count(codec, count - done));
-        uint32_t      faults = encode_unit(codec, &block, in, payload + payload_at(codec, done));
+        uint8_t      *at = payload + payload_at(codec, done);
+        size_t        changed = 0;
+        uint32_t      faults = is_fused(codec->feedback, codec->nonfinite == TACIT_NONFINITE_PASS)
+                                     ? encode_fused(codec, &block, in, at, &changed)
+                                                                : encode_unit(codec, &block, in, at);
 
         if (faults != 0) {
-            tacit__codec_undo(codec, step, in, first, done, payload);
+            tacit__codec_undo(codec, step, in, first, done + changed, payload);
             return faults;
         }
     }
@@ -148,7 +179,13 @@ static uint32_t reencode_unit(tacit_codec_t *codec, const tacit_block_t *block, 
     const size_t            first = block->first - codec->owner_first;
     uint32_t                faults;
     bool                    finite;
+    size_t                  done;
 
+    if (is_fused(owner, codec->nonfinite != TACIT_NONFINITE_ERROR)) {
+        const tacit_ef_t ef = ef_of(codec, &codec->owner, first, sum);
+
+        return codec->kernels->encode_ef(block, &ef, payload, &done);
+    }
     if (owner != NULL) {
         owner->before(&codec->owner, first, block->count, sum, codec->a);
         memcpy(sum, codec->a, block->count * sizeof *sum);
