@@ -21,9 +21,9 @@ void tacit__bfloat16_narrow(const float *in, uint16_t *out, size_t count)
     TACIT_NARROW_ARRAY(in, out, count, tacit__to_bfloat16, INFINITE)
 }
 
-/* ---- 16 values ---- */
+/* ---- 8 values ---- */
 
-typedef uint16_t halves_t __attribute__((vector_size(32), aligned(1), may_alias));
+typedef uint16_t halves_t __attribute__((vector_size(16), aligned(1), may_alias));
 
 TACIT_ALWAYS_INLINE void widen_vector(tacit_isa_t isa, const uint8_t *payload, tacit_floats_t *values)
 {
@@ -34,15 +34,19 @@ TACIT_ALWAYS_INLINE void widen_vector(tacit_isa_t isa, const uint8_t *payload, t
     *values = (tacit_floats_t)(bits | (nan & 0x00400000u));
 }
 
-/* As tacit__to_bfloat16(). */
-TACIT_ALWAYS_INLINE void round_vector(tacit_isa_t isa, const tacit_floats_t *a, uint8_t *payload, tacit_floats_t *values)
+/* As tacit__to_bfloat16(). What is finite has no more to heed than that it may round to infinity. */
+TACIT_ALWAYS_INLINE void round_vector(tacit_isa_t isa, bool finite, const tacit_floats_t *a, uint8_t *payload,
+                                      tacit_floats_t *values)
 {
     const tacit_words_t bits = (tacit_words_t)*a, magnitude = bits & 0x7fffffffu;
-    const tacit_words_t finite = (magnitude + 0x7fffu + (magnitude >> 16 & 1)) >> 16;
-    const tacit_words_t special = magnitude >> 16 | ((tacit_words_t)((tacit_ints_t)magnitude > 0x7f800000) & 0x40u);
-    const tacit_words_t large = TACIT_SELECT((tacit_ints_t)magnitude < 0x7f800000, (uint32_t)LARGEST, special);
-    const tacit_words_t half = (bits >> 16 & 0x8000u) | TACIT_SELECT((tacit_ints_t)magnitude < 0x7f7f8000, finite, large);
+    const tacit_words_t nearest = (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
+    const tacit_words_t infinite = (tacit_words_t)((nearest & 0x7fffu) == INFINITE);
+    tacit_words_t       half = nearest + infinite; /* less one */
 
+    if (!finite) {
+        const tacit_words_t special = bits >> 16 | ((tacit_words_t)((tacit_ints_t)magnitude > 0x7f800000) & 0x40u);
+        half = TACIT_SELECT((tacit_ints_t)magnitude < 0x7f800000, half, special);
+    }
     (void)isa;
     *(halves_t *)(void *)payload = __builtin_convertvector(half, halves_t);
     *values = (tacit_floats_t)(half << 16);

@@ -31,7 +31,7 @@ typedef enum { TACIT_ISA_SCALAR, TACIT_ISA_AVX2, TACIT_ISA_AVX512, TACIT_ISA_NEO
 typedef struct tacit_ef {
     const float *in, *now;
     float       *next; /* may be now */
-    float       *a;    /* room for a of one grain, in cache; of the range, where the grain is 0 */
+    float       *a;    /* room for a, in cache */
 } tacit_ef_t;
 
 /* Blockwise: the payload of a range is the concatenation of the payloads of its grains. */

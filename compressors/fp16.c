@@ -23,7 +23,7 @@ void tacit__float16_narrow(const float *in, uint16_t *out, size_t count)
     TACIT_NARROW_ARRAY(in, out, count, tacit__to_float16, INFINITE)
 }
 
-/* ---- 16 values ---- */
+/* ---- 8 values ---- */
 
 static inline void round_plain(const tacit_floats_t *a, uint8_t *payload, tacit_floats_t *values)
 {
@@ -56,63 +56,33 @@ static inline void widen_plain(const uint8_t *payload, tacit_floats_t *values)
    infinity and NaN pass: where one operand is NaN, minimum and maximum are the second. */
 TACIT_TARGET_AVX2 static inline void round_avx2(const tacit_floats_t *a, uint8_t *payload, tacit_floats_t *values)
 {
-    const __m256 infinity = _mm256_set1_ps(INFINITY), largest = _mm256_set1_ps(65504.0f), sign = _mm256_set1_ps(-0.0f);
-    __m256       half_values[2];
+    const __m256  x = (__m256)*a, sign = _mm256_set1_ps(-0.0f), largest = _mm256_set1_ps(65504.0f);
+    const __m256  infinite = _mm256_cmp_ps(_mm256_andnot_ps(sign, x), _mm256_set1_ps(INFINITY), _CMP_EQ_OQ);
+    const __m256  within = _mm256_max_ps(_mm256_xor_ps(largest, sign), _mm256_min_ps(largest, x));
+    const __m128i halves = _mm256_cvtps_ph(_mm256_blendv_ps(within, x, infinite), _MM_FROUND_TO_NEAREST_INT);
 
-    memcpy(half_values, a, sizeof half_values);
-    for (size_t i = 0; i < 2; i++) {
-        const __m256  x = half_values[i], infinite = _mm256_cmp_ps(_mm256_andnot_ps(sign, x), infinity, _CMP_EQ_OQ);
-        const __m256  within = _mm256_max_ps(_mm256_xor_ps(largest, sign), _mm256_min_ps(largest, x));
-        const __m128i halves = _mm256_cvtps_ph(_mm256_blendv_ps(within, x, infinite), _MM_FROUND_TO_NEAREST_INT);
-        _mm_storeu_si128((__m128i *)(void *)(payload + 16 * i), halves);
-        half_values[i] = _mm256_cvtph_ps(halves);
-    }
-    memcpy(values, half_values, sizeof half_values);
+    _mm_storeu_si128((__m128i *)(void *)payload, halves);
+    *values = (tacit_floats_t)_mm256_cvtph_ps(halves);
 }
 
 TACIT_TARGET_AVX2 static inline void widen_avx2(const uint8_t *payload, tacit_floats_t *values)
 {
-    const __m256 halves[2] = {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)payload)),
-                              _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(payload + 16)))};
-
-    memcpy(values, halves, sizeof halves);
-}
-
-TACIT_TARGET_AVX512 static inline void round_avx512(const tacit_floats_t *a, uint8_t *payload, tacit_floats_t *values)
-{
-    const __m512    x = _mm512_loadu_ps(a), largest = _mm512_set1_ps(65504.0f);
-    const __mmask16 infinite = _mm512_fpclass_ps_mask(x, 0x18);
-    const __m512    within = _mm512_max_ps(_mm512_set1_ps(-65504.0f), _mm512_min_ps(largest, x));
-    const __m256i   halves = _mm512_cvtps_ph(_mm512_mask_mov_ps(within, infinite, x), _MM_FROUND_TO_NEAREST_INT);
-
-    _mm256_storeu_si256((__m256i *)(void *)payload, halves);
-    _mm512_storeu_ps(values, _mm512_cvtph_ps(halves));
-}
-
-TACIT_TARGET_AVX512 static inline void widen_avx512(const uint8_t *payload, tacit_floats_t *values)
-{
-    _mm512_storeu_ps(values, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)payload)));
+    *values = (tacit_floats_t)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)payload));
 }
 #endif
 
-TACIT_ALWAYS_INLINE void round_vector(tacit_isa_t isa, const tacit_floats_t *a, uint8_t *payload, tacit_floats_t *values)
+TACIT_ALWAYS_INLINE void round_vector(tacit_isa_t isa, bool finite, const tacit_floats_t *a, uint8_t *payload,
+                                      tacit_floats_t *values)
 {
-    switch (isa) {
-        TACIT_X86(case TACIT_ISA_AVX2 : round_avx2(a, payload, values); break;)
-        TACIT_X86(case TACIT_ISA_AVX512 : round_avx512(a, payload, values); break;)
-    default:
-        round_plain(a, payload, values);
-    }
+    (void)finite;
+    TACIT_X86(if (isa != TACIT_ISA_SCALAR) { round_avx2(a, payload, values); } else)
+    round_plain(a, payload, values);
 }
 
 TACIT_ALWAYS_INLINE void widen_vector(tacit_isa_t isa, const uint8_t *payload, tacit_floats_t *values)
 {
-    switch (isa) {
-        TACIT_X86(case TACIT_ISA_AVX2 : widen_avx2(payload, values); break;)
-        TACIT_X86(case TACIT_ISA_AVX512 : widen_avx512(payload, values); break;)
-    default:
-        widen_plain(payload, values);
-    }
+    TACIT_X86(if (isa != TACIT_ISA_SCALAR) { widen_avx2(payload, values); } else)
+    widen_plain(payload, values);
 }
 
 /* ---- The table ---- */

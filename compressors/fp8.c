@@ -20,6 +20,7 @@ typedef struct config {
 } config_t;
 
 enum {
+    TOGETHER = 8, /* blocks that are looked at before the first of them is looked at again: a maximum takes long to come together */
     NOT_FINITE = 255, /* the scale byte */
     FLOAT_BIAS = 127,
     LARGEST_FRACTION = 0x600000 /* both formats end at 1.75 times a power of two, which leaves e4m3 its NaN */
@@ -101,7 +102,7 @@ static float scale_value(uint8_t scale)
 TACIT_ALWAYS_INLINE uint32_t largest_of(const float *in, const float *now, float *a, size_t count)
 {
     tacit_ints_t lanes[TACIT_VECTORS] = {{0}};
-    int32_t      all[TACIT_LANES], largest = 0;
+    int32_t      largest = 0;
     size_t       i = 0;
 
     for (; i + TACIT_LANES <= count; i += TACIT_LANES) {
@@ -127,104 +128,166 @@ TACIT_ALWAYS_INLINE uint32_t largest_of(const float *in, const float *now, float
         }
         largest = magnitude > largest ? magnitude : largest;
     }
-    memcpy(all, lanes, sizeof all);
-    for (size_t j = 0; j < TACIT_LANES; j++) {
-        largest = all[j] > largest ? all[j] : largest;
+    TACIT_UNROLL for (size_t k = 1; k < TACIT_VECTORS; k++)
+    {
+        lanes[0] = (tacit_ints_t)TACIT_SELECT(lanes[k] > lanes[0], (tacit_words_t)lanes[k], (tacit_words_t)lanes[0]);
+    }
+    TACIT_UNROLL for (size_t j = 0; j < TACIT_VECTOR; j++)
+    {
+        largest = lanes[0][j] > largest ? lanes[0][j] : largest;
     }
     return (uint32_t)largest;
 }
 
-TACIT_ALWAYS_INLINE void values_of(const uint8_t *restrict codes, float scale, float *restrict values, traits_t format)
+/* Vectors of 8 numbers and their codes, as value_of() and code_of() have single ones. */
+TACIT_ALWAYS_INLINE void values_of(const tacit_words_t *codes, float scale, tacit_floats_t *values, traits_t format)
 {
-    for (size_t j = 0; j < TACIT_LANES; j++) {
-        values[j] = value_of(codes[j], format) * scale;
-    }
+    const tacit_words_t magnitude = *codes & 0x7fu, shifted = magnitude << (23 - format.fraction_bits);
+    const float         smallest = power(1 - format.bias);
+    const tacit_words_t subnormal =
+        (tacit_words_t)((tacit_floats_t)(shifted + tacit__float_bits(smallest)) - smallest);
+    const tacit_words_t finite = TACIT_SELECT((tacit_ints_t)magnitude < 1 << format.fraction_bits, subnormal,
+                                              shifted + ((uint32_t)(FLOAT_BIAS - format.bias) << 23));
+    const tacit_words_t all = TACIT_SELECT((tacit_ints_t)magnitude < (int32_t)format.first_nan, finite, TACIT_FLOAT_NAN);
+
+    *values = (tacit_floats_t)((*codes & 0x80u) << 24 | all) * scale;
 }
 
-TACIT_ALWAYS_INLINE void codes_of(const float *restrict values, float inverse, uint8_t *restrict codes, traits_t format)
+/* Codes, and what they decode to without a scale: where a number is not subnormal, what rounding leaves of it. */
+TACIT_ALWAYS_INLINE void codes_of(const tacit_floats_t *numbers, tacit_words_t *codes, tacit_floats_t *values, traits_t format)
 {
-    for (size_t j = 0; j < TACIT_LANES; j++) {
-        codes[j] = code_of(values[j] * inverse, format);
-    }
+    const int            cut = 23 - format.fraction_bits;
+    const uint32_t       bias = (uint32_t)(FLOAT_BIAS - format.bias) << 23, largest = (format.largest << cut) + bias;
+    const float          anchor = power(23 + 1 - format.bias - format.fraction_bits);
+    const tacit_words_t  bits = (tacit_words_t)*numbers, sign = bits & 0x80000000u, magnitude = bits & 0x7fffffffu;
+    const tacit_words_t  nearest = (magnitude + ((1u << (cut - 1)) - 1) + (magnitude >> cut & 1)) >> cut << cut;
+    const tacit_words_t  normal = TACIT_SELECT((tacit_ints_t)nearest < (int32_t)largest, nearest, largest);
+    const tacit_floats_t anchored = (tacit_floats_t)magnitude + anchor;
+    const tacit_ints_t   tiny = (tacit_ints_t)magnitude < (int32_t)(bias + (1u << 23));
+
+    *codes = sign >> 24 | TACIT_SELECT(tiny, (tacit_words_t)anchored - tacit__float_bits(anchor), (normal - bias) >> cut);
+    *values = (tacit_floats_t)(sign | TACIT_SELECT(tiny, (tacit_words_t)(anchored - anchor), normal));
 }
 
-/* out := what receivers decode or, if that is wanted, what of a they do not get. */
-TACIT_ALWAYS_INLINE void encode_record(uint8_t scale, const float *a, size_t count, uint8_t *payload, bool kept, float *out,
+/* 8 elements; out := what receivers decode or, if that is wanted, what of a they do not get. */
+TACIT_ALWAYS_INLINE void encode_vector(tacit_isa_t isa, uint8_t scale, const float *a, uint8_t *payload, bool kept, float *out,
                                        traits_t format)
 {
-    float   from[TACIT_LANES] = {0}, values[TACIT_LANES];
-    uint8_t codes[TACIT_LANES] = {0};
+    const tacit_floats_t from = *tacit__floats(a);
+    tacit_floats_t       values = {0};
+    tacit_words_t        codes = {0};
+
+    if (scale != NOT_FINITE) {
+        const tacit_floats_t numbers = from * power(FLOAT_BIAS - scale);
+        codes_of(&numbers, &codes, &values, format);
+    }
+    values *= scale_value(scale);
+    if (kept) {
+        values = from - values;
+    }
+    tacit__narrow_words(isa, &codes, payload);
+    *tacit__floats_to(out) = values;
+}
+
+TACIT_ALWAYS_INLINE void encode_record(tacit_isa_t isa, uint8_t scale, const float *a, size_t count, uint8_t *payload, bool kept, float *out,
+                                       traits_t format)
+{
+    const size_t whole = count - count % TACIT_VECTOR;
+    float        from[TACIT_VECTOR] = {0};
+    uint8_t      codes[TACIT_VECTOR];
 
     *payload++ = scale;
-    for (size_t i = 0, part; i < count; i += part) {
-        part = count - i < TACIT_LANES ? count - i : TACIT_LANES;
-        memcpy(from, a + i, part * sizeof *a);
-        if (scale != NOT_FINITE) {
-            codes_of(from, power(FLOAT_BIAS - scale), codes, format);
-        }
-        memcpy(payload + i, codes, part);
-        values_of(codes, scale_value(scale), values, format);
-        for (size_t j = 0; j < TACIT_LANES && kept; j++) {
-            values[j] = from[j] - values[j];
-        }
-        memcpy(out + i, values, part * sizeof *out);
+    for (size_t i = 0; i < whole; i += TACIT_VECTOR) {
+        encode_vector(isa, scale, a + i, payload + i, kept, out + i, format);
+    }
+    if (whole < count) {
+        memcpy(from, a + whole, (count - whole) * sizeof *a);
+        encode_vector(isa, scale, from, codes, kept, from, format);
+        memcpy(payload + whole, codes, count - whole);
+        memcpy(out + whole, from, (count - whole) * sizeof *out);
     }
 }
 
-TACIT_ALWAYS_INLINE void decode_record(const uint8_t *payload, size_t count, float *out, bool add, traits_t format)
+TACIT_ALWAYS_INLINE void decode_record(tacit_isa_t isa, const uint8_t *payload, size_t count, float *out, bool add, traits_t format)
 {
-    const float scale = scale_value(*payload++);
-    float       values[TACIT_LANES];
-    uint8_t     codes[TACIT_LANES] = {0};
+    const float    scale = scale_value(*payload++);
+    const size_t   whole = count - count % TACIT_VECTOR;
+    tacit_floats_t values;
+    tacit_words_t  words;
+    uint8_t        codes[TACIT_VECTOR] = {0};
+    float          rest[TACIT_VECTOR];
 
-    for (size_t i = 0, part; i < count; i += part) {
-        part = count - i < TACIT_LANES ? count - i : TACIT_LANES;
-        memcpy(codes, payload + i, part);
-        values_of(codes, scale, values, format);
-        for (size_t j = 0; j < part && add; j++) {
-            values[j] += out[i + j];
+    for (size_t i = 0; i < whole; i += TACIT_VECTOR) {
+        tacit__widen_bytes(isa, payload + i, &words);
+        values_of(&words, scale, &values, format);
+        if (add) {
+            values += *tacit__floats(out + i);
         }
-        memcpy(out + i, values, part * sizeof *out);
+        *tacit__floats_to(out + i) = values;
+    }
+    if (whole < count) {
+        memcpy(codes, payload + whole, count - whole);
+        tacit__widen_bytes(isa, codes, &words);
+        values_of(&words, scale, &values, format);
+        memcpy(rest, &values, sizeof rest);
+        for (size_t i = whole; i < count; i++) {
+            out[i] = add ? out[i] + rest[i - whole] : rest[i - whole];
+        }
     }
 }
 
 /* ---- The table ---- */
 
-/* ef->now is NULL without feedback: then in and a are the same, and next gets what receivers decode. */
-TACIT_ALWAYS_INLINE uint32_t encode_blocks(const tacit_block_t *block, const tacit_ef_t *ef, uint8_t *payload, size_t *done_out,
-                                           traits_t format)
+/* Without feedback in and a are the same, and next gets what receivers decode. */
+TACIT_ALWAYS_INLINE uint32_t encode_blocks(tacit_isa_t isa, const tacit_block_t *block, bool kept, const tacit_ef_t *ef,
+                                           uint8_t *payload, size_t *done_out, traits_t format)
 {
     const size_t step = (size_t)((const config_t *)block->config)->block;
+    uint8_t      scales[TOGETHER];
     uint32_t     faults = 0;
-    size_t       i = 0;
+    size_t       looked = 0, written = 0;
 
-    for (size_t count; i < block->count; i += count) {
-        const float *now = ef->now != NULL ? ef->now + i : NULL;
-        float       *a = ef->now != NULL ? ef->a : ef->a + i;
-        uint8_t      scale;
+    while (looked < block->count && (faults == 0 || !kept)) {
+        size_t blocks = 0;
 
-        count = block->count - i < step ? block->count - i : step;
-        scale = scale_of(largest_of(ef->in + i, now, a, count), format);
-        if (scale == NOT_FINITE) {
-            faults = TACIT_FAULT_NONFINITE;
-            if (now != NULL) {
-                break;
+        while (blocks < TOGETHER && looked < block->count) {
+            const size_t count = block->count - looked < step ? block->count - looked : step;
+            const float *now = kept ? ef->now + looked : NULL;
+
+            scales[blocks] = scale_of(largest_of(ef->in + looked, now, ef->a + looked, count), format);
+            if (scales[blocks] == NOT_FINITE) {
+                faults = TACIT_FAULT_NONFINITE;
+                if (kept) {
+                    break;
+                }
             }
+            looked += count;
+            blocks++;
         }
-        encode_record(scale, a, count, payload, now != NULL, ef->next + i, format);
-        payload += 1 + count;
+        for (size_t i = 0; i < blocks; i++) {
+            const size_t count = looked - written < step ? looked - written : step;
+
+            encode_record(isa, scales[i], ef->a + written, count, payload, kept, ef->next + written, format);
+            payload += 1 + count;
+            written += count;
+        }
     }
-    *done_out = i;
+    *done_out = written;
     return faults;
+}
+
+TACIT_ALWAYS_INLINE uint32_t encode_with(tacit_isa_t isa, const tacit_block_t *block, bool kept, const tacit_ef_t *ef, uint8_t *payload,
+                                         size_t *done_out)
+{
+    return ((const config_t *)block->config)->format == FORMAT_E4M3
+               ? encode_blocks(isa, block, kept, ef, payload, done_out, formats[FORMAT_E4M3])
+               : encode_blocks(isa, block, kept, ef, payload, done_out, formats[FORMAT_E5M2]);
 }
 
 TACIT_ALWAYS_INLINE uint32_t encode_ef(tacit_isa_t isa, const tacit_block_t *block, const tacit_ef_t *ef, uint8_t *payload,
                                        size_t *done_out)
 {
-    (void)isa;
-    return ((const config_t *)block->config)->format == FORMAT_E4M3
-               ? encode_blocks(block, ef, payload, done_out, formats[FORMAT_E4M3])
-               : encode_blocks(block, ef, payload, done_out, formats[FORMAT_E5M2]);
+    return encode_with(isa, block, true, ef, payload, done_out);
 }
 
 TACIT_ALWAYS_INLINE uint32_t encode(tacit_isa_t isa, const tacit_block_t *block, const float *a, uint8_t *payload, float *decoded)
@@ -232,7 +295,7 @@ TACIT_ALWAYS_INLINE uint32_t encode(tacit_isa_t isa, const tacit_block_t *block,
     const tacit_ef_t none = {.in = a, .next = decoded, .a = (float *)(uintptr_t)a};
     size_t           done;
 
-    return encode_ef(isa, block, &none, payload, &done);
+    return encode_with(isa, block, false, &none, payload, &done);
 }
 
 TACIT_ALWAYS_INLINE void decode(tacit_isa_t isa, const tacit_block_t *block, const uint8_t *payload, float *out, bool add)
@@ -240,13 +303,12 @@ TACIT_ALWAYS_INLINE void decode(tacit_isa_t isa, const tacit_block_t *block, con
     const config_t *config = block->config;
     const size_t    step = (size_t)config->block;
 
-    (void)isa;
     for (size_t i = 0, count; i < block->count; i += count) {
         count = block->count - i < step ? block->count - i : step;
         if (config->format == FORMAT_E4M3) {
-            decode_record(payload, count, out + i, add, formats[FORMAT_E4M3]);
+            decode_record(isa, payload, count, out + i, add, formats[FORMAT_E4M3]);
         } else {
-            decode_record(payload, count, out + i, add, formats[FORMAT_E5M2]);
+            decode_record(isa, payload, count, out + i, add, formats[FORMAT_E5M2]);
         }
         payload += 1 + count;
     }

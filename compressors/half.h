@@ -62,9 +62,9 @@ void tacit__bfloat16_narrow(const float *in, uint16_t *out, size_t count);
 
 /* ---- What the two compressors share. A payload is the narrow values one behind the other ---- */
 
-/* 16 values to halves, and what these decode to. */
-typedef void tacit_round_t(tacit_isa_t isa, const tacit_floats_t *a, uint8_t *payload, tacit_floats_t *values);
-/* 16 halves to values. */
+/* 8 values to halves, and what these decode to. finite: they are known to be. */
+typedef void tacit_round_t(tacit_isa_t isa, bool finite, const tacit_floats_t *a, uint8_t *payload, tacit_floats_t *values);
+/* 8 halves to values. */
 typedef void tacit_widen_t(tacit_isa_t isa, const uint8_t *payload, tacit_floats_t *values);
 
 /* Loops over arrays of a tensor's dtype. */
@@ -101,7 +101,7 @@ TACIT_ALWAYS_INLINE bool tacit__half_put(tacit_isa_t isa, const float *in, const
         {
             tacit_floats_t values;
 
-            round(isa, &a[k], payload + 2 * TACIT_VECTOR * k, &values);
+            round(isa, now != NULL, &a[k], payload + 2 * TACIT_VECTOR * k, &values);
             if (now != NULL) {
                 values = a[k] - values;
             }
@@ -114,7 +114,7 @@ TACIT_ALWAYS_INLINE bool tacit__half_put(tacit_isa_t isa, const float *in, const
         for (size_t k = 0; k < TACIT_VECTORS; k++) {
             tacit_floats_t rounded;
 
-            round(isa, &a[k], halves + 2 * TACIT_VECTOR * k, &rounded);
+            round(isa, now != NULL, &a[k], halves + 2 * TACIT_VECTOR * k, &rounded);
             if (now != NULL) {
                 rounded = a[k] - rounded;
             }

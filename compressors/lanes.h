@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* TACIT_LANES numbers as four vectors of 16, which compilers keep in the registers of whatever instruction set they compile for,
-   and the intrinsics of the sets that have more to offer. Loops over the four are marked to be unrolled. */
+/* TACIT_LANES numbers as eight vectors of 8, which compilers keep in registers, and the intrinsics of the instruction sets that
+   have more to offer. Loops over the eight are marked to be unrolled. */
 #ifndef TACIT_LANES_H
 #define TACIT_LANES_H
 
@@ -15,14 +15,14 @@
 #endif
 
 /* At any address of a float, and of any type in memory. */
-typedef float    tacit_floats_t __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t  tacit_ints_t __attribute__((vector_size(64), aligned(4), may_alias));
-typedef uint32_t tacit_words_t __attribute__((vector_size(64), aligned(4), may_alias));
+typedef float    tacit_floats_t __attribute__((vector_size(32), aligned(4), may_alias));
+typedef int32_t  tacit_ints_t __attribute__((vector_size(32), aligned(4), may_alias));
+typedef uint32_t tacit_words_t __attribute__((vector_size(32), aligned(4), may_alias));
 
-enum { TACIT_VECTOR = 16, TACIT_VECTORS = TACIT_LANES / TACIT_VECTOR };
+enum { TACIT_VECTOR = 8, TACIT_VECTORS = TACIT_LANES / TACIT_VECTOR };
 
 /* In front of a loop over TACIT_VECTORS. */
-#define TACIT_UNROLL _Pragma("GCC unroll 4")
+#define TACIT_UNROLL _Pragma("GCC unroll 8")
 
 static inline const tacit_floats_t *tacit__floats(const float *a)
 {
@@ -53,65 +53,103 @@ TACIT_ALWAYS_INLINE bool tacit__any_negative(const tacit_words_t *words)
     return (any & 0x8000000080000000u) != 0;
 }
 
+#define TACIT_LOWER(a, b) ((b) < (a) ? (b) : (a))
+#define TACIT_HIGHER(a, b) ((b) > (a) ? (b) : (a))
+
 /* *least := the lesser of each pair, *least where they are equal or `other` is NaN; and the same of the greater. */
 #if defined(__x86_64__)
 TACIT_TARGET_AVX2 static inline void tacit__lower_avx2(tacit_floats_t *least, const tacit_floats_t *other)
 {
-    __m256 a[2], b[2];
-
-    memcpy(a, least, sizeof a);
-    memcpy(b, other, sizeof b);
-    a[0] = _mm256_min_ps(b[0], a[0]);
-    a[1] = _mm256_min_ps(b[1], a[1]);
-    memcpy(least, a, sizeof a);
+    *least = (tacit_floats_t)_mm256_min_ps((__m256)*other, (__m256)*least);
 }
 
 TACIT_TARGET_AVX2 static inline void tacit__raise_avx2(tacit_floats_t *most, const tacit_floats_t *other)
 {
-    __m256 a[2], b[2];
-
-    memcpy(a, most, sizeof a);
-    memcpy(b, other, sizeof b);
-    a[0] = _mm256_max_ps(b[0], a[0]);
-    a[1] = _mm256_max_ps(b[1], a[1]);
-    memcpy(most, a, sizeof a);
-}
-
-TACIT_TARGET_AVX512 static inline void tacit__lower_avx512(tacit_floats_t *least, const tacit_floats_t *other)
-{
-    _mm512_storeu_ps(least, _mm512_min_ps(_mm512_loadu_ps(other), _mm512_loadu_ps(least)));
-}
-
-TACIT_TARGET_AVX512 static inline void tacit__raise_avx512(tacit_floats_t *most, const tacit_floats_t *other)
-{
-    _mm512_storeu_ps(most, _mm512_max_ps(_mm512_loadu_ps(other), _mm512_loadu_ps(most)));
+    *most = (tacit_floats_t)_mm256_max_ps((__m256)*other, (__m256)*most);
 }
 #endif
 
 TACIT_ALWAYS_INLINE void tacit__lower(tacit_isa_t isa, tacit_floats_t *least, const tacit_floats_t *other)
 {
-    switch (isa) {
-        TACIT_X86(case TACIT_ISA_AVX2 : tacit__lower_avx2(least, other); break;)
-        TACIT_X86(case TACIT_ISA_AVX512 : tacit__lower_avx512(least, other); break;)
-    default:
-        *least = (tacit_floats_t)TACIT_SELECT(*other < *least, (tacit_words_t)*other, (tacit_words_t)*least);
-    }
+    TACIT_X86(if (isa != TACIT_ISA_SCALAR) { tacit__lower_avx2(least, other); } else)
+    *least = (tacit_floats_t)TACIT_SELECT(*other < *least, (tacit_words_t)*other, (tacit_words_t)*least);
 }
 
 TACIT_ALWAYS_INLINE void tacit__raise(tacit_isa_t isa, tacit_floats_t *most, const tacit_floats_t *other)
 {
-    switch (isa) {
-        TACIT_X86(case TACIT_ISA_AVX2 : tacit__raise_avx2(most, other); break;)
-        TACIT_X86(case TACIT_ISA_AVX512 : tacit__raise_avx512(most, other); break;)
-    default:
-        *most = (tacit_floats_t)TACIT_SELECT(*other > *most, (tacit_words_t)*other, (tacit_words_t)*most);
+    TACIT_X86(if (isa != TACIT_ISA_SCALAR) { tacit__raise_avx2(most, other); } else)
+    *most = (tacit_floats_t)TACIT_SELECT(*other > *most, (tacit_words_t)*other, (tacit_words_t)*most);
+}
+
+/* 8 bytes to words, and words below 256 to 8 bytes. */
+#if defined(__x86_64__)
+TACIT_TARGET_AVX2 static inline void tacit__widen_bytes_avx2(const uint8_t *bytes, tacit_words_t *words)
+{
+    *words = (tacit_words_t)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)bytes));
+}
+
+TACIT_TARGET_AVX2 static inline void tacit__narrow_words_avx2(const tacit_words_t *words, uint8_t *bytes)
+{
+    const __m256i all = (__m256i)*words;
+    const __m128i shorts = _mm_packus_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+
+    _mm_storel_epi64((__m128i *)(void *)bytes, _mm_packus_epi16(shorts, shorts));
+}
+#endif
+
+TACIT_ALWAYS_INLINE void tacit__widen_bytes(tacit_isa_t isa, const uint8_t *bytes, tacit_words_t *words)
+{
+    TACIT_X86(if (isa != TACIT_ISA_SCALAR) {
+        tacit__widen_bytes_avx2(bytes, words);
+        return;
+    })
+    for (size_t j = 0; j < TACIT_VECTOR; j++) {
+        (*words)[j] = bytes[j];
     }
+}
+
+TACIT_ALWAYS_INLINE void tacit__narrow_words(tacit_isa_t isa, const tacit_words_t *words, uint8_t *bytes)
+{
+    TACIT_X86(if (isa != TACIT_ISA_SCALAR) {
+        tacit__narrow_words_avx2(words, bytes);
+        return;
+    })
+    for (size_t j = 0; j < TACIT_VECTOR; j++) {
+        bytes[j] = (uint8_t)(*words)[j];
+    }
+}
+
+/* The least of all lanes, which are spoilt, and the greatest. NaN may be passed over. */
+TACIT_ALWAYS_INLINE float tacit__lanes_least(tacit_isa_t isa, tacit_floats_t lanes[TACIT_VECTORS])
+{
+    float a, b;
+
+    TACIT_UNROLL for (size_t k = 1; k < TACIT_VECTORS; k++)
+    {
+        tacit__lower(isa, &lanes[0], &lanes[k]);
+    }
+    a = TACIT_LOWER(TACIT_LOWER(lanes[0][0], lanes[0][1]), TACIT_LOWER(lanes[0][2], lanes[0][3]));
+    b = TACIT_LOWER(TACIT_LOWER(lanes[0][4], lanes[0][5]), TACIT_LOWER(lanes[0][6], lanes[0][7]));
+    return TACIT_LOWER(a, b);
+}
+
+TACIT_ALWAYS_INLINE float tacit__lanes_most(tacit_isa_t isa, tacit_floats_t lanes[TACIT_VECTORS])
+{
+    float a, b;
+
+    TACIT_UNROLL for (size_t k = 1; k < TACIT_VECTORS; k++)
+    {
+        tacit__raise(isa, &lanes[0], &lanes[k]);
+    }
+    a = TACIT_HIGHER(TACIT_HIGHER(lanes[0][0], lanes[0][1]), TACIT_HIGHER(lanes[0][2], lanes[0][3]));
+    b = TACIT_HIGHER(TACIT_HIGHER(lanes[0][4], lanes[0][5]), TACIT_HIGHER(lanes[0][6], lanes[0][7]));
+    return TACIT_HIGHER(a, b);
 }
 
 /* The sum of all lanes: halves are added to halves. */
 static inline float tacit__lanes_sum(const tacit_floats_t lanes[TACIT_VECTORS])
 {
-    tacit_floats_t folded = (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]);
+    tacit_floats_t folded = ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
     float          sums[TACIT_VECTOR];
 
     memcpy(sums, &folded, sizeof sums);

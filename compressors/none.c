@@ -35,14 +35,14 @@ TACIT_ALWAYS_INLINE uint32_t encode_ef(tacit_isa_t isa, const tacit_block_t *blo
 
         part = block->count - i < TACIT_LANES ? block->count - i : TACIT_LANES;
         for (size_t j = 0; j < part; j++) {
-            ef->a[j] = ef->in[i + j] + ef->now[i + j];
-            nonfinite |= tacit__nonfinite_bit(ef->a[j]);
+            ef->a[i + j] = ef->in[i + j] + ef->now[i + j];
+            nonfinite |= tacit__nonfinite_bit(ef->a[i + j]);
         }
         if (nonfinite >> 31) {
             *done_out = i;
             return TACIT_FAULT_NONFINITE;
         }
-        memcpy(payload + 4 * i, ef->a, 4 * part);
+        memcpy(payload + 4 * i, ef->a + i, 4 * part);
         memset(ef->next + i, 0, 4 * part);
     }
     *done_out = block->count;

@@ -154,8 +154,8 @@ TACIT_TARGET_AVX512 static inline uint64_t signs_avx512(const float *a, float sc
     const __m512 up = _mm512_set1_ps(scale), down = _mm512_set1_ps(-scale);
     uint64_t     bits = 0;
 
-    TACIT_UNROLL for (size_t j = 0; j < TACIT_LANES; j += TACIT_VECTOR)
-    {
+#pragma GCC unroll 4
+    for (size_t j = 0; j < TACIT_LANES; j += 16) {
         const __m512    values = _mm512_loadu_ps(a + j);
         const __mmask16 set = _mm512_cmp_ps_mask(values, _mm512_setzero_ps(), _CMP_GE_OQ);
         const __m512    decoded = _mm512_mask_blend_ps(set, down, up);
@@ -256,9 +256,9 @@ static size_t block_of(const config_t *config, size_t count)
     return config->block > 0 && (size_t)config->block < count ? (size_t)config->block : count;
 }
 
-/* ef->now is NULL without feedback: then in and a are the same, and next gets what receivers decode. */
-TACIT_ALWAYS_INLINE uint32_t encode_ef(tacit_isa_t isa, const tacit_block_t *block, const tacit_ef_t *ef, uint8_t *payload,
-                                       size_t *done_out)
+/* Without feedback in and a are the same, and next gets what receivers decode. */
+TACIT_ALWAYS_INLINE uint32_t encode_with(tacit_isa_t isa, const tacit_block_t *block, output_t output, const tacit_ef_t *ef,
+                                         uint8_t *payload, size_t *done_out)
 {
     const config_t *config = block->config;
     const size_t    step = block_of(config, block->count);
@@ -266,23 +266,29 @@ TACIT_ALWAYS_INLINE uint32_t encode_ef(tacit_isa_t isa, const tacit_block_t *blo
     size_t          i = 0;
 
     for (size_t count; i < block->count; i += count) {
-        const float *now = ef->now != NULL ? ef->now + i : NULL;
-        float       *a = ef->now != NULL ? ef->a : ef->a + i;
+        const float *now = output == KEPT ? ef->now + i : NULL;
+        float       *a = ef->a + i;
         float        scale;
 
         count = block->count - i < step ? block->count - i : step;
         scale = scale_of((norm_t)config->norm, ef->in + i, now, a, count);
         if (!isfinite(scale)) {
             faults = TACIT_FAULT_NONFINITE;
-            if (now != NULL) {
+            if (output == KEPT) {
                 break;
             }
         }
-        encode_record(isa, scale, a, count, payload, now != NULL ? KEPT : DECODED, ef->next + i);
+        encode_record(isa, scale, a, count, payload, output, ef->next + i);
         payload += record_bytes(count);
     }
     *done_out = i;
     return faults;
+}
+
+TACIT_ALWAYS_INLINE uint32_t encode_ef(tacit_isa_t isa, const tacit_block_t *block, const tacit_ef_t *ef, uint8_t *payload,
+                                       size_t *done_out)
+{
+    return encode_with(isa, block, KEPT, ef, payload, done_out);
 }
 
 TACIT_ALWAYS_INLINE uint32_t encode(tacit_isa_t isa, const tacit_block_t *block, const float *a, uint8_t *payload,
@@ -291,7 +297,7 @@ TACIT_ALWAYS_INLINE uint32_t encode(tacit_isa_t isa, const tacit_block_t *block,
     const tacit_ef_t none = {.in = a, .next = decoded, .a = (float *)(uintptr_t)a};
     size_t           done;
 
-    return encode_ef(isa, block, &none, payload, &done);
+    return encode_with(isa, block, DECODED, &none, payload, &done);
 }
 
 static inline void decode(tacit_isa_t isa, const tacit_block_t *block, const uint8_t *payload, float *out, bool add)

@@ -17,7 +17,7 @@
 #include <math.h>
 #include <stdio.h>
 
-enum { MAX_BITS = 8 };
+enum { MAX_BITS = 8, TOGETHER = 8 };
 
 typedef enum { ROUNDING_AUTO, ROUNDING_NEAREST, ROUNDING_STOCHASTIC } rounding_t;
 
@@ -58,22 +58,29 @@ TACIT_ALWAYS_INLINE scale_t scale_of(tacit_isa_t isa, const float *in, const flo
 {
     tacit_floats_t low[TACIT_VECTORS], high[TACIT_VECTORS], values;
     tacit_words_t  nonfinite = {0};
-    float          lows[TACIT_VECTOR], highs[TACIT_VECTOR], rest[TACIT_LANES];
+    float          least, most;
+    bool           finite;
     const size_t   whole = count - count % TACIT_LANES;
 
-    for (size_t j = 0; j < TACIT_LANES; j++) { /* what is missing is the first element once more */
-        rest[j] = now != NULL ? in[0] + now[0] : in[0];
-    }
-    for (size_t i = whole; i < count; i++) {
-        rest[i - whole] = now != NULL ? in[i] + now[i] : in[i];
+    if (count < TACIT_LANES) { /* what is missing is the first element once more */
+        float few[TACIT_LANES];
+
+        for (size_t j = 0; j < TACIT_LANES; j++) {
+            few[j] = now != NULL ? in[0] + now[0] : in[0];
+        }
+        memcpy(low, few, sizeof low);
+    } else {
+        TACIT_UNROLL for (size_t k = 0; k < TACIT_VECTORS; k++)
+        {
+            low[k] = *tacit__floats(in + TACIT_VECTOR * k);
+            if (now != NULL) {
+                low[k] += *tacit__floats(now + TACIT_VECTOR * k);
+            }
+        }
     }
     TACIT_UNROLL for (size_t k = 0; k < TACIT_VECTORS; k++)
     {
-        low[k] = high[k] = *tacit__floats(rest + TACIT_VECTOR * k);
-        nonfinite |= TACIT_NONFINITE(low[k]);
-    }
-    if (now != NULL) {
-        memcpy(a + whole, rest, (count - whole) * sizeof *a);
+        high[k] = low[k];
     }
     for (size_t i = 0; i < whole; i += TACIT_LANES) {
         TACIT_UNROLL for (size_t k = 0; k < TACIT_VECTORS; k++)
@@ -88,19 +95,20 @@ TACIT_ALWAYS_INLINE scale_t scale_of(tacit_isa_t isa, const float *in, const flo
             nonfinite |= TACIT_NONFINITE(values);
         }
     }
-    for (size_t k = 1; k < TACIT_VECTORS; k++) {
-        tacit__lower(isa, &low[0], &low[k]);
-        tacit__raise(isa, &high[0], &high[k]);
-    }
-    memcpy(lows, low, sizeof lows);
-    memcpy(highs, high, sizeof highs);
-    for (size_t width = TACIT_VECTOR / 2; width > 0; width /= 2) {
-        for (size_t j = 0; j < width; j++) {
-            lows[j] = lows[j + width] < lows[j] ? lows[j + width] : lows[j];
-            highs[j] = highs[j + width] > highs[j] ? highs[j + width] : highs[j];
+    least = tacit__lanes_least(isa, low);
+    most = tacit__lanes_most(isa, high);
+    finite = !tacit__any_negative(&nonfinite);
+    for (size_t i = whole; i < count; i++) {
+        const float value = now != NULL ? in[i] + now[i] : in[i];
+
+        if (now != NULL) {
+            a[i] = value;
         }
+        least = value < least ? value : least;
+        most = value > most ? value : most;
+        finite = finite && isfinite(value);
     }
-    return scale_between(lows[0], highs[0], !tacit__any_negative(&nonfinite), top);
+    return scale_between(least, most, finite, top);
 }
 
 /* ---- The second look: levels ---- */
@@ -119,10 +127,14 @@ static void random_shifts(const tacit_stream_t *stream, uint64_t element, float 
     }
 }
 
-/* Levels of 64 elements with shifts[] and a unit above 0, as bytes. The product is rounded before it is added. */
-static inline void levels_plain(const float *a, const float *shifts, scale_t scale, float top, output_t output, uint8_t *levels,
-                                float *out)
+/* 64 elements: their levels, with a unit above 0 and shifts[] added before rounding down, go to 8 * bits bytes; out[] as wanted.
+   The product is rounded before it is added. */
+static inline void levels_plain(const float *a, const float *shifts, scale_t scale, unsigned bits, output_t output,
+                                uint8_t *bytes, float *out)
 {
+    const float top = top_level(bits);
+    uint8_t     levels[TACIT_LANES], packed[TACIT_LANES + 8];
+
     for (size_t j = 0; j < TACIT_LANES; j++) {
         float level = (a[j] - scale.minimum) / scale.unit + shifts[j];
         levels[j] = (uint8_t)(int)(level < top ? level : top); /* never negative, so this rounds down */
@@ -131,49 +143,84 @@ static inline void levels_plain(const float *a, const float *shifts, scale_t sca
         const float value = scale.minimum + scale.unit * (float)levels[j];
         out[j] = output == KEPT ? a[j] - value : value;
     }
+    tacit__pack_lanes(levels, bits, packed);
+    memcpy(bytes, packed, TACIT_LANES / 8 * bits);
 }
 
 #if defined(__x86_64__)
-TACIT_TARGET_AVX512 static inline void levels_avx512(const float *a, const float *shifts, scale_t scale, float top,
-                                                     output_t output, uint8_t *levels, float *out)
+/* 8 levels. */
+TACIT_TARGET_AVX2 static inline __m256i levels8_avx2(const float *a, const float *shifts, scale_t scale, unsigned bits,
+                                                     output_t output, float *out)
 {
-    const __m512 unit = _mm512_set1_ps(scale.unit), minimum = _mm512_set1_ps(scale.minimum), most = _mm512_set1_ps(top);
+    const __m256  unit = _mm256_set1_ps(scale.unit), minimum = _mm256_set1_ps(scale.minimum);
+    const __m256  values = _mm256_loadu_ps(a), places = _mm256_div_ps(_mm256_sub_ps(values, minimum), unit);
+    const __m256  level = _mm256_min_ps(_mm256_add_ps(places, _mm256_loadu_ps(shifts)), _mm256_set1_ps(top_level(bits)));
+    const __m256i whole = _mm256_cvttps_epi32(level);
+    const __m256  decoded = _mm256_add_ps(minimum, _mm256_mul_ps(unit, _mm256_cvtepi32_ps(whole)));
 
-    TACIT_UNROLL for (size_t j = 0; j < TACIT_LANES; j += TACIT_VECTOR)
-    {
-        const __m512  values = _mm512_loadu_ps(a + j);
-        const __m512  places = _mm512_div_ps(_mm512_sub_ps(values, minimum), unit);
-        const __m512  level = _mm512_min_ps(_mm512_add_ps(places, _mm512_loadu_ps(shifts + j)), most);
-        const __m512i whole = _mm512_cvttps_epi32(level);
-        const __m512  decoded = _mm512_add_ps(minimum, _mm512_mul_ps(unit, _mm512_cvtepi32_ps(whole)));
+    _mm256_storeu_ps(out, output == KEPT ? _mm256_sub_ps(values, decoded) : decoded);
+    return whole;
+}
 
-        _mm_storeu_si128((__m128i *)(void *)(levels + j), _mm512_cvtepi32_epi8(whole));
-        _mm512_storeu_ps(out + j, output == KEPT ? _mm512_sub_ps(values, decoded) : decoded);
+TACIT_TARGET_AVX2 static inline void levels_avx2(const float *a, const float *shifts, scale_t scale, unsigned bits,
+                                                 output_t output, uint8_t *bytes, float *out)
+{
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7); /* packing interleaves the halves of registers */
+    __m256i       levels[2];
+    uint8_t       packed[TACIT_LANES + 8];
+
+#pragma GCC unroll 2
+    for (size_t i = 0; i < 2; i++) {
+        __m256i four[4];
+
+#pragma GCC unroll 4
+        for (size_t k = 0; k < 4; k++) {
+            const size_t j = 32 * i + 8 * k;
+            four[k] = levels8_avx2(a + j, shifts + j, scale, bits, output, out + j);
+        }
+        levels[i] = _mm256_packus_epi16(_mm256_packus_epi32(four[0], four[1]), _mm256_packus_epi32(four[2], four[3]));
+        levels[i] = _mm256_permutevar8x32_epi32(levels[i], order);
+    }
+    if (bits == 4) { /* pairs become words below 256, which are packed once more */
+        const __m256i pair = _mm256_set1_epi16(0x1001);
+        const __m256i pairs =
+            _mm256_packus_epi16(_mm256_maddubs_epi16(levels[0], pair), _mm256_maddubs_epi16(levels[1], pair));
+        _mm256_storeu_si256((__m256i *)(void *)bytes, _mm256_permute4x64_epi64(pairs, 0xd8));
+    } else if (bits == 2) {
+        const __m256i pair = _mm256_set1_epi16(0x0401), pairs = _mm256_set1_epi32(0x00100001);
+        const __m256i low = _mm256_madd_epi16(_mm256_maddubs_epi16(levels[0], pair), pairs);
+        const __m256i high = _mm256_madd_epi16(_mm256_maddubs_epi16(levels[1], pair), pairs);
+        const __m256i fours = _mm256_packus_epi16(_mm256_packus_epi32(low, high), _mm256_setzero_si256());
+        _mm_storeu_si128((__m128i *)(void *)bytes, _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(
+                                                       fours, _mm256_setr_epi32(0, 4, 1, 5, 0, 0, 0, 0))));
+    } else if (bits == 8) {
+        _mm256_storeu_si256((__m256i *)(void *)bytes, levels[0]);
+        _mm256_storeu_si256((__m256i *)(void *)(bytes + 32), levels[1]);
+    } else {
+        uint8_t unpacked[TACIT_LANES];
+        memcpy(unpacked, levels, sizeof unpacked);
+        tacit__pack_lanes(unpacked, bits, packed);
+        memcpy(bytes, packed, TACIT_LANES / 8 * bits);
     }
 }
 #endif
 
-/* 64 elements, levels in `bits` bytes for every 8, and rubbish in up to 8 bytes behind them. shifts: NULL where there is no
-   unit, and all are level 0. */
+/* The same where there may be no unit: shifts is NULL, and all are level 0. */
 TACIT_ALWAYS_INLINE void encode_lanes(tacit_isa_t isa, const float *a, const float *shifts, scale_t scale, unsigned bits,
                                       output_t output, uint8_t *bytes, float *out)
 {
-    uint8_t levels[TACIT_LANES] = {0};
-
     if (shifts == NULL) {
         for (size_t j = 0; j < TACIT_LANES; j++) {
             out[j] = output == KEPT ? a[j] - scale.minimum : scale.minimum;
         }
-    } else {
-        switch (isa) {
-            TACIT_X86(case TACIT_ISA_AVX512
-                      : levels_avx512(a, shifts, scale, top_level(bits), output, levels, out);
-                      break;)
-        default:
-            levels_plain(a, shifts, scale, top_level(bits), output, levels, out);
-        }
+        memset(bytes, 0, TACIT_LANES / 8 * bits);
+        return;
     }
-    tacit__pack_lanes(levels, bits, bytes);
+    TACIT_X86(if (isa != TACIT_ISA_SCALAR) {
+        levels_avx2(a, shifts, scale, bits, output, bytes, out);
+        return;
+    })
+    levels_plain(a, shifts, scale, bits, output, bytes, out);
 }
 
 /* ---- Records ---- */
@@ -183,23 +230,69 @@ static size_t record_bytes(unsigned bits, size_t count)
     return count > 0 ? 8 + (bits * ((count + 7) / 8) + 3) / 4 * 4 : 0;
 }
 
-static inline void values_of(const uint8_t *restrict levels, scale_t scale, float *restrict values)
+#if defined(__x86_64__)
+/* The two halves of 32 bytes become 64 levels. */
+TACIT_TARGET_AVX2 static inline void unpack4_avx2(const uint8_t *bytes, uint8_t *levels)
 {
-    for (size_t j = 0; j < TACIT_LANES; j++) {
-        values[j] = scale.minimum + scale.unit * (float)levels[j];
+    const __m256i both = _mm256_permute4x64_epi64(_mm256_loadu_si256((const __m256i *)(const void *)bytes), 0xd8);
+    const __m256i mask = _mm256_set1_epi8(15), low = _mm256_and_si256(both, mask);
+    const __m256i high = _mm256_and_si256(_mm256_srli_epi16(both, 4), mask);
+
+    _mm256_storeu_si256((__m256i *)(void *)levels, _mm256_unpacklo_epi8(low, high));
+    _mm256_storeu_si256((__m256i *)(void *)(levels + 32), _mm256_unpackhi_epi8(low, high));
+}
+
+/* The four parts of 16 bytes. */
+TACIT_TARGET_AVX2 static inline void unpack2_avx2(const uint8_t *bytes, uint8_t *levels)
+{
+    for (size_t i = 0; i < 2; i++) {
+        const __m256i fours = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(bytes + 8 * i)));
+        const __m256i low = _mm256_or_si256(fours, _mm256_slli_epi32(fours, 6));
+        const __m256i all = _mm256_or_si256(low, _mm256_slli_epi32(low, 12)); /* parts 2 bits apart are now 8 apart */
+
+        _mm256_storeu_si256((__m256i *)(void *)(levels + 32 * i), _mm256_and_si256(all, _mm256_set1_epi8(3)));
     }
 }
 
-static inline void decode_lanes(const uint8_t *bytes, unsigned bits, scale_t scale, float *restrict out, bool add)
+TACIT_TARGET_AVX2 static inline void values_avx2(const uint8_t *levels, scale_t scale, bool add, float *out)
+{
+    const __m256 unit = _mm256_set1_ps(scale.unit), minimum = _mm256_set1_ps(scale.minimum);
+
+#pragma GCC unroll 8
+    for (size_t j = 0; j < TACIT_LANES; j += 8) {
+        const __m256i whole = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(levels + j)));
+        const __m256  values = _mm256_add_ps(minimum, _mm256_mul_ps(unit, _mm256_cvtepi32_ps(whole)));
+        _mm256_storeu_ps(out + j, add ? _mm256_add_ps(_mm256_loadu_ps(out + j), values) : values);
+    }
+}
+#endif
+
+static inline void values_plain(const uint8_t *levels, scale_t scale, bool add, float *out)
+{
+    for (size_t j = 0; j < TACIT_LANES; j++) {
+        const float value = scale.minimum + scale.unit * (float)levels[j];
+        out[j] = add ? out[j] + value : value;
+    }
+}
+
+/* 64 elements from 8 * bits bytes and, where bits are not 2, 4 or 8, up to 8 bytes behind them, which are not used. */
+TACIT_ALWAYS_INLINE void decode_lanes(tacit_isa_t isa, const uint8_t *bytes, unsigned bits, scale_t scale, float *out, bool add)
 {
     uint8_t levels[TACIT_LANES];
-    float   values[TACIT_LANES];
 
+    TACIT_X86(if (isa != TACIT_ISA_SCALAR) {
+        if (bits == 4) {
+            unpack4_avx2(bytes, levels);
+        } else if (bits == 2) {
+            unpack2_avx2(bytes, levels);
+        } else if (bits != 8) {
+            tacit__unpack_lanes(bytes, bits, levels);
+        }
+        values_avx2(bits == 8 ? bytes : levels, scale, add, out);
+        return;
+    })
     tacit__unpack_lanes(bytes, bits, levels);
-    values_of(levels, scale, values);
-    for (size_t j = 0; j < TACIT_LANES; j++) {
-        out[j] = add ? out[j] + values[j] : values[j];
-    }
+    values_plain(levels, scale, add, out);
 }
 
 /* `record` is one block, or the last part of one, whose elements begin at a. */
@@ -208,7 +301,7 @@ TACIT_ALWAYS_INLINE void encode_record(tacit_isa_t isa, const tacit_block_t *rec
 {
     const bool stochastic = ((const config_t *)record->config)->rounding == ROUNDING_STOCHASTIC;
     float      shifts[TACIT_LANES], values[TACIT_LANES];
-    uint8_t    bytes[TACIT_LANES + 8];
+    uint8_t    bytes[TACIT_LANES];
     size_t     i = 0;
 
     tacit__store32(payload, tacit__float_bits(scale.unit));
@@ -217,14 +310,14 @@ TACIT_ALWAYS_INLINE void encode_record(tacit_isa_t isa, const tacit_block_t *rec
     for (size_t j = 0; j < TACIT_LANES; j++) {
         shifts[j] = 0.5f;
     }
-    for (; i + 2 * TACIT_LANES <= record->count; i += TACIT_LANES) { /* what lies behind is written later */
+    for (; i + TACIT_LANES <= record->count; i += TACIT_LANES) {
         if (stochastic) {
             random_shifts(stream, record->first + i, shifts);
         }
         encode_lanes(isa, a + i, scale.unit > 0 ? shifts : NULL, scale, bits, output, payload + i / 8 * bits, out + i);
     }
-    for (; i < record->count; i += TACIT_LANES) {
-        const size_t part = record->count - i < TACIT_LANES ? record->count - i : TACIT_LANES;
+    if (i < record->count) {
+        const size_t part = record->count - i;
 
         if (stochastic) {
             random_shifts(stream, record->first + i, shifts);
@@ -239,78 +332,86 @@ TACIT_ALWAYS_INLINE void encode_record(tacit_isa_t isa, const tacit_block_t *rec
     }
 }
 
-TACIT_ALWAYS_INLINE void decode_record(unsigned bits, const uint8_t *payload, size_t count, float *out, bool add)
+TACIT_ALWAYS_INLINE void decode_record(tacit_isa_t isa, unsigned bits, const uint8_t *payload, size_t count, float *out, bool add)
 {
     const scale_t scale = {tacit__bits_float(tacit__load32(payload)), tacit__bits_float(tacit__load32(payload + 4))};
     float         values[TACIT_LANES] = {0};
     uint8_t       bytes[TACIT_LANES + 8] = {0};
+    const size_t  beyond = bits == 2 || bits == 4 || bits == 8 ? 0 : TACIT_LANES; /* elements behind 64, whose bytes are read too */
     size_t        i = 0;
 
     payload += 8;
-    for (; i + 2 * TACIT_LANES <= count && add; i += TACIT_LANES) { /* what lies behind may be read */
-        decode_lanes(payload + i / 8 * bits, bits, scale, out + i, true);
-    }
-    for (; i + 2 * TACIT_LANES <= count; i += TACIT_LANES) {
-        decode_lanes(payload + i / 8 * bits, bits, scale, out + i, false);
+    for (; i + beyond + TACIT_LANES <= count; i += TACIT_LANES) {
+        decode_lanes(isa, payload + i / 8 * bits, bits, scale, out + i, add);
     }
     for (; i < count; i += TACIT_LANES) {
         const size_t part = count - i < TACIT_LANES ? count - i : TACIT_LANES;
 
         memcpy(bytes, payload + i / 8 * bits, record_bytes(bits, part) - 8);
         memcpy(values, out + i, add ? part * sizeof *out : 0);
-        decode_lanes(bytes, bits, scale, values, add);
+        decode_lanes(isa, bytes, bits, scale, values, add);
         memcpy(out + i, values, part * sizeof *out);
     }
 }
 
 /* ---- The table ---- */
 
-/* Encodes block->count elements; ef->now is NULL without feedback: then in and a are the same, and next gets what receivers
-   decode. `bits` is a constant where that matters. */
-TACIT_ALWAYS_INLINE uint32_t encode_blocks(tacit_isa_t isa, const tacit_block_t *block, unsigned bits, const tacit_ef_t *ef,
-                                           uint8_t *payload, size_t *done_out)
+/* Several blocks are looked at before the first of them is looked at again: a range takes long to come together. Without feedback,
+   which output tells, in and a are the same. It and `bits` are constants where that matters. */
+TACIT_ALWAYS_INLINE uint32_t encode_blocks(tacit_isa_t isa, const tacit_block_t *block, unsigned bits, output_t output,
+                                           const tacit_ef_t *ef, uint8_t *payload, size_t *done_out)
 {
-    const config_t      *config = block->config;
+    const size_t         step = (size_t)((const config_t *)block->config)->block;
     const tacit_stream_t stream = tacit__stream(&block->key, false);
-    const size_t         step = (size_t)config->block;
+    scale_t              scales[TOGETHER];
     uint32_t             faults = 0;
-    size_t               i = 0;
+    size_t               looked = 0, written = 0;
 
-    for (tacit_block_t record = *block; i < block->count; i += record.count) {
-        const float *now = ef->now != NULL ? ef->now + i : NULL;
-        float       *a = ef->now != NULL ? ef->a : ef->a + i;
-        scale_t      scale;
+    while (looked < block->count && (faults == 0 || output == DECODED)) {
+        size_t blocks = 0;
 
-        record.first = block->first + i;
-        record.count = block->count - i < step ? block->count - i : step;
-        scale = scale_of(isa, ef->in + i, now, a, record.count, top_level(bits));
-        if (!isfinite(scale.unit)) {
-            faults = TACIT_FAULT_NONFINITE;
-            if (now != NULL) {
-                break;
+        while (blocks < TOGETHER && looked < block->count) {
+            const size_t count = block->count - looked < step ? block->count - looked : step;
+            const float *now = output == KEPT ? ef->now + looked : NULL;
+
+            scales[blocks] = scale_of(isa, ef->in + looked, now, ef->a + looked, count, top_level(bits));
+            if (!isfinite(scales[blocks].unit)) {
+                faults = TACIT_FAULT_NONFINITE;
+                if (output == KEPT) {
+                    break;
+                }
             }
+            looked += count;
+            blocks++;
         }
-        encode_record(isa, &record, &stream, scale, bits, a, payload, now != NULL ? KEPT : DECODED, ef->next + i);
-        payload += record_bytes(bits, record.count);
+        for (size_t i = 0; i < blocks; i++) {
+            tacit_block_t record = *block;
+
+            record.first += written;
+            record.count = looked - written < step ? looked - written : step;
+            encode_record(isa, &record, &stream, scales[i], bits, ef->a + written, payload, output, ef->next + written);
+            payload += record_bytes(bits, record.count);
+            written += record.count;
+        }
     }
-    *done_out = i;
+    *done_out = written;
     return faults;
 }
 
-TACIT_ALWAYS_INLINE uint32_t encode_with(tacit_isa_t isa, const tacit_block_t *block, const tacit_ef_t *ef, uint8_t *payload,
-                                         size_t *done_out)
+TACIT_ALWAYS_INLINE uint32_t encode_with(tacit_isa_t isa, const tacit_block_t *block, output_t output, const tacit_ef_t *ef,
+                                         uint8_t *payload, size_t *done_out)
 {
     const unsigned bits = (unsigned)((const config_t *)block->config)->bits;
 
     switch (bits) {
     case 2:
-        return encode_blocks(isa, block, 2, ef, payload, done_out);
+        return encode_blocks(isa, block, 2, output, ef, payload, done_out);
     case 4:
-        return encode_blocks(isa, block, 4, ef, payload, done_out);
+        return encode_blocks(isa, block, 4, output, ef, payload, done_out);
     case 8:
-        return encode_blocks(isa, block, 8, ef, payload, done_out);
+        return encode_blocks(isa, block, 8, output, ef, payload, done_out);
     default:
-        return encode_blocks(isa, block, bits, ef, payload, done_out);
+        return encode_blocks(isa, block, bits, output, ef, payload, done_out);
     }
 }
 
@@ -320,23 +421,23 @@ TACIT_ALWAYS_INLINE uint32_t encode(tacit_isa_t isa, const tacit_block_t *block,
     const tacit_ef_t none = {.in = a, .next = decoded, .a = (float *)(uintptr_t)a};
     size_t           done;
 
-    return encode_with(isa, block, &none, payload, &done);
+    return encode_with(isa, block, DECODED, &none, payload, &done);
 }
 
 TACIT_ALWAYS_INLINE uint32_t encode_ef(tacit_isa_t isa, const tacit_block_t *block, const tacit_ef_t *ef, uint8_t *payload,
                                        size_t *done_out)
 {
-    return encode_with(isa, block, ef, payload, done_out);
+    return encode_with(isa, block, KEPT, ef, payload, done_out);
 }
 
-TACIT_ALWAYS_INLINE void decode_blocks(const tacit_block_t *block, unsigned bits, const uint8_t *payload, float *out, bool add)
+TACIT_ALWAYS_INLINE void decode_blocks(tacit_isa_t isa, const tacit_block_t *block, unsigned bits, const uint8_t *payload, float *out, bool add)
 {
     const size_t step = (size_t)((const config_t *)block->config)->block;
 
     for (size_t i = 0; i < block->count; i += step) {
         const size_t count = block->count - i < step ? block->count - i : step;
 
-        decode_record(bits, payload, count, out + i, add);
+        decode_record(isa, bits, payload, count, out + i, add);
         payload += record_bytes(bits, count);
     }
 }
@@ -345,19 +446,18 @@ TACIT_ALWAYS_INLINE void decode(tacit_isa_t isa, const tacit_block_t *block, con
 {
     const unsigned bits = (unsigned)((const config_t *)block->config)->bits;
 
-    (void)isa;
     switch (bits) {
     case 2:
-        decode_blocks(block, 2, payload, out, add);
+        decode_blocks(isa, block, 2, payload, out, add);
         break;
     case 4:
-        decode_blocks(block, 4, payload, out, add);
+        decode_blocks(isa, block, 4, payload, out, add);
         break;
     case 8:
-        decode_blocks(block, 8, payload, out, add);
+        decode_blocks(isa, block, 8, payload, out, add);
         break;
     default:
-        decode_blocks(block, bits, payload, out, add);
+        decode_blocks(isa, block, bits, payload, out, add);
     }
 }
 
