@@ -97,36 +97,26 @@ static float scale_value(uint8_t scale)
     return tacit__bits_float(scale == NOT_FINITE ? TACIT_FLOAT_NAN : (uint32_t)scale << 23);
 }
 
-/* a := in + now, and the bits of the largest magnitude of that; NaN is above infinity. now is NULL where a is `in`, which then is
-   only read. */
-TACIT_ALWAYS_INLINE uint32_t largest_of(const float *in, const float *now, float *a, size_t count)
+static inline void visit_magnitudes(tacit_isa_t isa, void *state, const tacit_floats_t a[TACIT_VECTORS])
+{
+    tacit_ints_t *lanes = state;
+
+    (void)isa;
+    TACIT_UNROLL for (size_t k = 0; k < TACIT_VECTORS; k++)
+    {
+        const tacit_ints_t magnitudes = (tacit_ints_t)TACIT_MAGNITUDES(a[k]);
+        lanes[k] = (tacit_ints_t)TACIT_SELECT(magnitudes > lanes[k], (tacit_words_t)magnitudes, (tacit_words_t)lanes[k]);
+    }
+}
+
+/* Gathers a block and returns the bits of its largest magnitude, infinity's where something is not finite. */
+TACIT_ALWAYS_INLINE uint32_t largest_of(tacit_isa_t isa, const tacit_ef_t *ef, bool feedback, size_t first, size_t count)
 {
     tacit_ints_t lanes[TACIT_VECTORS] = {{0}};
     int32_t      largest = 0;
-    size_t       i = 0;
 
-    for (; i + TACIT_LANES <= count; i += TACIT_LANES) {
-        TACIT_UNROLL for (size_t k = 0; k < TACIT_VECTORS; k++)
-        {
-            tacit_floats_t values = *tacit__floats(in + i + TACIT_VECTOR * k);
-            tacit_ints_t   magnitudes;
-
-            if (now != NULL) {
-                values += *tacit__floats(now + i + TACIT_VECTOR * k);
-                *tacit__floats_to(a + i + TACIT_VECTOR * k) = values;
-            }
-            magnitudes = (tacit_ints_t)TACIT_MAGNITUDES(values);
-            lanes[k] = (tacit_ints_t)TACIT_SELECT(magnitudes > lanes[k], (tacit_words_t)magnitudes, (tacit_words_t)lanes[k]);
-        }
-    }
-    for (; i < count; i++) {
-        const float value = now != NULL ? in[i] + now[i] : in[i];
-        const int32_t magnitude = (int32_t)(tacit__float_bits(value) & 0x7fffffffu);
-
-        if (now != NULL) {
-            a[i] = value;
-        }
-        largest = magnitude > largest ? magnitude : largest;
+    if (!tacit__gather(isa, ef, feedback, first, count, 0, visit_magnitudes, lanes)) {
+        return 0x7f800000u;
     }
     TACIT_UNROLL for (size_t k = 1; k < TACIT_VECTORS; k++)
     {
@@ -243,6 +233,7 @@ TACIT_ALWAYS_INLINE uint32_t encode_blocks(tacit_isa_t isa, const tacit_block_t 
                                            uint8_t *payload, size_t *done_out, traits_t format)
 {
     const size_t step = (size_t)((const config_t *)block->config)->block;
+    const float *a = kept ? ef->next : ef->in;
     uint8_t      scales[TOGETHER];
     uint32_t     faults = 0;
     size_t       looked = 0, written = 0;
@@ -252,9 +243,8 @@ TACIT_ALWAYS_INLINE uint32_t encode_blocks(tacit_isa_t isa, const tacit_block_t 
 
         while (blocks < TOGETHER && looked < block->count) {
             const size_t count = block->count - looked < step ? block->count - looked : step;
-            const float *now = kept ? ef->now + looked : NULL;
 
-            scales[blocks] = scale_of(largest_of(ef->in + looked, now, ef->a + looked, count), format);
+            scales[blocks] = scale_of(largest_of(isa, ef, kept, looked, count), format);
             if (scales[blocks] == NOT_FINITE) {
                 faults = TACIT_FAULT_NONFINITE;
                 if (kept) {
@@ -267,7 +257,7 @@ TACIT_ALWAYS_INLINE uint32_t encode_blocks(tacit_isa_t isa, const tacit_block_t 
         for (size_t i = 0; i < blocks; i++) {
             const size_t count = looked - written < step ? looked - written : step;
 
-            encode_record(isa, scales[i], ef->a + written, count, payload, kept, ef->next + written, format);
+            encode_record(isa, scales[i], a + written, count, payload, kept, ef->next + written, format);
             payload += 1 + count;
             written += count;
         }
@@ -292,7 +282,7 @@ TACIT_ALWAYS_INLINE uint32_t encode_ef(tacit_isa_t isa, const tacit_block_t *blo
 
 TACIT_ALWAYS_INLINE uint32_t encode(tacit_isa_t isa, const tacit_block_t *block, const float *a, uint8_t *payload, float *decoded)
 {
-    const tacit_ef_t none = {.in = a, .next = decoded, .a = (float *)(uintptr_t)a};
+    const tacit_ef_t none = {.in = a, .next = decoded};
     size_t           done;
 
     return encode_with(isa, block, false, &none, payload, &done);

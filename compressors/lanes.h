@@ -5,6 +5,7 @@
 #define TACIT_LANES_H
 
 #include "bits.h"
+#include "compressor.h"
 #include "isa.h"
 
 #include <stdbool.h>
@@ -51,6 +52,67 @@ TACIT_ALWAYS_INLINE bool tacit__any_negative(const tacit_words_t *words)
         any |= pairs[i];
     }
     return (any & 0x8000000080000000u) != 0;
+}
+
+/* ---- The first look at a block ---- */
+
+/* Takes gathered elements back from memory. */
+static inline void tacit__ungather(const tacit_ef_t *ef, size_t first, size_t count)
+{
+    for (size_t i = first; ef->next == ef->now && i < first + count; i++) {
+        ef->next[i] -= ef->in[i];
+    }
+}
+
+/* Takes 64 elements into account. */
+typedef void tacit_visit_t(tacit_isa_t isa, void *state, const tacit_floats_t a[TACIT_VECTORS]);
+
+/* Shows visit() the elements of ef->in or, with feedback, of in + now, which also go to next; missing ones are `pad`. Returns
+   whether all are finite. With feedback it ends where one is not, and memory is as it was. */
+TACIT_ALWAYS_INLINE bool tacit__gather(tacit_isa_t isa, const tacit_ef_t *ef, bool feedback, size_t first, size_t count, float pad,
+                                       tacit_visit_t visit, void *state)
+{
+    tacit_floats_t a[TACIT_VECTORS];
+    tacit_words_t  nonfinite = {0};
+    size_t         i = 0;
+
+    for (; i + TACIT_LANES <= count; i += TACIT_LANES) {
+        TACIT_UNROLL for (size_t k = 0; k < TACIT_VECTORS; k++)
+        {
+            a[k] = *tacit__floats(ef->in + first + i + TACIT_VECTOR * k);
+            if (feedback) {
+                a[k] += *tacit__floats(ef->now + first + i + TACIT_VECTOR * k);
+            }
+            nonfinite |= TACIT_NONFINITE(a[k]);
+        }
+        if (feedback && tacit__any_negative(&nonfinite)) {
+            break;
+        }
+        TACIT_UNROLL for (size_t k = 0; k < TACIT_VECTORS && feedback; k++)
+        {
+            *tacit__floats_to(ef->next + first + i + TACIT_VECTOR * k) = a[k];
+        }
+        visit(isa, state, a);
+    }
+    if (i < count && i + TACIT_LANES > count) {
+        float rest[TACIT_LANES];
+
+        for (size_t j = 0; j < TACIT_LANES; j++) {
+            const size_t at = first + i + j;
+            rest[j] = i + j >= count ? pad : feedback ? ef->in[at] + ef->now[at] : ef->in[at];
+            nonfinite[0] |= tacit__nonfinite_bit(rest[j]);
+        }
+        if (!feedback || !tacit__any_negative(&nonfinite)) {
+            memcpy(a, rest, sizeof a);
+            visit(isa, state, a);
+            memcpy(ef->next + first + i, rest, feedback ? (count - i) * sizeof *rest : 0);
+            i = count;
+        }
+    }
+    if (i < count) {
+        tacit__ungather(ef, first, i);
+    }
+    return !tacit__any_negative(&nonfinite);
 }
 
 #define TACIT_LOWER(a, b) ((b) < (a) ? (b) : (a))

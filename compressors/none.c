@@ -29,20 +29,22 @@ TACIT_ALWAYS_INLINE uint32_t encode(tacit_isa_t isa, const tacit_block_t *block,
 TACIT_ALWAYS_INLINE uint32_t encode_ef(tacit_isa_t isa, const tacit_block_t *block, const tacit_ef_t *ef, uint8_t *payload,
                                        size_t *done_out)
 {
+    float a[TACIT_LANES];
+
     (void)isa;
     for (size_t i = 0, part; i < block->count; i += part) {
         uint32_t nonfinite = 0;
 
         part = block->count - i < TACIT_LANES ? block->count - i : TACIT_LANES;
         for (size_t j = 0; j < part; j++) {
-            ef->a[i + j] = ef->in[i + j] + ef->now[i + j];
-            nonfinite |= tacit__nonfinite_bit(ef->a[i + j]);
+            a[j] = ef->in[i + j] + ef->now[i + j];
+            nonfinite |= tacit__nonfinite_bit(a[j]);
         }
         if (nonfinite >> 31) {
             *done_out = i;
             return TACIT_FAULT_NONFINITE;
         }
-        memcpy(payload + 4 * i, ef->a + i, 4 * part);
+        memcpy(payload + 4 * i, a, 4 * part);
         memset(ef->next + i, 0, 4 * part);
     }
     *done_out = block->count;

@@ -29,47 +29,38 @@ static inline double wide_term(norm_t norm, float value)
     return norm == NORM_L2 ? (double)value * (double)value : fabs((double)value);
 }
 
-TACIT_ALWAYS_INLINE void add_terms(norm_t norm, const tacit_floats_t *values, tacit_floats_t *sums)
+static inline void visit_squares(tacit_isa_t isa, void *state, const tacit_floats_t a[TACIT_VECTORS])
 {
-    if (norm == NORM_L2) {
-        *sums += *values * *values;
-    } else {
-        *sums += TACIT_MAGNITUDES(*values);
+    tacit_floats_t *lanes = state;
+
+    (void)isa;
+    TACIT_UNROLL for (size_t k = 0; k < TACIT_VECTORS; k++)
+    {
+        lanes[k] += a[k] * a[k];
     }
 }
 
-/* a := in + now, and the sum of its terms. now is NULL where a is `in`, which then is only read. */
-TACIT_ALWAYS_INLINE float lanes_sum(norm_t norm, const float *in, const float *now, float *a, size_t count)
+static inline void visit_magnitudes(tacit_isa_t isa, void *state, const tacit_floats_t a[TACIT_VECTORS])
 {
-    tacit_floats_t lanes[TACIT_VECTORS] = {{0}};
-    float          rest[TACIT_LANES] = {0}; /* zeros change no sum */
-    const size_t   whole = count - count % TACIT_LANES;
+    tacit_floats_t *lanes = state;
 
-    for (size_t i = 0; i < whole; i += TACIT_LANES) {
-        TACIT_UNROLL for (size_t k = 0; k < TACIT_VECTORS; k++)
-        {
-            tacit_floats_t values = *tacit__floats(in + i + TACIT_VECTOR * k);
-
-            if (now != NULL) {
-                values += *tacit__floats(now + i + TACIT_VECTOR * k);
-                *tacit__floats_to(a + i + TACIT_VECTOR * k) = values;
-            }
-            add_terms(norm, &values, &lanes[k]);
-        }
-    }
-    for (size_t i = whole; i < count; i++) {
-        const float value = now != NULL ? in[i] + now[i] : in[i];
-
-        if (now != NULL) {
-            a[i] = value;
-        }
-        rest[i - whole] = value;
-    }
+    (void)isa;
     TACIT_UNROLL for (size_t k = 0; k < TACIT_VECTORS; k++)
     {
-        add_terms(norm, tacit__floats(rest + TACIT_VECTOR * k), &lanes[k]);
+        lanes[k] += TACIT_MAGNITUDES(a[k]);
     }
-    return tacit__lanes_sum(lanes);
+}
+
+/* Gathers a part of a block and adds up its terms; zeros change no sum. Returns whether all is finite. */
+TACIT_ALWAYS_INLINE bool lanes_sum(norm_t norm, const tacit_ef_t *ef, bool feedback, size_t first, size_t count, float *sum_out)
+{
+    tacit_floats_t lanes[TACIT_VECTORS] = {{0}};
+    const bool     finite = norm == NORM_L2
+                                ? tacit__gather(TACIT_ISA_SCALAR, ef, feedback, first, count, 0, visit_squares, lanes)
+                                : tacit__gather(TACIT_ISA_SCALAR, ef, feedback, first, count, 0, visit_magnitudes, lanes);
+
+    *sum_out = tacit__lanes_sum(lanes);
+    return finite;
 }
 
 /* The same in float64, for sums that leave the range of float32. Rare, so it need not be fast. */
@@ -88,28 +79,24 @@ static double wide_lanes_sum(norm_t norm, const float *a, size_t count)
     return lanes[0];
 }
 
-TACIT_ALWAYS_INLINE double sub_block_sum(norm_t norm, const float *in, const float *now, float *a, size_t count)
+/* Gathers a block and returns its scale; NaN where something is not finite, and then memory is as it was. */
+TACIT_ALWAYS_INLINE float scale_of(norm_t norm, const tacit_ef_t *ef, bool feedback, size_t first, size_t count)
 {
-    float sum = norm == NORM_L2 ? lanes_sum(NORM_L2, in, now, a, count) : lanes_sum(NORM_L1, in, now, a, count);
-
-    /* Squares of numbers near 2^-60 and below lose bits, or vanish, where squares of numbers near 2^-48 do not yet. */
-    if (isfinite(sum) && (norm == NORM_L1 || sum >= 0x1p-96f)) {
-        return (double)sum;
-    }
-    return wide_lanes_sum(norm, a, count);
-}
-
-/* Makes a = in + now, or finds it there, where now is NULL; returns its scale. */
-TACIT_ALWAYS_INLINE float scale_of(norm_t norm, const float *in, const float *now, float *a, size_t count)
-{
-    double total = 0;
+    const float *a = feedback ? ef->next : ef->in;
+    double       total = 0;
 
     for (size_t i = 0, part; i < count; i += part) {
+        float sum;
+
         part = count - i < SUB_BLOCK ? count - i : SUB_BLOCK;
-        total += sub_block_sum(norm, in + i, now != NULL ? now + i : NULL, a + i, part);
-    }
-    if (!isfinite(total)) {
-        return tacit__bits_float(TACIT_FLOAT_NAN);
+        if (!lanes_sum(norm, ef, feedback, first + i, part, &sum)) {
+            if (feedback) {
+                tacit__ungather(ef, first, i);
+            }
+            return tacit__bits_float(TACIT_FLOAT_NAN);
+        }
+        /* Squares of numbers near 2^-60 and below lose bits, or vanish, where squares of numbers near 2^-48 do not yet. */
+        total += isfinite(sum) && (norm == NORM_L1 || sum >= 0x1p-96f) ? (double)sum : wide_lanes_sum(norm, a + first + i, part);
     }
     total /= (double)count;
     return (float)(norm == NORM_L2 ? sqrt(total) : total);
@@ -256,29 +243,27 @@ static size_t block_of(const config_t *config, size_t count)
     return config->block > 0 && (size_t)config->block < count ? (size_t)config->block : count;
 }
 
-/* Without feedback in and a are the same, and next gets what receivers decode. */
 TACIT_ALWAYS_INLINE uint32_t encode_with(tacit_isa_t isa, const tacit_block_t *block, output_t output, const tacit_ef_t *ef,
                                          uint8_t *payload, size_t *done_out)
 {
     const config_t *config = block->config;
     const size_t    step = block_of(config, block->count);
+    const float    *a = output == KEPT ? ef->next : ef->in;
     uint32_t        faults = 0;
     size_t          i = 0;
 
     for (size_t count; i < block->count; i += count) {
-        const float *now = output == KEPT ? ef->now + i : NULL;
-        float       *a = ef->a + i;
-        float        scale;
+        float scale;
 
         count = block->count - i < step ? block->count - i : step;
-        scale = scale_of((norm_t)config->norm, ef->in + i, now, a, count);
+        scale = scale_of((norm_t)config->norm, ef, output == KEPT, i, count);
         if (!isfinite(scale)) {
             faults = TACIT_FAULT_NONFINITE;
             if (output == KEPT) {
                 break;
             }
         }
-        encode_record(isa, scale, a, count, payload, output, ef->next + i);
+        encode_record(isa, scale, a + i, count, payload, output, ef->next + i);
         payload += record_bytes(count);
     }
     *done_out = i;
@@ -294,7 +279,7 @@ TACIT_ALWAYS_INLINE uint32_t encode_ef(tacit_isa_t isa, const tacit_block_t *blo
 TACIT_ALWAYS_INLINE uint32_t encode(tacit_isa_t isa, const tacit_block_t *block, const float *a, uint8_t *payload,
                                     float *decoded)
 {
-    const tacit_ef_t none = {.in = a, .next = decoded, .a = (float *)(uintptr_t)a};
+    const tacit_ef_t none = {.in = a, .next = decoded};
     size_t           done;
 
     return encode_with(isa, block, DECODED, &none, payload, &done);

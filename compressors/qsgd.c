@@ -53,62 +53,39 @@ static scale_t scale_between(float low, float high, bool finite, float top)
     return scale;
 }
 
-/* a := in + now, and the scale of that. now is NULL where a is `in`, which then is only read. */
-TACIT_ALWAYS_INLINE scale_t scale_of(tacit_isa_t isa, const float *in, const float *now, float *a, size_t count, float top)
+typedef struct range {
+    tacit_floats_t low[TACIT_VECTORS], high[TACIT_VECTORS];
+} range_t;
+
+static inline void visit_range(tacit_isa_t isa, void *state, const tacit_floats_t a[TACIT_VECTORS])
 {
-    tacit_floats_t low[TACIT_VECTORS], high[TACIT_VECTORS], values;
-    tacit_words_t  nonfinite = {0};
-    float          least, most;
-    bool           finite;
-    const size_t   whole = count - count % TACIT_LANES;
+    range_t *range = state;
 
-    if (count < TACIT_LANES) { /* what is missing is the first element once more */
-        float few[TACIT_LANES];
-
-        for (size_t j = 0; j < TACIT_LANES; j++) {
-            few[j] = now != NULL ? in[0] + now[0] : in[0];
-        }
-        memcpy(low, few, sizeof low);
-    } else {
-        TACIT_UNROLL for (size_t k = 0; k < TACIT_VECTORS; k++)
-        {
-            low[k] = *tacit__floats(in + TACIT_VECTOR * k);
-            if (now != NULL) {
-                low[k] += *tacit__floats(now + TACIT_VECTOR * k);
-            }
-        }
-    }
     TACIT_UNROLL for (size_t k = 0; k < TACIT_VECTORS; k++)
     {
-        high[k] = low[k];
+        tacit__lower(isa, &range->low[k], &a[k]);
+        tacit__raise(isa, &range->high[k], &a[k]);
     }
-    for (size_t i = 0; i < whole; i += TACIT_LANES) {
-        TACIT_UNROLL for (size_t k = 0; k < TACIT_VECTORS; k++)
-        {
-            values = *tacit__floats(in + i + TACIT_VECTOR * k);
-            if (now != NULL) {
-                values += *tacit__floats(now + i + TACIT_VECTOR * k);
-                *tacit__floats_to(a + i + TACIT_VECTOR * k) = values;
-            }
-            tacit__lower(isa, &low[k], &values);
-            tacit__raise(isa, &high[k], &values);
-            nonfinite |= TACIT_NONFINITE(values);
-        }
-    }
-    least = tacit__lanes_least(isa, low);
-    most = tacit__lanes_most(isa, high);
-    finite = !tacit__any_negative(&nonfinite);
-    for (size_t i = whole; i < count; i++) {
-        const float value = now != NULL ? in[i] + now[i] : in[i];
+}
 
-        if (now != NULL) {
-            a[i] = value;
-        }
-        least = value < least ? value : least;
-        most = value > most ? value : most;
-        finite = finite && isfinite(value);
+/* Gathers a block and returns its scale. With feedback, if the unit is NaN memory is as it was. */
+TACIT_ALWAYS_INLINE scale_t scale_of(tacit_isa_t isa, const tacit_ef_t *ef, bool feedback, size_t first, size_t count, float top)
+{
+    const float any = feedback ? ef->in[first] + ef->now[first] : ef->in[first];
+    range_t     range = {{{0}}, {{0}}};
+    bool        finite;
+    scale_t     scale;
+
+    TACIT_UNROLL for (size_t k = 0; k < TACIT_VECTORS; k++)
+    {
+        range.low[k] = range.high[k] = any - (tacit_floats_t){0};
     }
-    return scale_between(least, most, finite, top);
+    finite = tacit__gather(isa, ef, feedback, first, count, any, visit_range, &range);
+    scale = scale_between(tacit__lanes_least(isa, range.low), tacit__lanes_most(isa, range.high), finite, top);
+    if (feedback && finite && !isfinite(scale.unit)) {
+        tacit__ungather(ef, first, count);
+    }
+    return scale;
 }
 
 /* ---- The second look: levels ---- */
@@ -363,6 +340,7 @@ TACIT_ALWAYS_INLINE uint32_t encode_blocks(tacit_isa_t isa, const tacit_block_t 
 {
     const size_t         step = (size_t)((const config_t *)block->config)->block;
     const tacit_stream_t stream = tacit__stream(&block->key, false);
+    const float         *a = output == KEPT ? ef->next : ef->in;
     scale_t              scales[TOGETHER];
     uint32_t             faults = 0;
     size_t               looked = 0, written = 0;
@@ -372,9 +350,8 @@ TACIT_ALWAYS_INLINE uint32_t encode_blocks(tacit_isa_t isa, const tacit_block_t 
 
         while (blocks < TOGETHER && looked < block->count) {
             const size_t count = block->count - looked < step ? block->count - looked : step;
-            const float *now = output == KEPT ? ef->now + looked : NULL;
 
-            scales[blocks] = scale_of(isa, ef->in + looked, now, ef->a + looked, count, top_level(bits));
+            scales[blocks] = scale_of(isa, ef, output == KEPT, looked, count, top_level(bits));
             if (!isfinite(scales[blocks].unit)) {
                 faults = TACIT_FAULT_NONFINITE;
                 if (output == KEPT) {
@@ -389,7 +366,7 @@ TACIT_ALWAYS_INLINE uint32_t encode_blocks(tacit_isa_t isa, const tacit_block_t 
 
             record.first += written;
             record.count = looked - written < step ? looked - written : step;
-            encode_record(isa, &record, &stream, scales[i], bits, ef->a + written, payload, output, ef->next + written);
+            encode_record(isa, &record, &stream, scales[i], bits, a + written, payload, output, ef->next + written);
             payload += record_bytes(bits, record.count);
             written += record.count;
         }
@@ -418,7 +395,7 @@ TACIT_ALWAYS_INLINE uint32_t encode_with(tacit_isa_t isa, const tacit_block_t *b
 TACIT_ALWAYS_INLINE uint32_t encode(tacit_isa_t isa, const tacit_block_t *block, const float *a, uint8_t *payload,
                                     float *decoded)
 {
-    const tacit_ef_t none = {.in = a, .next = decoded, .a = (float *)(uintptr_t)a};
+    const tacit_ef_t none = {.in = a, .next = decoded};
     size_t           done;
 
     return encode_with(isa, block, DECODED, &none, payload, &done);

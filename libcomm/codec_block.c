@@ -24,11 +24,11 @@ static bool is_fused(const tacit_feedback_t *feedback, bool passes)
 }
 
 /* The memory of a feedback that encoders keep, from element `at` of the state on. */
-static tacit_ef_t ef_of(const tacit_codec_t *codec, const tacit_state_t *state, size_t at, const float *in)
+static tacit_ef_t ef_of(const tacit_state_t *state, size_t at, const float *in)
 {
     const int residual = tacit__feedback_ef.residual;
 
-    return (tacit_ef_t){.in = in, .now = state->now[residual] + at, .next = state->next[residual] + at, .a = codec->a};
+    return (tacit_ef_t){.in = in, .now = state->now[residual] + at, .next = state->next[residual] + at};
 }
 
 /* One unit of encode(), where encoders keep the feedback. If it returns a fault, the first *done_out elements have changed. */
@@ -37,7 +37,7 @@ static uint32_t encode_fused(tacit_codec_t *codec, const tacit_block_t *block, c
     size_t               at;
     const float         *x = tacit__unit_load(codec, in, block->first, block->count);
     const tacit_state_t *state = tacit__memory_open(codec, block->first, block->count, &at);
-    const tacit_ef_t     ef = ef_of(codec, state, at, x);
+    const tacit_ef_t     ef = ef_of(state, at, x);
     const uint32_t       faults = codec->kernels->encode_ef(block, &ef, payload, done_out);
 
     tacit__memory_close(codec, block->key.step, block->first, *done_out);
@@ -182,7 +182,7 @@ static uint32_t reencode_unit(tacit_codec_t *codec, const tacit_block_t *block, 
     size_t                  done;
 
     if (is_fused(owner, codec->nonfinite != TACIT_NONFINITE_ERROR)) {
-        const tacit_ef_t ef = ef_of(codec, &codec->owner, first, sum);
+        const tacit_ef_t ef = ef_of(&codec->owner, first, sum);
 
         return codec->kernels->encode_ef(block, &ef, payload, &done);
     }
