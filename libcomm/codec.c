@@ -371,5 +371,6 @@ void tacit__codec_adopt_specs(tacit_codec_t *codec, tacit_specs_t *specs)
     codec->work_count = specs->work_count;
     follow_spec(codec);
     codec->memory.config = codec->owner.config = codec->spec.feedback_config;
+    codec->own_is_zero = false; /* they may say whether it is */
     *specs = (tacit_specs_t){0};
 }

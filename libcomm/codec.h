@@ -30,6 +30,7 @@ struct tacit_codec {
     tacit_state_t     owner;                       /* the owner's, of the part below */
     size_t            owner_first;                 /* owner.count elements from here */
     bool              owner_is_mean;               /* units of the owner's memory: the result was an average */
+    bool              own_is_zero;                 /* the sender's memory of the owned part, known to be so */
     struct {
         bool          moved; /* the step that runs owns another part than the last one did, which is kept here until it ends */
         tacit_state_t owner;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "codec_unit.h"
+#include "isa.h"
 
 /* Bytes of a payload up to an element of the range, which is a multiple of the grain or the range's end. */
 static size_t payload_at(const tacit_codec_t *codec, size_t elements)
@@ -121,39 +122,59 @@ uint32_t tacit__codec_encode(tacit_codec_t *codec, uint64_t step, const void *in
     return 0;
 }
 
+/* sum = or += in + zero. */
+static void own_loop(const float *in, float zero, size_t count, float *sum, bool add)
+{
+    for (size_t i = 0; !add && i < count; i++) {
+        sum[i] = in[i] + zero;
+    }
+    for (size_t i = 0; add && i < count; i++) {
+        sum[i] += in[i] + zero;
+    }
+}
+
+TACIT_EACH_ISA(void, own, (const float *in, float zero, size_t count, float *sum, bool add), (in, zero, count, sum, add))
+
+/* One unit of own(). Where memory is zero, what is not finite is found when the sum is encoded. */
+static uint32_t own_unit(tacit_codec_t *codec, const void *in, size_t first, size_t count, float *sum, bool add)
+{
+    const float *x = tacit__unit_load(codec, in, first, count), *a = x;
+    size_t       at;
+
+    if (codec->own_is_zero) {
+        own(x, 0.0f, count, sum, add);
+        return 0;
+    }
+    if (codec->feedback != NULL) {
+        const tacit_state_t *state = tacit__memory_open(codec, first, count, &at);
+
+        codec->feedback->before(state, at, count, x, codec->a);
+        a = codec->a;
+    }
+    if (codec->nonfinite != TACIT_NONFINITE_PASS && !tacit__unit_is_finite(a, count)) {
+        return TACIT_FAULT_NONFINITE;
+    }
+    own(a, -0.0f, count, sum, add); /* a itself, whatever it is */
+    return 0;
+}
+
 uint32_t tacit__codec_own(tacit_codec_t *codec, const void *in, size_t first, size_t count, float *sum, bool add)
 {
-    size_t units = 0;
+    size_t   units = 0;
+    uint32_t faults = 0;
 
-    for (size_t done = 0; done < count; done += units) {
-        const float *a = tacit__unit_load(codec, in, first + done, units = tacit__min(count - done, codec->unit));
-
-        if (codec->feedback != NULL) {
-            size_t               at;
-            const tacit_state_t *state = tacit__memory_open(codec, first + done, units, &at);
-
-            codec->feedback->before(state, at, units, a, codec->a);
-            a = codec->a;
-        }
-        if (codec->nonfinite != TACIT_NONFINITE_PASS && !tacit__unit_is_finite(a, units)) {
-            return TACIT_FAULT_NONFINITE;
-        }
-        if (!add) {
-            memcpy(sum + done, a, units * sizeof *a);
-            continue;
-        }
-        for (size_t i = 0; i < units; i++) {
-            sum[done + i] += a[i];
-        }
+    for (size_t done = 0; done < count && faults == 0; done += units) {
+        units = tacit__min(count - done, codec->unit);
+        faults = own_unit(codec, in, first + done, units, sum + done, add);
     }
-    return 0;
+    return faults;
 }
 
 void tacit__codec_own_keep(tacit_codec_t *codec, uint64_t step, const void *in, size_t first, size_t count)
 {
     size_t units = 0;
 
-    for (size_t done = 0; codec->feedback != NULL && done < count; done += units) {
+    for (size_t done = 0; codec->feedback != NULL && !codec->own_is_zero && done < count; done += units) {
         const float         *x = tacit__unit_load(codec, in, first + done, units = tacit__min(count - done, codec->unit));
         size_t               at;
         const tacit_state_t *state = tacit__memory_open(codec, first + done, units, &at);

@@ -336,6 +336,7 @@ void tacit__memory_read(const tacit_codec_t *codec, int array, size_t first, siz
 
 void tacit__memory_write(tacit_codec_t *codec, uint64_t step, int array, size_t first, size_t count, const float *values)
 {
+    codec->own_is_zero = false;
     if (codec->packed[array] != NULL) {
         const tacit_stream_t stream = stream_of(codec, step, TACIT_STATE_ARRAYS + (size_t)array);
 
@@ -362,6 +363,7 @@ void tacit__codec_adopt_owner(tacit_codec_t *codec, tacit_state_t *owner, size_t
     codec->owner = *owner;
     codec->owner_first = first;
     codec->owner_is_mean = mean;
+    codec->own_is_zero = false;
     *owner = (tacit_state_t){0};
 }
 
@@ -483,6 +485,8 @@ void tacit__codec_commit(tacit_codec_t *codec, uint64_t step)
     }
     state_swap(&codec->owner);
     tacit__codec_forget_former(codec);
+    codec->own_is_zero = codec->feedback == &tacit__feedback_ef && tacit__codec_is_blockwise(codec) &&
+                         !tacit__codec_own_coded(codec) && !codec->strict && codec->nonfinite != TACIT_NONFINITE_PASS;
 }
 
 bool tacit__codec_array(const tacit_codec_t *codec, size_t index, tacit_array_t *array_out)

@@ -20,6 +20,7 @@ typedef struct tacit_item {
     const void             *in;
     void                   *out;
     tacit_op_t              op;
+    bool                    streams;                        /* results go to out as they come; the schedule decides */
     uint64_t                sent_bytes;                     /* payload that left for other ranks; the schedule counts */
     double                  encode_seconds, decode_seconds; /* the schedule measures */
 } tacit_item_t;

@@ -18,7 +18,7 @@ typedef struct tacit_chunk {
     size_t segment_first, segment_count;
     size_t elements;
     size_t payload_bytes;
-    size_t at; /* its message in `sent` and `results` */
+    size_t at; /* its message in `sent` and, less results_at, in `results` */
     int    owner;
     int    contributions; /* that have come; of own chunks */
     bool   encoded;       /* by this rank, for its owner */
@@ -32,8 +32,10 @@ typedef struct tacit_blockwise {
     size_t          *part;                          /* part[q] … part[q + 1]: the chunks of owner q */
     size_t           own_bytes;                     /* payload of the own part */
     tacit_buffer_t   sent;                          /* messages to owners */
-    tacit_buffer_t   inbox;                         /* payloads from each rank for the own part */
-    tacit_buffer_t   results;                       /* messages from owners */
+    tacit_buffer_t   inbox;                         /* payloads from each other rank for the own part */
+    bool             keeps_results;                 /* some item waits for the verdicts before it is written */
+    tacit_buffer_t   results;                       /* messages from owners; the own ones alone where none is kept */
+    size_t           results_at;
     float           *sum;                           /* one unit */
     size_t           round;                         /* of encoding: the round-th chunk of every owner … */
     int              turn;                          /* … of which this many ranks behind the own one is next */
@@ -173,6 +175,16 @@ static tacit_status_t no_memory(const tacit_leg_t *leg)
                        leg->operation->what, leg->item_count);
 }
 
+/* Whether results may be written before all ranks have succeeded: `out` is then unspecified, but `in` unchanged. */
+static bool may_stream(const tacit_item_t *item)
+{
+    const uintptr_t in = (uintptr_t)item->in, out = (uintptr_t)item->out;
+    const size_t    bytes = item->codec->tensor.count * tacit__codec_element_bytes(item->codec);
+
+    return (out + bytes <= in || in + bytes <= out) &&
+           (item->codec->feedback == NULL || item->codec->feedback->combine == NULL);
+}
+
 static tacit_status_t reserve_items(const tacit_leg_t *leg, tacit_blockwise_t *blockwise, size_t *unit_out)
 {
     tacit_status_t status = TACIT_OK;
@@ -189,6 +201,8 @@ static tacit_status_t reserve_items(const tacit_leg_t *leg, tacit_blockwise_t *b
     for (size_t i = 0; i < leg->item_count; i++) {
         size_t first, count;
 
+        leg->items[i]->streams = may_stream(leg->items[i]);
+        blockwise->keeps_results = blockwise->keeps_results || !leg->items[i]->streams;
         own_range(leg, blockwise, leg->items[i], &first, &count);
         TRY(tacit__codec_own_part(leg->items[i]->codec, leg->items[i]->step, first, count, leg->items[i]->op == TACIT_AVERAGE));
     }
@@ -231,8 +245,12 @@ static tacit_status_t prepare(tacit_leg_t *leg)
     blockwise->to_encode = blockwise->to_come = blockwise->chunk_count - blockwise->to_reduce;
     TRY(reserve_items(leg, blockwise, &unit));
     TRY(tacit__buffer_take(exchange, bytes, &blockwise->sent));
+    if (!blockwise->keeps_results && blockwise->to_reduce != 0) {
+        blockwise->results_at = blockwise->chunks[blockwise->part[rank]].at;
+        bytes = blockwise->own_bytes + blockwise->to_reduce * TACIT_FRAME_HEADER_BYTES;
+    }
     TRY(tacit__buffer_take(exchange, bytes, &blockwise->results));
-    TRY(tacit__buffer_take(exchange, blockwise->own_bytes * (size_t)ranks, &blockwise->inbox));
+    TRY(tacit__buffer_take(exchange, blockwise->own_bytes * (size_t)(ranks - 1), &blockwise->inbox));
     blockwise->sum = tacit__alloc(unit, sizeof *blockwise->sum);
     if (blockwise->sum == NULL) {
         status = no_memory(leg);
@@ -260,9 +278,14 @@ static void release(tacit_leg_t *leg)
 
 /* ---- Encoding for owners ---- */
 
-static uint8_t *payload_in(const tacit_buffer_t *messages, const tacit_chunk_t *chunk)
+static uint8_t *sent_payload(const tacit_blockwise_t *blockwise, const tacit_chunk_t *chunk)
 {
-    return messages->data + chunk->at + TACIT_FRAME_HEADER_BYTES;
+    return blockwise->sent.data + chunk->at + TACIT_FRAME_HEADER_BYTES;
+}
+
+static uint8_t *result_message(const tacit_blockwise_t *blockwise, const tacit_chunk_t *chunk)
+{
+    return blockwise->results.data + (chunk->at - blockwise->results_at);
 }
 
 static size_t write_header(const tacit_leg_t *leg, tacit_frame_kind_t kind, const tacit_chunk_t *chunk, uint8_t *message)
@@ -287,7 +310,7 @@ static bool encodes(const tacit_leg_t *leg, const tacit_chunk_t *chunk, const ta
 static void undo_segments(const tacit_leg_t *leg, const tacit_chunk_t *chunk, size_t segments)
 {
     const tacit_blockwise_t *blockwise = leg->state;
-    uint8_t                 *payload = payload_in(&blockwise->sent, chunk);
+    uint8_t                 *payload = sent_payload(blockwise, chunk);
 
     for (size_t s = chunk->segment_first; s < chunk->segment_first + segments; s++) {
         const tacit_segment_t *segment = &blockwise->segments[s];
@@ -303,7 +326,7 @@ static void undo_segments(const tacit_leg_t *leg, const tacit_chunk_t *chunk, si
 static tacit_status_t encode_chunk(const tacit_leg_t *leg, tacit_chunk_t *chunk)
 {
     const tacit_blockwise_t *blockwise = leg->state;
-    uint8_t                 *payload = payload_in(&blockwise->sent, chunk);
+    uint8_t                 *payload = sent_payload(blockwise, chunk);
 
     for (size_t s = 0; s < chunk->segment_count; s++) {
         const tacit_segment_t *segment = &blockwise->segments[chunk->segment_first + s];
@@ -372,8 +395,9 @@ static uint8_t *contribution(const tacit_leg_t *leg, const tacit_blockwise_t *bl
 {
     const tacit_chunk_t *first = &blockwise->chunks[blockwise->part[leg->comm->rank]];
     size_t               headers = (size_t)(chunk - first) * TACIT_FRAME_HEADER_BYTES;
+    size_t               others = (size_t)(rank < leg->comm->rank ? rank : rank - 1);
 
-    return blockwise->inbox.data + (size_t)rank * blockwise->own_bytes + (chunk->at - first->at - headers);
+    return blockwise->inbox.data + others * blockwise->own_bytes + (chunk->at - first->at - headers);
 }
 
 /* One unit of an own segment, all ranks in ascending order; `at` is its place within the chunk's payloads. */
@@ -385,14 +409,13 @@ static uint32_t reduce_unit(const tacit_leg_t *leg, tacit_blockwise_t *blockwise
     bool                coded = tacit__codec_own_coded(codec);
     float               scale = 1.0f / (float)leg->comm->ranks;
     uint32_t            faults = 0;
-    double              began = tacit__seconds(), added;
 
     for (int rank = 0; rank < leg->comm->ranks && faults == 0; rank++) {
         if (rank == leg->comm->rank && !coded) {
             faults = tacit__codec_own(codec, item->in, unit->first, unit->count, blockwise->sum, rank != 0);
         } else {
             const uint8_t *payload =
-                rank == leg->comm->rank ? payload_in(&blockwise->sent, chunk) : contribution(leg, blockwise, rank, chunk);
+                rank == leg->comm->rank ? sent_payload(blockwise, chunk) : contribution(leg, blockwise, rank, chunk);
 
             tacit__codec_add(codec, item->step, payload + at, unit->first, unit->count, blockwise->sum, rank != 0);
         }
@@ -400,14 +423,9 @@ static uint32_t reduce_unit(const tacit_leg_t *leg, tacit_blockwise_t *blockwise
     for (size_t i = 0; item->op == TACIT_AVERAGE && leg->comm->ranks > 1 && i < unit->count; i++) {
         blockwise->sum[i] *= scale;
     }
-    added = tacit__seconds();
-    unit->item->decode_seconds += added - began;
-    if (faults == 0) {
-        faults = tacit__codec_reencode(codec, item->step, blockwise->sum, unit->first, unit->count,
-                                       payload_in(&blockwise->results, chunk) + at);
-    }
-    unit->item->encode_seconds += tacit__seconds() - added;
-    return faults;
+    return faults != 0 ? faults
+                       : tacit__codec_reencode(codec, item->step, blockwise->sum, unit->first, unit->count,
+                                               result_message(blockwise, chunk) + TACIT_FRAME_HEADER_BYTES + at);
 }
 
 static tacit_status_t reduce_chunk(const tacit_leg_t *leg, tacit_blockwise_t *blockwise, tacit_chunk_t *chunk)
@@ -418,6 +436,7 @@ static tacit_status_t reduce_chunk(const tacit_leg_t *leg, tacit_blockwise_t *bl
         const tacit_segment_t *segment = &blockwise->segments[s];
         const tacit_codec_t   *codec = segment->item->codec;
         tacit_segment_t        unit = *segment;
+        double                 began = tacit__seconds();
 
         for (size_t left = segment->count; left != 0; left -= unit.count) {
             unit.count = tacit__codec_is_uncut(codec) ? left : tacit__min(left, codec->unit);
@@ -426,6 +445,7 @@ static tacit_status_t reduce_chunk(const tacit_leg_t *leg, tacit_blockwise_t *bl
             }
             unit.first += unit.count;
         }
+        segment->item->decode_seconds += tacit__seconds() - began; /* adding and encoding again: too short to be told apart */
         at += segment->payload_bytes;
     }
     return TACIT_OK;
@@ -442,9 +462,25 @@ static tacit_chunk_t *next_to_reduce(const tacit_leg_t *leg, const tacit_blockwi
     return NULL;
 }
 
+/* Writes the results of a chunk's items that stream, or of those that do not. */
+static void finish_chunk(const tacit_blockwise_t *blockwise, const tacit_chunk_t *chunk, const uint8_t *payload, bool streaming)
+{
+    for (size_t s = chunk->segment_first; s < chunk->segment_first + chunk->segment_count; s++) {
+        const tacit_segment_t *segment = &blockwise->segments[s];
+        tacit_item_t          *item = segment->item;
+        double                 began = tacit__seconds();
+
+        if (item->streams == streaming) {
+            tacit__codec_finish(item->codec, item->step, payload, segment->first, segment->count, item->out);
+        }
+        item->decode_seconds += tacit__seconds() - began;
+        payload += segment->payload_bytes;
+    }
+}
+
 static tacit_status_t send_result(const tacit_leg_t *leg, tacit_blockwise_t *blockwise, tacit_chunk_t *chunk)
 {
-    uint8_t       *message = blockwise->results.data + chunk->at;
+    uint8_t       *message = result_message(blockwise, chunk);
     tacit_status_t status;
     size_t         bytes;
 
@@ -457,6 +493,7 @@ static tacit_status_t send_result(const tacit_leg_t *leg, tacit_blockwise_t *blo
     for (int step = 1; step < leg->comm->ranks; step++) {
         TRY(tacit__leg_send(leg, (leg->comm->rank + step) % leg->comm->ranks, message, bytes));
     }
+    finish_chunk(blockwise, chunk, message + TACIT_FRAME_HEADER_BYTES, true);
 out:
     return status;
 }
@@ -497,7 +534,10 @@ static tacit_status_t arrived(tacit_leg_t *leg, const tacit_frame_t *frame)
         memcpy(contribution(leg, blockwise, frame->rank, chunk), frame->payload, frame->payload_bytes);
         chunk->contributions++;
     } else {
-        memcpy(payload_in(&blockwise->results, chunk), frame->payload, frame->payload_bytes);
+        if (blockwise->keeps_results) {
+            memcpy(result_message(blockwise, chunk) + TACIT_FRAME_HEADER_BYTES, frame->payload, frame->payload_bytes);
+        }
+        finish_chunk(blockwise, chunk, frame->payload, true);
         blockwise->to_come--;
     }
     return TACIT_OK;
@@ -523,19 +563,10 @@ static void commit(tacit_leg_t *leg)
             }
         }
     }
-    for (size_t c = 0; c < blockwise->chunk_count; c++) {
+    for (size_t c = 0; blockwise->keeps_results && c < blockwise->chunk_count; c++) {
         const tacit_chunk_t *chunk = &blockwise->chunks[c];
-        const uint8_t       *payload = payload_in(&blockwise->results, chunk);
 
-        for (size_t s = chunk->segment_first; s < chunk->segment_first + chunk->segment_count; s++) {
-            const tacit_segment_t *segment = &blockwise->segments[s];
-            tacit_item_t          *item = segment->item;
-            double                 began = tacit__seconds();
-
-            tacit__codec_finish(item->codec, item->step, payload, segment->first, segment->count, item->out);
-            item->decode_seconds += tacit__seconds() - began;
-            payload += segment->payload_bytes;
-        }
+        finish_chunk(blockwise, chunk, result_message(blockwise, chunk) + TACIT_FRAME_HEADER_BYTES, false);
     }
     for (size_t i = 0; i < leg->item_count; i++) {
         tacit__codec_commit(leg->items[i]->codec, leg->items[i]->step);
