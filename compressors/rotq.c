@@ -199,7 +199,8 @@ TACIT_TARGET_AVX2 static inline void centres_avx2(const tacit_words_t *levels, u
 {
     const __m256i all = (__m256i)*levels, sign = _mm256_slli_epi32(all, (int)(32 - bits));
     const __m256  magnitudes = _mm256_loadu_ps(codebooks[bits].magnitudes);
-    const __m256  magnitude = _mm256_permutevar8x32_ps(magnitudes, bits == 1 ? _mm256_setzero_si256() : all);
+    const __m256i number = _mm256_and_si256(all, _mm256_set1_epi32((1 << (bits - 1)) - 1));
+    const __m256  magnitude = _mm256_permutevar8x32_ps(magnitudes, number);
 
     *centres = (tacit_floats_t)_mm256_xor_ps(magnitude, _mm256_and_ps(_mm256_castsi256_ps(sign), _mm256_set1_ps(-0.0f)));
 }
