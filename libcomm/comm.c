@@ -222,7 +222,8 @@ void tacit_comm_destroy(tacit_comm_t *comm)
     if (comm->transport.destroy != NULL) {
         comm->transport.destroy(comm->transport.context);
     }
-    tacit__free(comm->spare);
+    tacit__operation_free(comm->spare);
+    tacit__operation_free(comm->recent);
     tacit__free(comm->group);
     tacit__free(comm->spec);
     tacit__free(comm);

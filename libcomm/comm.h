@@ -49,6 +49,7 @@ struct tacit_comm {
     tacit_request_t    *queue;    /* operations not yet finished, the first one runs */
     tacit_request_t    *finished; /* those that nobody has waited for yet */
     tacit_request_t    *spare;    /* one operation kept for the day when there is no memory for another */
+    tacit_request_t    *recent;   /* and one for the next operation */
     double              visited;  /* when the queue was last advanced */
     bool                group_open;
     tacit_item_t       *group; /* collected items */

@@ -38,20 +38,38 @@ static void set_fault(tacit_operation_t *operation, tacit_status_t fault)
     }
 }
 
+/* The operation that was destroyed last, if it has room enough, or a new one. NULL: no memory. */
+static tacit_operation_t *allocate_room(tacit_comm_t *comm, size_t count)
+{
+    tacit_operation_t *operation = comm->recent;
+
+    if (operation != NULL && operation->room >= count) {
+        comm->recent = NULL;
+        return operation;
+    }
+    operation = tacit__alloc(1, sizeof *operation);
+    if (operation == NULL) {
+        return NULL;
+    }
+    operation->items = tacit__alloc(count, sizeof *operation->items);
+    operation->order = tacit__alloc(count, sizeof *operation->order);
+    operation->room = count;
+    if (operation->items == NULL || operation->order == NULL) {
+        tacit__operation_free(operation);
+        return NULL;
+    }
+    return operation;
+}
+
 /* An operation with room for its items, or the communicator's spare one with none, whose fault is that there is no memory. */
 static tacit_operation_t *allocate(tacit_comm_t *comm, size_t count)
 {
-    tacit_operation_t *operation = tacit__alloc(1, sizeof *operation);
+    tacit_operation_t *operation = allocate_room(comm, count);
 
     if (operation != NULL) {
         operation->comm = comm;
-        operation->items = tacit__alloc(count, sizeof *operation->items);
-        operation->order = tacit__alloc(count, sizeof *operation->order);
-        if (operation->items != NULL && operation->order != NULL) {
-            operation->item_count = count;
-            return operation;
-        }
-        tacit__operation_destroy(operation);
+        operation->item_count = count;
+        return operation;
     }
     operation = comm->spare;
     if (operation != NULL) {
@@ -193,6 +211,30 @@ static void count_items(const tacit_operation_t *operation)
     }
 }
 
+void *tacit__leg_take(tacit_leg_t *leg, size_t count, size_t size)
+{
+    tacit_buffer_t *buffer = &leg->held[leg->held_count];
+    size_t          bytes;
+
+    assert(leg->held_count < TACIT_HELD);
+    if (__builtin_mul_overflow(count, size, &bytes) || tacit__buffer_take(&leg->comm->exchange, bytes, buffer) != TACIT_OK) {
+        return NULL;
+    }
+    leg->held_count++;
+    return buffer->data;
+}
+
+void tacit__leg_release(tacit_leg_t *leg)
+{
+    if (leg->schedule->release != NULL) {
+        leg->schedule->release(leg);
+    }
+    while (leg->held_count > 0) {
+        tacit__buffer_give(&leg->comm->exchange, &leg->held[--leg->held_count]);
+    }
+    leg->state = NULL;
+}
+
 static void finish(tacit_operation_t *operation, tacit_status_t status, const char *text)
 {
     tacit_comm_t *comm = operation->comm;
@@ -205,7 +247,7 @@ static void finish(tacit_operation_t *operation, tacit_status_t status, const ch
         tacit__comm_break(comm);
     }
     for (size_t i = 0; i < operation->leg_count; i++) {
-        operation->legs[i].schedule->release(&operation->legs[i]);
+        tacit__leg_release(&operation->legs[i]);
     }
     if (status == TACIT_OK) {
         count_items(operation);
@@ -583,16 +625,27 @@ tacit_status_t tacit__operation_end(tacit_operation_t *operation)
     return status;
 }
 
+void tacit__operation_free(tacit_operation_t *operation)
+{
+    if (operation != NULL) {
+        tacit__free(operation->items);
+        tacit__free(operation->order);
+        tacit__free(operation);
+    }
+}
+
+/* Kept for the next one; where another is kept already, the larger of the two. */
 void tacit__operation_destroy(tacit_operation_t *operation)
 {
     tacit_comm_t *comm = operation->comm;
 
-    tacit__free(operation->items);
-    tacit__free(operation->order);
-    if (comm->spare == NULL) {
-        *operation = (tacit_operation_t){0};
+    *operation = (tacit_operation_t){.items = operation->items, .order = operation->order, .room = operation->room};
+    if (comm->spare == NULL) { /* that one needs no room for items */
         comm->spare = operation;
+    } else if (comm->recent == NULL || comm->recent->room < operation->room) {
+        tacit__operation_free(comm->recent);
+        comm->recent = operation;
     } else {
-        tacit__free(operation);
+        tacit__operation_free(operation);
     }
 }

@@ -25,7 +25,7 @@ struct tacit_request {
 
     tacit_item_t  *items; /* sorted by slot id */
     tacit_item_t **order; /* the items by leg */
-    size_t         item_count;
+    size_t         item_count, room; /* of both; how many there is room for */
     tacit_leg_t    legs[TACIT_LEGS];
     size_t         leg_count;
     bool           framed; /* frames are exchanged at all */
@@ -57,8 +57,9 @@ tacit_status_t tacit__comm_drain(tacit_comm_t *comm);
 tacit_status_t tacit__operation_wait(tacit_operation_t *operation);
 /* The status of a finished operation, with its text as last error; frees it. */
 tacit_status_t tacit__operation_end(tacit_operation_t *operation);
-/* Takes an unfinished operation down with its communicator. */
+/* Takes an unfinished operation down; its memory serves the next one. */
 void tacit__operation_destroy(tacit_operation_t *operation);
+void tacit__operation_free(tacit_operation_t *operation);
 
 /* identity.c: fills in what every frame of an operation says, from its items; and compares a peer's frame with it:
    TACIT_ERR_MISMATCH. A verdict that is a fault may come from a rank that is elsewhere. */

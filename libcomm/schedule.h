@@ -6,6 +6,7 @@
 #define TACIT_SCHEDULE_H
 
 #include "codec.h"
+#include "exchange.h"
 #include "frame.h"
 
 typedef struct tacit_request  tacit_operation_t; /* what a caller's request is, from inside: operation.h */
@@ -25,6 +26,8 @@ typedef struct tacit_item {
     double                  encode_seconds, decode_seconds; /* the schedule measures */
 } tacit_item_t;
 
+enum { TACIT_HELD = 8 }; /* pieces of memory of a leg */
+
 typedef struct tacit_leg {
     const tacit_schedule_t *schedule;
     tacit_comm_t           *comm;
@@ -33,6 +36,8 @@ typedef struct tacit_leg {
     size_t                  item_count;
     uint32_t                round; /* marks this leg's frames; a leg of several rounds has the next ones too */
     void                   *state; /* the schedule's own */
+    tacit_buffer_t          held[TACIT_HELD];
+    size_t                  held_count;
 } tacit_leg_t;
 
 struct tacit_schedule {
@@ -58,9 +63,15 @@ struct tacit_schedule {
     void (*commit)(tacit_leg_t *leg);
     /* Some rank has failed: memory as before. */
     void (*undo)(tacit_leg_t *leg);
-    /* Frees what prepare() got; also after a failed or missing prepare(). No message of the leg is under way. */
+    /* Optional. Frees what prepare() got by other ways than tacit__leg_take(); also after a failed or missing prepare(). No
+       message of the leg is under way. */
     void (*release)(tacit_leg_t *leg);
 };
+
+/* Memory for `count` things until the leg is released, or NULL. It is kept for the next operation, so that one like the last one
+   finds all that it needs. */
+void *tacit__leg_take(tacit_leg_t *leg, size_t count, size_t size);
+void  tacit__leg_release(tacit_leg_t *leg);
 
 /* The index-th schedule, NULL past the last. */
 const tacit_schedule_t *tacit__schedule_at(size_t index);

@@ -31,10 +31,10 @@ typedef struct tacit_blockwise {
     size_t           segment_count, chunk_count;
     size_t          *part;                          /* part[q] … part[q + 1]: the chunks of owner q */
     size_t           own_bytes;                     /* payload of the own part */
-    tacit_buffer_t   sent;                          /* messages to owners */
-    tacit_buffer_t   inbox;                         /* payloads from each other rank for the own part */
+    uint8_t         *sent;                          /* messages to owners */
+    uint8_t         *inbox;                         /* payloads from each other rank for the own part */
     bool             keeps_results;                 /* some item waits for the verdicts before it is written */
-    tacit_buffer_t   results;                       /* messages from owners; the own ones alone where none is kept */
+    uint8_t         *results;                       /* messages from owners; the own ones alone where none is kept */
     size_t           results_at;
     float           *sum;                           /* one unit */
     size_t           round;                         /* of encoding: the round-th chunk of every owner … */
@@ -92,9 +92,9 @@ static size_t fitting(const tacit_codec_t *codec, size_t count, size_t room, boo
     return tacit__min(count, (blocks != 0 ? blocks : empty) * edge);
 }
 
-/* Walks the parts in order and cuts them into chunks and segments, or only counts these. Leaves the bytes of all messages in
-   results.bytes, for the buffers that follow. */
-static void lay_out(const tacit_leg_t *leg, tacit_blockwise_t *blockwise, bool count_only)
+/* Walks the parts in order and cuts them into chunks and segments, or only counts these. Returns
+   the bytes of all messages. */
+static size_t lay_out(const tacit_leg_t *leg, tacit_blockwise_t *blockwise, bool count_only)
 {
     const int ranks = leg->comm->ranks;
     uint64_t  total = 0;
@@ -146,7 +146,7 @@ static void lay_out(const tacit_leg_t *leg, tacit_blockwise_t *blockwise, bool c
         }
     }
     blockwise->part[ranks] = blockwise->chunk_count;
-    blockwise->results.bytes = at;
+    return at;
 }
 
 /* The elements of an item that this rank owns. */
@@ -167,7 +167,7 @@ static void own_range(const tacit_leg_t *leg, const tacit_blockwise_t *blockwise
     }
 }
 
-/* ---- Prepare and release ---- */
+/* ---- Prepare ---- */
 
 static tacit_status_t no_memory(const tacit_leg_t *leg)
 {
@@ -213,24 +213,24 @@ out:
 static tacit_status_t prepare(tacit_leg_t *leg)
 {
     tacit_status_t     status;
-    tacit_blockwise_t *blockwise = leg->state = tacit__alloc(1, sizeof *blockwise);
-    tacit_exchange_t  *exchange = &leg->comm->exchange;
+    tacit_blockwise_t *blockwise = leg->state = tacit__leg_take(leg, 1, sizeof *blockwise);
     const int          rank = leg->comm->rank, ranks = leg->comm->ranks;
     size_t             bytes, unit = TACIT_UNIT;
 
-    if (blockwise == NULL || (blockwise->part = tacit__alloc((size_t)ranks + 1, sizeof *blockwise->part)) == NULL) {
+    if (blockwise == NULL) {
+        return no_memory(leg);
+    }
+    *blockwise = (tacit_blockwise_t){.part = tacit__leg_take(leg, (size_t)ranks + 1, sizeof *blockwise->part)};
+    if (blockwise->part == NULL) {
         return no_memory(leg);
     }
     lay_out(leg, blockwise, true);
-    bytes = blockwise->results.bytes;
-    blockwise->results.bytes = 0;
-    blockwise->segments = tacit__alloc(blockwise->segment_count, sizeof *blockwise->segments);
-    blockwise->chunks = tacit__alloc(blockwise->chunk_count, sizeof *blockwise->chunks);
+    blockwise->segments = tacit__leg_take(leg, blockwise->segment_count, sizeof *blockwise->segments);
+    blockwise->chunks = tacit__leg_take(leg, blockwise->chunk_count, sizeof *blockwise->chunks);
     if (blockwise->segments == NULL || blockwise->chunks == NULL) {
         return no_memory(leg);
     }
-    lay_out(leg, blockwise, false);
-    blockwise->results.bytes = 0;
+    bytes = lay_out(leg, blockwise, false);
     blockwise->turn = 1;
     for (size_t c = blockwise->part[rank]; c < blockwise->part[rank + 1]; c++) {
         blockwise->own_bytes += blockwise->chunks[c].payload_bytes;
@@ -244,48 +244,31 @@ static tacit_status_t prepare(tacit_leg_t *leg)
     blockwise->to_reduce = blockwise->part[rank + 1] - blockwise->part[rank];
     blockwise->to_encode = blockwise->to_come = blockwise->chunk_count - blockwise->to_reduce;
     TRY(reserve_items(leg, blockwise, &unit));
-    TRY(tacit__buffer_take(exchange, bytes, &blockwise->sent));
+    blockwise->sent = tacit__leg_take(leg, bytes, 1);
     if (!blockwise->keeps_results && blockwise->to_reduce != 0) {
         blockwise->results_at = blockwise->chunks[blockwise->part[rank]].at;
         bytes = blockwise->own_bytes + blockwise->to_reduce * TACIT_FRAME_HEADER_BYTES;
     }
-    TRY(tacit__buffer_take(exchange, bytes, &blockwise->results));
-    TRY(tacit__buffer_take(exchange, blockwise->own_bytes * (size_t)(ranks - 1), &blockwise->inbox));
-    blockwise->sum = tacit__alloc(unit, sizeof *blockwise->sum);
-    if (blockwise->sum == NULL) {
+    blockwise->results = tacit__leg_take(leg, bytes, 1);
+    blockwise->inbox = tacit__leg_take(leg, blockwise->own_bytes, (size_t)(ranks - 1));
+    blockwise->sum = tacit__leg_take(leg, unit, sizeof *blockwise->sum);
+    if (blockwise->sent == NULL || blockwise->results == NULL || blockwise->inbox == NULL || blockwise->sum == NULL) {
         status = no_memory(leg);
     }
 out:
     return status;
 }
 
-static void release(tacit_leg_t *leg)
-{
-    tacit_blockwise_t *blockwise = leg->state;
-
-    if (blockwise != NULL) {
-        tacit__buffer_give(&leg->comm->exchange, &blockwise->sent);
-        tacit__buffer_give(&leg->comm->exchange, &blockwise->results);
-        tacit__buffer_give(&leg->comm->exchange, &blockwise->inbox);
-        tacit__free(blockwise->sum);
-        tacit__free(blockwise->chunks);
-        tacit__free(blockwise->segments);
-        tacit__free(blockwise->part);
-        tacit__free(blockwise);
-    }
-    leg->state = NULL;
-}
-
 /* ---- Encoding for owners ---- */
 
 static uint8_t *sent_payload(const tacit_blockwise_t *blockwise, const tacit_chunk_t *chunk)
 {
-    return blockwise->sent.data + chunk->at + TACIT_FRAME_HEADER_BYTES;
+    return blockwise->sent + chunk->at + TACIT_FRAME_HEADER_BYTES;
 }
 
 static uint8_t *result_message(const tacit_blockwise_t *blockwise, const tacit_chunk_t *chunk)
 {
-    return blockwise->results.data + (chunk->at - blockwise->results_at);
+    return blockwise->results + (chunk->at - blockwise->results_at);
 }
 
 static size_t write_header(const tacit_leg_t *leg, tacit_frame_kind_t kind, const tacit_chunk_t *chunk, uint8_t *message)
@@ -377,7 +360,7 @@ static void count_sent(const tacit_blockwise_t *blockwise, const tacit_chunk_t *
 static tacit_status_t send_contribution(const tacit_leg_t *leg, tacit_blockwise_t *blockwise)
 {
     tacit_chunk_t *chunk = next_to_encode(leg, blockwise);
-    uint8_t       *message = blockwise->sent.data + chunk->at;
+    uint8_t       *message = blockwise->sent + chunk->at;
     tacit_status_t status;
 
     TRY(encode_chunk(leg, chunk));
@@ -397,7 +380,7 @@ static uint8_t *contribution(const tacit_leg_t *leg, const tacit_blockwise_t *bl
     size_t               headers = (size_t)(chunk - first) * TACIT_FRAME_HEADER_BYTES;
     size_t               others = (size_t)(rank < leg->comm->rank ? rank : rank - 1);
 
-    return blockwise->inbox.data + others * blockwise->own_bytes + (chunk->at - first->at - headers);
+    return blockwise->inbox + others * blockwise->own_bytes + (chunk->at - first->at - headers);
 }
 
 /* One unit of an own segment, all ranks in ascending order; `at` is its place within the chunk's payloads. */
@@ -600,5 +583,4 @@ const tacit_schedule_t tacit__schedule_blockwise = {
     .arrived = arrived,
     .commit = commit,
     .undo = undo,
-    .release = release,
 };

@@ -130,7 +130,7 @@ out:
 static void release_round(tacit_round_t *round)
 {
     if (round->leg.schedule != NULL) {
-        round->leg.schedule->release(&round->leg);
+        tacit__leg_release(&round->leg);
     }
     for (size_t i = 0; i < round->leg.item_count; i++) {
         tacit_codec_destroy(round->items[i].codec);
