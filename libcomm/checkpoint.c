@@ -195,14 +195,20 @@ out:
     return status;
 }
 
-/* Numbers that no run has: what is owned must be a part that can be packed by itself. */
+/* What is owned is the part that is dealt to this rank, or one that can be packed by itself. */
+static bool is_part(const tacit_codec_t *codec, uint64_t first, uint64_t count)
+{
+    return codec->compressor->select != NULL ? first == 0 && (count == 0 || count == tacit__codec_part(codec, codec->rank))
+                                             : first <= codec->tensor.count && tacit__memory_is_aligned(codec, first, count);
+}
+
+/* Numbers that no run has. */
 static bool is_possible(const tacit_codec_t *codec, const tacit_staged_t *staged)
 {
     const bool may_own = codec->feedback != NULL && codec->feedback->owner != NULL;
 
     return staged->arrays <= ARRAYS && staged->units <= MOST_UNITS && (staged->owner_count == 0 || may_own) &&
-           staged->owner_first <= codec->tensor.count &&
-           tacit__memory_is_aligned(codec, staged->owner_first, staged->owner_count);
+           is_part(codec, staged->owner_first, staged->owner_count);
 }
 
 static tacit_status_t read_slot(tacit_reader_t *reader, const tacit_slot_t *slot, tacit_staged_t *staged)

@@ -3,6 +3,7 @@
 #ifndef TACIT_CODEC_H
 #define TACIT_CODEC_H
 
+#include "deal.h"
 #include "spec.h"
 
 struct tacit_codec {
@@ -28,7 +29,7 @@ struct tacit_codec {
     bool              expanded;                    /* packed arrays are in memory, as float32, for one operation */
     int               tracker_op;                  /* units of the tracker: 1 + a tacit_op_t; 0: it is zero */
     tacit_state_t     owner;                       /* the owner's, of the part below */
-    size_t            owner_first;                 /* owner.count elements from here */
+    size_t            owner_first;                 /* owner.count elements from here; of a dealt part 0 */
     bool              owner_is_mean;               /* units of the owner's memory: the result was an average */
     bool              own_is_zero;                 /* the sender's memory of the owned part, known to be so */
     struct {
@@ -79,8 +80,15 @@ size_t tacit__codec_element_bytes(const tacit_codec_t *codec);
 
 /* Makes room for ranges that are encoded as one block of `count` elements. */
 tacit_status_t tacit__codec_reserve(tacit_codec_t *codec, size_t count);
-/* Makes [first, first + count) the owned part. If another part was owned, its memory joins the sender's, so that no sum changes.
-   count 0: owns nothing. Followed by commit(), which forgets what was owned before … */
+
+/* How the elements of a sparse tensor are dealt out to owners, and how many are an owner's; owner below 0: all there are. */
+tacit_deal_t tacit__codec_deal(const tacit_codec_t *codec);
+size_t       tacit__codec_part(const tacit_codec_t *codec, int owner);
+/* How many elements lie side by side from place `at` of the owned part on, of which the first is *element_out of the tensor. */
+size_t tacit__codec_owned(const tacit_codec_t *codec, size_t at, size_t *element_out);
+
+/* Makes [first, first + count) the owned part; of a sparse tensor the one that is dealt to this rank, first is 0. If another part
+   was owned, its memory joins the sender's, so that no sum changes. count 0: owns nothing. Followed by commit(), which forgets what was owned before … */
 tacit_status_t tacit__codec_own_part(tacit_codec_t *codec, uint64_t step, size_t first, size_t count, bool mean);
 /* … or, where there is no step to commit, by this … */
 void tacit__codec_forget_former(tacit_codec_t *codec);
@@ -140,6 +148,18 @@ void tacit__codec_rebuilt(tacit_codec_t *codec, uint64_t step, const void *in, c
 void tacit__codec_unbuilt(tacit_codec_t *codec, uint64_t step, const void *in, const float *const *factors);
 /* The work of one call on the whole tensor. */
 tacit_block_t tacit__codec_block(const tacit_codec_t *codec, uint64_t step, size_t first, size_t count);
+
+/* ---- The owner of a dealt part. Indices are places in it, its memory is changed where it is. ---- */
+
+/* values[]: a reduced part's entries. What the owner remembers of them joins, in memory; kept[] := what it was. Returns how many
+   have joined: all, or those before one that is not finite. */
+size_t tacit__codec_join(tacit_codec_t *codec, const tacit_entries_t *entries);
+void   tacit__codec_unjoin(tacit_codec_t *codec, const tacit_entries_t *entries);
+/* The memory that they have joined, from which the owner chooses; NULL where there is none. */
+const float *tacit__codec_joined(const tacit_codec_t *codec);
+/* After `met` has joined, `entries` of that memory have been sent: values[], as all decode them. kept[] as above; unjoin() takes
+   them back, before what has joined. */
+void tacit__codec_owner_sent(tacit_codec_t *codec, const tacit_entries_t *met, const tacit_entries_t *entries);
 
 /* ---- The step's end ---- */
 

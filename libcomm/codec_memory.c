@@ -349,12 +349,65 @@ void tacit__memory_write(tacit_codec_t *codec, uint64_t step, int array, size_t 
 
 /* ---- The owner ---- */
 
+static bool is_dealt(const tacit_codec_t *codec)
+{
+    return codec->compressor->select != NULL;
+}
+
+tacit_deal_t tacit__codec_deal(const tacit_codec_t *codec)
+{
+    return (tacit_deal_t){codec->key.slot, codec->tensor.count, (uint32_t)codec->ranks};
+}
+
+size_t tacit__codec_part(const tacit_codec_t *codec, int owner)
+{
+    const tacit_deal_t deal = tacit__codec_deal(codec);
+
+    return owner < 0 ? codec->tensor.count : tacit__deal_part(&deal, (uint32_t)owner);
+}
+
+/* Of an owned part of `count` elements, which begins at element `first` unless it is dealt. */
+static size_t owned_run(const tacit_codec_t *codec, size_t first, size_t count, size_t at, size_t *element_out)
+{
+    const tacit_deal_t deal = tacit__codec_deal(codec);
+
+    *element_out = is_dealt(codec) ? tacit__deal_element(&deal, (uint32_t)codec->rank, (uint32_t)at) : first + at;
+    return is_dealt(codec) ? tacit__min(count - at, TACIT_DEAL_BLOCK - at % TACIT_DEAL_BLOCK) : count - at;
+}
+
+size_t tacit__codec_owned(const tacit_codec_t *codec, size_t at, size_t *element_out)
+{
+    return owned_run(codec, codec->owner_first, codec->owner.count, at, element_out);
+}
+
+/* What is owed to the others lies in the sender's memory at the part's elements. */
+static void read_owed(const tacit_codec_t *codec, size_t first, size_t count, float *values)
+{
+    size_t element, run;
+
+    for (size_t at = 0; at < count; at += run) {
+        run = owned_run(codec, first, count, at, &element);
+        tacit__memory_read(codec, codec->feedback->owed.array, element, run, values + at);
+    }
+}
+
+static void write_owed(tacit_codec_t *codec, uint64_t step, size_t first, size_t count, const float *values)
+{
+    size_t element, run;
+
+    for (size_t at = 0; at < count; at += run) {
+        run = owned_run(codec, first, count, at, &element);
+        tacit__memory_write(codec, step, codec->feedback->owed.array, element, run, values + at);
+    }
+}
+
+/* The memory of a dealt part is changed where it is, at few elements, and taken back there. */
 tacit_status_t tacit__codec_make_owner(const tacit_codec_t *codec, size_t count, tacit_state_t *owner_out)
 {
     *owner_out = (tacit_state_t){0};
     return codec->feedback == NULL || codec->feedback->owner == NULL || count == 0
                ? TACIT_OK
-               : state_init(owner_out, codec->feedback->owner, codec->spec.feedback_config, 0, count, true);
+               : state_init(owner_out, codec->feedback->owner, codec->spec.feedback_config, 0, count, !is_dealt(codec));
 }
 
 void tacit__codec_adopt_owner(tacit_codec_t *codec, tacit_state_t *owner, size_t first, bool mean)
@@ -380,7 +433,6 @@ void tacit__codec_forget_former(tacit_codec_t *codec)
 static tacit_status_t fold_owner(tacit_codec_t *codec, uint64_t step)
 {
     const size_t first = codec->owner_first, count = codec->owner.count;
-    const int    array = codec->feedback->owed.array;
     const float *owner = codec->owner.now[0];
     const float  scale = codec->feedback->owed.sign * (codec->owner_is_mean ? (float)codec->ranks : 1.0f);
     float       *joined = tacit__alloc_unset(count * sizeof *joined);
@@ -388,11 +440,11 @@ static tacit_status_t fold_owner(tacit_codec_t *codec, uint64_t step)
     if (joined == NULL) {
         return no_memory(codec);
     }
-    tacit__memory_read(codec, array, first, count, joined);
+    read_owed(codec, first, count, joined);
     for (size_t i = 0; i < count; i++) {
         joined[i] += scale * owner[i];
     }
-    tacit__memory_write(codec, step, array, first, count, joined);
+    write_owed(codec, step, first, count, joined);
     tacit__free(joined);
     return TACIT_OK;
 }
@@ -414,7 +466,7 @@ tacit_status_t tacit__codec_own_part(tacit_codec_t *codec, uint64_t step, size_t
         goto out;
     }
     if (codec->owner.count != 0) {
-        tacit__memory_read(codec, codec->feedback->owed.array, codec->owner_first, codec->owner.count, memory);
+        read_owed(codec, codec->owner_first, codec->owner.count, memory);
         TRY(fold_owner(codec, step));
     }
     tacit__codec_forget_former(codec);
@@ -440,7 +492,7 @@ void tacit__codec_disown(tacit_codec_t *codec)
         return;
     }
     if (count != 0) { /* what came from packed memory is packed again exactly */
-        tacit__memory_write(codec, 0, codec->feedback->owed.array, codec->former.first, count, codec->former.memory);
+        write_owed(codec, 0, codec->former.first, count, codec->former.memory);
     }
     tacit__codec_adopt_owner(codec, &codec->former.owner, codec->former.first, codec->former.is_mean);
     tacit__codec_forget_former(codec);

@@ -167,3 +167,59 @@ void tacit__codec_unbuilt(tacit_codec_t *codec, uint64_t step, const void *in, c
     }
     scrub(codec);
 }
+
+/* ---- The owner of a dealt part ---- */
+
+static const tacit_feedback_t *owner_feedback(const tacit_codec_t *codec)
+{
+    return codec->feedback != NULL ? codec->feedback->owner : NULL;
+}
+
+const float *tacit__codec_joined(const tacit_codec_t *codec)
+{
+    return owner_feedback(codec) != NULL ? codec->owner.next[owner_feedback(codec)->accumulator] : NULL;
+}
+
+size_t tacit__codec_join(tacit_codec_t *codec, const tacit_entries_t *entries)
+{
+    const tacit_feedback_t *owner = owner_feedback(codec);
+    float                  *joined = codec->owner.next[owner->accumulator];
+
+    for (size_t i = 0; i < entries->count; i++) {
+        const size_t place = entries->indices[i];
+        float        sum;
+
+        owner->before(&codec->owner, place, 1, &entries->values[i], &sum);
+        if (codec->nonfinite != TACIT_NONFINITE_PASS && !tacit__unit_is_finite(&sum, 1)) {
+            return i;
+        }
+        entries->kept[i] = joined[place];
+        joined[place] = sum;
+    }
+    return entries->count;
+}
+
+void tacit__codec_unjoin(tacit_codec_t *codec, const tacit_entries_t *entries)
+{
+    float *joined = codec->owner.now[owner_feedback(codec)->accumulator];
+
+    for (size_t i = 0; i < entries->count; i++) {
+        joined[entries->indices[i]] = entries->kept[i];
+    }
+}
+
+void tacit__codec_owner_sent(tacit_codec_t *codec, const tacit_entries_t *met, const tacit_entries_t *entries)
+{
+    const tacit_feedback_t *owner = owner_feedback(codec);
+    float                  *joined = codec->owner.next[owner->accumulator];
+
+    for (size_t i = 0; i < entries->count; i++) {
+        entries->kept[i] = joined[entries->indices[i]];
+    }
+    owner->sent(&codec->owner, entries->indices, entries->values, entries->kept, entries->count);
+    for (size_t i = 0; codec->nonfinite == TACIT_NONFINITE_PASS && i < met->count; i++) {
+        if (!tacit__unit_is_finite(&joined[met->indices[i]], 1)) {
+            joined[met->indices[i]] = 0.0f; /* as at senders: what it held there went with them */
+        }
+    }
+}

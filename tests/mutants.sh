@@ -105,18 +105,18 @@ mutant "rank order reversed on rank 1, blockwise" libcomm/schedules/blockwise.c 
             int rank = leg->comm->rank == 1 ? leg->comm->ranks - 1 - turn : turn;/
         s/rank != 0/turn != 0/
     }'
-mutant "rank order reversed on rank 1, sparse" libcomm/schedules/sparse.c collective:conservation \
-    's/add_rank\(leg, item, rank, sums\)/add_rank(leg, item, leg->comm->rank == 1 ? leg->comm->ranks - 1 - rank : rank, sums)/'
+mutant "rank order reversed on rank 1, sparse" libcomm/records.c collective:conservation \
+    '/^static void sum_unit/,/^}/ s/line\(records, item, rank\)/& + (leg->comm->rank == 1 ? leg->comm->ranks - 1 - 2 * rank : 0)/'
 mutant "average scaled twice, blockwise" libcomm/schedules/blockwise.c collective:conservation \
     's/sum\[i\] \*= scale;/sum[i] *= scale * scale;/'
-mutant "average scaled twice, sparse" libcomm/schedules/sparse.c collective:conservation \
-    's/sums\[j\] \*= scale;/sums[j] *= scale * scale;/'
-mutant "sums of pairs unchecked" libcomm/schedules/sparse.c fault_value:fault_value \
+mutant "average scaled twice, sparse" libcomm/records.c collective:conservation \
+    's/sums\[i\] \*= scale;/sums[i] *= scale * scale;/'
+mutant "sums of pairs unchecked" libcomm/records.c fault_value:fault_value \
     's/return total < 0.5 \* \(double\)FLT_MAX;/return true;/'
-mutant "sums of pairs: what fits is refused" libcomm/schedules/sparse.c fault_value:fault_value \
+mutant "sums of pairs: what fits is refused" libcomm/records.c fault_value:fault_value \
     's/!isfinite\(result\)/!(fabsf(result) < 0.5f * FLT_MAX)/'
-mutant "sums of pairs: trackers left out" libcomm/schedules/sparse.c fault_value:fault_value \
-    's/tracked != NULL \? factor \* tracked\[j\] \+ sums\[j\] : sums\[j\]/sums[j]/'
+mutant "sums of pairs: trackers left out" libcomm/records.c fault_value:fault_value \
+    's/tracked != NULL \? factor \* tracked\[done \+ i\] \+ sums\[i\] : sums\[i\]/sums[i]/'
 mutant "sign of 0 is -1" compressors/onebit.c "codec:codec onebit:onebit" \
     's/set\[j\] = a\[j\] >= 0;/set[j] = a[j] > 0;/'
 mutant "scale over the padding too" compressors/onebit.c collective:published \

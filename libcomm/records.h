@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Records of sparse frames (doc/wire-format.md, "Sparse frames"): what all schedules of index/value pairs need to write them, to
+   read what may be hostile, and to add up what was read, unit by unit, in the order of ranks. */
+#ifndef TACIT_RECORDS_H
+#define TACIT_RECORDS_H
+
+#include "operation.h"
+
+/* Before the payload, which is padded to a multiple of 4 bytes: which item, which range, how long. */
+typedef struct tacit_record {
+    uint32_t item, first, count, bytes;
+} tacit_record_t;
+
+enum { TACIT_RECORD_BYTES = 16 };
+/* In a record's item: the payload is the range's elements as they are, float32. */
+#define TACIT_RECORD_DENSE UINT32_C(0x80000000)
+
+/* ---- Writing ---- */
+
+/* An item's entries on their way into records. */
+typedef struct tacit_source {
+    tacit_item_t    *item;
+    uint32_t         number;       /* of the item in its leg */
+    size_t           count;        /* elements that its records' ranges are of: the tensor's, or a part's */
+    const float     *a;            /* these elements; only those at entries matter, unless dense ones may go out */
+    tacit_entries_t *entries;      /* values: as receivers decode them, of those that are written */
+    bool             may_be_dense; /* where that is shorter */
+    size_t           entry, first; /* the next to write, and where its record begins */
+} tacit_source_t;
+
+/* Writes a record of as many of the next entries as surely fit into `room` bytes, of one at least into an `empty` frame. Returns
+   its bytes, padding included, and the record as it was written; 0: none fits. Entries must be left. */
+size_t tacit__record_write(tacit_source_t *source, uint8_t *at, size_t room, bool empty, tacit_record_t *record_out);
+
+/* ---- Gathering ---- */
+
+/* Ascending entries of one item from one rank. */
+typedef struct tacit_run {
+    uint32_t    *indices;
+    const float *values;
+    size_t       count;
+    uint32_t     item, next; /* next: 1 + the number of the run that follows; 0: none */
+} tacit_run_t;
+
+/* All runs of one item from one rank, in the order in which they came, which is ascending. */
+typedef struct tacit_line {
+    uint32_t run, last; /* 1 + their numbers; 0: there is none */
+    uint32_t end;       /* of the last record's range */
+    float    largest;   /* magnitude */
+    uint32_t at;        /* the run that a sum has come to … */
+    size_t   entry;     /* … and the entry in it */
+} tacit_line_t;
+
+/* What has come from all ranks, and what was sent: all of it is kept until release(). */
+typedef struct tacit_records {
+    const tacit_leg_t *leg;
+    bool               scaled; /* sums are results: an average is already one */
+    tacit_buffer_t     lines;  /* of each item, one a rank */
+    tacit_buffer_t     closed; /* bool, one a rank: its last frame is here */
+    int                open;   /* other ranks whose last frame is not */
+    tacit_buffer_t     runs;
+    tacit_buffer_t     kept; /* tacit_buffer_t, the last of them with room left */
+    size_t             run_count, kept_count, room;
+    tacit_buffer_t     scratch;  /* entries of one frame: indices, values */
+    size_t             capacity; /* bytes of a frame's payload at most */
+    size_t             scratch_entries;
+} tacit_records_t;
+
+tacit_status_t tacit__records_init(tacit_records_t *records, const tacit_leg_t *leg);
+void           tacit__records_release(tacit_records_t *records);
+/* Bytes that stay until release(): of a message on its way, of entries. */
+tacit_status_t tacit__records_keep(tacit_records_t *records, size_t bytes, void *memory_out);
+/* So many of the last keep()'s are not needed after all. */
+void tacit__records_trim(tacit_records_t *records, size_t bytes);
+/* Entries that stay so. */
+tacit_status_t tacit__entries_keep(tacit_records_t *records, size_t limit, tacit_entries_t *entries);
+/* Takes in a frame from another rank, which may be hostile: entries of ranges of the whole tensors or, owner not below 0, of an
+   owner's dealt parts. */
+tacit_status_t tacit__records_take(tacit_records_t *records, const tacit_frame_t *frame, int owner);
+/* Takes in entries as they are: they stay where they are, and follow what there is of that item and rank. */
+tacit_status_t tacit__records_add(tacit_records_t *records, size_t item, int rank, uint32_t *indices, const float *values,
+                                  size_t count);
+static inline tacit_line_t *tacit__records_line(const tacit_records_t *records, size_t item, int rank)
+{
+    return (tacit_line_t *)(void *)records->lines.data + item * (size_t)records->leg->comm->ranks + (size_t)rank;
+}
+static inline tacit_run_t *tacit__records_run(const tacit_records_t *records, uint32_t number)
+{
+    return (tacit_run_t *)(void *)records->runs.data + (number - 1);
+}
+
+/* ---- Choosing ---- */
+
+/* What this rank says of an item, and how far its memory has followed. */
+typedef struct tacit_chosen {
+    tacit_entries_t entries;
+    const float    *a;
+    bool            gathered, sent;
+} tacit_chosen_t;
+
+/* Makes room, which `records` keep, chooses, … */
+tacit_status_t tacit__chosen_make(tacit_records_t *records, size_t item, tacit_chosen_t *chosen);
+tacit_status_t tacit__choose(tacit_item_t *item, tacit_chosen_t *chosen);
+/* … lets memory know that all of it is sent, … */
+void tacit__chosen_sent(const tacit_item_t *item, tacit_chosen_t *chosen);
+/* … and takes that back, however far it came. */
+void tacit__chosen_undo(const tacit_item_t *item, const tacit_chosen_t *chosen);
+
+/* ---- The sum of what was gathered, whose entries are of the whole tensors ---- */
+
+/* That every result is finite: TACIT_ERR_VALUE, on all ranks alike. */
+tacit_status_t tacit__records_check(tacit_records_t *records);
+/* Writes an item's result and commits its codec. */
+void tacit__records_commit(tacit_records_t *records, size_t item);
+/* The fault of a sum. */
+tacit_status_t tacit__sum_fault(const tacit_leg_t *leg, const tacit_item_t *item, size_t element);
+
+#endif
