@@ -88,7 +88,8 @@ size_t       tacit__codec_part(const tacit_codec_t *codec, int owner);
 size_t tacit__codec_owned(const tacit_codec_t *codec, size_t at, size_t *element_out);
 
 /* Makes [first, first + count) the owned part; of a sparse tensor the one that is dealt to this rank, first is 0. If another part
-   was owned, its memory joins the sender's, so that no sum changes. count 0: owns nothing. Followed by commit(), which forgets what was owned before … */
+   was owned, its memory joins the sender's, so that no sum changes. count 0: owns nothing. Followed by commit(), which
+   forgets what was owned before … */
 tacit_status_t tacit__codec_own_part(tacit_codec_t *codec, uint64_t step, size_t first, size_t count, bool mean);
 /* … or, where there is no step to commit, by this … */
 void tacit__codec_forget_former(tacit_codec_t *codec);

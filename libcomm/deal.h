@@ -16,7 +16,8 @@ typedef struct tacit_deal {
     uint32_t ranks;
 } tacit_deal_t;
 
-/* By how many ranks a row is turned: SplitMix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014). */
+/* By how many ranks a row is turned: SplitMix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA
+   2014). */
 static inline uint32_t tacit__deal_turn(const tacit_deal_t *deal, uint32_t row)
 {
     uint64_t word = deal->key + ((uint64_t)row + 1) * UINT64_C(0x9e3779b97f4a7c15);

@@ -52,7 +52,9 @@ static size_t fitting(const tacit_source_t *source, size_t room, bool empty)
     return low != 0 || !empty ? low : 1;
 }
 
-size_t tacit__record_write(tacit_source_t *source, uint8_t *at, size_t room, bool empty, tacit_record_t *record_out)
+/* Writes a record of as many of the next entries as surely fit into `room` bytes, of one at least into an `empty` frame. Returns
+   its bytes, padding included, and the record as it was written; 0: none fits. */
+static size_t write_record(tacit_source_t *source, uint8_t *at, size_t room, bool empty, tacit_record_t *record_out)
 {
     const tacit_item_t    *item = source->item;
     const tacit_entries_t *own = source->entries;
@@ -306,6 +308,82 @@ tacit_status_t tacit__records_take(tacit_records_t *records, const tacit_frame_t
     }
     *closed = frame->total != 0;
     records->open -= *closed;
+out:
+    return status;
+}
+
+/* ---- Sending ---- */
+
+/* Fills a frame's payload with records; returns its bytes in *bytes_out. */
+static tacit_status_t fill(const tacit_records_t *records, tacit_outlet_t *outlet, tacit_leg_t *leg, uint8_t *payload,
+                           size_t *bytes_out)
+{
+    const uint64_t  copies = outlet->to < 0 ? (uint64_t)leg->comm->ranks - 1 : outlet->to != leg->comm->rank;
+    tacit_source_t *source = &outlet->source;
+    tacit_status_t  status = TACIT_OK;
+    size_t          used = 0, bytes = 1;
+
+    while (outlet->item < leg->item_count && bytes != 0) {
+        tacit_item_t *item = leg->items[outlet->item];
+        double        began;
+
+        if (!outlet->begun) {
+            *source = (tacit_source_t){.item = item, .number = (uint32_t)outlet->item};
+            TRY(outlet->begin(leg, outlet->item, source));
+            outlet->begun = true;
+        }
+        began = tacit__seconds();
+        if (source->entry < source->entries->count) {
+            const size_t   entry = source->entry;
+            tacit_record_t record;
+
+            bytes = write_record(source, payload + used, records->capacity - used, used == 0, &record);
+            if (bytes != 0 && outlet->wrote != NULL) {
+                outlet->wrote(leg, source, entry, &record);
+            }
+            item->sent_bytes += copies * bytes;
+            used += bytes;
+        }
+        if (source->entry == source->entries->count) {
+            if (outlet->finish != NULL) {
+                TRY(outlet->finish(leg, outlet->item));
+            }
+            outlet->item++;
+            outlet->begun = false;
+        }
+        item->encode_seconds += tacit__seconds() - began;
+    }
+    *bytes_out = used;
+out:
+    return status;
+}
+
+tacit_status_t tacit__outlet_send(tacit_records_t *records, tacit_outlet_t *outlet, tacit_leg_t *leg)
+{
+    const int      ranks = leg->comm->ranks, rank = leg->comm->rank;
+    tacit_frame_t  frame = tacit__leg_frame(leg, outlet->kind);
+    uint8_t       *message;
+    tacit_status_t status;
+    size_t         bytes;
+
+    if (outlet->frames == TACIT_MOST_FRAMES) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: more than %d messages; raise chunk_bytes", rank, TACIT_MOST_FRAMES);
+    }
+    TRY(tacit__records_keep(records, TACIT_FRAME_HEADER_BYTES + records->capacity, &message));
+    TRY(fill(records, outlet, leg, message + TACIT_FRAME_HEADER_BYTES, &bytes));
+    tacit__records_trim(records, records->capacity - bytes);
+    outlet->all_sent = outlet->item == leg->item_count;
+    frame.index = outlet->frames++;
+    frame.total = outlet->all_sent ? outlet->frames : 0;
+    frame.payload_bytes = (uint32_t)bytes;
+    bytes = tacit__frame_write(&frame, message);
+    for (int step = 1; step < ranks; step++) {
+        const int peer = (rank + step) % ranks;
+
+        if (outlet->to < 0 || outlet->to == peer) {
+            TRY(tacit__leg_send(leg, peer, message, bytes));
+        }
+    }
 out:
     return status;
 }

@@ -28,10 +28,6 @@ typedef struct tacit_source {
     size_t           entry, first; /* the next to write, and where its record begins */
 } tacit_source_t;
 
-/* Writes a record of as many of the next entries as surely fit into `room` bytes, of one at least into an `empty` frame. Returns
-   its bytes, padding included, and the record as it was written; 0: none fits. Entries must be left. */
-size_t tacit__record_write(tacit_source_t *source, uint8_t *at, size_t room, bool empty, tacit_record_t *record_out);
-
 /* ---- Gathering ---- */
 
 /* Ascending entries of one item from one rank. */
@@ -88,6 +84,27 @@ static inline tacit_run_t *tacit__records_run(const tacit_records_t *records, ui
 {
     return (tacit_run_t *)(void *)records->runs.data + (number - 1);
 }
+
+/* ---- Sending ---- */
+
+/* Records of all items on their way to the same ranks, frame by frame. */
+typedef struct tacit_outlet {
+    tacit_frame_kind_t kind;
+    int                to; /* -1: all others; the own rank: nobody, it is written all the same */
+    /* Makes an item's source, which is zeroed; … */
+    tacit_status_t (*begin)(tacit_leg_t *leg, size_t item, tacit_source_t *source);
+    /* optional: a record of the entries from `entry` on is written; … */
+    void (*wrote)(tacit_leg_t *leg, const tacit_source_t *source, size_t entry, const tacit_record_t *record);
+    /* optional: all of them are. */
+    tacit_status_t (*finish)(tacit_leg_t *leg, size_t item);
+    size_t         item; /* the next to write */
+    bool           begun, all_sent;
+    tacit_source_t source;
+    uint32_t       frames;
+} tacit_outlet_t;
+
+/* Writes one frame with as many records as fit, and sends it. */
+tacit_status_t tacit__outlet_send(tacit_records_t *records, tacit_outlet_t *outlet, tacit_leg_t *leg);
 
 /* ---- Choosing ---- */
 

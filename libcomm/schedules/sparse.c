@@ -8,10 +8,8 @@ typedef struct tacit_sparse {
     tacit_buffer_t  memory;  /* of this struct */
     tacit_records_t records; /* of all ranks */
     tacit_chosen_t *chosen;  /* one an item */
-    size_t          item;    /* that is being sent */
-    tacit_source_t  source;  /* its entries, once they are chosen */
-    uint32_t        frames;  /* sent */
-    bool            all_sent, checked;
+    tacit_outlet_t  outlet;  /* of them */
+    bool            checked;
 } tacit_sparse_t;
 
 static bool carries(const tacit_comm_t *comm, const tacit_codec_t *codec)
@@ -19,6 +17,9 @@ static bool carries(const tacit_comm_t *comm, const tacit_codec_t *codec)
     (void)comm;
     return codec->compressor->select != NULL;
 }
+
+static tacit_status_t begin_item(tacit_leg_t *leg, size_t i, tacit_source_t *source);
+static tacit_status_t finish_item(tacit_leg_t *leg, size_t i);
 
 static tacit_status_t prepare(tacit_leg_t *leg)
 {
@@ -29,6 +30,7 @@ static tacit_status_t prepare(tacit_leg_t *leg)
     TRY(tacit__buffer_take(&leg->comm->exchange, sizeof *sparse, &memory));
     sparse = leg->state = memset(memory.data, 0, sizeof *sparse);
     sparse->memory = memory;
+    sparse->outlet = (tacit_outlet_t){.kind = TACIT_FRAME_SPARSE, .to = -1, .begin = begin_item, .finish = finish_item};
     TRY(tacit__records_init(&sparse->records, leg));
     TRY(tacit__records_keep(&sparse->records, leg->item_count * sizeof *sparse->chosen, &sparse->chosen));
     memset(sparse->chosen, 0, leg->item_count * sizeof *sparse->chosen);
@@ -61,90 +63,27 @@ static void release(tacit_leg_t *leg)
 
 /* ---- Sending ---- */
 
-/* Makes the present item's entries ready to be written. */
-static tacit_status_t begin_item(const tacit_leg_t *leg)
+static tacit_status_t begin_item(tacit_leg_t *leg, size_t i, tacit_source_t *source)
 {
-    tacit_sparse_t *sparse = leg->state;
-    tacit_item_t   *item = leg->items[sparse->item];
-    tacit_chosen_t *chosen = &sparse->chosen[sparse->item];
+    tacit_chosen_t *chosen = &((tacit_sparse_t *)leg->state)->chosen[i];
     tacit_status_t  status;
 
-    TRY(tacit__choose(item, chosen));
-    sparse->source = (tacit_source_t){.item = item,
-                                      .number = (uint32_t)sparse->item,
-                                      .count = item->codec->tensor.count,
-                                      .a = chosen->a,
-                                      .entries = &chosen->entries};
+    TRY(tacit__choose(leg->items[i], chosen));
+    source->count = leg->items[i]->codec->tensor.count;
+    source->a = chosen->a;
+    source->entries = &chosen->entries;
 out:
     return status;
 }
 
-/* All records of the present item are written: memory learns what was sent. */
-static tacit_status_t finish_item(const tacit_leg_t *leg)
+/* All records of an item are written: memory learns what was sent. */
+static tacit_status_t finish_item(tacit_leg_t *leg, size_t i)
 {
     tacit_sparse_t        *sparse = leg->state;
-    const tacit_entries_t *own = &sparse->chosen[sparse->item].entries;
+    const tacit_entries_t *own = &sparse->chosen[i].entries;
 
-    tacit__chosen_sent(leg->items[sparse->item], &sparse->chosen[sparse->item]);
-    return tacit__records_add(&sparse->records, sparse->item++, leg->comm->rank, own->indices, own->values, own->count);
-}
-
-/* Fills one frame's payload with records; returns its bytes in *bytes_out. */
-static tacit_status_t fill(const tacit_leg_t *leg, uint8_t *payload, size_t *bytes_out)
-{
-    tacit_sparse_t *sparse = leg->state;
-    tacit_status_t  status = TACIT_OK;
-    tacit_record_t  record;
-    size_t          used = 0, bytes = 1;
-
-    while (sparse->item < leg->item_count && bytes != 0) {
-        tacit_item_t *item = leg->items[sparse->item];
-        double        began;
-
-        if (!sparse->chosen[sparse->item].gathered) {
-            TRY(begin_item(leg));
-        }
-        began = tacit__seconds();
-        if (sparse->source.entry < sparse->source.entries->count) {
-            bytes = tacit__record_write(&sparse->source, payload + used, sparse->records.capacity - used, used == 0, &record);
-            item->sent_bytes += (uint64_t)(leg->comm->ranks - 1) * bytes;
-            used += bytes;
-        }
-        if (sparse->source.entry == sparse->source.entries->count) {
-            TRY(finish_item(leg));
-        }
-        item->encode_seconds += tacit__seconds() - began;
-    }
-    *bytes_out = used;
-out:
-    return status;
-}
-
-static tacit_status_t send_frame(tacit_leg_t *leg)
-{
-    tacit_sparse_t *sparse = leg->state;
-    tacit_frame_t   frame = tacit__leg_frame(leg, TACIT_FRAME_SPARSE);
-    uint8_t        *message;
-    tacit_status_t  status;
-    size_t          bytes;
-
-    if (sparse->frames == TACIT_MOST_FRAMES) {
-        return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: more than %d messages; raise chunk_bytes", leg->comm->rank,
-                           TACIT_MOST_FRAMES);
-    }
-    TRY(tacit__records_keep(&sparse->records, TACIT_FRAME_HEADER_BYTES + sparse->records.capacity, &message));
-    TRY(fill(leg, message + TACIT_FRAME_HEADER_BYTES, &bytes));
-    tacit__records_trim(&sparse->records, sparse->records.capacity - bytes);
-    sparse->all_sent = sparse->item == leg->item_count;
-    frame.index = sparse->frames++;
-    frame.total = sparse->all_sent ? sparse->frames : 0;
-    frame.payload_bytes = (uint32_t)bytes;
-    bytes = tacit__frame_write(&frame, message);
-    for (int step = 1; step < leg->comm->ranks; step++) {
-        TRY(tacit__leg_send(leg, (leg->comm->rank + step) % leg->comm->ranks, message, bytes));
-    }
-out:
-    return status;
+    tacit__chosen_sent(leg->items[i], &sparse->chosen[i]);
+    return tacit__records_add(&sparse->records, i, leg->comm->rank, own->indices, own->values, own->count);
 }
 
 /* ---- The state machine ---- */
@@ -154,8 +93,8 @@ static tacit_status_t advance(tacit_leg_t *leg)
     tacit_sparse_t *sparse = leg->state;
     tacit_status_t  status;
 
-    if (!sparse->all_sent) {
-        return send_frame(leg);
+    if (!sparse->outlet.all_sent) {
+        return tacit__outlet_send(&sparse->records, &sparse->outlet, leg);
     }
     if (sparse->records.open != 0) {
         return TACIT_PENDING;

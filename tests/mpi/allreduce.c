@@ -69,8 +69,9 @@ static void remember(sums_t *sums, const tacit_codec_t *codec, double share)
     float       *own = calloc(2 * count + 1, sizeof *own), *all = calloc(ranks * 2 * count + 1, sizeof *all);
 
     memcpy(own, codec->memory.now[0], count * sizeof *own);
-    if (codec->owner.count != 0) {
-        memcpy(own + count + codec->owner_first, codec->owner.now[0], codec->owner.count * sizeof *own);
+    for (size_t i = 0, element; i < codec->owner.count; i++) {
+        (void)tacit__codec_owned(codec, i, &element);
+        own[count + element] = codec->owner.now[0][i];
     }
     MPI_Allgather(own, (int)(2 * count), MPI_FLOAT, all, (int)(2 * count), MPI_FLOAT, MPI_COMM_WORLD);
     for (size_t rank = 0; rank < ranks; rank++) {

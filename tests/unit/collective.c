@@ -270,8 +270,9 @@ static void both_body(tacit_comm_t *comm, void *arg)
         }
     }
     memcpy(session->memory[rank], slot->codec->memory.now[0], session->count * sizeof *x);
-    for (size_t i = 0; i < slot->codec->owner.count; i++) {
-        session->owner[slot->codec->owner_first + i] = slot->codec->owner.now[0][i];
+    for (size_t i = 0, element; i < slot->codec->owner.count; i++) {
+        (void)tacit__codec_owned(slot->codec, i, &element);
+        session->owner[element] = slot->codec->owner.now[0][i];
     }
     free(x);
     free(out);

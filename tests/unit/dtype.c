@@ -98,8 +98,9 @@ static void body(tacit_comm_t *comm, void *arg)
     if (slot->codec->feedback != NULL) {
         memcpy(run->memory[rank], slot->codec->memory.now[0], run->count * sizeof *x);
     }
-    for (size_t i = 0; i < slot->codec->owner.count; i++) {
-        run->owner[slot->codec->owner_first + i] = slot->codec->owner.now[0][i];
+    for (size_t i = 0, element; i < slot->codec->owner.count; i++) {
+        (void)tacit__codec_owned(slot->codec, i, &element);
+        run->owner[element] = slot->codec->owner.now[0][i];
     }
     free(x);
     free(in);

@@ -61,8 +61,9 @@ static void finish(run_t *run, int rank, tacit_slot_t **slots)
         if (codec->feedback != NULL) {
             memcpy(run->memory[rank][s], codec->memory.now[0], kinds[s].count * sizeof(float));
         }
-        for (size_t i = 0; i < codec->owner.count; i++) {
-            run->owner[s][codec->owner_first + i] = codec->owner.now[0][i];
+        for (size_t i = 0, element; i < codec->owner.count; i++) {
+            (void)tacit__codec_owned(codec, i, &element);
+            run->owner[s][element] = codec->owner.now[0][i];
         }
     }
 }

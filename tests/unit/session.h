@@ -80,8 +80,9 @@ static inline void session_body(tacit_comm_t *comm, void *arg)
     }
     session->part_first[rank] = codec->owner_first;
     session->part_count[rank] = codec->owner.count;
-    for (size_t i = 0; i < codec->owner.count; i++) {
-        session->owner[codec->owner_first + i] = codec->owner.now[0][i]; /* parts are disjoint */
+    for (size_t i = 0, element; i < codec->owner.count; i++) {
+        (void)tacit__codec_owned(codec, i, &element);
+        session->owner[element] = codec->owner.now[0][i]; /* parts are disjoint */
     }
     free(in);
     free(all);

@@ -50,8 +50,9 @@ static inline void track_record(track_t *track, const tacit_slot_t *slot, int ra
     for (int array = 0; array < ARRAYS; array++) {
         read_memory(slot->codec, array, track->memory[array][rank] + at);
     }
-    for (size_t i = 0; i < slot->codec->owner.count; i++) {
-        track->owner[at + slot->codec->owner_first + i] = slot->codec->owner.now[0][i];
+    for (size_t i = 0, element; i < slot->codec->owner.count; i++) {
+        (void)tacit__codec_owned(slot->codec, i, &element);
+        track->owner[at + element] = slot->codec->owner.now[0][i];
     }
 }
 

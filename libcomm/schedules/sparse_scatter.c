@@ -1,0 +1,492 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sparse reduce-scatter and all-gather, whose volume does not grow with the number of ranks, as in Li and Hoefler, "Near-Optimal
+   Sparse Allreduce for Distributed Deep Learning" (PPoPP 2022): tensors are dealt out to owners (deal.h), each of which receives
+   what all ranks have chosen of its part, adds it up in rank order, and sends to all what it chooses of that. What it leaves out
+   joins its next sum; where there is no feedback, all of the sum goes out. */
+#include <math.h>
+#include <string.h>
+
+#include "records.h"
+
+/* What this rank has chosen of an item, by owner. */
+typedef struct tacit_dealt {
+    tacit_entries_t entries; /* indices: places in the owners' parts */
+    uint32_t       *from;    /* which one of the chosen each is */
+    size_t         *begin;   /* begin[q] … begin[q + 1]: those of owner q */
+} tacit_dealt_t;
+
+/* The part of an item that this rank owns. */
+typedef struct tacit_owned {
+    tacit_entries_t met;      /* what all ranks have chosen of it, added up; once `joined`, owner's memory knows */
+    tacit_entries_t picked;   /* what of it goes out */
+    tacit_entries_t out;      /* … and went out: of dense records, all elements; once `sent`, owner's memory knows */
+    uint32_t       *elements; /* of the tensor, where they are */
+    bool            joined, sent;
+} tacit_owned_t;
+
+typedef struct tacit_scatter {
+    tacit_buffer_t  memory;                 /* of this struct */
+    tacit_records_t contributions, results; /* to the own part; from all owners, in elements of the tensors */
+    tacit_chosen_t *chosen;                 /* these three: one an item */
+    tacit_dealt_t  *dealt;
+    tacit_owned_t  *owned;
+    float          *part;    /* elements of a part; those that have not been written are never read */
+    uint64_t       *marks;   /* a bit for each */
+    size_t          to_deal; /* items, the first ones */
+    tacit_entries_t share;   /* of an item, for the present owner */
+    tacit_outlet_t  outlet;  /* to one owner after the other, beginning behind this rank; the own part comes last … */
+    int             turn;    /* … at which so many ranks behind is the present one; above the number of ranks: results */
+    bool            checked;
+} tacit_scatter_t;
+
+static bool carries(const tacit_comm_t *comm, const tacit_codec_t *codec)
+{
+    (void)comm;
+    return codec->compressor->select != NULL;
+}
+
+/* Whether an owner chooses from its sum, since it remembers the rest. */
+static bool chooses(const tacit_codec_t *codec)
+{
+    return codec->feedback != NULL && codec->feedback->owner != NULL;
+}
+
+/* By what this rank must receive at most, in bytes: of the plain all-gather all other ranks' entries, here the others' for its
+   part and every other part's result. For its time on the way a message counts as so many bytes, which a wire of 1 Gbit/s carries
+   in 33 us. */
+static bool pays(const tacit_comm_t *comm, const tacit_codec_t *codec)
+{
+    const tacit_select_t *select = codec->compressor->select;
+    const void           *config = codec->spec.compressor_config;
+    const size_t          count = codec->tensor.count, ranks = (size_t)comm->ranks, message = 4096;
+    const size_t          part = (count + ranks - 1) / ranks, share = select->limit(config, part);
+    const size_t          met = tacit__min(part, ranks * share);
+    const size_t          gathered = message + select->bound(config, count, select->limit(config, count));
+    const size_t          scattered = message + select->bound(config, part, share);
+    const size_t result = message + tacit__min(part * sizeof(float), select->bound(config, part, chooses(codec) ? share : met));
+
+    return scattered + result < gathered;
+}
+
+/* ---- Prepare and release ---- */
+
+static tacit_status_t prepare_item(tacit_leg_t *leg, size_t i)
+{
+    tacit_scatter_t *scatter = leg->state;
+    tacit_item_t    *item = leg->items[i];
+    tacit_dealt_t   *dealt = &scatter->dealt[i];
+    const size_t   limit = item->codec->compressor->select->limit(item->codec->spec.compressor_config, item->codec->tensor.count);
+    tacit_status_t status;
+
+    TRY(tacit__codec_own_part(item->codec, item->step, 0, tacit__codec_part(item->codec, leg->comm->rank),
+                              item->op == TACIT_AVERAGE));
+    TRY(tacit__chosen_make(&scatter->contributions, i, &scatter->chosen[i]));
+    TRY(tacit__entries_keep(&scatter->contributions, limit, &dealt->entries));
+    TRY(tacit__records_keep(&scatter->contributions, limit * sizeof *dealt->from, &dealt->from));
+    TRY(tacit__records_keep(&scatter->contributions, ((size_t)leg->comm->ranks + 1) * sizeof *dealt->begin, &dealt->begin));
+out:
+    return status;
+}
+
+static tacit_status_t begin_contribution(tacit_leg_t *leg, size_t i, tacit_source_t *source);
+
+static void turn_to(const tacit_leg_t *leg, int turn)
+{
+    tacit_scatter_t *scatter = leg->state;
+
+    scatter->turn = turn;
+    scatter->outlet = (tacit_outlet_t){
+        .kind = TACIT_FRAME_CONTRIBUTION, .to = (leg->comm->rank + turn) % leg->comm->ranks, .begin = begin_contribution};
+}
+
+static tacit_status_t prepare(tacit_leg_t *leg)
+{
+    const size_t     ranks = (size_t)leg->comm->ranks;
+    tacit_status_t   status;
+    tacit_buffer_t   memory;
+    tacit_scatter_t *scatter;
+    tacit_records_t *keeper;
+    size_t           part = 0;
+
+    TRY(tacit__buffer_take(&leg->comm->exchange, sizeof *scatter, &memory));
+    scatter = leg->state = memset(memory.data, 0, sizeof *scatter);
+    scatter->memory = memory;
+    scatter->results.scaled = true;
+    keeper = &scatter->contributions;
+    TRY(tacit__records_init(keeper, leg));
+    TRY(tacit__records_init(&scatter->results, leg));
+    TRY(tacit__records_keep(keeper, leg->item_count * sizeof *scatter->dealt, &scatter->dealt));
+    TRY(tacit__records_keep(keeper, leg->item_count * sizeof *scatter->owned, &scatter->owned));
+    memset(scatter->owned, 0, leg->item_count * sizeof *scatter->owned);
+    TRY(tacit__records_keep(keeper, leg->item_count * sizeof *scatter->chosen, &scatter->chosen));
+    memset(scatter->chosen, 0, leg->item_count * sizeof *scatter->chosen);
+    for (size_t i = 0; i < leg->item_count; i++) {
+        const size_t count = leg->items[i]->codec->tensor.count;
+
+        TRY(prepare_item(leg, i));
+        part = part > count ? part : count;
+    }
+    part = (part / ranks / TACIT_DEAL_BLOCK + 1) * TACIT_DEAL_BLOCK; /* no part is larger */
+    TRY(tacit__records_keep(keeper, part * sizeof *scatter->part, &scatter->part));
+    TRY(tacit__records_keep(keeper, part / 8, &scatter->marks));
+    scatter->to_deal = leg->item_count;
+    turn_to(leg, 1);
+out:
+    return status;
+}
+
+static void release(tacit_leg_t *leg)
+{
+    tacit_scatter_t *scatter = leg->state;
+    tacit_buffer_t   memory;
+
+    if (scatter == NULL) {
+        return;
+    }
+    for (size_t i = 0; i < leg->item_count; i++) {
+        tacit__codec_collapse(leg->items[i]->codec);
+    }
+    tacit__records_release(&scatter->contributions);
+    tacit__records_release(&scatter->results);
+    memory = scatter->memory;
+    tacit__buffer_give(&leg->comm->exchange, &memory);
+    leg->state = NULL;
+}
+
+/* ---- Contributions ---- */
+
+/* Sorts what is chosen of an item by owner. */
+static tacit_status_t deal_out(tacit_leg_t *leg, size_t i)
+{
+    tacit_scatter_t       *scatter = leg->state;
+    tacit_dealt_t         *dealt = &scatter->dealt[i];
+    const tacit_entries_t *chosen = &scatter->chosen[i].entries;
+    const tacit_deal_t     deal = tacit__codec_deal(leg->items[i]->codec);
+    const double           began = tacit__seconds();
+    uint32_t               place;
+    tacit_status_t         status;
+
+    TRY(tacit__choose(leg->items[i], &scatter->chosen[i]));
+    memset(dealt->begin, 0, (deal.ranks + 1) * sizeof *dealt->begin);
+    for (size_t entry = 0; entry < chosen->count; entry++) {
+        dealt->begin[tacit__deal_owner(&deal, chosen->indices[entry], &place) + 1]++;
+    }
+    for (uint32_t owner = 0; owner < deal.ranks; owner++) {
+        dealt->begin[owner + 1] += dealt->begin[owner];
+    }
+    for (size_t entry = 0; entry < chosen->count; entry++) {
+        const size_t at = dealt->begin[tacit__deal_owner(&deal, chosen->indices[entry], &place)]++;
+
+        dealt->entries.indices[at] = place;
+        dealt->from[at] = (uint32_t)entry;
+    }
+    memmove(dealt->begin + 1, dealt->begin, deal.ranks * sizeof *dealt->begin); /* each is where the next one begins */
+    dealt->begin[0] = 0;
+    scatter->to_deal--;
+    leg->items[i]->encode_seconds += tacit__seconds() - began;
+out:
+    return status;
+}
+
+/* The present owner's share of an item. */
+static tacit_status_t begin_contribution(tacit_leg_t *leg, size_t i, tacit_source_t *source)
+{
+    tacit_scatter_t      *scatter = leg->state;
+    const tacit_dealt_t  *dealt = &scatter->dealt[i];
+    const tacit_chosen_t *chosen = &scatter->chosen[i];
+    const int             owner = scatter->outlet.to;
+    const size_t          begin = dealt->begin[owner], end = dealt->begin[owner + 1];
+
+    scatter->share = (tacit_entries_t){dealt->entries.indices + begin, dealt->entries.values + begin, NULL, end - begin};
+    for (size_t at = begin; at < end; at++) {
+        scatter->part[dealt->entries.indices[at]] = chosen->a[chosen->entries.indices[dealt->from[at]]];
+    }
+    source->count = tacit__codec_part(leg->items[i]->codec, owner);
+    source->a = scatter->part;
+    source->entries = &scatter->share;
+    return TACIT_OK;
+}
+
+/* All contributions are written: memory learns what was sent, and the own one joins the others'. */
+static tacit_status_t finish_contributions(tacit_leg_t *leg)
+{
+    tacit_scatter_t *scatter = leg->state;
+    const int        rank = leg->comm->rank;
+    tacit_status_t   status = TACIT_OK;
+
+    for (size_t i = 0; i < leg->item_count; i++) {
+        const tacit_dealt_t *dealt = &scatter->dealt[i];
+        tacit_chosen_t      *chosen = &scatter->chosen[i];
+        const double         began = tacit__seconds();
+
+        for (size_t at = 0; at < chosen->entries.count; at++) {
+            chosen->entries.values[dealt->from[at]] = dealt->entries.values[at];
+        }
+        tacit__chosen_sent(leg->items[i], chosen);
+        leg->items[i]->encode_seconds += tacit__seconds() - began;
+        TRY(tacit__records_add(&scatter->contributions, i, rank, dealt->entries.indices + dealt->begin[rank],
+                               dealt->entries.values + dealt->begin[rank], dealt->begin[rank + 1] - dealt->begin[rank]));
+    }
+out:
+    return status;
+}
+
+/* ---- Results ---- */
+
+/* Adds up what all ranks have chosen of an item's own part: met := where that is and what. Leaves all of it in scatter->part,
+   where the rest is zero if `whole`. */
+static tacit_status_t meet(tacit_leg_t *leg, size_t i, bool whole)
+{
+    tacit_scatter_t    *scatter = leg->state;
+    tacit_entries_t    *met = &scatter->owned[i].met;
+    const tacit_item_t *item = leg->items[i];
+    const int           ranks = leg->comm->ranks;
+    const size_t        part = tacit__codec_part(item->codec, leg->comm->rank), words = (part + 63) / 64;
+    const float         scale = item->op == TACIT_AVERAGE && ranks > 1 ? 1.0f / (float)ranks : 1.0f;
+    const tacit_run_t  *run;
+    float              *sums = scatter->part;
+    size_t              most = 0;
+    tacit_status_t      status;
+
+    if (part != 0) {
+        memset(scatter->marks, 0, words * sizeof *scatter->marks);
+        memset(sums, 0, (whole ? part : 0) * sizeof *sums);
+    }
+    for (int rank = 0; rank < ranks; rank++) {
+        for (uint32_t r = tacit__records_line(&scatter->contributions, i, rank)->run; r != 0; r = run->next) {
+            run = tacit__records_run(&scatter->contributions, r);
+            most += run->count;
+            for (size_t entry = 0; entry < run->count; entry++) {
+                const uint32_t place = run->indices[entry];
+                const uint64_t mark = UINT64_C(1) << place % 64;
+
+                sums[place] = ((scatter->marks[place / 64] & mark) != 0 ? sums[place] : 0.0f) + run->values[entry];
+                scatter->marks[place / 64] |= mark;
+            }
+        }
+    }
+    TRY(tacit__entries_keep(&scatter->contributions, tacit__min(most, part), met));
+    for (size_t word = 0; word < words; word++) {
+        for (uint64_t left = scatter->marks[word]; left != 0; left &= left - 1) {
+            const size_t place = 64 * word + (size_t)__builtin_ctzll(left);
+
+            sums[place] *= scale;
+            met->indices[met->count] = (uint32_t)place;
+            met->values[met->count++] = sums[place];
+        }
+    }
+out:
+    return status;
+}
+
+static tacit_status_t out_of_range(const tacit_leg_t *leg, size_t i, uint32_t place)
+{
+    const tacit_item_t *item = leg->items[i];
+    const tacit_deal_t  deal = tacit__codec_deal(item->codec);
+
+    return tacit__sum_fault(leg, item, tacit__deal_element(&deal, (uint32_t)leg->comm->rank, place));
+}
+
+/* What has met joins the owner's memory, of which the largest elements go out. */
+static tacit_status_t choose_again(tacit_leg_t *leg, size_t i)
+{
+    tacit_scatter_t      *scatter = leg->state;
+    tacit_owned_t        *owned = &scatter->owned[i];
+    tacit_codec_t        *codec = leg->items[i]->codec;
+    const tacit_select_t *select = codec->compressor->select;
+    tacit_block_t         block = tacit__codec_block(codec, leg->items[i]->step, 0, codec->owner.count);
+    const size_t          met = owned->met.count;
+    tacit_status_t        status;
+
+    owned->met.count = tacit__codec_join(codec, &owned->met);
+    owned->joined = true;
+    if (owned->met.count < met) {
+        return out_of_range(leg, i, owned->met.indices[owned->met.count]);
+    }
+    TRY(tacit__entries_keep(&scatter->contributions, select->limit(block.config, block.count), &owned->picked));
+    block.key.rank += (uint64_t)codec->ranks; /* not the random numbers of this rank's contribution */
+    owned->picked.count = select->choose(&block, tacit__codec_joined(codec), owned->picked.indices);
+out:
+    return status;
+}
+
+/* All of the sum goes out. */
+static tacit_status_t choose_all(tacit_leg_t *leg, size_t i)
+{
+    tacit_owned_t       *owned = &((tacit_scatter_t *)leg->state)->owned[i];
+    const tacit_codec_t *codec = leg->items[i]->codec;
+
+    owned->picked = owned->met;
+    owned->picked.count = 0;
+    for (size_t entry = 0; entry < owned->met.count; entry++) {
+        if (codec->nonfinite != TACIT_NONFINITE_PASS && !isfinite(owned->met.values[entry])) {
+            return out_of_range(leg, i, owned->met.indices[entry]);
+        }
+        owned->picked.indices[owned->picked.count] = owned->met.indices[entry];
+        owned->picked.count += owned->met.values[entry] != 0.0f;
+    }
+    return TACIT_OK;
+}
+
+/* Reduces an item's own part. */
+static tacit_status_t begin_result(tacit_leg_t *leg, size_t i, tacit_source_t *source)
+{
+    tacit_scatter_t *scatter = leg->state;
+    tacit_owned_t   *owned = &scatter->owned[i];
+    tacit_codec_t   *codec = leg->items[i]->codec;
+    const double     began = tacit__seconds();
+    const bool       again = chooses(codec);
+    double           added;
+    size_t           most;
+    tacit_status_t   status;
+
+    TRY(meet(leg, i, !again));
+    added = tacit__seconds();
+    leg->items[i]->decode_seconds += added - began;
+    TRY((again ? choose_again : choose_all)(leg, i));
+    source->count = tacit__codec_part(codec, leg->comm->rank);
+    source->a = again ? tacit__codec_joined(codec) : scatter->part;
+    source->entries = &owned->picked;
+    source->may_be_dense = true;
+    most = tacit__min(4 * owned->picked.count, source->count); /* where pairs are longer, no more elements are dense */
+    TRY(tacit__entries_keep(&scatter->contributions, most, &owned->out));
+    TRY(tacit__records_keep(&scatter->contributions, most * sizeof *owned->elements, &owned->elements));
+    leg->items[i]->encode_seconds += tacit__seconds() - added;
+out:
+    return status;
+}
+
+/* Notes what a record says. */
+static void wrote_result(tacit_leg_t *leg, const tacit_source_t *source, size_t entry, const tacit_record_t *record)
+{
+    tacit_owned_t     *owned = &((tacit_scatter_t *)leg->state)->owned[source->number];
+    const tacit_deal_t deal = tacit__codec_deal(source->item->codec);
+    const bool         dense = (record->item & TACIT_RECORD_DENSE) != 0;
+    const size_t       count = dense ? record->count : source->entry - entry;
+
+    for (size_t i = 0; i < count; i++) {
+        const uint32_t place = dense ? record->first + (uint32_t)i : owned->picked.indices[entry + i];
+
+        owned->out.indices[owned->out.count] = place;
+        owned->out.values[owned->out.count] = dense ? source->a[place] : owned->picked.values[entry + i];
+        owned->elements[owned->out.count++] = tacit__deal_element(&deal, (uint32_t)leg->comm->rank, place);
+    }
+}
+
+static tacit_status_t finish_result(tacit_leg_t *leg, size_t i)
+{
+    tacit_scatter_t *scatter = leg->state;
+    tacit_owned_t   *owned = &scatter->owned[i];
+
+    if (chooses(leg->items[i]->codec)) {
+        tacit__codec_owner_sent(leg->items[i]->codec, &owned->met, &owned->out);
+        owned->sent = true;
+    }
+    return tacit__records_add(&scatter->results, i, leg->comm->rank, owned->elements, owned->out.values, owned->out.count);
+}
+
+/* ---- The state machine ---- */
+
+static tacit_status_t advance(tacit_leg_t *leg)
+{
+    tacit_scatter_t *scatter = leg->state;
+    const int        ranks = leg->comm->ranks;
+    tacit_status_t   status = TACIT_OK;
+
+    if (scatter->to_deal != 0) {
+        TRY(deal_out(leg, leg->item_count - scatter->to_deal));
+    } else if (scatter->turn <= ranks) {
+        TRY(tacit__outlet_send(&scatter->contributions, &scatter->outlet, leg));
+        if (scatter->outlet.all_sent) {
+            turn_to(leg, scatter->turn + 1);
+        }
+        if (scatter->turn > ranks) {
+            scatter->outlet = (tacit_outlet_t){
+                .kind = TACIT_FRAME_RESULT, .to = -1, .begin = begin_result, .wrote = wrote_result, .finish = finish_result};
+            TRY(finish_contributions(leg));
+        }
+    } else if (scatter->contributions.open == 0 && !scatter->outlet.all_sent) {
+        TRY(tacit__outlet_send(&scatter->results, &scatter->outlet, leg));
+    } else if (scatter->outlet.all_sent && scatter->results.open == 0) {
+        TRY(tacit__records_check(&scatter->results));
+        scatter->checked = true;
+    } else {
+        status = TACIT_PENDING;
+    }
+out:
+    return status;
+}
+
+static bool done(const tacit_leg_t *leg)
+{
+    return ((const tacit_scatter_t *)leg->state)->checked;
+}
+
+static tacit_status_t arrived(tacit_leg_t *leg, const tacit_frame_t *frame)
+{
+    tacit_scatter_t *scatter = leg->state;
+    size_t           known = scatter->results.run_count;
+    tacit_status_t   status;
+
+    if (frame->kind == TACIT_FRAME_CONTRIBUTION) {
+        return tacit__records_take(&scatter->contributions, frame, leg->comm->rank);
+    }
+    if (frame->kind != TACIT_FRAME_RESULT) {
+        return tacit__leg_unexpected(leg, frame);
+    }
+    TRY(tacit__records_take(&scatter->results, frame, frame->rank));
+    while (known < scatter->results.run_count) {
+        const tacit_run_t *run = tacit__records_run(&scatter->results, (uint32_t)++known);
+        const tacit_deal_t deal = tacit__codec_deal(leg->items[run->item]->codec);
+
+        for (size_t entry = 0; entry < run->count; entry++) {
+            run->indices[entry] = tacit__deal_element(&deal, frame->rank, run->indices[entry]);
+        }
+    }
+out:
+    return status;
+}
+
+static void commit(tacit_leg_t *leg)
+{
+    for (size_t i = 0; i < leg->item_count; i++) {
+        tacit__records_commit(&((tacit_scatter_t *)leg->state)->results, i);
+    }
+}
+
+static void undo(tacit_leg_t *leg)
+{
+    const tacit_scatter_t *scatter = leg->state;
+
+    for (size_t i = 0; i < leg->item_count; i++) {
+        tacit_codec_t *codec = leg->items[i]->codec;
+
+        if (scatter->owned != NULL && scatter->owned[i].sent) {
+            tacit__codec_unjoin(codec, &scatter->owned[i].out);
+        }
+        if (scatter->owned != NULL && scatter->owned[i].joined) {
+            tacit__codec_unjoin(codec, &scatter->owned[i].met);
+        }
+        if (scatter->chosen != NULL) {
+            tacit__chosen_undo(leg->items[i], &scatter->chosen[i]);
+        }
+        tacit__codec_disown(codec);
+    }
+}
+
+const tacit_schedule_t tacit__schedule_sparse_scatter = {
+    .name = "sparse-scatter",
+    .summary = "reduce-scatter and all-gather of index/value pairs: owners add up dealt parts and choose again",
+    .framed = true,
+    .round = 5,
+    .rounds = 1,
+    .carries = carries,
+    .pays = pays,
+    .prepare = prepare,
+    .advance = advance,
+    .done = done,
+    .arrived = arrived,
+    .commit = commit,
+    .undo = undo,
+    .release = release,
+};
