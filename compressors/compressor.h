@@ -55,6 +55,8 @@ typedef struct tacit_select {
     size_t (*choose)(const tacit_block_t *block, const float *a, uint32_t *indices);
     /* Bytes at most for `entries` entries among `count` elements. */
     size_t (*bound)(const void *config, size_t count, size_t entries);
+    /* Whether values travel as they are. */
+    bool (*exact)(const void *config);
     /* Encodes a[indices[i]], i < entries, all of them in the block's range (a and indices are the whole tensor's). Writes to
        decoded[i] what receivers will decode. Returns the bytes written. */
     size_t (*encode)(const tacit_block_t *block, const float *a, const uint32_t *indices, size_t entries, uint8_t *payload,

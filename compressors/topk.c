@@ -66,6 +66,11 @@ static size_t choose(const tacit_block_t *block, const float *a, uint32_t *indic
 
 /* ---- Payload ---- */
 
+static bool exact(const void *config)
+{
+    return ((const config_t *)config)->values == VALUES_FLOAT32;
+}
+
 typedef struct format {
     tacit_index_t index;
     values_t      values;
@@ -288,7 +293,8 @@ static const tacit_param_t params[] = {
     {.key = NULL},
 };
 
-static const tacit_select_t selection = {.limit = limit, .choose = choose, .bound = bound, .encode = encode, .decode = decode};
+static const tacit_select_t selection = {
+    .limit = limit, .choose = choose, .bound = bound, .exact = exact, .encode = encode, .decode = decode};
 
 const tacit_compressor_t tacit__compressor_topk = {
     .name = "topk",

@@ -180,23 +180,32 @@ const float *tacit__codec_joined(const tacit_codec_t *codec)
     return owner_feedback(codec) != NULL ? codec->owner.next[owner_feedback(codec)->accumulator] : NULL;
 }
 
+/* Feedback sees the entries side by side. */
 size_t tacit__codec_join(tacit_codec_t *codec, const tacit_entries_t *entries)
 {
     const tacit_feedback_t *owner = owner_feedback(codec);
     float                  *joined = codec->owner.next[owner->accumulator];
+    tacit_state_t           met = {.config = codec->owner.config, .count = entries->count};
+    size_t                  count = 0, units = 0;
 
+    met.now[owner->accumulator] = met.next[owner->accumulator] = entries->kept;
     for (size_t i = 0; i < entries->count; i++) {
-        const size_t place = entries->indices[i];
-        float        sum;
-
-        owner->before(&codec->owner, place, 1, &entries->values[i], &sum);
-        if (codec->nonfinite != TACIT_NONFINITE_PASS && !tacit__unit_is_finite(&sum, 1)) {
-            return i;
-        }
-        entries->kept[i] = joined[place];
-        joined[place] = sum;
+        entries->kept[i] = joined[entries->indices[i]];
     }
-    return entries->count;
+    for (size_t good; count < entries->count; count += units) {
+        units = tacit__min(entries->count - count, codec->unit);
+        owner->before(&met, count, units, entries->values + count, codec->a);
+        for (good = codec->nonfinite == TACIT_NONFINITE_PASS || tacit__unit_is_finite(codec->a, units) ? units : 0;
+             good < units && tacit__unit_is_finite(codec->a + good, 1); good++) {
+        }
+        for (size_t i = 0; i < good; i++) {
+            joined[entries->indices[count + i]] = codec->a[i];
+        }
+        if (good < units) {
+            return count + good;
+        }
+    }
+    return count;
 }
 
 void tacit__codec_unjoin(tacit_codec_t *codec, const tacit_entries_t *entries)

@@ -185,6 +185,7 @@ void tacit__slot_adopt(tacit_slot_t *slot, tacit_specs_t *specs)
 {
     if (specs->effective.compressor != NULL) {
         tacit__codec_adopt_specs(slot->codec, specs);
+        slot->schedule = tacit__schedule_of(slot->comm, slot->codec); /* another may pay now */
     } else if (specs->given.compressor != NULL) {
         const tacit_spec_t former = slot->codec->given;
 

@@ -7,7 +7,7 @@
 #include "tacit.h"
 #include "tacit_transport.h"
 
-enum { MOST_RANKS = 16 };
+enum { MOST_RANKS = 256 };
 
 /* Ends the process with the library's last error where a call fails that must not. */
 #define MUST(call) must(call, #call, __FILE__, __LINE__)

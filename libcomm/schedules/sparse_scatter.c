@@ -2,7 +2,7 @@
 /* Sparse reduce-scatter and all-gather, whose volume does not grow with the number of ranks, as in Li and Hoefler, "Near-Optimal
    Sparse Allreduce for Distributed Deep Learning" (PPoPP 2022): tensors are dealt out to owners (deal.h), each of which receives
    what all ranks have chosen of its part, adds it up in rank order, and sends to all what it chooses of that. What it leaves out
-   joins its next sum; where there is no feedback, all of the sum goes out. */
+   joins its next sum; where feedback keeps nothing for owners (dgc, none), all of the sum goes out. */
 #include <math.h>
 #include <string.h>
 
@@ -39,33 +39,37 @@ typedef struct tacit_scatter {
     bool            checked;
 } tacit_scatter_t;
 
-static bool carries(const tacit_comm_t *comm, const tacit_codec_t *codec)
-{
-    (void)comm;
-    return codec->compressor->select != NULL;
-}
-
 /* Whether an owner chooses from its sum, since it remembers the rest. */
 static bool chooses(const tacit_codec_t *codec)
 {
     return codec->feedback != NULL && codec->feedback->owner != NULL;
 }
 
-/* By what this rank must receive at most, in bytes: of the plain all-gather all other ranks' entries, here the others' for its
-   part and every other part's result. For its time on the way a message counts as so many bytes, which a wire of 1 Gbit/s carries
-   in 33 us. */
+/* A sum of which nothing is remembered goes out as it is. */
+static bool carries(const tacit_comm_t *comm, const tacit_codec_t *codec)
+{
+    const tacit_select_t *select = codec->compressor->select;
+
+    (void)comm;
+    return select != NULL && (chooses(codec) || select->exact(codec->spec.compressor_config));
+}
+
+/* By what this rank has to receive at most, in bytes: of the plain all-gather all other ranks' entries, here theirs for its part,
+   and every other part's result. For its time on the way a message counts as so many bytes as a wire of 1 Gbit/s carries in 33 us,
+   and what an owner reads to choose again as a 64th: memory is as much faster than such a wire. */
 static bool pays(const tacit_comm_t *comm, const tacit_codec_t *codec)
 {
     const tacit_select_t *select = codec->compressor->select;
     const void           *config = codec->spec.compressor_config;
-    const size_t          count = codec->tensor.count, ranks = (size_t)comm->ranks, message = 4096;
-    const size_t          part = (count + ranks - 1) / ranks, share = select->limit(config, part);
-    const size_t          met = tacit__min(part, ranks * share);
-    const size_t          gathered = message + select->bound(config, count, select->limit(config, count));
-    const size_t          scattered = message + select->bound(config, part, share);
-    const size_t result = message + tacit__min(part * sizeof(float), select->bound(config, part, chooses(codec) ? share : met));
+    const size_t          message = 4096, memory = 64;
+    const size_t          count = codec->tensor.count, ranks = (size_t)comm->ranks, part = (count + ranks - 1) / ranks;
+    const size_t          share = select->limit(config, part), out = chooses(codec) ? share : tacit__min(part, ranks * share);
+    const size_t          gathered = select->bound(config, count, select->limit(config, count));
+    const size_t          scattered = select->bound(config, part, share);
+    const size_t          result = tacit__min(select->bound(config, part, out), part * sizeof(float));
+    const size_t          read = chooses(codec) ? part * sizeof(float) / memory : 0;
 
-    return scattered + result < gathered;
+    return (ranks - 1) * (2 * message + scattered + result) + read < (ranks - 1) * (message + gathered);
 }
 
 /* ---- Prepare and release ---- */
@@ -162,11 +166,12 @@ static tacit_status_t deal_out(tacit_leg_t *leg, size_t i)
     tacit_dealt_t         *dealt = &scatter->dealt[i];
     const tacit_entries_t *chosen = &scatter->chosen[i].entries;
     const tacit_deal_t     deal = tacit__codec_deal(leg->items[i]->codec);
-    const double           began = tacit__seconds();
+    double                 began;
     uint32_t               place;
     tacit_status_t         status;
 
     TRY(tacit__choose(leg->items[i], &scatter->chosen[i]));
+    began = tacit__seconds();
     memset(dealt->begin, 0, (deal.ranks + 1) * sizeof *dealt->begin);
     for (size_t entry = 0; entry < chosen->count; entry++) {
         dealt->begin[tacit__deal_owner(&deal, chosen->indices[entry], &place) + 1]++;
