@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 typedef struct place {
     pthread_t             thread;
@@ -59,6 +60,20 @@ void run_ranks(int ranks, const tacit_config_t *config, rank_body_t *body, void 
     MUST(tacit_loop_create(ranks, &loop));
     run_ranks_over(loop, ranks, config, body, arg);
     tacit_loop_release(loop);
+}
+
+const char *planned(const char *text)
+{
+    const char *space = text != NULL ? strchr(text, ' ') : NULL;
+    char        plan[64] = "";
+
+    if (space == NULL) {
+        unsetenv("TACIT_PLAN");
+        return text;
+    }
+    snprintf(plan, sizeof plan, "%.*s", (int)(space - text), text);
+    setenv("TACIT_PLAN", plan, 1);
+    return space + 1;
 }
 
 tacit_slot_t *slot_of(tacit_comm_t *comm, const char *name, size_t count, tacit_dtype_t dtype, const char *spec)

@@ -22,6 +22,10 @@ void run_ranks(int ranks, const tacit_config_t *config, rank_body_t *body, void 
 /* The same over a loop that the caller keeps, for wire faults. */
 void run_ranks_over(tacit_loop_t *loop, int ranks, const tacit_config_t *config, rank_body_t *body, void *arg);
 
+/* A spec with a plan before it, "PLAN SPEC": communicators made from now on have that plan, or none where none is said. Returns
+   the spec, which may be NULL. */
+const char *planned(const char *text);
+
 /* A slot on the CPU; spec may be NULL. */
 tacit_slot_t *slot_of(tacit_comm_t *comm, const char *name, size_t count, tacit_dtype_t dtype, const char *spec);
 

@@ -20,6 +20,8 @@ static const char  *with_feedback[] = {"none+ef",
                                        "rotq:bits=3+ef",
                                        "topk:ratio=0.01+ef",
                                        "topk:ratio=0.1,values=fp16,index=u16+ef",
+                                       "sparse-scatter topk:ratio=0.1+ef",
+                                       "sparse-scatter topk:ratio=0.05,values=fp16+ef",
                                        "randk:ratio=0.1+ef"};
 static const char  *without[] = {"none", "fp16", "onebit:block=32", "qsgd:bits=4", "topk:ratio=0.05", "randk:ratio=0.2"};
 static const size_t counts[] = {0, 1, 7, 63, 64, 65, 1000, 5000};
@@ -465,7 +467,7 @@ START_TEST(no_elements)
 {
     char spec[64];
 
-    snprintf(spec, sizeof spec, "%s", spec_at(_i));
+    snprintf(spec, sizeof spec, "%s", planned(spec_at(_i)));
     run_ranks(2, NULL, empty_body, spec);
 }
 END_TEST
@@ -545,7 +547,7 @@ START_TEST(not_finite)
 {
     for (int strict = 0; strict < 2; strict++) {
         for (size_t at = 0; at < 6000; at += 5999) {
-            spoilt_t             spoilt = {.spec = spec_at(_i), .ranks = 3, .strict = strict, .count = 6000, .at = at};
+            spoilt_t             spoilt = {.spec = planned(spec_at(_i)), .ranks = 3, .strict = strict, .count = 6000, .at = at};
             const tacit_config_t config = {.struct_bytes = sizeof config, .strict = strict, .chunk_bytes = 1024};
 
             run_ranks(spoilt.ranks, &config, spoilt_body, &spoilt);

@@ -19,6 +19,8 @@ static const char *specs[] = {"none",
                               "randk:ratio=0.1+ef",
                               "randk:ratio=0.5"};
 
+enum { SPARSE = 8 }; /* the first of two */
+
 static const size_t counts[] = {0, 1, 65, 3000};
 
 /* Half the distance of numbers near 1, and the smallest normal number, of each type. */
@@ -261,15 +263,30 @@ START_TEST(in_place_and_in_chunks)
 }
 END_TEST
 
+static void plan_owners(void)
+{
+    (void)planned("sparse-scatter none");
+}
+
+static void plan_nothing(void)
+{
+    (void)planned("none");
+}
+
 int main(void)
 {
     Suite *suite = suite_create("dtype");
-    TCase *tests = tcase_create("dtype");
+    TCase *tests = tcase_create("dtype"), *owners = tcase_create("owners");
 
     tcase_add_loop_test(tests, as_float32_rounded, 0, (int)COUNT_OF(specs));
     tcase_add_loop_test(tests, none_against_float64, 0, (int)COUNT_OF(types));
     tcase_add_loop_test(tests, in_place_and_in_chunks, 0, (int)COUNT_OF(specs));
     suite_add_tcase(suite, tests);
     tcase_set_timeout(tests, 120);
+    tcase_add_checked_fixture(owners, plan_owners, plan_nothing);
+    tcase_add_loop_test(owners, as_float32_rounded, SPARSE, SPARSE + 2);
+    tcase_add_loop_test(owners, in_place_and_in_chunks, SPARSE, SPARSE + 2);
+    suite_add_tcase(suite, owners);
+    tcase_set_timeout(owners, 120);
     return harness_main(suite);
 }

@@ -201,6 +201,7 @@ static uint64_t run(const act_t *act, const char *spec, int strict)
     tacit_config_t config = TACIT_CONFIG_INIT;
     uint64_t       failed = 0;
 
+    spec = planned(spec);
     config.strict = strict;
     config.timeout_ms = 10000;
     config.chunk_bytes = 1024;
@@ -241,8 +242,11 @@ static const char *const specs[] = {"onebit+ef",
                                     "topk+dgc",
                                     "topk:ratio=0.1+econtrol:residual=int8",
                                     "onebit+ef21:average=0.5,residual=bf16",
-                                    "topk:ratio=0.1+econtrol:init=gradient,residual=bf16"};
-enum { SPECS = sizeof specs / sizeof *specs, CODECS = SPECS - 1 /* the last one begins densely, as codecs do not */ };
+                                    "topk:ratio=0.1+econtrol:init=gradient,residual=bf16",
+                                    "sparse-scatter topk:ratio=0.1+ef",
+                                    "sparse-scatter topk:ratio=0.1+econtrol:residual=int8",
+                                    "sparse-scatter topk:ratio=0.1"};
+enum { SPECS = sizeof specs / sizeof *specs, CODECS = SPECS - 4 /* codecs do not begin densely, and have no plan */ };
 
 START_TEST(first_reduction)
 {

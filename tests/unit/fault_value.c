@@ -73,7 +73,7 @@ static run_t *perform(const char *spec, tacit_nonfinite_t policy, int strict, fl
     run_t         *run = calloc(1, sizeof *run);
 
     ck_assert_ptr_nonnull(run);
-    run->spec = spec;
+    run->spec = planned(spec);
     run->bad = bad;
     run->bad_rank = bad_rank;
     run->cut = cut;
@@ -140,6 +140,9 @@ static const char *const specs[] = {"onebit+ef",
                                     "topk:ratio=0.1+dgc:dense=0",
                                     "topk:ratio=0.1,select=sampled+dgc:dense=0,nesterov=on",
                                     "topk+dgc",
+                                    "sparse-scatter topk:ratio=0.1+ef",
+                                    "sparse-scatter topk:ratio=0.1,values=fp16+ef21",
+                                    "sparse-scatter topk:ratio=0.1",
                                     "randk:ratio=0.1+ef",
                                     "randk:ratio=0.1",
                                     "fp16",
@@ -298,7 +301,7 @@ static void pairs_body(tacit_comm_t *comm, void *arg)
 
 static pairs_t sum_pairs(const char *spec, tacit_nonfinite_t policy, tacit_op_t op, float first, float second)
 {
-    pairs_t        pairs = {.spec = spec, .op = op, .value = {first, second}};
+    pairs_t        pairs = {.spec = planned(spec), .op = op, .value = {first, second}};
     tacit_config_t config = TACIT_CONFIG_INIT;
 
     config.nonfinite = (int)policy;
@@ -307,8 +310,16 @@ static pairs_t sum_pairs(const char *spec, tacit_nonfinite_t policy, tacit_op_t 
     return pairs;
 }
 
-static const char *const selections[] = {"topk:ratio=1",          "topk:ratio=1+ef",          "topk:ratio=0.5+ef21",
-                                         "topk:ratio=1+econtrol", "topk:ratio=1+dgc:dense=0", "topk:ratio=0.5+ef21:average=0.5"};
+static const char *const selections[] = {"topk:ratio=1",
+                                         "topk:ratio=1+ef",
+                                         "topk:ratio=0.5+ef21",
+                                         "topk:ratio=1+econtrol",
+                                         "topk:ratio=1+dgc:dense=0",
+                                         "topk:ratio=0.5+ef21:average=0.5",
+                                         "sparse-scatter topk:ratio=1",
+                                         "sparse-scatter topk:ratio=1+ef",
+                                         "sparse-scatter topk:ratio=0.5+ef21",
+                                         "sparse-scatter topk:ratio=0.5+econtrol"};
 enum { SELECTIONS = sizeof selections / sizeof *selections };
 
 /* Sums of pairs that are not finite fail on all ranks alike, and change nothing. */
@@ -346,6 +357,11 @@ START_TEST(pairs_near_overflow)
         {"topk:ratio=1", 1.0f, -1.5f * 0x1p126f, TACIT_ERR_VALUE, -1.5f * 0x1p126f},
         {"topk:ratio=1+ef21", 0x1p126f, 1.125f * 0x1p126f, TACIT_OK, 3.375f * 0x1p126f},
         {"topk:ratio=1+ef21", 0x1p126f, 1.5f * 0x1p126f, TACIT_ERR_VALUE, 1.5f * 0x1p126f},
+        {"sparse-scatter topk:ratio=1", 1.0f, 1.125f * 0x1p126f, TACIT_OK, 3.375f * 0x1p126f},
+        {"sparse-scatter topk:ratio=1", 1.0f, 1.5f * 0x1p126f, TACIT_ERR_VALUE, 1.5f * 0x1p126f},
+        {"sparse-scatter topk:ratio=1+ef", 1.0f, -1.5f * 0x1p126f, TACIT_ERR_VALUE, -1.5f * 0x1p126f},
+        {"sparse-scatter topk:ratio=1+ef21", 0x1p126f, 1.125f * 0x1p126f, TACIT_OK, 3.375f * 0x1p126f},
+        {"sparse-scatter topk:ratio=1+ef21", 0x1p126f, 1.5f * 0x1p126f, TACIT_ERR_VALUE, 1.5f * 0x1p126f},
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

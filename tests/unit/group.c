@@ -349,10 +349,20 @@ START_TEST(one_fault_is_the_groups)
 }
 END_TEST
 
+static void plan_owners(void)
+{
+    (void)planned("sparse-scatter none");
+}
+
+static void plan_nothing(void)
+{
+    (void)planned("none");
+}
+
 int main(void)
 {
     Suite *suite = suite_create("group");
-    TCase *tests = tcase_create("group");
+    TCase *tests = tcase_create("group"), *owners = tcase_create("owners");
 
     tcase_add_test(tests, as_single_slots);
     tcase_add_test(tests, any_order);
@@ -362,5 +372,11 @@ int main(void)
     tcase_add_test(tests, time_out);
     suite_add_tcase(suite, tests);
     tcase_set_timeout(tests, 120);
+    tcase_add_checked_fixture(owners, plan_owners, plan_nothing);
+    tcase_add_test(owners, as_single_slots);
+    tcase_add_test(owners, any_order);
+    tcase_add_test(owners, nothing_is_lost);
+    suite_add_tcase(suite, owners);
+    tcase_set_timeout(owners, 120);
     return harness_main(suite);
 }

@@ -17,7 +17,7 @@
 typedef void session_input_t(int rank, int step, size_t count, float *x);
 
 typedef struct session {
-    const char      *spec;
+    const char      *spec; /* perhaps with a plan before it */
     int              ranks, steps;
     size_t           count;
     tacit_op_t       op;
@@ -91,6 +91,7 @@ static inline void session_body(tacit_comm_t *comm, void *arg)
 /* Runs it, and sees to it that all ranks have the same bits. */
 static inline void session_run(session_t *session)
 {
+    session->spec = planned(session->spec);
     session->config.struct_bytes = sizeof session->config;
     session->out = session_floats(session->count * (size_t)session->steps);
     session->owner = session_floats(session->count);

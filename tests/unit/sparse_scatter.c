@@ -189,8 +189,8 @@ static void step_by_owners(const session_t *session, serial_t *serial, int step)
 }
 
 static const int   many[] = {2, 3, 4, 5, 8, 16};
-static const char *choosing[] = {"topk:ratio=0.05+ef", "topk:ratio=0.1,values=fp16,index=u16+ef",
-                                 "topk:ratio=0.3,select=sampled+ef"};
+static const char *choosing[] = {"sparse-scatter topk:ratio=0.05+ef", "sparse-scatter topk:ratio=0.1,values=fp16,index=u16+ef",
+                                 "sparse-scatter topk:ratio=0.3,select=sampled+ef"};
 
 /* Bit by bit, memory included. */
 START_TEST(as_in_plain_loops)
@@ -209,7 +209,6 @@ START_TEST(as_in_plain_loops)
                                  .in_place = c % 2 != 0,
                                  .config = {.chunk_bytes = 2048}};
 
-            ck_assert_int_eq(tacit__spec_parse(session.spec, &serial.spec), TACIT_OK);
             serial.memory = session_floats((size_t)session.ranks * session.count);
             serial.owner = session_floats(session.count);
             serial.a = session_floats(session.count);
@@ -218,6 +217,7 @@ START_TEST(as_in_plain_loops)
             serial.out = session_floats(session.count);
             serial.indices = calloc(session.count, sizeof *serial.indices);
             session_run(&session);
+            ck_assert_int_eq(tacit__spec_parse(session.spec, &serial.spec), TACIT_OK);
             for (int step = 0; step < session.steps; step++) {
                 step_by_owners(&session, &serial, step);
                 same_floats(session.out + (size_t)step * session.count, serial.out, session.count, session.spec);
@@ -246,9 +246,10 @@ START_TEST(all_of_the_sum)
 {
     static const char *const specs[] = {"topk:ratio=0.05", "topk:ratio=0.1+dgc:dense=0", "topk:ratio=1",
                                         "topk:ratio=0.9,index=u32"};
+    char                     owners[64], everybody[64];
 
     for (size_t s = 0; s < sizeof specs / sizeof *specs; s++) {
-        session_t session = {.spec = specs[s],
+        session_t session = {.spec = owners,
                              .ranks = many[_i],
                              .steps = 4,
                              .count = 3000,
@@ -256,9 +257,10 @@ START_TEST(all_of_the_sum)
                              .config = {.chunk_bytes = 2048}},
                   other = session;
 
-        plan_scatter();
+        snprintf(owners, sizeof owners, "%s %s", plan, specs[s]);
+        snprintf(everybody, sizeof everybody, "sparse %s", specs[s]);
+        other.spec = everybody;
         session_run(&session);
-        set_plan("sparse");
         session_run(&other);
         sessions_equal(&session, &other, "owners and everybody");
         session_free(&session);
@@ -461,7 +463,7 @@ END_TEST
 
 START_TEST(many_ranks)
 {
-    volume_t       volume = {.spec = "topk:ratio=0.01+ef", .count = 1 << 20, .steps = 1};
+    volume_t       volume = {.spec = "topk:ratio=0.01+ef", .count = 1 << 18, .steps = 1};
     const uint64_t bytes = most_bytes(MOST_RANKS, plan, &volume);
 
     ck_assert_msg(bytes <= bound(&volume, MOST_RANKS), "%zu bytes, more than %zu", (size_t)bytes,

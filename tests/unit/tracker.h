@@ -163,6 +163,7 @@ static inline void track_run(track_t *track)
     track_part_t part = {track, 0, track->resume != 0 ? track->resume : track->steps};
     char         path[HARNESS_PATH_BYTES];
 
+    track->spec = planned(track->spec);
     track->config.struct_bytes = sizeof track->config;
     track->x = session_floats(total);
     track->out = session_floats(total);
