@@ -117,6 +117,35 @@ mutant "sums of pairs: what fits is refused" libcomm/records.c fault_value:fault
     's/!isfinite\(result\)/!(fabsf(result) < 0.5f * FLT_MAX)/'
 mutant "sums of pairs: trackers left out" libcomm/records.c fault_value:fault_value \
     's/tracked != NULL \? factor \* tracked\[done \+ i\] \+ sums\[i\] : sums\[i\]/sums[i]/'
+unchanged sparse_scatter:results sparse_scatter:volume sparse_scatter:faults
+mutant "dealt: the owner forgets what it has not sent" libcomm/codec_whole.c sparse_scatter:results \
+    's/owner->sent\(&codec->owner.*/memset(joined, 0, codec->owner.count * sizeof *joined);/'
+mutant "dealt: the owner keeps its exact sum" libcomm/schedules/sparse_scatter.c sparse_scatter:results \
+    's/dense \? source->a\[place\] : .*/source->a[place];/'
+mutant "dealt: the owner's own contribution dropped" libcomm/schedules/sparse_scatter.c sparse_scatter:results \
+    's/dealt->begin\[rank \+ 1\] - dealt->begin\[rank\]\)/0)/'
+mutant "dealt: rank order reversed on rank 1" libcomm/schedules/sparse_scatter.c sparse_scatter:results \
+    's/contributions, i, rank\)->run/contributions, i, leg->comm->rank == 1 ? ranks - 1 - rank : rank)->run/'
+mutant "dealt: average scaled twice" libcomm/schedules/sparse_scatter.c sparse_scatter:results \
+    's/sums\[place\] \*= scale/sums[place] *= scale * scale/'
+mutant "dealt: sums of the last call" libcomm/schedules/sparse_scatter.c sparse_scatter:results \
+    's/memset\(scatter->marks, 0, .*/memset(scatter->marks, 255, words * sizeof *scatter->marks);/'
+mutant "dealt: senders remember what they have sent" libcomm/schedules/sparse_scatter.c sparse_scatter:results \
+    's/chosen->entries.values\[dealt->from\[at\]\] = .*/chosen->entries.values[dealt->from[at]] = 0.0f;/'
+mutant "dealt: the owner draws as a sender" libcomm/schedules/sparse_scatter.c sparse_scatter:results \
+    's/block.key.rank \+= \(uint64_t\)codec->ranks;//'
+mutant "dealt: dense too late" libcomm/records.c sparse_scatter:volume \
+    's/block.count \* sizeof\(float\) < bytes/block.count * sizeof(float) + 4 < bytes/'
+mutant "dealt: dense too early" libcomm/records.c sparse_scatter:volume \
+    's/block.count \* sizeof\(float\) < bytes/block.count * sizeof(float) < bytes + 9/'
+mutant "dealt: what the owner met is not taken back" libcomm/schedules/sparse_scatter.c sparse_scatter:faults \
+    's/tacit__codec_unjoin\(codec, &scatter->owned\[i\].met\)/(void)codec/'
+mutant "dealt: what the owner sent is not taken back" libcomm/schedules/sparse_scatter.c sparse_scatter:faults \
+    's/tacit__codec_unjoin\(codec, &scatter->owned\[i\].out\)/(void)codec/'
+mutant "records may come in any order" libcomm/records.c sparse_scatter:faults \
+    's/record.first < line->end \|\| //'
+mutant "a last frame may come twice" libcomm/records.c sparse_scatter:faults \
+    's/\*closed \|\| \(frame/(frame/'
 mutant "sign of 0 is -1" compressors/onebit.c "codec:codec onebit:onebit" \
     's/set\[j\] = a\[j\] >= 0;/set[j] = a[j] > 0;/'
 mutant "scale over the padding too" compressors/onebit.c collective:published \

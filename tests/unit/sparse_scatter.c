@@ -651,7 +651,8 @@ static void hostile_body(tacit_comm_t *comm, void *arg)
                 fprintf(stderr, "hostile frame %zu of kind %d: status %d\n", h, (int)kind, status);
                 abort();
             }
-            if (status == TACIT_OK) { /* once, and of a known kind */
+            frame.payload_bytes = 0;
+            if (status == TACIT_OK) { /* nothing follows the last, not even nothing */
                 MUST(leg.schedule->arrived(&leg, &frame) == TACIT_ERR_FRAME ? TACIT_OK : TACIT_ERR_STATE);
             }
             frame.kind = TACIT_FRAME_SPARSE;
@@ -669,6 +670,53 @@ START_TEST(hostile_frames)
 END_TEST
 
 /* ---- Memory ---- */
+
+enum { TAKEN = 1000, BIG = 7, TAKEN_STEPS = 6 };
+
+typedef struct taken {
+    tacit_status_t status[3];
+    bool           kept[3];
+} taken_t;
+
+/* In the last step the tracker of one element leaves the range of float32, which shows when all owners have chosen again. */
+static void taken_body(tacit_comm_t *comm, void *arg)
+{
+    taken_t      *taken = arg;
+    const int     rank = tacit_comm_rank(comm);
+    tacit_slot_t *slot = slot_of(comm, "gradient", TAKEN, TACIT_FLOAT32, "topk:ratio=0.1+ef21");
+    float         x[TAKEN], memory[4 * TAKEN];
+    tacit_array_t array;
+    size_t        at = 0;
+
+    for (int step = 0; step < TAKEN_STEPS; step++) {
+        session_normal(rank, step, TAKEN, x);
+        x[BIG] = step + 1 < TAKEN_STEPS ? 0x1p126f : 1.5f * 0x1p126f;
+        for (size_t i = at = 0; step + 1 == TAKEN_STEPS && tacit__codec_array(slot->codec, i, &array); i++) {
+            memcpy(memory + at, array.values, array.count * sizeof(float));
+            at += array.count;
+        }
+        taken->status[rank] = tacit_allreduce(slot, x, x, TACIT_SUM);
+    }
+    taken->kept[rank] = at > 2 * TAKEN;
+    for (size_t i = at = 0; tacit__codec_array(slot->codec, i, &array); i++) {
+        taken->kept[rank] = taken->kept[rank] && memcmp(memory + at, array.values, array.count * sizeof(float)) == 0;
+        at += array.count;
+    }
+}
+
+START_TEST(taken_back)
+{
+    tacit_config_t config = TACIT_CONFIG_INIT;
+    taken_t        taken = {.kept = {false}};
+
+    config.strict = 1;
+    run_ranks(3, &config, taken_body, &taken);
+    for (int rank = 0; rank < 3; rank++) {
+        ck_assert_int_eq(taken.status[rank], TACIT_ERR_VALUE);
+        ck_assert_msg(taken.kept[rank], "rank %d has other memory than before the error", rank);
+    }
+}
+END_TEST
 
 typedef struct steady {
     const char       *spec;
@@ -746,6 +794,7 @@ int main(void)
     suite_add_tcase(suite, choice);
     tcase_add_checked_fixture(faults, plan_scatter, NULL);
     tcase_add_test(faults, hostile_frames);
+    tcase_add_test(faults, taken_back);
     tcase_add_test(faults, steady_state);
     suite_add_tcase(suite, faults);
     return harness_main(suite);
