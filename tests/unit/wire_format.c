@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The worked bytes on doc/wire-format.md are those that the library makes: each is made here and looked up there. */
 #include "compress.h"
+#include "deal.h"
 #include "frame.h"
 #include "random.h"
 
@@ -223,6 +224,30 @@ START_TEST(sparse_record)
 }
 END_TEST
 
+START_TEST(dealt)
+{
+    static const float sums[16] = {5.25f, 0, -3.5f, 1.75f, 1.75f, -3.5f, -1.75f, 3.5f};
+    tacit_deal_t       deal = {tacit__hash_text("w"), 1000, 2};
+    uint8_t            frame[512];
+    char               text[160];
+
+    for (; deal.ranks <= 3; deal.ranks++) {
+        int used = snprintf(text, sizeof text, "with %u ranks", deal.ranks);
+
+        for (uint32_t row = 0; row < 8; row++) {
+            used += snprintf(text + used, sizeof text - (size_t)used, " %u", tacit__deal_turn(&deal, row));
+        }
+        page_says(text);
+    }
+    snprintf(text, sizeof text, "4 ranks own %zu %zu %zu %zu", tacit__deal_part(&deal, 0), tacit__deal_part(&deal, 1),
+             tacit__deal_part(&deal, 2), tacit__deal_part(&deal, 3));
+    page_says(text);
+    ck_assert_uint_eq(frame_of("topk:ratio=0.25+ef", sums, 16, frame, sizeof frame), 64 + 28);
+    page_says("places 0 to 15, 28 bytes 04 00 00 00 03 00 00 00 a5 00 00 00 4 entries");
+    page_says_bytes("bits 0, 2, 5 and 7 ", frame + 64 + 12, 16);
+}
+END_TEST
+
 START_TEST(randk)
 {
     static const float values[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -291,6 +316,7 @@ int main(void)
     tcase_add_test(tests, qsgd);
     tcase_add_test(tests, topk);
     tcase_add_test(tests, sparse_record);
+    tcase_add_test(tests, dealt);
     tcase_add_test(tests, randk);
     tcase_add_test(tests, fp8);
     tcase_add_test(tests, rotq);
