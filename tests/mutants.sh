@@ -117,7 +117,7 @@ mutant "sums of pairs: what fits is refused" libcomm/records.c fault_value:fault
     's/!isfinite\(result\)/!(fabsf(result) < 0.5f * FLT_MAX)/'
 mutant "sums of pairs: trackers left out" libcomm/records.c fault_value:fault_value \
     's/tracked != NULL \? factor \* tracked\[done \+ i\] \+ sums\[i\] : sums\[i\]/sums[i]/'
-unchanged sparse_scatter:results sparse_scatter:volume sparse_scatter:faults
+unchanged sparse_scatter:results sparse_scatter:volume sparse_scatter:faults records:records
 mutant "dealt: the owner forgets what it has not sent" libcomm/codec_whole.c sparse_scatter:results \
     's/owner->sent\(&codec->owner.*/memset(joined, 0, codec->owner.count * sizeof *joined);/'
 mutant "dealt: the owner keeps its exact sum" libcomm/schedules/sparse_scatter.c sparse_scatter:results \
@@ -142,9 +142,9 @@ mutant "dealt: what the owner met is not taken back" libcomm/schedules/sparse_sc
     's/tacit__codec_unjoin\(codec, &scatter->owned\[i\].met\)/(void)codec/'
 mutant "dealt: what the owner sent is not taken back" libcomm/schedules/sparse_scatter.c sparse_scatter:faults \
     's/tacit__codec_unjoin\(codec, &scatter->owned\[i\].out\)/(void)codec/'
-mutant "records may come in any order" libcomm/records.c sparse_scatter:faults \
+mutant "records may come in any order" libcomm/records.c records:records \
     's/record.first < line->end \|\| //'
-mutant "a last frame may come twice" libcomm/records.c sparse_scatter:faults \
+mutant "a last frame may come twice" libcomm/records.c records:records \
     's/\*closed \|\| \(frame/(frame/'
 mutant "sign of 0 is -1" compressors/onebit.c "codec:codec onebit:onebit" \
     's/set\[j\] = a\[j\] >= 0;/set[j] = a[j] > 0;/'

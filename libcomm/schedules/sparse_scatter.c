@@ -54,9 +54,9 @@ static bool carries(const tacit_comm_t *comm, const tacit_codec_t *codec)
     return select != NULL && (chooses(codec) || select->exact(codec->spec.compressor_config));
 }
 
-/* By what this rank has to receive at most, in bytes: of the plain all-gather all other ranks' entries, here theirs for its part,
-   and every other part's result. For its time on the way a message counts as so many bytes as a wire of 1 Gbit/s carries in 33 us,
-   and what an owner reads to choose again as a 64th: memory is as much faster than such a wire. */
+/* By what this rank has to receive at most, in bytes: of the plain all-gather all other ranks' entries, here theirs for its part
+   and every other part's result. For its time on the way a message counts as so many bytes as a wire of 1 Gbit/s carries in 33
+   us, and what an owner reads to choose again as a 64th: memory is as much faster than such a wire. */
 static bool pays(const tacit_comm_t *comm, const tacit_codec_t *codec)
 {
     const tacit_select_t *select = codec->compressor->select;

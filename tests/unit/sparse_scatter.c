@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sparse reductions by owners: how elements are dealt, results against the same in plain loops, bytes as ranks grow, where it
-   is dense, when it pays, and what hostile frames come to. Faults of the wire and of memory are with those of the others. */
+/* Sparse reductions by owners: results against the same in plain loops, bytes as ranks grow, where it is dense, when it pays.
+   Faults of the wire and of memory are with those of the others. */
 #include <check.h>
 #include <pthread.h>
 #include <stdio.h>
 
 #include "harness.h"
 #include "operation.h"
-#include "records.h"
 #include "session.h"
 #include "spec.h"
 
@@ -32,76 +31,6 @@ static void plan_none(void)
 {
     ck_assert_int_eq(unsetenv("TACIT_PLAN"), 0);
 }
-
-/* ---- Dealing ---- */
-
-static const uint32_t rank_counts[] = {1, 2, 3, 4, 5, 8, 16, 256};
-enum { RANK_COUNTS = (int)(sizeof rank_counts / sizeof *rank_counts) };
-
-/* Every element has one owner and one place; places ascend and fill the parts. */
-START_TEST(parts)
-{
-    static const size_t counts[] = {0, 1, 63, 64, 65, 127, 1000, 16384, 100003};
-    size_t              next[256];
-
-    for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
-        const tacit_deal_t deal = {tacit__hash_text("w") + c, counts[c], rank_counts[_i]};
-        size_t             sum = 0, least = SIZE_MAX, most = 0;
-
-        memset(next, 0, sizeof next);
-        for (uint32_t element = 0; element < deal.count; element++) {
-            uint32_t       place;
-            const uint32_t owner = tacit__deal_owner(&deal, element, &place);
-
-            ck_assert_uint_lt(owner, deal.ranks);
-            ck_assert_uint_eq(place, next[owner]++);
-            ck_assert_uint_eq(tacit__deal_element(&deal, owner, place), element);
-        }
-        for (uint32_t owner = 0; owner < deal.ranks; owner++) {
-            ck_assert_uint_eq(tacit__deal_part(&deal, owner), next[owner]);
-            sum += next[owner];
-            least = next[owner] < least ? next[owner] : least;
-            most = next[owner] > most ? next[owner] : most;
-        }
-        ck_assert_uint_eq(sum, deal.count);
-        ck_assert_uint_le(most - least, TACIT_DEAL_BLOCK);
-    }
-}
-END_TEST
-
-/* What lies together is spread: runs, and columns of matrices as wide as rows of blocks, or not. */
-START_TEST(balance)
-{
-    enum { COUNT = 1 << 22, RANKS = 16 };
-    static const size_t widths[] = {1000, 1024, 4096, 5120, 16384}; /* of matrices; the last is 16 rows of blocks */
-    const tacit_deal_t  deal = {tacit__hash_text("w"), COUNT, RANKS};
-    size_t              load[RANKS];
-    uint32_t            place;
-
-    for (size_t begin = 0; begin < 1000000; begin += 123457) {
-        memset(load, 0, sizeof load);
-        for (uint32_t i = 0; i < 20000; i++) {
-            load[tacit__deal_owner(&deal, (uint32_t)begin + i, &place)]++;
-        }
-        for (int owner = 0; owner < RANKS; owner++) {
-            ck_assert_uint_le(load[owner], 20000 / RANKS + 2 * TACIT_DEAL_BLOCK);
-        }
-    }
-    for (size_t w = 0; w < sizeof widths / sizeof *widths; w++) {
-        const size_t rows = COUNT / widths[w];
-        const double expected = (double)rows / RANKS;
-
-        memset(load, 0, sizeof load);
-        for (size_t row = 0; row < rows; row++) {
-            load[tacit__deal_owner(&deal, (uint32_t)(row * widths[w] + 77), &place)]++;
-        }
-        for (int owner = 0; owner < RANKS; owner++) { /* within five standard deviations of chance */
-            ck_assert_msg(fabs((double)load[owner] - expected) <= 5 * sqrt(expected), "%zu columns: %zu of %zu at owner %d",
-                          widths[w], load[owner], rows, owner);
-        }
-    }
-}
-END_TEST
 
 /* ---- Results ---- */
 
@@ -572,103 +501,6 @@ START_TEST(crossover)
 }
 END_TEST
 
-/* ---- Hostile frames ---- */
-
-/* A payload of one entry: index coding u32, entry 5 is 1.0. */
-typedef struct hostile {
-    tacit_record_t record[2];
-    uint32_t       payload[2][4]; /* words behind each record, of which its bytes say how many count */
-    size_t         records, cut;  /* bytes that are missing at the end */
-    uint32_t       index, total;
-    bool           refused;
-} hostile_t;
-
-enum { HOSTILE = 300 };
-
-static const hostile_t hostiles[] = {
-    {{{0, 0, 64, 16}}, {{1, 0, 5, 0x3f800000}}, 1, 0, 0, 1, false},
-    {{{0, 0, 6, 16}, {0, 6, 10, 16}}, {{1, 0, 5, 0x3f800000}, {1, 0, 5, 0x3f800000}}, 2, 0, 0, 1, false},
-    {{{0, 0, 6, 16}, {0, 5, 10, 16}}, {{1, 0, 5, 0x3f800000}, {1, 0, 5, 0x3f800000}}, 2, 0, 0, 1, true}, /* not ascending */
-    {{{0, 6, 10, 16}, {0, 0, 6, 16}}, {{1, 0, 5, 0x3f800000}, {1, 0, 5, 0x3f800000}}, 2, 0, 0, 1, true},
-    {{{0, 0, 5, 16}}, {{1, 0, 5, 0x3f800000}}, 1, 0, 0, 1, true},       /* outside of the range */
-    {{{1, 0, 64, 16}}, {{1, 0, 5, 0x3f800000}}, 1, 0, 0, 1, true},      /* no such item */
-    {{{0, 0, HOSTILE, 16}}, {{1, 0, 5, 0x3f800000}}, 1, 0, 0, 1, true}, /* longer than a part */
-    {{{0, HOSTILE, 1, 16}}, {{1, 0, 0, 0x3f800000}}, 1, 0, 0, 1, true}, /* beyond it */
-    {{{0, 0, 64, 20}}, {{1, 0, 5, 0x3f800000}}, 1, 0, 0, 1, true},      /* more bytes than there are */
-    {{{0, 0, 64, UINT32_MAX}}, {{1, 0, 5, 0x3f800000}}, 1, 0, 0, 1, true},
-    {{{0, 0, 64, 16}}, {{1, 0, 5, 0x3f800000}}, 1, 4, 0, 1, true},                  /* cut */
-    {{{0, 0, 64, 16}}, {{1, 0, 5, 0x3f800000}}, 1, 20, 0, 1, true},                 /* within the record */
-    {{{0, 0, 64, 16}}, {{2, 0, 5, 0x3f800000}}, 1, 0, 0, 1, true},                  /* two entries in the room of one */
-    {{{0, 0, 64, 16}}, {{1, 7, 5, 0x3f800000}}, 1, 0, 0, 1, true},                  /* no such coding */
-    {{{0, 0, 64, 16}}, {{1, 0, 5, 0x3f800000}}, 1, 0, 0, 2, true},                  /* the last of two is the first */
-    {{{TACIT_RECORD_DENSE, 0, 4, 16}}, {{0, 0, 0, 0x3f800000}}, 1, 0, 0, 1, false}, /* dense */
-    {{{TACIT_RECORD_DENSE, 0, 5, 16}}, {{0, 0, 0, 0x3f800000}}, 1, 0, 0, 1, true},  /* more elements than bytes */
-    {{{TACIT_RECORD_DENSE, 0, 3, 16}}, {{0, 0, 0, 0x3f800000}}, 1, 0, 0, 1, true},
-    {{{TACIT_RECORD_DENSE, 0, 0x40000004, 16}}, {{0, 0, 0, 0x3f800000}}, 1, 0, 0, 1, true}, /* 4 · count is 16 in 32 bits */
-    {{{TACIT_RECORD_DENSE | 1, 0, 4, 16}}, {{0, 0, 0, 0x3f800000}}, 1, 0, 0, 1, true},
-};
-enum { HOSTILES = (int)(sizeof hostiles / sizeof *hostiles) };
-
-static size_t write_hostile(const hostile_t *hostile, uint8_t *payload)
-{
-    size_t bytes = 0;
-
-    for (size_t i = 0; i < hostile->records; i++) {
-        memcpy(payload + bytes, &hostile->record[i], sizeof hostile->record[i]);
-        memcpy(payload + bytes + 16, hostile->payload[i], 16);
-        bytes += 32;
-    }
-    return bytes - hostile->cut;
-}
-
-/* Rank 0's leg, to which rank 1 says this. */
-static void hostile_body(tacit_comm_t *comm, void *arg)
-{
-    tacit_slot_t     *slot = slot_of(comm, "gradient", HOSTILE, TACIT_FLOAT32, "topk:ratio=0.1+ef");
-    tacit_item_t      item = {.slot = slot, .codec = slot->codec, .schedule = slot->schedule};
-    tacit_item_t     *items[] = {&item};
-    float             x[HOSTILE] = {1.0f};
-    tacit_operation_t operation = {.comm = comm, .what = "test"};
-    uint8_t           payload[64];
-
-    (void)arg;
-    item.in = item.out = x;
-    for (size_t h = 0; tacit_comm_rank(comm) == 0 && h < HOSTILES; h++) {
-        for (tacit_frame_kind_t kind = TACIT_FRAME_CONTRIBUTION; kind <= TACIT_FRAME_RESULT; kind++) {
-            tacit_leg_t leg = {
-                .schedule = slot->schedule, .comm = comm, .operation = &operation, .items = items, .item_count = 1};
-            tacit_frame_t  frame = {.kind = (uint8_t)kind,
-                                    .rank = 1,
-                                    .index = hostiles[h].index,
-                                    .total = hostiles[h].total,
-                                    .payload_bytes = (uint32_t)write_hostile(&hostiles[h], payload),
-                                    .payload = payload};
-            tacit_status_t status;
-
-            MUST(leg.schedule->prepare(&leg));
-            status = leg.schedule->arrived(&leg, &frame);
-            if ((status == TACIT_ERR_FRAME) != hostiles[h].refused) {
-                fprintf(stderr, "hostile frame %zu of kind %d: status %d\n", h, (int)kind, status);
-                abort();
-            }
-            frame.payload_bytes = 0;
-            if (status == TACIT_OK) { /* nothing follows the last, not even nothing */
-                MUST(leg.schedule->arrived(&leg, &frame) == TACIT_ERR_FRAME ? TACIT_OK : TACIT_ERR_STATE);
-            }
-            frame.kind = TACIT_FRAME_SPARSE;
-            MUST(leg.schedule->arrived(&leg, &frame) == TACIT_ERR_FRAME ? TACIT_OK : TACIT_ERR_STATE);
-            leg.schedule->undo(&leg);
-            leg.schedule->release(&leg);
-        }
-    }
-}
-
-START_TEST(hostile_frames)
-{
-    run_ranks(2, NULL, hostile_body, NULL);
-}
-END_TEST
-
 /* ---- Memory ---- */
 
 enum { TAKEN = 1000, BIG = 7, TAKEN_STEPS = 6 };
@@ -766,13 +598,10 @@ END_TEST
 int main(void)
 {
     Suite *suite = suite_create("sparse_scatter");
-    TCase *deal = tcase_create("deal"), *results = tcase_create("results"), *volume = tcase_create("volume"),
-          *choice = tcase_create("choice"), *faults = tcase_create("faults");
+    TCase *results = tcase_create("results"), *volume = tcase_create("volume"), *choice = tcase_create("choice"),
+          *faults = tcase_create("faults");
     const int all_ranks = (int)(sizeof many / sizeof *many);
 
-    tcase_add_loop_test(deal, parts, 0, RANK_COUNTS);
-    tcase_add_test(deal, balance);
-    suite_add_tcase(suite, deal);
     tcase_add_checked_fixture(results, plan_scatter, NULL);
     tcase_add_loop_test(results, as_in_plain_loops, 0, all_ranks);
     tcase_add_loop_test(results, all_of_the_sum, 0, all_ranks);
@@ -793,7 +622,6 @@ int main(void)
     tcase_add_test(choice, respecified);
     suite_add_tcase(suite, choice);
     tcase_add_checked_fixture(faults, plan_scatter, NULL);
-    tcase_add_test(faults, hostile_frames);
     tcase_add_test(faults, taken_back);
     tcase_add_test(faults, steady_state);
     suite_add_tcase(suite, faults);
