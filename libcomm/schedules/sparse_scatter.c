@@ -56,12 +56,12 @@ static bool carries(const tacit_comm_t *comm, const tacit_codec_t *codec)
 
 /* By what this rank has to receive at most, in bytes: of the plain all-gather all other ranks' entries, here theirs for its part
    and every other part's result. For its time on the way a message counts as so many bytes as a wire of 1 Gbit/s carries in 33
-   us, and what an owner reads to choose again as a 64th: memory is as much faster than such a wire. */
+   us, and what an owner reads to choose again as a 32nd: choosing is as much faster than such a wire. */
 static bool pays(const tacit_comm_t *comm, const tacit_codec_t *codec)
 {
     const tacit_select_t *select = codec->compressor->select;
     const void           *config = codec->spec.compressor_config;
-    const size_t          message = 4096, memory = 64;
+    const size_t          message = 4096, memory = 32;
     const size_t          count = codec->tensor.count, ranks = (size_t)comm->ranks, part = (count + ranks - 1) / ranks;
     const size_t          share = select->limit(config, part), out = chooses(codec) ? share : tacit__min(part, ranks * share);
     const size_t          gathered = select->bound(config, count, select->limit(config, count));

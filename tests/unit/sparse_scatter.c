@@ -469,7 +469,7 @@ START_TEST(crossover)
     } cases[] = {
         {"topk:ratio=0.01+ef", 1 << 24, 2, false},
         {"topk:ratio=0.5+ef", 1 << 24, 2, false},
-        {"topk:ratio=0.01+ef", 1 << 24, 3, true},
+        {"topk:ratio=0.01+ef", 1 << 24, 3, false},
         {"topk:ratio=0.01+ef", 1 << 24, 4, true},
         {"topk:ratio=0.001+ef", 1 << 24, 4, false},
         {"topk:ratio=0.001+ef", 1 << 24, 8, true},
