@@ -126,7 +126,7 @@ TACIT_API_VOID void tacit_slot_destroy(tacit_slot_t *slot);
 /* The slot's spec as it was given, also where TACIT_DISABLE=1 has it reduced as 'none'. Valid until the spec changes or the slot
    is destroyed. */
 TACIT_API_VOID const char *tacit_slot_spec(const tacit_slot_t *slot);
-/* The name of the schedule that carries it: "native", "blockwise", "sparse", "sparse-scatter", "linear". */
+/* The name of the schedule that carries it: "ring", "native", "blockwise", "sparse", "sparse-scatter", "linear". */
 TACIT_API_VOID const char *tacit_slot_schedule(const tacit_slot_t *slot);
 
 typedef struct tacit_norms {

@@ -75,7 +75,7 @@ unchanged() {
     echo "unchanged: passes"
 }
 
-unchanged collective:published collective:conservation collective:nonfinite codec:codec codec:memory topk:topk
+unchanged ring:ring collective:published collective:conservation collective:nonfinite codec:codec codec:memory topk:topk
 
 mutant "feedback off at the sender" libcomm/codec_block.c collective:conservation \
     's/tacit__unit_after\(codec, state, at, block->count.*/(void)state;/'
@@ -499,5 +499,17 @@ mutant "codec: a failed step is settled by what follows" libcomm/codec_frame.c c
     's/tacit__memory_unsettle\(codec, first, count\);//'
 mutant "ef21: an average that rounds to 1" optim/feedback/ef21.c ef21:starts \
     's/return weight_of\(config\) < 1;/return ((const config_t *)config)->average < 1;/'
+
+unchanged fault_value:fault_value fault_wire:damage
+mutant "ring: results as soon as they come, over in" libcomm/schedules/ring.c "fault_value:fault_value fault_wire:damage" \
+    's/leg->items\[i\]->in == leg->items\[i\]->out \&\& ring->held.data != NULL/false/'
+mutant "ring: sums that are not finite" libcomm/schedules/ring.c fault_value:fault_value \
+    's/own->item->codec->nonfinite == TACIT_NONFINITE_ERROR \&\& .*/false) {/'
+mutant "ring: average of the last item for all" libcomm/schedules/ring.c ring:ring \
+    's/own->item->op == TACIT_AVERAGE/leg->items[leg->item_count - 1]->op == TACIT_AVERAGE/'
+mutant "ring: sums begin at the part's own rank" libcomm/schedules/ring.c ring:ring \
+    's/sender \+ 2 \* ranks - 1 - place->step/sender + 2 * ranks - place->step/'
+mutant "ring: a message that is still under way is used again" libcomm/schedules/ring.c ring:ring \
+    's/->sends\[message->send\].done/->send_count/'
 
 exit $((survivors != 0))

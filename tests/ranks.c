@@ -62,28 +62,48 @@ void run_ranks(int ranks, const tacit_config_t *config, rank_body_t *body, void 
     tacit_loop_release(loop);
 }
 
-const char *planned(const char *text)
+/* The schedule in "SPEC by SCHEDULE"; NULL: none. */
+static const char *schedule_in(const char *spec)
 {
-    const char *space = text != NULL ? strchr(text, ' ') : NULL;
-    char        plan[64] = "";
+    const char *by = spec != NULL ? strstr(spec, " by ") : NULL;
 
-    if (space == NULL) {
-        unsetenv("TACIT_PLAN");
+    return by != NULL ? by + strlen(" by ") : NULL;
+}
+
+void ask_for(const char *spec)
+{
+    const char *schedule = schedule_in(spec);
+
+    if ((schedule != NULL ? setenv("TACIT_PLAN", schedule, 1) : unsetenv("TACIT_PLAN")) != 0) {
+        abort();
+    }
+}
+
+const char *spec_in(const char *text, char spec[SPEC_BYTES])
+{
+    const char *schedule = schedule_in(text);
+
+    if (schedule == NULL) {
         return text;
     }
-    snprintf(plan, sizeof plan, "%.*s", (int)(space - text), text);
-    setenv("TACIT_PLAN", plan, 1);
-    return space + 1;
+    snprintf(spec, SPEC_BYTES, "%.*s", (int)(schedule - strlen(" by ") - text), text);
+    return spec;
 }
 
 tacit_slot_t *slot_of(tacit_comm_t *comm, const char *name, size_t count, tacit_dtype_t dtype, const char *spec)
 {
     tacit_slot_config_t config = TACIT_SLOT_CONFIG_INIT;
+    const char         *schedule = schedule_in(spec);
+    char                alone[SPEC_BYTES];
     tacit_slot_t       *slot;
 
     config.count = count;
     config.dtype = dtype;
-    config.spec = spec;
+    config.spec = spec_in(spec, alone);
     MUST(tacit_slot_create(comm, name, &config, &slot));
+    if (schedule != NULL && strcmp(tacit_slot_schedule(slot), schedule) != 0) {
+        fprintf(stderr, "'%s' goes by %s\n", spec, tacit_slot_schedule(slot));
+        abort();
+    }
     return slot;
 }

@@ -22,11 +22,14 @@ void run_ranks(int ranks, const tacit_config_t *config, rank_body_t *body, void 
 /* The same over a loop that the caller keeps, for wire faults. */
 void run_ranks_over(tacit_loop_t *loop, int ranks, const tacit_config_t *config, rank_body_t *body, void *arg);
 
-/* A spec with a plan before it, "PLAN SPEC": communicators made from now on have that plan, or none where none is said. Returns
-   the spec, which may be NULL. */
-const char *planned(const char *text);
+/* A test names what it reduces as "SPEC" or "SPEC by SCHEDULE". This has communicators that are made from now on ask for the
+   schedule, or for none; call it while no rank runs. */
+void ask_for(const char *spec);
+/* The spec alone, which may be NULL; `spec` is room for it. */
+enum { SPEC_BYTES = 128 };
+const char *spec_in(const char *text, char spec[SPEC_BYTES]);
 
-/* A slot on the CPU; spec may be NULL. */
+/* A slot on the CPU; spec may be NULL. Where it names a schedule too, the process ends if the slot goes by another. */
 tacit_slot_t *slot_of(tacit_comm_t *comm, const char *name, size_t count, tacit_dtype_t dtype, const char *spec);
 
 #endif

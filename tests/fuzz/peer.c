@@ -9,7 +9,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
-enum { COUNT = 300, HEAD = 12, WINDOW = 8 };
+enum { COUNT = 300, SLOTS = 5, HEAD = 12, WINDOW = 8 };
 
 /* The wire from and to the peer. */
 typedef struct wire {
@@ -169,7 +169,7 @@ static tacit_slot_t *add_slot(tacit_comm_t *comm, const char *name, const char *
 
 static void reduce(tacit_comm_t *comm, tacit_slot_t *const *slots, size_t count)
 {
-    static float values[4][COUNT];
+    static float values[SLOTS][COUNT];
 
     if (tacit_group_begin(comm) != TACIT_OK) {
         return;
@@ -198,20 +198,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
                                    .test = wire_test,
                                    .cancel = wire_cancel};
     tacit_comm_t     *comm;
-    tacit_slot_t     *slots[4];
+    tacit_slot_t     *slots[SLOTS];
 
     config.chunk_bytes = 1024;
     config.timeout_ms = 5; /* a hostile peer may say nothing */
-    if (tacit_comm_create(&transport, &config, &comm) != TACIT_OK) {
+    if (setenv("TACIT_PLAN", "ring", 1) != 0 || tacit_comm_create(&transport, &config, &comm) != TACIT_OK) {
         abort();
     }
     slots[0] = add_slot(comm, "a", "onebit:block=64+ef");
     slots[1] = add_slot(comm, "b", "topk:ratio=0.1+ef");
     slots[2] = add_slot(comm, "c", "randk:ratio=0.1+ef");
     slots[3] = add_slot(comm, "d", "topk:ratio=0.2,values=fp16");
+    slots[4] = add_slot(comm, "e", "none"); /* by the ring */
     wire.hostile = true;
     while (wire.bytes >= HEAD && !comm->broken) {
-        reduce(comm, slots, 4);
+        reduce(comm, slots, SLOTS);
     }
     tacit_comm_destroy(comm);
     while (wire.echoed != wire.echoes) {

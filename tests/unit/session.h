@@ -91,7 +91,11 @@ static inline void session_body(tacit_comm_t *comm, void *arg)
 /* Runs it, and sees to it that all ranks have the same bits. */
 static inline void session_run(session_t *session)
 {
-    session->spec = planned(session->spec);
+    const bool asks = session->spec != NULL && strstr(session->spec, " by ") != NULL;
+
+    if (asks) {
+        ask_for(session->spec);
+    }
     session->config.struct_bytes = sizeof session->config;
     session->out = session_floats(session->count * (size_t)session->steps);
     session->owner = session_floats(session->count);
@@ -99,6 +103,9 @@ static inline void session_run(session_t *session)
         session->memory[rank] = session_floats(session->count);
     }
     run_ranks(session->ranks, &session->config, session_body, session);
+    if (asks) {
+        ask_for(NULL);
+    }
     for (int rank = 1; rank < session->ranks; rank++) {
         ck_assert_msg(session->hash[rank] == session->hash[0],
                       "%s, %zu elements, %d ranks: rank %d has another result than rank 0", session->spec, session->count,

@@ -94,10 +94,11 @@ typedef struct track_part {
 static inline tacit_slot_t *track_slot(const track_t *track, tacit_comm_t *comm)
 {
     tacit_slot_config_t config = TACIT_SLOT_CONFIG_INIT;
+    char                spec[SPEC_BYTES];
     tacit_slot_t       *slot;
 
     config.count = track->count;
-    config.spec = track->spec;
+    config.spec = spec_in(track->spec, spec);
     config.ndim = track->count % 10 == 0 ? 2 : 0;
     config.shape[0] = track->count / 10;
     config.shape[1] = 10;
@@ -163,7 +164,7 @@ static inline void track_run(track_t *track)
     track_part_t part = {track, 0, track->resume != 0 ? track->resume : track->steps};
     char         path[HARNESS_PATH_BYTES];
 
-    track->spec = planned(track->spec);
+    ask_for(track->spec);
     track->config.struct_bytes = sizeof track->config;
     track->x = session_floats(total);
     track->out = session_floats(total);

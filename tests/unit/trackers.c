@@ -7,7 +7,7 @@ static const char *const compressors[] = {
     "topk:ratio=0.1",       "randk:ratio=0.2",
     "onebit:block=64",      "onebit:block=0,own=coded",
     "qsgd:bits=4,block=32", "bf16",
-    "powersgd:rank=2",      "sparse-scatter topk:ratio=0.1",
+    "powersgd:rank=2",      "topk:ratio=0.1 by sparse-scatter",
 };
 
 static const char *const feedbacks[] = {
