@@ -5,6 +5,7 @@
 
 #include <stdatomic.h>
 
+#include "cost.h"
 #include "environment.h"
 #include "exchange.h"
 #include "schedule.h"
@@ -43,6 +44,7 @@ struct tacit_comm {
     char               *spec;   /* config.spec's text */
     tacit_environment_t environment;
     tacit_exchange_t    exchange;
+    tacit_cost_t        cost;
     tacit_slot_t       *slots;
     tacit_tie_t        *ties;
     uint64_t            slots_made;

@@ -132,6 +132,8 @@ tacit_status_t tacit_slot_create(tacit_comm_t *comm, const char *name, const tac
     describe(slot, name, text, sizeof text);
     TRY(tacit__comm_agree(comm, "tacit_slot_create", text, mine,
                           mine == TACIT_OK ? message_bytes(comm, &slot->codec->spec, slot->codec->tensor.count) : 0));
+    TRY(tacit__cost_learn(comm, slot->codec));
+    slot->schedule = tacit__schedule_of(comm, slot->codec);
     slot->id = comm->slots_made++;
     for (last = &comm->slots; *last != NULL; last = &(*last)->next) {
     }

@@ -108,7 +108,8 @@ TACIT_API_VOID void tacit_comm_destroy(tacit_comm_t *comm);
 /* ---- Slots ---- */
 
 /* Registers a tensor under a name. Collective over comm: all ranks pass the same name, shape, dtype and spec, or all get
-   TACIT_ERR_MISMATCH and a message naming the first rank that differs. The slot keeps no pointer to the caller's data.
+   TACIT_ERR_MISMATCH and a message naming the first rank that differs. The slot keeps no pointer to the caller's data. The first
+   large one without compression, on ranks of several hosts, has the network measured: some tenths of a second if that is slow.
    Owned by comm; lives until tacit_slot_destroy() or tacit_comm_destroy(). */
 TACIT_API tacit_status_t tacit_slot_create(tacit_comm_t *comm, const char *name, const tacit_slot_config_t *config,
                                            tacit_slot_t **slot_out);
@@ -155,11 +156,11 @@ TACIT_API tacit_status_t tacit_slot_counters(const tacit_slot_t *slot, tacit_cou
    same status, the slot's memory is as before the call to within rounding (exactly in strict mode), `in` is unchanged and
    `out` is unspecified unless it is `in`. (One case is beyond any protocol: if both copies of a rank's last word on an
    operation are lost, the rank that misses them times out where others have succeeded.) After TACIT_ERR_TIMEOUT or
-   TACIT_ERR_TRANSPORT only tacit_save() and tacit_comm_destroy() work. Where the spec's choice is the native collective, the
-   promises are the transport's: all ranks make the same call, blocking or not, in place or not; TACIT_CHECK=1 looks for
-   differences. Source: Karimireddy et al., "Error Feedback Fixes SignSGD" (ICML 2019), algorithm 2, for specs with "+ef"; at
-   the owner again: Tang et al., "DoubleSqueeze" (ICML 2019), algorithm 1; "+ef21": Richtarik et al. (NeurIPS 2021),
-   "+econtrol": Gao et al. (ICLR 2024). */
+   TACIT_ERR_TRANSPORT only tacit_save() and tacit_comm_destroy() work. Where the slot's schedule is "native", the promises
+   are the transport's: all ranks make the same call, blocking or not, in place or not; TACIT_CHECK=1 looks for differences.
+   Without compression it is that, unless the library's own ring was measured to be faster. Source: Karimireddy et al., "Error
+   Feedback Fixes SignSGD" (ICML 2019), algorithm 2, for specs with "+ef"; at the owner again: Tang et al., "DoubleSqueeze"
+   (ICML 2019), algorithm 1; "+ef21": Richtarik et al. (NeurIPS 2021), "+econtrol": Gao et al. (ICLR 2024). */
 TACIT_API tacit_status_t tacit_allreduce(tacit_slot_t *slot, const void *in, void *out, tacit_op_t op);
 
 /* As tacit_allreduce(), but returns at once. `in` and `out` belong to the library until the request completes. Requests of one

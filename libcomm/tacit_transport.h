@@ -43,6 +43,10 @@ typedef struct tacit_transport {
     /* Optional: the communicator has failed; destroy is all that follows. Messages of late peers may still come, and must not
        meet a later transport's receives. */
     void (*abandon)(void *context);
+
+    /* Optional: the name of the machine that this rank runs on. Where all ranks have the same one, what they would gain from
+       other links than its memory is not looked for. NULL: not known. */
+    const char *host;
 } tacit_transport_t;
 
 /* Records what went wrong in a transport as this thread's last error; returns status. */

@@ -19,6 +19,7 @@ typedef struct tacit_mpi {
     int      keyval; /* of the attribute by which MPI_Finalize() tells us */
     bool     gone;   /* it has */
     bool     failed; /* messages may still be on their way here */
+    char     host[MPI_MAX_PROCESSOR_NAME + 1];
 } tacit_mpi_t;
 
 _Static_assert(sizeof(MPI_Request) <= sizeof(tacit_ticket_t), "a ticket holds a request");
@@ -209,6 +210,7 @@ static void mpi_abandon(void *context)
 static tacit_status_t init(tacit_mpi_t *mpi, MPI_Comm mpi_comm, tacit_transport_t *transport)
 {
     tacit_status_t status = checked(mpi, MPI_Comm_dup(mpi_comm, &mpi->comm));
+    int            length;
 
     if (status == TACIT_OK) {
         status = checked(mpi, MPI_Comm_set_errhandler(mpi->comm, MPI_ERRORS_RETURN));
@@ -218,6 +220,10 @@ static tacit_status_t init(tacit_mpi_t *mpi, MPI_Comm mpi_comm, tacit_transport_
     }
     if (status == TACIT_OK) {
         status = checked(mpi, MPI_Comm_size(mpi->comm, &transport->ranks));
+    }
+    if (status == TACIT_OK) {
+        status = checked(mpi, MPI_Get_processor_name(mpi->host, &length));
+        transport->host = mpi->host;
     }
     if (status == TACIT_OK) {
         status = checked(mpi, MPI_Comm_create_keyval(MPI_COMM_NULL_COPY_FN, end_comm, &mpi->keyval, NULL));

@@ -500,7 +500,7 @@ mutant "codec: a failed step is settled by what follows" libcomm/codec_frame.c c
 mutant "ef21: an average that rounds to 1" optim/feedback/ef21.c ef21:starts \
     's/return weight_of\(config\) < 1;/return ((const config_t *)config)->average < 1;/'
 
-unchanged fault_value:fault_value fault_wire:damage
+unchanged fault_value:fault_value cost:cost fault_wire:damage
 mutant "ring: results as soon as they come, over in" libcomm/schedules/ring.c "fault_value:fault_value fault_wire:damage" \
     's/leg->items\[i\]->in == leg->items\[i\]->out \&\& ring->held.data != NULL/false/'
 mutant "ring: sums that are not finite" libcomm/schedules/ring.c fault_value:fault_value \
@@ -511,5 +511,13 @@ mutant "ring: sums begin at the part's own rank" libcomm/schedules/ring.c ring:r
     's/sender \+ 2 \* ranks - 1 - place->step/sender + 2 * ranks - place->step/'
 mutant "ring: a message that is still under way is used again" libcomm/schedules/ring.c ring:ring \
     's/->sends\[message->send\].done/->send_count/'
+mutant "cost: the own times decide" libcomm/cost.c cost:cost \
+    's/report_of\(all, rank\).seconds/report_of(all, 0).seconds/'
+mutant "cost: ranks of one host measure too" libcomm/cost.c cost:cost \
+    's/if \(!one_host\)/if (true)/'
+mutant "cost: unknown hosts are one" libcomm/cost.c cost:cost \
+    's/report.host\[0\] == 1.0f \&\& //'
+mutant "cost: small tensors too" libcomm/cost.c cost:cost \
+    's/bytes >= worthwhile \&\&//'
 
 exit $((survivors != 0))

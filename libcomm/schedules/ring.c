@@ -66,7 +66,8 @@ static bool pays(const tacit_comm_t *comm, const tacit_codec_t *codec)
 {
     const size_t bytes = codec->tensor.count * sizeof(float);
 
-    return comm->transport.allreduce == NULL && bytes >= (size_t)comm->ranks * ROWS * comm->config.chunk_bytes;
+    return comm->transport.allreduce != NULL ? tacit__cost_ring_pays(comm, codec)
+                                             : bytes >= (size_t)comm->ranks * ROWS * comm->config.chunk_bytes;
 }
 
 static void enter_slab(const tacit_leg_t *leg, tacit_ring_place_t *place)
