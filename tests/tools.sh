@@ -92,5 +92,13 @@ if [ -n "${MPIRUN-}" ]; then
     [ "$(wc -l <"$folder/out")" -eq 4 ] || fail "not one line a spec and size"
     ends 0 ranks 2 "$tools/tacit-bench" allreduce --spec topk+ef --bytes 64K --calls 3 --no-native --json
     says out '"native_seconds":null'
+    ends 0 ranks 2 "$tools/tacit-bench" allreduce --spec none --spec topk+ef --bytes 4K --schedule all --calls 3 \
+        --no-native --json
+    for schedule in ring native blockwise; do
+        says out "\"spec\":\"none\",\"schedule\":\"$schedule\""
+    done
+    says out '"spec":"topk+ef","schedule":"sparse"'
+    ends 1 ranks 2 "$tools/tacit-bench" allreduce --spec none --bytes 4K --schedule sparse --calls 3 --no-native
+    says err "sparse does not carry 'none'"
 fi
 exit $failed

@@ -9,7 +9,7 @@
 
 #include <tacit.h>
 
-enum { BENCH_SPECS = 64, BENCH_SIZES = 64 };
+enum { BENCH_SPECS = 64, BENCH_SIZES = 64, BENCH_SCHEDULES = 16 };
 
 typedef struct bench_options {
     const char *specs[BENCH_SPECS];

@@ -31,6 +31,7 @@ typedef struct reduction {
     const bench_options_t *options;
     const char            *spec;
     size_t                 count;
+    const char            *schedule; /* asked for; NULL: none */
     int                    rank, ranks, nodes;
     tacit_comm_t          *comm;
     tacit_slot_t          *slot;
@@ -437,16 +438,18 @@ static tacit_status_t prepare(reduction_t *run)
     return tacit_slot_create(run->comm, "bench", &tensor, &run->slot);
 }
 
-/* One schedule carries a spec in this version; another that is asked for is not to be had. */
+/* Whether the spec is reduced by the schedule that this communicator was made to ask for. */
 static bool schedule_suits(const reduction_t *run)
 {
-    const char *wanted = run->options->schedule, *own = tacit_slot_schedule(run->slot);
-    bool        suits = strcmp(wanted, "all") == 0 || strcmp(wanted, "auto") == 0 || strcmp(wanted, own) == 0;
+    return run->schedule == NULL || strcmp(run->schedule, tacit_slot_schedule(run->slot)) == 0;
+}
 
-    if (!suits && run->rank == 0) {
-        fprintf(stderr, "tacit-bench: --schedule %s is not available for '%s': it is reduced by '%s'\n", wanted, run->spec, own);
+static void refuse_schedule(const reduction_t *run)
+{
+    if (run->rank == 0) {
+        fprintf(stderr, "tacit-bench: --schedule %s does not carry '%s', which would be reduced by '%s'\n", run->schedule,
+                run->spec, tacit_slot_schedule(run->slot));
     }
-    return suits;
 }
 
 static void release(reduction_t *run)
@@ -461,14 +464,17 @@ static void release(reduction_t *run)
     }
 }
 
-/* Every rank gets the same status from the library, and so takes the same way. */
-static tacit_status_t run_one(reduction_t *run)
+/* Every rank gets the same status from the library, and so takes the same way. Only one of `all` schedules may be unsuitable. */
+static tacit_status_t run_one(reduction_t *run, bool all)
 {
     tacit_status_t status = prepare(run);
 
     if (status == TACIT_OK && !schedule_suits(run)) {
+        if (!all) {
+            refuse_schedule(run);
+        }
         release(run);
-        return TACIT_ERR_UNSUPPORTED;
+        return all ? TACIT_OK : TACIT_ERR_UNSUPPORTED;
     }
     if (status == TACIT_OK) {
         status = run->options->native ? measure_pairs(run) : measure_ours(run);
@@ -490,26 +496,64 @@ static tacit_status_t run_one(reduction_t *run)
     return status;
 }
 
-static tacit_status_t run_all(const bench_options_t *options, int rank, int ranks, tacit_comm_t *comm)
+/* The schedules to measure: the library's choice, the one that is asked for, or each that there is. A communicator takes what it
+   is to use from the environment. */
+static size_t list_schedules(const char *wanted, const char **names, size_t room)
 {
+    tacit_module_t module;
+    size_t         count = 0;
+
+    if (strcmp(wanted, "all") != 0) {
+        names[0] = strcmp(wanted, "auto") != 0 ? wanted : NULL;
+        return 1;
+    }
+    while (count < room && tacit_module(TACIT_SCHEDULES, count, &module) == TACIT_OK) {
+        names[count++] = module.name;
+    }
+    return count;
+}
+
+static tacit_status_t create_comm(const char *schedule, tacit_comm_t **comm_out)
+{
+    if (schedule != NULL && setenv("TACIT_PLAN", schedule, 1) != 0) {
+        return TACIT_ERR_MEMORY;
+    }
+    return tacit_comm_create_mpi(MPI_COMM_WORLD, NULL, comm_out);
+}
+
+/* All communicators at once, so that lines come in the order of specs and sizes. */
+static tacit_status_t run_all(const bench_options_t *options, int rank, int ranks)
+{
+    const char    *names[BENCH_SCHEDULES];
+    tacit_comm_t  *comms[BENCH_SCHEDULES] = {NULL};
+    const size_t   schedules = list_schedules(options->schedule, names, BENCH_SCHEDULES);
     int            nodes = count_nodes(ranks);
     tacit_status_t status = TACIT_OK;
 
-    if (rank == 0 && !options->json) {
+    for (size_t k = 0; k < schedules && status == TACIT_OK; k++) {
+        status = create_comm(names[k], &comms[k]);
+    }
+    if (status != TACIT_OK && rank == 0) {
+        fprintf(stderr, "tacit-bench: %s\n", tacit_last_error());
+    }
+    if (status == TACIT_OK && rank == 0 && !options->json) {
         print_title();
     }
-    for (size_t i = 0; i < options->spec_count; i++) {
-        for (size_t j = 0; j < options->size_count && status == TACIT_OK; j++) {
-            reduction_t run = {.options = options,
-                               .spec = options->specs[i],
-                               .count = options->bytes[j] / sizeof(float),
-                               .rank = rank,
-                               .ranks = ranks,
-                               .nodes = nodes,
-                               .comm = comm};
+    for (size_t i = 0; i < options->spec_count * options->size_count * schedules && status == TACIT_OK; i++) {
+        const size_t k = i % schedules, j = i / schedules % options->size_count;
+        reduction_t  run = {.options = options,
+                            .spec = options->specs[i / schedules / options->size_count],
+                            .schedule = names[k],
+                            .count = options->bytes[j] / sizeof(float),
+                            .rank = rank,
+                            .ranks = ranks,
+                            .nodes = nodes,
+                            .comm = comms[k]};
 
-            status = run_one(&run);
-        }
+        status = run_one(&run, strcmp(options->schedule, "all") == 0);
+    }
+    for (size_t k = 0; k < schedules; k++) {
+        tacit_comm_destroy(comms[k]);
     }
     return status;
 }
@@ -530,7 +574,6 @@ static bool sizes_suit_mpi(const bench_options_t *options, int rank)
 
 int bench_allreduce(const bench_options_t *options)
 {
-    tacit_comm_t  *comm = NULL;
     tacit_status_t status;
     int            rank, ranks;
 
@@ -541,13 +584,7 @@ int bench_allreduce(const bench_options_t *options)
         MPI_Finalize();
         return EXIT_FAILURE;
     }
-    status = tacit_comm_create_mpi(MPI_COMM_WORLD, NULL, &comm);
-    if (status == TACIT_OK) {
-        status = run_all(options, rank, ranks, comm);
-    } else if (rank == 0) {
-        fprintf(stderr, "tacit-bench: %s\n", tacit_last_error());
-    }
-    tacit_comm_destroy(comm);
+    status = run_all(options, rank, ranks);
     MPI_Finalize();
     return status == TACIT_OK ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -21,7 +21,7 @@ static const char help[] =
     "\n"
     "  --spec SPEC       what to measure; may be repeated (kernels: all compressors; allreduce: $TACIT_SPEC, then auto)\n"
     "  --bytes N         of the tensor, uncompressed; K, M and G are 1024 (kernels: 1G, more than any cache; allreduce: 64M)\n"
-    "  --schedule NAME   only where the spec is reduced by this schedule; all: one line for each that can be had\n"
+    "  --schedule NAME   reduce by this schedule instead of the library's choice; all: one line for each that carries the spec\n"
     "  --link-rate RATE  of each rank's network link, as in 1gbit: gives limit_seconds and of_limit\n"
     "  --calls N         pairs to measure, at least 9; with --no-native: exactly N operations, warm-up included\n"
     "  --no-native       do not call MPI_Allreduce, so that nothing else is on the wire\n"
