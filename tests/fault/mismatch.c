@@ -77,6 +77,18 @@ static void differ(tacit_comm_t *comm, int odd_rank)
     tacit_slot_destroy(second);
 }
 
+/* The last rank's environment asks for a schedule of its own. */
+static void plans_differ(const char *plan, tacit_status_t status, const char *words)
+{
+    tacit_comm_t *comm = NULL;
+
+    if (world_rank() == world_ranks() - 1) {
+        REQUIRE(setenv("TACIT_PLAN", plan, 1) == 0, "%s", plan);
+    }
+    all_say(tacit_comm_create_mpi(MPI_COMM_WORLD, NULL, &comm), status, words);
+    REQUIRE(unsetenv("TACIT_PLAN") == 0, "%s", plan);
+}
+
 int main(int argc, char **argv)
 {
     tacit_config_t config = TACIT_CONFIG_INIT;
@@ -86,6 +98,8 @@ int main(int argc, char **argv)
     config.chunk_bytes = world_rank() == world_ranks() - 1 ? 2048 : 4096;
     all_say(tacit_comm_create_mpi(MPI_COMM_WORLD, &config, &comm), TACIT_ERR_MISMATCH, "chunk_bytes 2048");
     config.chunk_bytes = 0;
+    plans_differ("ring", TACIT_ERR_MISMATCH, "plan ring");
+    plans_differ("rings", TACIT_ERR_ARGUMENT, "TACIT_PLAN=rings is not a schedule");
     MUST(tacit_comm_create_mpi(MPI_COMM_WORLD, &config, &comm));
     differ(comm, 0);
     differ(comm, world_ranks() - 1);

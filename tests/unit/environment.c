@@ -105,6 +105,17 @@ START_TEST(good_values)
 }
 END_TEST
 
+/* A plan holds for what it can carry, and only for that. */
+START_TEST(plans)
+{
+    says(WITH("TACIT_PLAN=blockwise", "TACIT_SPEC=none"), "schedule blockwise");
+    says(WITH("TACIT_PLAN=sparse", "TACIT_SPEC=topk:ratio=0.1"), "schedule sparse");
+    says(WITH("TACIT_PLAN=sparse", "TACIT_SPEC=fp16"), "schedule blockwise");
+    is_silent(WITH("TACIT_PLAN="));
+    says(WITH("TACIT_PLAN=blockwice"), "rank 0: TACIT_PLAN=blockwice is not a schedule");
+}
+END_TEST
+
 /* An empty variable counts as none. */
 START_TEST(empty_values)
 {
@@ -229,6 +240,7 @@ int main(void)
 
     tcase_add_test(tests, defaults);
     tcase_add_test(tests, good_values);
+    tcase_add_test(tests, plans);
     tcase_add_test(tests, empty_values);
     tcase_add_test(tests, bad_values);
     tcase_add_test(tests, unknown_variables);
