@@ -138,7 +138,7 @@ tacit_status_t tacit__records_init(tacit_records_t *records, const tacit_leg_t *
     records->open = leg->comm->ranks - 1;
     records->capacity = frame_capacity(leg);
     records->scratch_entries = records->capacity / sizeof(uint16_t); /* no value is shorter */
-    TRY(take_zeroed(leg, leg->item_count * ranks * sizeof(tacit_line_t), &records->lines));
+    TRY(take_zeroed(leg, leg->item_count * ranks * sizeof(tacit_origin_t), &records->lines));
     TRY(take_zeroed(leg, ranks * sizeof(bool), &records->closed));
     TRY(tacit__buffer_take(&leg->comm->exchange, records->scratch_entries * (sizeof(uint32_t) + sizeof(float)),
                            &records->scratch));
@@ -210,8 +210,8 @@ void tacit__records_trim(tacit_records_t *records, size_t bytes)
 tacit_status_t tacit__records_add(tacit_records_t *records, size_t item, int rank, uint32_t *indices, const float *values,
                                   size_t count)
 {
-    tacit_status_t status = TACIT_OK;
-    tacit_line_t  *line = tacit__records_line(records, item, rank);
+    tacit_status_t  status = TACIT_OK;
+    tacit_origin_t *line = tacit__records_origin(records, item, rank);
 
     if (count == 0) {
         return TACIT_OK;
@@ -252,7 +252,7 @@ static tacit_status_t take_record(tacit_records_t *records, const tacit_frame_t 
     uint32_t           *indices = (uint32_t *)(void *)records->scratch.data, *kept;
     float              *values = (float *)(void *)(indices + records->scratch_entries);
     tacit_record_t      record;
-    tacit_line_t       *line;
+    tacit_origin_t     *line;
     const tacit_item_t *item;
     tacit_block_t       block;
     tacit_status_t      status;
@@ -271,7 +271,7 @@ static tacit_status_t take_record(tacit_records_t *records, const tacit_frame_t 
         return tacit__leg_unexpected(leg, frame);
     }
     item = leg->items[record.item];
-    line = tacit__records_line(records, record.item, frame->rank);
+    line = tacit__records_origin(records, record.item, frame->rank);
     total = tacit__codec_part(item->codec, owner);
     if (record.first < line->end || record.first > total || record.count > total - record.first) {
         return tacit__leg_unexpected(leg, frame);
@@ -437,7 +437,7 @@ void tacit__chosen_undo(const tacit_item_t *item, const tacit_chosen_t *chosen)
 static void rewind_lines(tacit_records_t *records, size_t item)
 {
     for (int rank = 0; rank < records->leg->comm->ranks; rank++) {
-        tacit_line_t *line = tacit__records_line(records, item, rank);
+        tacit_origin_t *line = tacit__records_origin(records, item, rank);
 
         line->at = line->run;
         line->entry = 0;
@@ -454,7 +454,7 @@ static void sum_unit(tacit_records_t *records, size_t item, size_t first, size_t
 
     memset(sums, 0, count * sizeof *sums);
     for (int rank = 0; rank < leg->comm->ranks; rank++) {
-        tacit_line_t *line = tacit__records_line(records, item, rank);
+        tacit_origin_t *line = tacit__records_origin(records, item, rank);
 
         while (line->at != 0) {
             const tacit_run_t *run = tacit__records_run(records, line->at);
@@ -498,7 +498,7 @@ static bool surely_fits(const tacit_records_t *records, size_t item)
     double              total = 0.0;
 
     for (int rank = 0; rank < records->leg->comm->ranks; rank++) {
-        total += (double)tacit__records_line(records, item, rank)->largest;
+        total += (double)tacit__records_origin(records, item, rank)->largest;
     }
     tracked = tracked_by(of, &factor);
     if (tracked != NULL) {

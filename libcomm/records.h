@@ -39,13 +39,13 @@ typedef struct tacit_run {
 } tacit_run_t;
 
 /* All runs of one item from one rank, in the order in which they came, which is ascending. */
-typedef struct tacit_line {
+typedef struct tacit_origin {
     uint32_t run, last; /* 1 + their numbers; 0: there is none */
     uint32_t end;       /* of the last record's range */
     float    largest;   /* magnitude */
     uint32_t at;        /* the run that a sum has come to … */
     size_t   entry;     /* … and the entry in it */
-} tacit_line_t;
+} tacit_origin_t;
 
 /* What has come from all ranks, and what was sent: all of it is kept until release(). */
 typedef struct tacit_records {
@@ -76,9 +76,9 @@ tacit_status_t tacit__records_take(tacit_records_t *records, const tacit_frame_t
 /* Takes in entries as they are: they stay where they are, and follow what there is of that item and rank. */
 tacit_status_t tacit__records_add(tacit_records_t *records, size_t item, int rank, uint32_t *indices, const float *values,
                                   size_t count);
-static inline tacit_line_t *tacit__records_line(const tacit_records_t *records, size_t item, int rank)
+static inline tacit_origin_t *tacit__records_origin(const tacit_records_t *records, size_t item, int rank)
 {
-    return (tacit_line_t *)(void *)records->lines.data + item * (size_t)records->leg->comm->ranks + (size_t)rank;
+    return (tacit_origin_t *)(void *)records->lines.data + item * (size_t)records->leg->comm->ranks + (size_t)rank;
 }
 static inline tacit_run_t *tacit__records_run(const tacit_records_t *records, uint32_t number)
 {

@@ -228,6 +228,7 @@ static tacit_status_t prepare(tacit_leg_t *leg)
     blockwise->segments = tacit__leg_take(leg, blockwise->segment_count, sizeof *blockwise->segments);
     blockwise->chunks = tacit__leg_take(leg, blockwise->chunk_count, sizeof *blockwise->chunks);
     if (blockwise->segments == NULL || blockwise->chunks == NULL) {
+        blockwise->chunks = NULL; /* nothing has been laid out that undo() could look at */
         return no_memory(leg);
     }
     bytes = lay_out(leg, blockwise, false);

@@ -258,7 +258,7 @@ static tacit_status_t meet(tacit_leg_t *leg, size_t i, bool whole)
         memset(sums, 0, (whole ? part : 0) * sizeof *sums);
     }
     for (int rank = 0; rank < ranks; rank++) {
-        for (uint32_t r = tacit__records_line(&scatter->contributions, i, rank)->run; r != 0; r = run->next) {
+        for (uint32_t r = tacit__records_origin(&scatter->contributions, i, rank)->run; r != 0; r = run->next) {
             run = tacit__records_run(&scatter->contributions, r);
             most += run->count;
             for (size_t entry = 0; entry < run->count; entry++) {
