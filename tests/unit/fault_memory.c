@@ -103,9 +103,10 @@ static tacit_status_t reduce_group(desk_t *desk, const char *spec)
 static tacit_status_t create_slot(desk_t *desk, const char *spec)
 {
     tacit_slot_config_t config = TACIT_SLOT_CONFIG_INIT;
+    char                alone[SPEC_BYTES];
 
     config.count = COUNT;
-    config.spec = spec;
+    config.spec = spec_in(spec, alone);
     return tacit_slot_create(desk->comm, "another", &config, &desk->slots[1]);
 }
 
