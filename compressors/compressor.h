@@ -46,20 +46,26 @@ typedef struct tacit_kernels {
     void (*decode)(const tacit_block_t *block, const uint8_t *payload, float *out, bool add);
 } tacit_kernels_t;
 
-/* Sparse: sees the whole tensor and sends some of its elements as (index, value). */
+/* Sparse: sees the whole tensor, once, and sends some of its elements as (index, value). */
+struct tacit_selection; /* sieve.h */
 typedef struct tacit_select {
-    /* Most entries that choose() returns for count elements. */
+    /* Most entries that are chosen of count elements; and the entries, and floats of a sample, that a selection has room for. */
     size_t (*limit)(const void *config, size_t count);
-    /* Writes the ascending, unique indices of the elements of a[0..count) to send; none of them is zero, nor travels
-       as zero. Returns how many. */
-    size_t (*choose)(const tacit_block_t *block, const float *a, uint32_t *indices);
+    size_t (*room)(const void *config, size_t count, size_t *sample_out);
+    /* Makes a selection, which has that room, ready for a tensor's elements to go through its sieve in order … */
+    void (*begin)(const tacit_block_t *block, struct tacit_selection *selection);
+    /* … of which `done` have: not later than TACIT_SIEVE_MOST of them after the last time, the sieve is set anew … */
+    void (*pause)(struct tacit_selection *selection, size_t done);
+    /* … and after the last, the sieve holds what is chosen, none of it zero, nor travelling as zero. False: now they must go
+       through it again, from the first on, unchanged and without a[]. */
+    bool (*finish)(const tacit_block_t *block, struct tacit_selection *selection);
     /* Bytes at most for `entries` entries among `count` elements. */
     size_t (*bound)(const void *config, size_t count, size_t entries);
     /* Whether values travel as they are. */
     bool (*exact)(const void *config);
-    /* Encodes a[indices[i]], i < entries, all of them in the block's range (a and indices are the whole tensor's). Writes to
-       decoded[i] what receivers will decode. Returns the bytes written. */
-    size_t (*encode)(const tacit_block_t *block, const float *a, const uint32_t *indices, size_t entries, uint8_t *payload,
+    /* Encodes values[] at indices[] of the tensor, which ascend and are in the block's range. Writes to decoded[i], which may be
+       values[i], what receivers will decode. Returns the bytes written. */
+    size_t (*encode)(const tacit_block_t *block, const float *values, const uint32_t *indices, size_t entries, uint8_t *payload,
                      float *decoded);
     /* Reads a payload for the block's range, which may be hostile: up to `capacity` entries, indices relative to the block's
        first, ascending and below its count, or returns SIZE_MAX. */

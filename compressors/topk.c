@@ -31,37 +31,49 @@ static size_t limit(const void *config, size_t count)
     return tacit__kept(own->ratio, count);
 }
 
-static size_t choose_sampled(const tacit_block_t *block, const float *a, uint32_t *indices)
+static size_t room(const void *config, size_t count, size_t *sample_out)
 {
-    const config_t        *own = block->config;
-    const tacit_geometry_t geometry = tacit__topk_geometry(block->count, own->ratio, own->sample);
-    const tacit_stream_t   stream = tacit__stream(&block->key, false);
-    const size_t           start = (size_t)((uint64_t)tacit__random(&stream, 0) * geometry.stride >> 32);
+    const config_t *own = config;
 
-    return tacit__topk_sampled(a, block->count, &geometry, start, indices, NULL);
+    *sample_out = own->select == SELECT_SAMPLED && count != 0 ? tacit__topk_geometry(count, own->ratio, own->sample).samples + 1 : 0;
+    return tacit__topk_room(count, limit(config, count));
+}
+
+static void begin(const tacit_block_t *block, tacit_selection_t *selection)
+{
+    const config_t *own = block->config;
+
+    tacit__topk_begin(selection, block->count, limit(own, block->count), own->values == VALUES_FLOAT32);
+    if (own->select == SELECT_SAMPLED && block->count != 0) {
+        const tacit_geometry_t geometry = tacit__topk_geometry(block->count, own->ratio, own->sample);
+        const tacit_stream_t   stream = tacit__stream(&block->key, false);
+
+        tacit__topk_sample(selection, &geometry, (size_t)((uint64_t)tacit__random(&stream, 0) * geometry.stride >> 32));
+    }
 }
 
 /* Drops what float16 would round to zero. Sent as zero it would tell nothing, and a feedback that masks what is sent would forget
-   its momentum. Returns how many are left. */
-static size_t drop_tiny(const float *a, uint32_t *indices, size_t entries)
+   its momentum. */
+static void drop_tiny(tacit_sieve_t *sieve)
 {
     size_t left = 0;
 
-    for (size_t i = 0; i < entries; i++) {
-        indices[left] = indices[i];
-        left += (tacit__to_float16(a[indices[i]], 0x7bff) & 0x7fff) != 0;
+    for (size_t i = 0; i < sieve->used; i++) {
+        sieve->indices[left] = sieve->indices[i];
+        sieve->values[left] = sieve->values[i];
+        left += (tacit__to_float16(sieve->values[i], 0x7bff) & 0x7fff) != 0;
     }
-    return left;
+    sieve->used = left;
 }
 
-static size_t choose(const tacit_block_t *block, const float *a, uint32_t *indices)
+static bool finish(const tacit_block_t *block, tacit_selection_t *selection)
 {
-    const config_t *own = block->config;
-    const bool      exact = own->select == SELECT_EXACT || block->count == 0;
-    const size_t    entries =
-        exact ? tacit__topk_exact(a, block->count, limit(own, block->count), indices) : choose_sampled(block, a, indices);
+    const bool finished = tacit__topk_finish(selection);
 
-    return own->values == VALUES_FLOAT16 ? drop_tiny(a, indices, entries) : entries;
+    if (finished && ((const config_t *)block->config)->values == VALUES_FLOAT16) {
+        drop_tiny(&selection->sieve);
+    }
+    return finished;
 }
 
 /* ---- Payload ---- */
@@ -137,7 +149,7 @@ static uint8_t *put_value(uint8_t *at, const format_t *format, float value, floa
     return at + sizeof value;
 }
 
-static size_t encode(const tacit_block_t *block, const float *a, const uint32_t *indices, size_t entries, uint8_t *payload,
+static size_t encode(const tacit_block_t *block, const float *values, const uint32_t *indices, size_t entries, uint8_t *payload,
                      float *decoded)
 {
     const tacit_index_range_t range = {indices, entries, block->first, block->count};
@@ -148,11 +160,18 @@ static size_t encode(const tacit_block_t *block, const float *a, const uint32_t 
     tacit__store32(payload, (uint32_t)format.pairs);
     tacit__store32(payload + 4, (uint32_t)format.index | (uint32_t)format.values << 8 | format.rice << 16);
     tacit__index_encode(format.index, &range, format.rice, payload + HEADER_BYTES);
+    if (format.values == VALUES_FLOAT32 && !escapes) {
+        memcpy(at, values, entries * sizeof *values);
+        if (decoded != values) {
+            memcpy(decoded, values, entries * sizeof *values);
+        }
+        return (size_t)(at - payload) + entries * sizeof *values;
+    }
     for (size_t i = 0; i < entries; i++) {
         const size_t zeros = escapes ? tacit__index_escapes(&range, i) * value_bytes(format.values) : 0;
 
         memset(at, 0, zeros);
-        at = put_value(at + zeros, &format, a[indices[i]], decoded + i);
+        at = put_value(at + zeros, &format, values[i], decoded + i);
     }
     return (size_t)(at - payload);
 }
@@ -293,8 +312,17 @@ static const tacit_param_t params[] = {
     {.key = NULL},
 };
 
-static const tacit_select_t selection = {
-    .limit = limit, .choose = choose, .bound = bound, .exact = exact, .encode = encode, .decode = decode};
+static const tacit_select_t sparse = {
+    .limit = limit,
+    .room = room,
+    .begin = begin,
+    .pause = tacit__topk_pause,
+    .finish = finish,
+    .bound = bound,
+    .exact = exact,
+    .encode = encode,
+    .decode = decode,
+};
 
 const tacit_compressor_t tacit__compressor_topk = {
     .name = "topk",
@@ -305,5 +333,5 @@ const tacit_compressor_t tacit__compressor_topk = {
     .params = params,
     .quality = quality,
     .delta = delta,
-    .select = &selection,
+    .select = &sparse,
 };

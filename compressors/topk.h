@@ -4,11 +4,15 @@
 #define TACIT_TOPK_H
 
 #include "compressor.h"
+#include "sieve.h"
 
 /* ---- Selection. Indices ascend; equal magnitudes go to the lower index; zeros are never among them; NaN is largest. ---- */
 
-/* The `keep` <= count largest magnitudes of a[0..count), fewer if there are not so many. Returns how many. */
-size_t tacit__topk_exact(const float *a, size_t count, size_t keep, uint32_t *indices);
+/* The `keep` <= count largest magnitudes of a tensor, fewer if there are not so many. taken: what is chosen leaves a[]. */
+size_t tacit__topk_room(size_t count, size_t keep);
+void   tacit__topk_begin(tacit_selection_t *selection, size_t count, size_t keep, bool taken);
+void   tacit__topk_pause(tacit_selection_t *selection, size_t done);
+bool   tacit__topk_finish(tacit_selection_t *selection);
 
 /* What a sample of `count` elements is for a density: every stride-th element, at least `samples` of them; the threshold is the
    sample's sample_keep-th largest magnitude. A stride of 1: there is no sample, the selection is exact. */
@@ -17,11 +21,10 @@ typedef struct tacit_geometry {
 } tacit_geometry_t;
 tacit_geometry_t tacit__topk_geometry(size_t count, double density, double sample);
 
-/* The elements above a threshold that comes from a sample beginning at element `start` < stride, the largest geometry->keep of
-   them if there are more; the threshold falls until there are 0.8 of these, ten times at most. What is not among them is
-   smaller than what is. *threshold_out may be NULL. */
-size_t tacit__topk_sampled(const float *a, size_t count, const tacit_geometry_t *geometry, size_t start, uint32_t *indices,
-                           float *threshold_out);
+/* After begin: the elements above a threshold that comes from a sample beginning at element `start` < stride, the largest
+   geometry->keep of them if there are more; the threshold falls until there are 0.8 of these, ten times at most. What is not
+   among them is smaller than what is. Room for the sample: samples + 1. */
+void tacit__topk_sample(tacit_selection_t *selection, const tacit_geometry_t *geometry, size_t start);
 
 /* ---- Indices: ascending, relative to `first` where they are encoded, to 0 where they are decoded ---- */
 

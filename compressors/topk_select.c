@@ -1,21 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `topk`: which elements. One pass over the tensor collects the candidates, those above a threshold that a sample suggests, in a
-   pool of about twice as many as are wanted; whenever it is full, the smaller ones leave it and the threshold rises. */
+/* `topk`: which elements. The tensor goes through a sieve once. Its threshold is a guess, from what the last step has chosen and
+   from how this one begins; what stays is about as many as are wanted, and of these the largest are found. A guess that is too
+   high is found out at the end, and the tensor goes through again. One that is too low lets the sieve fill up; then the smaller
+   ones leave it and the threshold rises. So no guess changes what is chosen. */
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
-#include "bits.h"
+#include "sieve.h"
 #include "topk.h"
 
 enum {
     MAGNITUDE_BITS = 31,
+    MAGNITUDE_MOST = 0x7fffffff,
     LARGEST = 0x7f7fffff, /* bits of the largest finite number */
     STEP = 16,            /* elements looked at together */
     DIGIT_VALUES = 2048,  /* of the widest radix digit: its counts, 8 KiB, are the one large thing on the stack */
-    SLACK = 4096,         /* candidates that a pool holds at least beyond what is wanted */
-    HITS = 64,            /* a suggested threshold is to have so many elements of the sample above it */
-    DENSE = 8,            /* where more than one in so many is kept, nothing is gained by a pool */
+    SLACK = 4096,         /* entries that a sieve holds at least beyond what is wanted */
+    ENOUGH = 16384,       /* of what is wanted, when that is seen, the threshold is known to a part in a thousand */
+    EARLY = 16,           /* or where one in so many elements is seen */
 };
 
 static inline uint32_t magnitude_bits(float value)
@@ -23,8 +24,10 @@ static inline uint32_t magnitude_bits(float value)
     return tacit__float_bits(value) & 0x7fffffffu; /* ascends with |value| */
 }
 
-/* Of STEP elements, whether any magnitude's bits above `shift` are `prefix`, or are at least that. Few are: to look first, with
-   vectors, is quicker than to look at each. */
+/* ---- The keep-th largest ---- */
+
+/* Of STEP elements, whether any magnitude's bits above `shift` are `prefix`. Few are: to look first, with vectors, is quicker
+   than to look at each. */
 static inline bool any_equal(const float *a, unsigned shift, uint32_t prefix)
 {
     uint32_t any = 0;
@@ -34,18 +37,6 @@ static inline bool any_equal(const float *a, unsigned shift, uint32_t prefix)
     }
     return any != 0;
 }
-
-static inline bool any_at_least(const float *a, uint32_t least)
-{
-    uint32_t any = 0;
-
-    for (size_t j = 0; j < STEP; j++) {
-        any |= (int32_t)magnitude_bits(a[j]) >= (int32_t)least; /* signed, as SSE2 compares */
-    }
-    return any != 0;
-}
-
-/* ---- In place ---- */
 
 /* Counts the magnitudes by the `width` bits above `shift`, among those whose bits above these are `prefix`. */
 static void count_digits(const float *a, size_t count, unsigned shift, unsigned width, uint32_t prefix, uint32_t *counts)
@@ -90,146 +81,223 @@ static uint32_t threshold(const float *a, size_t count, size_t keep, size_t *equ
     return prefix;
 }
 
-/* Without a pool: the threshold first, then the elements. */
-static size_t select_in_place(const float *a, size_t count, size_t keep, uint32_t *indices)
+/* Those of a[0..count) that are below `high` but not below `low` go to between[], which has room for `room` of them; *above_out is
+   how many are not below `high`. Returns how many there are, or SIZE_MAX where room is short. */
+static size_t split_loop(const float *a, size_t count, uint32_t low, uint32_t high, float *between, size_t room,
+                         size_t *above_out, tacit_isa_t isa)
 {
-    size_t         entries = 0, equal;
-    const uint32_t least = threshold(a, count, keep, &equal);
+    size_t above = 0, found = 0;
 
-    if (least == 0) {
-        equal = 0; /* all that is not zero, and fewer than `keep` */
-    }
-    for (size_t i = 0, part; i < count; i += part) {
-        part = count - i < STEP ? count - i : STEP;
-        if (part == STEP && !any_at_least(a + i, least)) {
-            continue;
+    for (size_t i = 0; i < count; i += TACIT_LANES) {
+        const uint64_t all = count - i < TACIT_LANES ? (UINT64_C(1) << (count - i)) - 1 : UINT64_MAX;
+        const uint64_t over = tacit__at_least(a + i, high, isa) & all;
+
+        above += (size_t)__builtin_popcountll(over);
+        if (room - found < TACIT_LANES) {
+            return SIZE_MAX;
         }
-        for (size_t j = i; j < i + part; j++) {
-            const uint32_t bits = magnitude_bits(a[j]);
-            if (bits > least || (bits == least && equal > 0)) {
-                equal -= bits == least;
-                indices[entries++] = (uint32_t)j;
+        for (uint64_t left = tacit__at_least(a + i, low, isa) & all & ~over; left != 0; left &= left - 1) {
+            between[found++] = a[i + (size_t)__builtin_ctzll(left)];
+        }
+    }
+    *above_out = above;
+    return found;
+}
+
+TACIT_EACH_ISA_KNOWN(size_t, split,
+                     (const float *a, size_t count, uint32_t low, uint32_t high, float *between, size_t room, size_t *above_out),
+                     a, count, low, high, between, room, above_out)
+
+static uint32_t scaled(uint32_t bits, float factor)
+{
+    return tacit__float_bits(tacit__bits_float(bits) * factor);
+}
+
+/* threshold() in the sieve. Where it was foretold, a look at what is near is enough, for which there is room behind the rest. */
+static uint32_t sieve_threshold(const tacit_selection_t *selection, size_t keep, size_t *equal_out)
+{
+    const tacit_sieve_t *sieve = &selection->sieve;
+    const float          near = 1.0f / 256;
+    const uint32_t       low = scaled(selection->foretold, 1 - near), high = scaled(selection->foretold, 1 + near);
+
+    if (low > 0 && high <= LARGEST) {
+        const size_t start = (sieve->used + TACIT_LANES) / TACIT_LANES * TACIT_LANES;
+        size_t       above;
+        const size_t found = split(sieve->values, sieve->used, low, high, sieve->values + start, selection->room - start, &above);
+        if (found != SIZE_MAX && above < keep && keep - above <= found) {
+            return threshold(sieve->values + start, found, keep - above, equal_out);
+        }
+    }
+    return threshold(sieve->values, sieve->used, keep, equal_out);
+}
+
+/* ---- In the sieve ---- */
+
+/* Elements of a group to a[]: 0, or what they were. */
+static inline void put_group(float *a, const float *values, const uint32_t *indices, uint64_t elements, bool zero)
+{
+    for (; elements != 0; elements &= elements - 1) {
+        const size_t j = (size_t)__builtin_ctzll(elements);
+        a[indices[j]] = zero ? 0.0f : values[j];
+    }
+}
+
+/* Of a group, the elements that are above `least`, and the first *equal of those that are equal. */
+static inline uint64_t stay(const float *group, uint64_t all, uint32_t least, size_t *equal, tacit_isa_t isa)
+{
+    const uint64_t above = least < MAGNITUDE_MOST ? tacit__at_least(group, least + 1, isa) & all : 0;
+    uint64_t       ties = tacit__at_least(group, least, isa) & all & ~above;
+
+    while ((size_t)__builtin_popcountll(ties) > *equal) {
+        ties &= ~(UINT64_C(1) << (63 - __builtin_clzll(ties)));
+    }
+    *equal -= (size_t)__builtin_popcountll(ties);
+    return above | ties;
+}
+
+/* Leaves in the sieve, in order, what is above `least` and the first `equal` that are equal to it. What leaves it goes back into
+   a[]; what stays at the end is taken out of it. */
+static void cut_loop(tacit_selection_t *selection, uint32_t least, size_t equal, bool end, tacit_isa_t isa)
+{
+    tacit_sieve_t *sieve = &selection->sieve;
+    const size_t   used = sieve->used, from = selection->taken_from;
+    float         *a = selection->taken ? selection->a : NULL;
+
+    sieve->used = 0;
+    for (size_t i = 0; i < used; i += TACIT_LANES) {
+        const uint64_t  all = used - i < TACIT_LANES ? (UINT64_C(1) << (used - i)) - 1 : UINT64_MAX;
+        const uint64_t  late = from <= i ? all : from - i < TACIT_LANES ? all & UINT64_MAX << (from - i) : 0;
+        const float    *group = sieve->values + i;
+        const uint32_t *indices = sieve->indices + i;
+        const uint64_t  stays = stay(group, all, least, &equal, isa);
+        uint64_t        left = stays;
+
+        if (a != NULL) {
+            const uint64_t taken = late != 0 ? tacit__at_least(group, sieve->sure, isa) & late : 0;
+            put_group(a, group, indices, taken & ~stays, false);
+            put_group(a, group, indices, end ? stays & ~taken : 0, true);
+        }
+        if (from >= i && from - i < TACIT_LANES) {
+            selection->taken_from = sieve->used + (size_t)__builtin_popcountll(stays & ~late);
+        }
+        while (left != 0) {
+            for (int j = 0; j < 8; j++) { /* some too many, but never before they are read */
+                const unsigned at = (unsigned)__builtin_ctzll(left | UINT64_C(1) << 63);
+                sieve->values[sieve->used + (size_t)j] = group[at];
+                sieve->indices[sieve->used + (size_t)j] = indices[at];
+                left &= left - 1;
             }
+            sieve->used += 8;
         }
+        sieve->used -= -(size_t)__builtin_popcountll(stays) & 7;
     }
-    return entries;
+    if (from >= used) {
+        selection->taken_from = from == SIZE_MAX ? from : sieve->used;
+    }
 }
 
-/* ---- By a pool ---- */
+TACIT_EACH_ISA_KNOWN(void, cut, (tacit_selection_t *selection, uint32_t least, size_t equal, bool end), selection, least, equal, end)
 
-typedef struct tacit_pool {
-    float    *values; /* also holds the sample, before there are candidates */
-    uint32_t *indices;
-    size_t    room, used, keep;
-    uint32_t  least; /* bits of the magnitude from which on an element is a candidate, at least 1 */
-} tacit_pool_t;
-
-static void pool_free(tacit_pool_t *pool)
+/* Elements of the tensor after which the thresholds are set for the rest. */
+static size_t learning_end(const tacit_selection_t *selection)
 {
-    free(pool->values);
-    free(pool->indices);
-    *pool = (tacit_pool_t){.room = 0};
+    const double enough = (double)ENOUGH * (double)selection->count / (double)selection->keep;
+    const double early = (double)(selection->count / EARLY), least = fmin(enough, early);
+
+    return least > TACIT_SIEVE_MOST ? (size_t)least : TACIT_SIEVE_MOST;
 }
 
-/* False, and it holds nothing: without memory the selection is only slower, which is no error. */
-static bool pool_make(tacit_pool_t *pool, size_t keep, size_t sample)
+static void raise_guess(tacit_selection_t *selection, uint32_t least)
 {
-    const size_t room = keep + (keep > SLACK ? keep : SLACK);
-
-    *pool = (tacit_pool_t){.room = room > sample ? room : sample, .keep = keep};
-    pool->values = malloc(pool->room * sizeof *pool->values);
-    pool->indices = malloc(pool->room * sizeof *pool->indices);
-    if (pool->values == NULL || pool->indices == NULL) {
-        pool_free(pool);
-        return false;
+    if (least > selection->sieve.least && least <= LARGEST) {
+        selection->sieve.least = selection->guess = least;
     }
-    return true;
 }
 
-/* Leaves the `keep` largest in it, in order. A later element must be larger than the least of them. */
-static void pool_reduce(tacit_pool_t *pool)
+/* Sets thresholds by what has been seen: the tensor goes on as it begins, or, after a first step, as it went on in the last one.
+   Six standard deviations more than are expected are seldom too few. */
+static void learn(tacit_selection_t *selection, size_t done)
 {
-    size_t         equal, kept = 0;
-    const uint32_t least = threshold(pool->values, pool->used, pool->keep, &equal);
+    tacit_sieve_t *sieve = &selection->sieve;
+    const size_t   end = learning_end(selection);
+    const double   expected = (double)selection->keep * ((double)done / (double)selection->count);
+    const double   spare = selection->sample_keep != 0 ? 1 + 4 / sqrt((double)selection->sample_keep) : 1;
+    const size_t   middle = (size_t)expected + 1, rank = (size_t)((expected + 6 * sqrt(expected)) * spare) + 1;
+    float          factor = 1;
+    size_t         equal;
 
-    for (size_t i = 0; i < pool->used; i++) {
-        const uint32_t bits = magnitude_bits(pool->values[i]);
-        if (bits > least || (bits == least && equal > 0)) {
-            equal -= bits == least;
-            pool->values[kept] = pool->values[i];
-            pool->indices[kept++] = pool->indices[i];
+    selection->learn_at = 2 * done < end ? 2 * done : end;
+    if (done >= end) {
+        selection->learn_at = SIZE_MAX;
+        selection->foretold = tacit__float_bits(selection->last);
+        if (middle <= sieve->used) {
+            selection->early = tacit__bits_float(threshold(sieve->values, sieve->used, middle, &equal));
+            factor = selection->last > 0 && selection->last_early > 0 ? selection->last / selection->last_early : 1;
+            selection->foretold = tacit__float_bits(selection->early * factor);
         }
     }
-    pool->used = kept;
-    pool->least = least + 1;
+    if (rank <= sieve->used) {
+        raise_guess(selection, scaled(threshold(sieve->values, sieve->used, rank, &equal), factor));
+    }
+    if (done >= end && selection->taken && selection->foretold > 0 && selection->foretold <= LARGEST) {
+        sieve->sure = selection->foretold > sieve->least ? selection->foretold : sieve->least; /* else it would be lost */
+        selection->taken_from = sieve->used;
+    }
 }
 
-/* Finds the elements from `least` on, the `keep` largest of them if there are more. Returns how many. */
-static size_t pool_collect(tacit_pool_t *pool, const float *a, size_t count, uint32_t least, uint32_t *indices)
+/* ---- A selection ---- */
+
+size_t tacit__topk_room(size_t count, size_t keep)
 {
-    pool->used = 0;
-    pool->least = least > 1 ? least : 1;
-    for (size_t i = 0, part; i < count; i += part) {
-        part = count - i < STEP ? count - i : STEP;
-        if (part == STEP && !any_at_least(a + i, pool->least)) {
-            continue;
-        }
-        for (size_t j = i; j < i + part; j++) {
-            if (magnitude_bits(a[j]) < pool->least) {
-                continue;
-            }
-            pool->values[pool->used] = a[j];
-            pool->indices[pool->used++] = (uint32_t)j;
-            if (pool->used == pool->room) {
-                pool_reduce(pool);
-            }
-        }
-    }
-    if (pool->used > pool->keep) {
-        pool_reduce(pool);
-    }
-    memcpy(indices, pool->indices, pool->used * sizeof *indices);
-    return pool->used;
+    const size_t most = keep + (keep > SLACK ? keep : SLACK);
+
+    return (most < count ? most : count) + TACIT_SIEVE_MOST + TACIT_SIEVE_PAD;
 }
 
-/* The keep-th largest magnitude's bits among every stride-th element from `start` on. */
-static uint32_t sample_threshold(tacit_pool_t *pool, const float *a, size_t count, size_t start, size_t stride, size_t keep)
+void tacit__topk_begin(tacit_selection_t *selection, size_t count, size_t keep, bool taken)
 {
-    size_t samples = 0, equal;
+    tacit_sieve_t *sieve = &selection->sieve;
 
-    for (size_t i = start; i < count && samples < pool->room; i += stride) {
-        pool->values[samples++] = a[i];
+    selection->count = count;
+    selection->keep = keep;
+    selection->taken = taken && selection->a != NULL;
+    selection->taken_from = SIZE_MAX;
+    selection->sample_keep = 0;
+    selection->guess = selection->foretold = 0;
+    selection->rounds = selection->lowered = 0;
+    selection->threshold = 0;
+    selection->early = 0;
+    selection->learn_at = SIZE_MAX;
+    sieve->least = 1;
+    sieve->sure = TACIT_SURE_NONE;
+    sieve->a = selection->a;
+    sieve->used = sieve->samples = 0;
+    sieve->sample_at = SIZE_MAX;
+    sieve->stride = 1;
+    if (count > keep + SLACK) { /* else there is room for all */
+        selection->learn_at = selection->last > 0 ? learning_end(selection) : TACIT_SIEVE_MOST;
+        raise_guess(selection, scaled(tacit__float_bits(selection->last), 0.7f));
     }
-    return threshold(pool->values, samples, keep < samples ? keep : samples, &equal);
 }
 
-size_t tacit__topk_exact(const float *a, size_t count, size_t keep, uint32_t *indices)
+void tacit__topk_pause(tacit_selection_t *selection, size_t done)
 {
-    const size_t stride = keep / HITS | 1; /* odd: strides of a power of two would meet the same column again and again */
-    const size_t samples = count / stride + 1;
-    size_t       entries = 0;
-    tacit_pool_t pool = {.room = 0};
+    tacit_sieve_t *sieve = &selection->sieve;
+    size_t         equal;
 
-    if (keep == 0) {
-        return 0;
-    }
-    if (keep > count / DENSE || !pool_make(&pool, keep, samples < count / DENSE ? samples : 0)) {
-        entries = select_in_place(a, count, keep, indices);
-    } else {
-        /* About `hits` of the wanted are in the sample; three standard deviations more are seldom too few. */
-        const double hits = (double)samples * (double)keep / (double)count;
-        uint32_t     least = 1;
-
-        if (samples < count / DENSE) {
-            least = sample_threshold(&pool, a, count, 0, stride, (size_t)(hits + 3 * sqrt(hits)) + 1);
+    if (sieve->used > selection->room - TACIT_SIEVE_MOST - TACIT_SIEVE_PAD) {
+        const uint32_t least = sieve_threshold(selection, selection->keep, &equal);
+        if (least >= sieve->sure) { /* of what follows, nothing is to be taken that does not stay in the sieve */
+            tacit__selection_put_back(selection);
         }
-        entries = pool_collect(&pool, a, count, least, indices);
-        if (entries < keep && least > 1) {
-            entries = pool_collect(&pool, a, count, 1, indices);
+        cut(selection, least, equal, false);
+        if (least >= sieve->least) { /* a later one must be larger */
+            sieve->least = least < MAGNITUDE_MOST ? least + 1 : least;
         }
     }
-    pool_free(&pool);
-    return entries;
+    if (done >= selection->learn_at && done < selection->count) {
+        learn(selection, done);
+    }
 }
 
 /* ---- By a sample, as published ---- */
@@ -257,32 +325,84 @@ tacit_geometry_t tacit__topk_geometry(size_t count, double density, double sampl
     return geometry;
 }
 
-/* The authors re-select where there are over 1.3 times too many, and otherwise cut by index; to keep the largest serves both. */
-size_t tacit__topk_sampled(const float *a, size_t count, const tacit_geometry_t *geometry, size_t start, uint32_t *indices,
-                           float *threshold_out)
+void tacit__topk_sample(tacit_selection_t *selection, const tacit_geometry_t *geometry, size_t start)
 {
-    const double lower = 0.8; /* of `keep`; and what the threshold is multiplied by */
-    const size_t enough = ceiling(lower * (double)geometry->keep);
-    size_t       entries;
-    uint32_t     least;
-    tacit_pool_t pool;
+    if (geometry->stride > 1 && geometry->keep <= selection->count / 2) {
+        selection->sample_keep = geometry->sample_keep;
+        selection->sieve.stride = geometry->stride;
+        selection->sieve.sample_at = start;
+    }
+}
 
-    if (geometry->stride == 1 || geometry->keep > count / 2 || !pool_make(&pool, geometry->keep, geometry->samples + 1)) {
-        if (threshold_out != NULL) {
-            *threshold_out = 0;
+/* The threshold that the sample gives, and 0 without one. Where less than 0.8 of what is wanted is not below it, it falls to 0.8
+   of itself, ten times at most. (The authors re-select where there are over 1.3 times too many, and otherwise cut by index; to
+   keep the largest serves both.) `least` is the keep-th largest in the sieve; 0: there are not so many. False: something that
+   counts may not be there. */
+static bool settle_threshold(tacit_selection_t *selection, uint32_t least)
+{
+    tacit_sieve_t *sieve = &selection->sieve;
+    const size_t   enough = ceiling(0.8 * (double)selection->keep);
+    size_t         above, equal;
+
+    if (selection->sample_keep != 0 && selection->rounds == 0) {
+        const size_t keep = selection->sample_keep < sieve->samples ? selection->sample_keep : sieve->samples;
+        selection->threshold = threshold(sieve->sample, sieve->samples, keep, &equal);
+        selection->threshold = selection->threshold < LARGEST ? selection->threshold : LARGEST;
+    }
+    for (;; selection->lowered++) {
+        const uint32_t from = selection->threshold > 1 ? selection->threshold : 1;
+        if (least >= from && least >= selection->guess) {
+            return true; /* there are as many as are wanted */
         }
-        return tacit__topk_exact(a, count, geometry->keep, indices);
+        if (from < selection->guess) {
+            return false;
+        }
+        (void)split(sieve->values, sieve->used, from, from, NULL, SIZE_MAX, &above);
+        if (above >= enough || selection->threshold == 0 || selection->lowered == 10) {
+            return true;
+        }
+        selection->threshold = scaled(selection->threshold, 0.8f);
     }
-    least = sample_threshold(&pool, a, count, start, geometry->stride, geometry->sample_keep);
-    least = least < LARGEST ? least : LARGEST;
-    entries = pool_collect(&pool, a, count, least, indices);
-    for (int round = 0; round < 10 && entries < enough && least > 0; round++) {
-        least = tacit__float_bits(tacit__bits_float(least) * (float)lower);
-        entries = pool_collect(&pool, a, count, least, indices);
+}
+
+/* All goes through again, from a threshold on that is low enough, if there is one; or from a lower one, or from the lowest. */
+static bool again(tacit_selection_t *selection, uint32_t least)
+{
+    if (least == 0) {
+        least = selection->sample_keep != 0 ? selection->threshold : selection->rounds == 0 ? scaled(selection->guess, 0.5f) : 1;
     }
-    if (threshold_out != NULL) {
-        *threshold_out = tacit__bits_float(least);
+    tacit__selection_put_back(selection);
+    selection->learn_at = SIZE_MAX;
+    selection->rounds++;
+    selection->guess = 0;
+    selection->sieve.least = 1;
+    selection->sieve.used = 0;
+    selection->sieve.sample_at = SIZE_MAX;
+    selection->sieve.a = NULL;
+    raise_guess(selection, least);
+    return false;
+}
+
+bool tacit__topk_finish(tacit_selection_t *selection)
+{
+    tacit_sieve_t *sieve = &selection->sieve;
+    size_t         equal = sieve->used;
+    uint32_t       least = 0, from;
+
+    if (sieve->used >= selection->keep && selection->keep > 0) {
+        least = sieve_threshold(selection, selection->keep, &equal);
     }
-    pool_free(&pool);
-    return entries;
+    if (!settle_threshold(selection, least)) {
+        return again(selection, least);
+    }
+    from = selection->threshold > 1 ? selection->threshold : 1;
+    if (least >= from) {
+        cut(selection, least, equal, true);
+    } else {
+        cut(selection, from, sieve->used, true);
+    }
+    selection->taken_from = sieve->sure = 0; /* all */
+    selection->last = tacit__bits_float(least > selection->threshold ? least : selection->threshold);
+    selection->last_early = selection->early;
+    return true;
 }

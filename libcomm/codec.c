@@ -227,7 +227,7 @@ static tacit_status_t codec_init(tacit_codec_t *codec, const char *name, const c
     }
     needs_whole = codec->feedback != NULL ? codec->feedback->accumulator < 0
                                           : codec->tensor.dtype != TACIT_FLOAT32 || codec->nonfinite == TACIT_NONFINITE_SKIP;
-    if (!tacit__codec_is_blockwise(codec) && needs_whole) {
+    if (codec->compressor->linear != NULL && needs_whole) {
         codec->whole = tacit__alloc(codec->tensor.count, sizeof(float));
         if (codec->whole == NULL) {
             status = tacit__fail(TACIT_ERR_MEMORY, "slot '%s': no memory for its codec", name);
@@ -282,6 +282,8 @@ void tacit_codec_destroy(tacit_codec_t *codec)
     tacit__free(codec->a);
     tacit__free(codec->d);
     tacit__free(codec->whole);
+    tacit__selection_release(codec->selection);
+    tacit__selection_release(codec->owner_selection);
     tacit__free(codec);
 }
 

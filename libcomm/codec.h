@@ -45,7 +45,10 @@ struct tacit_codec {
     size_t unit;      /* elements handled at once, so that they stay in L1 */
     size_t room;      /* elements of each of the next three */
     float *x, *a, *d; /* input widened, what is encoded, what is decoded */
-    float *whole;     /* count elements, for compressors that see all, where feedback lends no array; else NULL */
+    float *whole;     /* linear: count elements, where feedback lends no array; else NULL */
+
+    struct tacit_selection *selection;       /* sparse: from the first operation on */
+    struct tacit_selection *owner_selection; /* the same of an owner that chooses again */
 };
 
 /* Elements handled at once: 8 KiB each of input, memory, a and d are within an L1 of 32 KiB. */
@@ -123,28 +126,46 @@ void tacit__codec_store(tacit_codec_t *codec, float *values, size_t first, size_
 
 /* ---- Compressors that see the whole tensor ---- */
 
-/* Before the others: expands packed memory for one operation … */
+/* Before the others: makes room for a selection, and expands packed memory for one operation … */
 tacit_status_t tacit__codec_expand(tacit_codec_t *codec);
 /* … until this packs it again, as commit() does … */
 void tacit__codec_pack(tacit_codec_t *codec, uint64_t step);
 /* … or this forgets what has become of it; nothing where it is not expanded. */
 void tacit__codec_collapse(tacit_codec_t *codec);
-/* Builds `a` from in and memory; *a_out is valid until the step ends. Faults: memory is as before. */
-uint32_t tacit__codec_gather(tacit_codec_t *codec, const void *in, const float **a_out);
-/* Takes gather() back; after sent() or rebuilt(), call their reverse instead. */
-void tacit__codec_ungather(tacit_codec_t *codec, const void *in);
+
 /* What goes out of a, as index/value pairs. */
 typedef struct tacit_entries {
     uint32_t *indices; /* ascending */
-    float    *values;  /* as receivers decode them */
+    float    *values;  /* as they are chosen, then as receivers decode them */
     float    *kept;    /* what feedback notes of each, to take it back; NULL where values are only decoded */
     size_t    count;
 } tacit_entries_t;
-/* codec->d := the entries of [first, first + count), zero elsewhere; *next, from 0, is the first entry not yet passed. */
-void tacit__codec_scatter(const tacit_codec_t *codec, const tacit_entries_t *entries, size_t *next, size_t first, size_t count);
-void tacit__codec_sent(tacit_codec_t *codec, const void *in, const float *a, const tacit_entries_t *entries);
+/* Memory for choosing among so many elements, and a hint for the next time; where there is some already, enough of it. False: no
+   memory, and all is as it was. */
+bool tacit__selection_reserve(struct tacit_selection **selection, const tacit_spec_t *spec, size_t count);
+void tacit__selection_release(struct tacit_selection *selection);
+/* Room for them, and those chosen last. */
+tacit_entries_t tacit__selection_entries(const struct tacit_selection *selection);
+/* Chooses from the block's elements, a[0..count), without feedback. */
+tacit_entries_t tacit__choose(const tacit_select_t *select, const tacit_block_t *block, const float *a,
+                              struct tacit_selection *selection);
+/* Sparse: builds `a` from in and memory, and chooses from it in one pass. The entries are the codec's, until its next choice.
+   Faults: memory is as before. */
+uint32_t tacit__codec_choose(tacit_codec_t *codec, uint64_t step, const void *in, tacit_entries_t *entries_out);
+/* Takes that back … */
+void tacit__codec_unchoose(tacit_codec_t *codec, const void *in);
+/* … or the entries, with values as they are decoded, go out … */
+void tacit__codec_sent(tacit_codec_t *codec, const void *in, const tacit_entries_t *entries);
+/* … and then this takes all back. */
 void tacit__codec_unsent(tacit_codec_t *codec, const void *in, const tacit_entries_t *entries);
-/* Linear: what the factors stand for goes out. */
+/* values[] := the entries of [first, first + count), zero elsewhere; *next, from 0, is the first entry not yet passed. */
+void tacit__codec_scatter(const tacit_entries_t *entries, size_t *next, size_t first, size_t count, float *values);
+
+/* Linear: builds `a` from in and memory; *a_out is valid until the step ends. Faults: memory is as before. */
+uint32_t tacit__codec_gather(tacit_codec_t *codec, const void *in, const float **a_out);
+/* Takes gather() back; after rebuilt(), call its reverse instead. */
+void tacit__codec_ungather(tacit_codec_t *codec, const void *in);
+/* What the factors stand for goes out. */
 void tacit__codec_rebuilt(tacit_codec_t *codec, uint64_t step, const void *in, const float *a, const float *const *factors);
 void tacit__codec_unbuilt(tacit_codec_t *codec, uint64_t step, const void *in, const float *const *factors);
 /* The work of one call on the whole tensor. */

@@ -196,28 +196,17 @@ out:
 static tacit_status_t encode_sparse(tacit_codec_t *codec, const tacit_block_t *block, const void *in, uint8_t *payload,
                                     size_t *bytes_out)
 {
-    tacit_status_t        status;
-    const tacit_select_t *select = codec->compressor->select;
-    size_t                limit = select->limit(block->config, block->count);
-    tacit_entries_t       entries = {tacit__alloc(limit, sizeof *entries.indices), tacit__alloc(limit, sizeof *entries.values),
-                                     tacit__alloc(limit, sizeof *entries.kept), 0};
-    const float          *a;
+    tacit_status_t  status;
+    tacit_entries_t entries;
 
-    if (entries.indices == NULL || entries.values == NULL || entries.kept == NULL) {
-        status = tacit__fail(TACIT_ERR_MEMORY, "codec '%s': no memory for %zu entries", codec->name, limit);
-        goto out;
-    }
     TRY(tacit__codec_expand(codec));
-    TRY(report(codec, block->key.step, tacit__codec_gather(codec, in, &a)));
-    entries.count = select->choose(block, a, entries.indices);
-    *bytes_out = select->encode(block, a, entries.indices, entries.count, payload, entries.values);
-    tacit__codec_sent(codec, in, a, &entries);
+    TRY(report(codec, block->key.step, tacit__codec_choose(codec, block->key.step, in, &entries)));
+    *bytes_out =
+        codec->compressor->select->encode(block, entries.values, entries.indices, entries.count, payload, entries.values);
+    tacit__codec_sent(codec, in, &entries);
     tacit__codec_pack(codec, block->key.step);
 out:
     tacit__codec_collapse(codec);
-    tacit__free(entries.indices);
-    tacit__free(entries.values);
-    tacit__free(entries.kept);
     return status;
 }
 
@@ -366,38 +355,37 @@ static tacit_status_t wrong_payload(const tacit_codec_t *codec, const tacit_fram
                        frame->rank, frame->payload_bytes, codec->spec.text);
 }
 
-/* Adds or stores a sparse payload. */
+/* Adds or stores a sparse payload. The result is made a unit at a time: in place, where nothing more is to become of it. */
 static tacit_status_t decode_sparse(tacit_codec_t *codec, const tacit_block_t *block, const tacit_frame_t *frame, float *sum,
                                     void *out)
 {
-    tacit_status_t        status = TACIT_OK;
     const tacit_select_t *select = codec->compressor->select;
-    size_t                limit = select->limit(block->config, block->count);
-    tacit_entries_t entries = {tacit__alloc(limit, sizeof *entries.indices), tacit__alloc(limit, sizeof *entries.values), NULL,
-                               0};
+    const size_t          limit = select->limit(block->config, block->count);
+    const bool            in_place =
+        codec->tensor.dtype == TACIT_FLOAT32 && (codec->feedback == NULL || codec->feedback->combine == NULL);
+    tacit_entries_t entries = {0};
     size_t          next = 0, units = 0;
 
-    if (entries.indices == NULL || entries.values == NULL) {
-        status = tacit__fail(TACIT_ERR_MEMORY, "slot '%s': no memory for %zu entries", codec->name, limit);
-        goto out;
+    if (!tacit__selection_reserve(&codec->selection, &codec->spec, codec->tensor.count)) {
+        return tacit__fail(TACIT_ERR_MEMORY, "slot '%s': no memory for %zu entries", codec->name, limit);
     }
+    entries = tacit__selection_entries(codec->selection);
     entries.count = select->decode(block, frame->payload, frame->payload_bytes, entries.indices, entries.values, limit);
     if (entries.count == SIZE_MAX) {
-        status = wrong_payload(codec, frame);
-        goto out;
+        return wrong_payload(codec, frame);
     }
     for (size_t i = 0; sum != NULL && i < entries.count; i++) {
         sum[entries.indices[i]] += entries.values[i];
     }
     for (size_t done = 0; out != NULL && done < block->count; done += units) {
-        units = tacit__min(block->count - done, codec->unit);
-        tacit__codec_scatter(codec, &entries, &next, done, units);
-        tacit__codec_store(codec, codec->d, done, units, out);
+        float *values = in_place ? (float *)out + done : codec->d;
+
+        tacit__codec_scatter(&entries, &next, done, units = tacit__min(block->count - done, codec->unit), values);
+        if (!in_place) {
+            tacit__codec_store(codec, values, done, units, out);
+        }
     }
-out:
-    tacit__free(entries.indices);
-    tacit__free(entries.values);
-    return status;
+    return TACIT_OK;
 }
 
 /* Adds or stores what a factor stands for. */

@@ -241,6 +241,9 @@ tacit_status_t tacit__codec_expand(tacit_codec_t *codec)
 {
     const size_t count = codec->tensor.count;
 
+    if (codec->compressor->select != NULL && !tacit__selection_reserve(&codec->selection, &codec->spec, count)) {
+        return tacit__fail(TACIT_ERR_MEMORY, "slot '%s': no memory to choose among %zu elements", codec->name, count);
+    }
     if (!is_windowed(codec)) {
         return TACIT_OK;
     }

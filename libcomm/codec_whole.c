@@ -3,6 +3,9 @@
 #include <string.h>
 
 #include "codec_unit.h"
+#include "sieve.h"
+
+_Static_assert((int)TACIT_UNIT <= (int)TACIT_SIEVE_MOST, "a unit goes through a sieve at once");
 
 /* The accumulator that feedback lends for `a`, or NULL. */
 static float *lent(const tacit_codec_t *codec)
@@ -45,10 +48,12 @@ static void unbefore(tacit_codec_t *codec, const void *in, size_t count)
     scrub(codec);
 }
 
-/* A unit's `before` has been called, and some of codec->a is not finite: takes it back where it is, and all before the unit. */
-static void unbefore_unit(tacit_codec_t *codec, const void *in, const float *x, size_t done, size_t count)
+/* For `count` elements from `done` on, `before` has been called, and some of codec->a is not finite: takes it back where it is,
+   and all before these. */
+static void unbefore_unit(tacit_codec_t *codec, const void *in, size_t done, size_t count)
 {
-    const float zero = 0.0f;
+    const float  zero = 0.0f;
+    const float *x = tacit__unit_load(codec, in, done, count);
 
     for (size_t i = 0; lent(codec) != NULL && !codec->strict && i < count; i++) {
         if (tacit__unit_is_finite(codec->a + i, 1)) {
@@ -58,6 +63,207 @@ static void unbefore_unit(tacit_codec_t *codec, const void *in, const float *x, 
     }
     unbefore(codec, in, done);
 }
+
+/* ---- Sparse ---- */
+
+static inline void copy(const void *none, size_t first, size_t count, const float *in, float *a)
+{
+    (void)none;
+    (void)first;
+    memcpy(a, in, count * sizeof *a);
+}
+
+TACIT_SIFT(void, copy)
+
+void tacit__selection_release(tacit_selection_t *selection)
+{
+    if (selection != NULL) {
+        tacit__free(selection->sieve.indices); /* and all behind them */
+        tacit__free(selection->sieve.sample);
+        tacit__free(selection);
+    }
+}
+
+bool tacit__selection_reserve(tacit_selection_t **selection, const tacit_spec_t *spec, size_t count)
+{
+    const tacit_select_t *select = spec->compressor->select;
+    size_t                sample_room = 0;
+    const size_t          room = select->room(spec->compressor_config, count, &sample_room);
+    const size_t          limit = select->limit(spec->compressor_config, count);
+    const tacit_selection_t *old = *selection;
+    tacit_selection_t    *made;
+    size_t                bytes;
+
+    if (old != NULL && old->room == room && old->sample_room == sample_room) {
+        return true;
+    }
+    /* Indices and values are written side by side. In the same place of their pages they may push each other out of the cache. */
+    bytes = tacit__round_up(room * sizeof(uint32_t), 4096) + 2048;
+    made = tacit__alloc(1, sizeof *made);
+    if (made == NULL) {
+        return false;
+    }
+    made->sieve.indices = tacit__alloc_unset(bytes + (room + limit) * sizeof(float));
+    made->sieve.sample = tacit__alloc_unset(sample_room * sizeof(float));
+    if (made->sieve.indices == NULL || made->sieve.sample == NULL) {
+        tacit__selection_release(made);
+        return false;
+    }
+    made->sieve.values = (float *)(void *)((uint8_t *)made->sieve.indices + bytes);
+    made->kept = made->sieve.values + room;
+    made->room = room;
+    made->sample_room = sample_room;
+    tacit__selection_release(*selection);
+    *selection = made;
+    return true;
+}
+
+tacit_entries_t tacit__selection_entries(const tacit_selection_t *selection)
+{
+    const tacit_sieve_t *sieve = &selection->sieve;
+
+    return (tacit_entries_t){sieve->indices, sieve->values, selection->kept, sieve->used};
+}
+
+tacit_entries_t tacit__choose(const tacit_select_t *select, const tacit_block_t *block, const float *a,
+                              tacit_selection_t *selection)
+{
+    selection->a = NULL;
+    selection->sieve.passes = true;
+    select->begin(block, selection);
+    do {
+        for (size_t done = 0; done < block->count;) {
+            done += sift(NULL, done, tacit__min(block->count - done, TACIT_SIEVE_MOST), a + done, &selection->sieve);
+            select->pause(selection, done);
+        }
+    } while (!select->finish(block, selection));
+    return tacit__selection_entries(selection);
+}
+
+/* A unit on its first way through the sieve, or a later one, when it is made already. Returns how many elements of it. */
+static size_t sift_unit(tacit_codec_t *codec, const void *in, size_t first, size_t count, bool again)
+{
+    tacit_sieve_t *sieve = &codec->selection->sieve;
+    const float   *x;
+
+    if (again && lent(codec) != NULL) {
+        return sift(NULL, first, count, lent(codec) + first, sieve);
+    }
+    x = tacit__unit_load(codec, in, first, count);
+    return codec->feedback != NULL ? codec->feedback->sift(&codec->memory, first, count, x, sieve)
+                                   : sift(NULL, first, count, x, sieve);
+}
+
+uint32_t tacit__codec_choose(tacit_codec_t *codec, uint64_t step, const void *in, tacit_entries_t *entries_out)
+{
+    const tacit_select_t *select = codec->compressor->select;
+    tacit_selection_t    *selection = codec->selection;
+    const size_t          count = codec->tensor.count;
+    const tacit_block_t   block = tacit__codec_block(codec, step, 0, count);
+    bool                  again = false;
+
+    selection->a = lent(codec);
+    selection->sieve.passes = codec->nonfinite == TACIT_NONFINITE_PASS;
+    selection->sieve.group = codec->a;
+    select->begin(&block, selection);
+    do {
+        for (size_t done = 0, units; done < count; done += units) {
+            const size_t sifted = sift_unit(codec, in, done, units = tacit__min(count - done, codec->unit), again);
+
+            if (sifted < units) {
+                tacit__selection_put_back(selection);
+                unbefore_unit(codec, in, done + sifted, tacit__min(units - sifted, TACIT_LANES));
+                return TACIT_FAULT_NONFINITE;
+            }
+            select->pause(selection, done + units);
+        }
+        again = true;
+    } while (!select->finish(&block, selection));
+    *entries_out = tacit__selection_entries(selection);
+    return 0;
+}
+
+void tacit__codec_unchoose(tacit_codec_t *codec, const void *in)
+{
+    tacit__selection_put_back(codec->selection);
+    unbefore(codec, in, codec->tensor.count);
+}
+
+void tacit__codec_scatter(const tacit_entries_t *entries, size_t *next, size_t first, size_t count, float *values)
+{
+    memset(values, 0, count * sizeof *values);
+    for (; *next < entries->count && entries->indices[*next] < first + count; ++*next) {
+        values[entries->indices[*next] - first] = entries->values[*next];
+    }
+}
+
+/* after() on all elements. */
+static void sent_whole(tacit_codec_t *codec, const void *in, const tacit_entries_t *entries)
+{
+    size_t next = 0, units = 0;
+
+    for (size_t done = 0; done < codec->tensor.count; done += units) {
+        const float *x = tacit__unit_load(codec, in, done, units = tacit__min(codec->tensor.count - done, codec->unit));
+
+        codec->feedback->before(&codec->memory, done, units, x, codec->a); /* once more: it was not kept */
+        tacit__codec_scatter(entries, &next, done, units, codec->d);
+        tacit__unit_after(codec, &codec->memory, done, units, &(tacit_unit_t){x, codec->a, codec->d});
+    }
+}
+
+void tacit__codec_sent(tacit_codec_t *codec, const void *in, const tacit_entries_t *entries)
+{
+    const tacit_feedback_t *feedback = codec->feedback;
+    float                  *a = lent(codec);
+    bool                    sent = false;
+
+    if (feedback == NULL) {
+        return;
+    }
+    for (size_t i = 0; a != NULL && !codec->selection->taken && i < entries->count; i++) {
+        a[entries->indices[i]] -= entries->values[i];
+    }
+    if (feedback->sent != NULL && (a != NULL || codec->nonfinite != TACIT_NONFINITE_PASS)) {
+        if (a == NULL) {
+            tacit__state_keep(&codec->memory, 0, codec->tensor.count);
+        }
+        sent = feedback->sent(&codec->memory, entries->indices, entries->values, entries->kept, entries->count);
+    }
+    if (a == NULL && !sent) {
+        sent_whole(codec, in, entries);
+    }
+    scrub(codec);
+}
+
+void tacit__codec_unsent(tacit_codec_t *codec, const void *in, const tacit_entries_t *entries)
+{
+    const tacit_feedback_t *feedback = codec->feedback;
+    float                  *a = lent(codec);
+    size_t                  next = 0, units = 0;
+
+    if (feedback == NULL || codec->strict) {
+        return;
+    }
+    for (size_t i = 0; a != NULL && i < entries->count; i++) {
+        a[entries->indices[i]] += entries->values[i];
+    }
+    if (feedback->unsent != NULL) {
+        feedback->unsent(&codec->memory, entries->indices, entries->kept, entries->count);
+    }
+    if (a != NULL) {
+        unbefore(codec, in, codec->tensor.count);
+        return;
+    }
+    for (size_t done = 0; done < codec->tensor.count; done += units) {
+        const float *x = tacit__unit_load(codec, in, done, units = tacit__min(codec->tensor.count - done, codec->unit));
+
+        tacit__codec_scatter(entries, &next, done, units, codec->d);
+        tacit__unit_undo(codec, &codec->memory, done, units, &(tacit_unit_t){x, NULL, codec->d});
+    }
+    scrub(codec);
+}
+
+/* ---- Linear ---- */
 
 uint32_t tacit__codec_gather(tacit_codec_t *codec, const void *in, const float **a_out)
 {
@@ -78,7 +284,7 @@ uint32_t tacit__codec_gather(tacit_codec_t *codec, const void *in, const float *
             sum = codec->a; /* not yet where memory would keep it */
         }
         if (codec->nonfinite != TACIT_NONFINITE_PASS && !tacit__unit_is_finite(sum, units)) {
-            unbefore_unit(codec, in, x, done, units);
+            unbefore_unit(codec, in, done, units);
             return TACIT_FAULT_NONFINITE;
         }
         memcpy(a + done, sum, units * sizeof *sum);
@@ -90,54 +296,6 @@ uint32_t tacit__codec_gather(tacit_codec_t *codec, const void *in, const float *
 void tacit__codec_ungather(tacit_codec_t *codec, const void *in)
 {
     unbefore(codec, in, codec->tensor.count);
-}
-
-void tacit__codec_scatter(const tacit_codec_t *codec, const tacit_entries_t *entries, size_t *next, size_t first, size_t count)
-{
-    memset(codec->d, 0, count * sizeof *codec->d);
-    for (; *next < entries->count && entries->indices[*next] < first + count; ++*next) {
-        codec->d[entries->indices[*next] - first] = entries->values[*next];
-    }
-}
-
-void tacit__codec_sent(tacit_codec_t *codec, const void *in, const float *a, const tacit_entries_t *entries)
-{
-    size_t next = 0, units = 0;
-
-    if (codec->feedback == NULL) {
-        return;
-    }
-    if (codec->feedback->sent != NULL) {
-        codec->feedback->sent(&codec->memory, entries->indices, entries->values, entries->kept, entries->count);
-    }
-    for (size_t done = 0; codec->feedback->sent == NULL && done < codec->tensor.count; done += units) {
-        const float *x = tacit__unit_load(codec, in, done, units = tacit__min(codec->tensor.count - done, codec->unit));
-
-        tacit__codec_scatter(codec, entries, &next, done, units);
-        tacit__unit_after(codec, &codec->memory, done, units, &(tacit_unit_t){x, a + done, codec->d});
-    }
-    scrub(codec);
-}
-
-void tacit__codec_unsent(tacit_codec_t *codec, const void *in, const tacit_entries_t *entries)
-{
-    size_t next = 0, units = 0;
-
-    if (codec->feedback == NULL || codec->strict) {
-        return;
-    }
-    if (codec->feedback->unsent != NULL) {
-        codec->feedback->unsent(&codec->memory, entries->indices, entries->values, entries->kept, entries->count);
-        unbefore(codec, in, codec->tensor.count);
-        return;
-    }
-    for (size_t done = 0; done < codec->tensor.count; done += units) {
-        const float *x = tacit__unit_load(codec, in, done, units = tacit__min(codec->tensor.count - done, codec->unit));
-
-        tacit__codec_scatter(codec, entries, &next, done, units);
-        tacit__unit_undo(codec, &codec->memory, done, units, &(tacit_unit_t){x, NULL, codec->d});
-    }
-    scrub(codec);
 }
 
 void tacit__codec_rebuilt(tacit_codec_t *codec, uint64_t step, const void *in, const float *a, const float *const *factors)

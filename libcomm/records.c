@@ -68,9 +68,9 @@ static size_t write_record(tacit_source_t *source, uint8_t *at, size_t room, boo
     if (entries == 0) {
         return 0;
     }
-    bytes = item->codec->compressor->select->encode(&block, source->a, own->indices + source->entry, entries, payload,
-                                                    own->values + source->entry);
-    if (source->may_be_dense && block.count * sizeof(float) < bytes) {
+    bytes = item->codec->compressor->select->encode(&block, own->values + source->entry, own->indices + source->entry, entries,
+                                                    payload, own->values + source->entry);
+    if (source->a != NULL && block.count * sizeof(float) < bytes) {
         bytes = block.count * sizeof(float);
         memcpy(payload, source->a + source->first, bytes);
         record.item |= TACIT_RECORD_DENSE;
@@ -390,36 +390,21 @@ out:
 
 /* ---- Choosing ---- */
 
-tacit_status_t tacit__chosen_make(tacit_records_t *records, size_t item, tacit_chosen_t *chosen)
+tacit_status_t tacit__chosen_make(tacit_item_t *item, tacit_chosen_t *chosen)
 {
-    const tacit_codec_t *codec = records->leg->items[item]->codec;
-    const size_t         limit = codec->compressor->select->limit(codec->spec.compressor_config, codec->tensor.count);
-    tacit_status_t       status;
+    const double began = tacit__seconds();
 
-    TRY(tacit__codec_expand(records->leg->items[item]->codec));
-    TRY(tacit__entries_keep(records, limit, &chosen->entries));
-out:
-    return status;
-}
-
-tacit_status_t tacit__choose(tacit_item_t *item, tacit_chosen_t *chosen)
-{
-    tacit_codec_t      *codec = item->codec;
-    const tacit_block_t block = tacit__codec_block(codec, item->step, 0, codec->tensor.count);
-    const double        began = tacit__seconds();
-
-    if (tacit__codec_gather(codec, item->in, &chosen->a) != 0) {
+    if (tacit__codec_choose(item->codec, item->step, item->in, &chosen->entries) != 0) {
         return tacit__item_fault(item);
     }
-    chosen->gathered = true;
-    chosen->entries.count = codec->compressor->select->choose(&block, chosen->a, chosen->entries.indices);
+    chosen->chosen = true;
     item->encode_seconds += tacit__seconds() - began;
     return TACIT_OK;
 }
 
 void tacit__chosen_sent(const tacit_item_t *item, tacit_chosen_t *chosen)
 {
-    tacit__codec_sent(item->codec, item->in, chosen->a, &chosen->entries);
+    tacit__codec_sent(item->codec, item->in, &chosen->entries);
     chosen->sent = true;
 }
 
@@ -427,8 +412,8 @@ void tacit__chosen_undo(const tacit_item_t *item, const tacit_chosen_t *chosen)
 {
     if (chosen->sent) {
         tacit__codec_unsent(item->codec, item->in, &chosen->entries);
-    } else if (chosen->gathered) {
-        tacit__codec_ungather(item->codec, item->in);
+    } else if (chosen->chosen) {
+        tacit__codec_unchoose(item->codec, item->in);
     }
 }
 

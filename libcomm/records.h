@@ -22,9 +22,8 @@ typedef struct tacit_source {
     tacit_item_t    *item;
     uint32_t         number;       /* of the item in its leg */
     size_t           count;        /* elements that its records' ranges are of: the tensor's, or a part's */
-    const float     *a;            /* these elements; only those at entries matter, unless dense ones may go out */
-    tacit_entries_t *entries;      /* values: as receivers decode them, of those that are written */
-    bool             may_be_dense; /* where that is shorter */
+    tacit_entries_t *entries;      /* values: as they are chosen, then as receivers decode them */
+    const float     *a;            /* all of these elements, where dense ones may go out if that is shorter; else NULL */
     size_t           entry, first; /* the next to write, and where its record begins */
 } tacit_source_t;
 
@@ -110,14 +109,12 @@ tacit_status_t tacit__outlet_send(tacit_records_t *records, tacit_outlet_t *outl
 
 /* What this rank says of an item, and how far its memory has followed. */
 typedef struct tacit_chosen {
-    tacit_entries_t entries;
-    const float    *a;
-    bool            gathered, sent;
+    tacit_entries_t entries; /* the codec's, until its next choice */
+    bool            chosen, sent;
 } tacit_chosen_t;
 
-/* Makes room, which `records` keep, chooses, … */
-tacit_status_t tacit__chosen_make(tacit_records_t *records, size_t item, tacit_chosen_t *chosen);
-tacit_status_t tacit__choose(tacit_item_t *item, tacit_chosen_t *chosen);
+/* Chooses, … */
+tacit_status_t tacit__chosen_make(tacit_item_t *item, tacit_chosen_t *chosen);
 /* … lets memory know that all of it is sent, … */
 void tacit__chosen_sent(const tacit_item_t *item, tacit_chosen_t *chosen);
 /* … and takes that back, however far it came. */

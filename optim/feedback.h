@@ -7,6 +7,8 @@
 
 #include "tacit.h"
 
+struct tacit_sieve;
+
 enum { TACIT_STATE_ARRAYS = 4 };
 
 /* What numbers in memory are kept in. bf16: 2 bytes an element; int8: 9 bytes for 8 elements, a scale and eight codes. */
@@ -73,19 +75,23 @@ typedef struct tacit_feedback {
     /* a := what to encode. a may be `in`, or the elements of next[accumulator]. Where a comes out NaN or infinite, the element's
        memory is left as it is. */
     void (*before)(const tacit_state_t *state, size_t first, size_t count, const float *in, float *a);
+    /* For sparse compressors: sends what before() makes of in[0..count) through a sieve (sieve.h), as TACIT_SIFT has it. */
+    size_t (*sift)(const tacit_state_t *state, size_t first, size_t count, const float *in, struct tacit_sieve *sieve);
     /* next := what was kept back. NULL: for sparse compressors only. a may be the elements of next[accumulator]. */
     void (*after)(const tacit_state_t *state, size_t first, size_t count, const float *in, const float *a, const float *d);
     /* For compressors that see the whole tensor: the array of the state in which `a` may be built, so that it needs no memory
-       of its own; -1: none. */
+       of its own; -1: none. With sparse ones, d leaves it there, which is all that after() does to it. */
     int accumulator;
-    /* With `a` in next[accumulator], sparse: after() where d is values[] at the ascending indices[] and 0 elsewhere. kept[] is
-       room to note one number an entry for unsent(). NULL: after() is called on all elements. */
-    void (*sent)(const tacit_state_t *state, const uint32_t *indices, const float *values, float *kept, size_t entries);
+    /* For sparse compressors, d being values[] at the ascending indices[] and 0 elsewhere: what after() does but to the
+       accumulator, next being now where d is 0. kept[] is room to note one number an entry for unsent(). False, or NULL: there
+       is nothing more to be done where there is an accumulator, and after() on all elements where there is none. */
+    bool (*sent)(const tacit_state_t *state, const uint32_t *indices, const float *values, float *kept, size_t entries);
     /* Takes back a step: now, which before() and after() have changed, becomes what it was, to within rounding. Called only
        where now and next are the same arrays. */
     void (*undo)(const tacit_state_t *state, size_t first, size_t count, const float *in, const float *d);
-    /* The reverse of sent(): afterwards undo() with d = 0 restores. NULL where sent is. */
-    void (*unsent)(const tacit_state_t *state, const uint32_t *indices, const float *values, const float *kept, size_t entries);
+    /* The reverse of sent() where there is an accumulator: after it, and with d back in the accumulator, undo() with d = 0
+       restores. NULL where sent is. */
+    void (*unsent)(const tacit_state_t *state, const uint32_t *indices, const float *kept, size_t entries);
     /* Optional, after the step has succeeded: mean[] is what all ranks agreed on and may be out. What it keeps of it goes from
        now to next. Where the tracker is not finite then, every array forgets that element, on all ranks. NULL: out = mean. */
     void (*combine)(const tacit_state_t *state, size_t first, size_t count, const float *mean, float *out);

@@ -6,6 +6,7 @@
 
 #include "bits.h"
 #include "lgreco.h"
+#include "sieve.h"
 
 enum { LANES = 8, ROUNDS = 2, ITERATIONS = 5, TIMED = 3 };
 
@@ -18,6 +19,7 @@ typedef struct trial {
     uint8_t             *payload;
     uint32_t            *indices;
     float               *values, *decoded, *factors[ROUNDS], *work;
+    tacit_selection_t   *selection;
 } trial_t;
 
 /* Sum of (a - b)^2 in float64, in a fixed order; b may be NULL: zeros. */
@@ -67,6 +69,7 @@ static void trial_release(trial_t *trial)
     tacit__free(trial->values);
     tacit__free(trial->decoded);
     tacit__free(trial->work);
+    tacit__selection_release(trial->selection);
     for (int round = 0; round < ROUNDS; round++) {
         tacit__free(trial->factors[round]);
     }
@@ -87,7 +90,8 @@ static bool trial_room(trial_t *trial)
         trial->payload = tacit__alloc_unset(compressor->select->bound(config, tensor->count, trial->entries));
         trial->indices = tacit__alloc_unset(trial->entries * sizeof *trial->indices);
         trial->values = tacit__alloc_unset(trial->entries * sizeof *trial->values);
-        room = trial->payload != NULL && trial->indices != NULL && trial->values != NULL;
+        room = trial->payload != NULL && trial->indices != NULL && trial->values != NULL &&
+               tacit__selection_reserve(&trial->selection, &trial->spec, tensor->count);
     } else if (linear == NULL) {
         const size_t grain = compressor->grain(config) != 0 ? compressor->grain(config) : tensor->count;
 
@@ -146,8 +150,9 @@ static void run(trial_t *trial)
     const tacit_block_t       whole = block_of(trial, 0, count);
 
     if (compressor->select != NULL) {
-        const size_t entries = compressor->select->choose(&whole, trial->a, trial->indices);
-        const size_t bytes = compressor->select->encode(&whole, trial->a, trial->indices, entries, trial->payload, trial->values);
+        const tacit_entries_t chosen = tacit__choose(compressor->select, &whole, trial->a, trial->selection);
+        const size_t bytes = compressor->select->encode(&whole, chosen.values, chosen.indices, chosen.count, trial->payload,
+                                                        trial->values);
 
         (void)compressor->select->decode(&whole, trial->payload, bytes, trial->indices, trial->values, trial->entries);
     }
@@ -206,11 +211,13 @@ static size_t order_entries(trial_t *trial, uint64_t *order, double *dropped_out
     const tacit_select_t *select = trial->spec.compressor->select;
     const size_t          count = trial->codec->tensor.count;
     const tacit_block_t   whole = block_of(trial, 0, count);
-    const size_t          entries = select->choose(&whole, trial->a, trial->indices);
+    const tacit_entries_t chosen = tacit__choose(select, &whole, trial->a, trial->selection);
+    const size_t          entries = chosen.count;
     double                dropped = 0.0;
     size_t                next = 0;
 
-    (void)select->encode(&whole, trial->a, trial->indices, entries, trial->payload, trial->values);
+    memcpy(trial->indices, chosen.indices, entries * sizeof *trial->indices);
+    (void)select->encode(&whole, chosen.values, chosen.indices, entries, trial->payload, trial->values);
     for (size_t i = 0; i < entries; i++) {
         const size_t index = trial->indices[i];
 

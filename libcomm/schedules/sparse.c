@@ -38,7 +38,7 @@ static tacit_status_t prepare(tacit_leg_t *leg)
         tacit_item_t *item = leg->items[i];
 
         TRY(tacit__codec_own_part(item->codec, item->step, 0, 0, item->op == TACIT_AVERAGE)); /* there are no owners */
-        TRY(tacit__chosen_make(&sparse->records, i, &sparse->chosen[i]));
+        TRY(tacit__codec_expand(item->codec));
     }
 out:
     return status;
@@ -68,9 +68,8 @@ static tacit_status_t begin_item(tacit_leg_t *leg, size_t i, tacit_source_t *sou
     tacit_chosen_t *chosen = &((tacit_sparse_t *)leg->state)->chosen[i];
     tacit_status_t  status;
 
-    TRY(tacit__choose(leg->items[i], chosen));
+    TRY(tacit__chosen_make(leg->items[i], chosen));
     source->count = leg->items[i]->codec->tensor.count;
-    source->a = chosen->a;
     source->entries = &chosen->entries;
 out:
     return status;

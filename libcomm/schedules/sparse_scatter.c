@@ -84,7 +84,13 @@ static tacit_status_t prepare_item(tacit_leg_t *leg, size_t i)
 
     TRY(tacit__codec_own_part(item->codec, item->step, 0, tacit__codec_part(item->codec, leg->comm->rank),
                               item->op == TACIT_AVERAGE));
-    TRY(tacit__chosen_make(&scatter->contributions, i, &scatter->chosen[i]));
+    TRY(tacit__codec_expand(item->codec));
+    if (chooses(item->codec) &&
+        !tacit__selection_reserve(&item->codec->owner_selection, &item->codec->spec, item->codec->owner.count)) {
+        status = tacit__fail(TACIT_ERR_MEMORY, "rank %d: slot '%s': no memory to choose among %zu elements", leg->comm->rank,
+                             item->codec->name, item->codec->owner.count);
+        goto out;
+    }
     TRY(tacit__entries_keep(&scatter->contributions, limit, &dealt->entries));
     TRY(tacit__records_keep(&scatter->contributions, limit * sizeof *dealt->from, &dealt->from));
     TRY(tacit__records_keep(&scatter->contributions, ((size_t)leg->comm->ranks + 1) * sizeof *dealt->begin, &dealt->begin));
@@ -170,7 +176,7 @@ static tacit_status_t deal_out(tacit_leg_t *leg, size_t i)
     uint32_t               place;
     tacit_status_t         status;
 
-    TRY(tacit__choose(leg->items[i], &scatter->chosen[i]));
+    TRY(tacit__chosen_make(leg->items[i], &scatter->chosen[i]));
     began = tacit__seconds();
     memset(dealt->begin, 0, (deal.ranks + 1) * sizeof *dealt->begin);
     for (size_t entry = 0; entry < chosen->count; entry++) {
@@ -183,6 +189,7 @@ static tacit_status_t deal_out(tacit_leg_t *leg, size_t i)
         const size_t at = dealt->begin[tacit__deal_owner(&deal, chosen->indices[entry], &place)]++;
 
         dealt->entries.indices[at] = place;
+        dealt->entries.values[at] = chosen->values[entry];
         dealt->from[at] = (uint32_t)entry;
     }
     memmove(dealt->begin + 1, dealt->begin, deal.ranks * sizeof *dealt->begin); /* each is where the next one begins */
@@ -196,18 +203,13 @@ out:
 /* The present owner's share of an item. */
 static tacit_status_t begin_contribution(tacit_leg_t *leg, size_t i, tacit_source_t *source)
 {
-    tacit_scatter_t      *scatter = leg->state;
-    const tacit_dealt_t  *dealt = &scatter->dealt[i];
-    const tacit_chosen_t *chosen = &scatter->chosen[i];
-    const int             owner = scatter->outlet.to;
-    const size_t          begin = dealt->begin[owner], end = dealt->begin[owner + 1];
+    tacit_scatter_t     *scatter = leg->state;
+    const tacit_dealt_t *dealt = &scatter->dealt[i];
+    const int            owner = scatter->outlet.to;
+    const size_t         begin = dealt->begin[owner], end = dealt->begin[owner + 1];
 
     scatter->share = (tacit_entries_t){dealt->entries.indices + begin, dealt->entries.values + begin, NULL, end - begin};
-    for (size_t at = begin; at < end; at++) {
-        scatter->part[dealt->entries.indices[at]] = chosen->a[chosen->entries.indices[dealt->from[at]]];
-    }
     source->count = tacit__codec_part(leg->items[i]->codec, owner);
-    source->a = scatter->part;
     source->entries = &scatter->share;
     return TACIT_OK;
 }
@@ -295,24 +297,19 @@ static tacit_status_t out_of_range(const tacit_leg_t *leg, size_t i, uint32_t pl
 /* What has met joins the owner's memory, of which the largest elements go out. */
 static tacit_status_t choose_again(tacit_leg_t *leg, size_t i)
 {
-    tacit_scatter_t      *scatter = leg->state;
-    tacit_owned_t        *owned = &scatter->owned[i];
-    tacit_codec_t        *codec = leg->items[i]->codec;
-    const tacit_select_t *select = codec->compressor->select;
-    tacit_block_t         block = tacit__codec_block(codec, leg->items[i]->step, 0, codec->owner.count);
-    const size_t          met = owned->met.count;
-    tacit_status_t        status;
+    tacit_owned_t *owned = &((tacit_scatter_t *)leg->state)->owned[i];
+    tacit_codec_t *codec = leg->items[i]->codec;
+    tacit_block_t  block = tacit__codec_block(codec, leg->items[i]->step, 0, codec->owner.count);
+    const size_t   met = owned->met.count;
 
     owned->met.count = tacit__codec_join(codec, &owned->met);
     owned->joined = true;
     if (owned->met.count < met) {
         return out_of_range(leg, i, owned->met.indices[owned->met.count]);
     }
-    TRY(tacit__entries_keep(&scatter->contributions, select->limit(block.config, block.count), &owned->picked));
     block.key.rank += (uint64_t)codec->ranks; /* not the random numbers of this rank's contribution */
-    owned->picked.count = select->choose(&block, tacit__codec_joined(codec), owned->picked.indices);
-out:
-    return status;
+    owned->picked = tacit__choose(codec->compressor->select, &block, tacit__codec_joined(codec), codec->owner_selection);
+    return TACIT_OK;
 }
 
 /* All of the sum goes out. */
@@ -328,6 +325,7 @@ static tacit_status_t choose_all(tacit_leg_t *leg, size_t i)
             return out_of_range(leg, i, owned->met.indices[entry]);
         }
         owned->picked.indices[owned->picked.count] = owned->met.indices[entry];
+        owned->picked.values[owned->picked.count] = owned->met.values[entry];
         owned->picked.count += owned->met.values[entry] != 0.0f;
     }
     return TACIT_OK;
@@ -352,7 +350,6 @@ static tacit_status_t begin_result(tacit_leg_t *leg, size_t i, tacit_source_t *s
     source->count = tacit__codec_part(codec, leg->comm->rank);
     source->a = again ? tacit__codec_joined(codec) : scatter->part;
     source->entries = &owned->picked;
-    source->may_be_dense = true;
     most = tacit__min(4 * owned->picked.count, source->count); /* where pairs are longer, no more elements are dense */
     TRY(tacit__entries_keep(&scatter->contributions, most, &owned->out));
     TRY(tacit__records_keep(&scatter->contributions, most * sizeof *owned->elements, &owned->elements));

@@ -4,6 +4,7 @@
    sections 3.1 and 3.2, equations 4 to 6. An optimizer around it has no momentum of its own. Vectors and small
    tensors stay dense: their gradients are averaged as they are, and momentum is applied to the mean. */
 #include "feedback.h"
+#include "sieve.h"
 
 #include <math.h>
 #include <stddef.h>
@@ -46,7 +47,7 @@ static bool is_dense(const void *config, const tacit_slot_config_t *tensor)
 /* ---- Tensors that are sparsified ---- */
 
 /* u' = mu u + g, v' = v + u'. Nesterov: u' = mu (u + g), v' = (v + u') + g. What is not finite stays out of u. */
-static void before(const tacit_state_t *state, size_t first, size_t count, const float *in, float *a)
+static inline void before_loop(const tacit_state_t *state, size_t first, size_t count, const float *in, float *a)
 {
     const config_t *config = state->config;
     const float     mu = (float)config->momentum;
@@ -68,31 +69,31 @@ static void before(const tacit_state_t *state, size_t first, size_t count, const
     }
 }
 
+TACIT_EACH_ISA(void, before, (const tacit_state_t *state, size_t first, size_t count, const float *in, float *a),
+               (state, first, count, in, a))
+TACIT_SIFT(tacit_state_t, before_loop)
+
 static bool masks(const config_t *config)
 {
     return config->masking && !config->complete;
 }
 
-static void sent(const tacit_state_t *state, const uint32_t *indices, const float *values, float *kept, size_t entries)
+static bool sent(const tacit_state_t *state, const uint32_t *indices, const float *values, float *kept, size_t entries)
 {
-    float *u = state->next[MOMENTUM], *v = state->next[VELOCITY];
+    float *u = state->next[MOMENTUM];
 
-    for (size_t i = 0; i < entries; i++) {
-        v[indices[i]] -= values[i];
-    }
+    (void)values;
     for (size_t i = 0; masks(state->config) && i < entries; i++) {
         kept[i] = u[indices[i]];
         u[indices[i]] = 0.0f;
     }
+    return true;
 }
 
-static void unsent(const tacit_state_t *state, const uint32_t *indices, const float *values, const float *kept, size_t entries)
+static void unsent(const tacit_state_t *state, const uint32_t *indices, const float *kept, size_t entries)
 {
-    float *u = state->now[MOMENTUM], *v = state->now[VELOCITY];
+    float *u = state->now[MOMENTUM];
 
-    for (size_t i = 0; i < entries; i++) {
-        v[indices[i]] += values[i];
-    }
     for (size_t i = 0; masks(state->config) && i < entries; i++) {
         u[indices[i]] = kept[i];
     }
@@ -225,6 +226,7 @@ const tacit_feedback_t tacit__feedback_dgc = {
     .is_dense = is_dense,
     .dense = &dense_feedback,
     .before = before,
+    .sift = sift,
     .accumulator = VELOCITY,
     .sent = sent,
     .undo = undo,

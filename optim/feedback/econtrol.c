@@ -5,6 +5,7 @@
        d = C(eta e + in - h),   e = e + in - h - d,   h = h + d,   out = hbar = hbar + mean d
 
    Of h, e takes the value before its update. */
+#include "sieve.h"
 #include "tracker.h"
 
 #include <stdio.h>
@@ -32,7 +33,7 @@ static void settle(void *config, double delta, char *warning, size_t warning_byt
     own->eta = own->eta > 0 ? own->eta : delta / 4;
 }
 
-static void before(const tacit_state_t *state, size_t first, size_t count, const float *in, float *a)
+static inline void before_loop(const tacit_state_t *state, size_t first, size_t count, const float *in, float *a)
 {
     const float  eta = (float)((const config_t *)state->config)->eta;
     const float *h = state->now[TRACKER] + first, *e = state->now[RESIDUAL] + first;
@@ -43,7 +44,7 @@ static void before(const tacit_state_t *state, size_t first, size_t count, const
     }
 }
 
-static void after(const tacit_state_t *state, size_t first, size_t count, const float *in, const float *a, const float *d)
+static void after_loop(const tacit_state_t *state, size_t first, size_t count, const float *in, const float *a, const float *d)
 {
     const float *h = state->now[TRACKER] + first, *e = state->now[RESIDUAL] + first;
     float       *next_h = state->next[TRACKER] + first, *next_e = state->next[RESIDUAL] + first;
@@ -55,6 +56,13 @@ static void after(const tacit_state_t *state, size_t first, size_t count, const 
         next_e[i] = e[i] + ((in[i] - old) - d[i]);
     }
 }
+
+TACIT_EACH_ISA(void, before, (const tacit_state_t *state, size_t first, size_t count, const float *in, float *a),
+               (state, first, count, in, a))
+TACIT_EACH_ISA(void, after,
+               (const tacit_state_t *state, size_t first, size_t count, const float *in, const float *a, const float *d),
+               (state, first, count, in, a, d))
+TACIT_SIFT(tacit_state_t, before_loop)
 
 static void undo(const tacit_state_t *state, size_t first, size_t count, const float *in, const float *d)
 {
@@ -118,6 +126,7 @@ const tacit_feedback_t tacit__feedback_econtrol = {
     .begins_dense = tracker_begins_dense,
     .first = &begin,
     .before = before,
+    .sift = sift,
     .after = after,
     .accumulator = -1,
     .undo = undo,

@@ -2,7 +2,7 @@
 /* Error feedback: what encoding lost joins the next step. Karimireddy et al., "Error Feedback Fixes SignSGD and other Gradient
    Compression Schemes" (ICML 2019), algorithm 2, in units of the gradient. */
 #include "feedback.h"
-#include "isa.h"
+#include "sieve.h"
 
 enum { RESIDUAL };
 
@@ -35,15 +35,7 @@ TACIT_EACH_ISA(void, after,
                (const tacit_state_t *state, size_t first, size_t count, const float *in, const float *a, const float *d),
                (state, first, count, in, a, d))
 
-static void sent(const tacit_state_t *state, const uint32_t *indices, const float *values, float *kept, size_t entries)
-{
-    float *residual = state->next[RESIDUAL];
-
-    (void)kept;
-    for (size_t i = 0; i < entries; i++) {
-        residual[indices[i]] -= values[i];
-    }
-}
+TACIT_SIFT(tacit_state_t, before_loop)
 
 static void undo(const tacit_state_t *state, size_t first, size_t count, const float *in, const float *d)
 {
@@ -51,16 +43,6 @@ static void undo(const tacit_state_t *state, size_t first, size_t count, const f
 
     for (size_t i = 0; i < count; i++) {
         residual[i] = (residual[i] + d[i]) - in[i];
-    }
-}
-
-static void unsent(const tacit_state_t *state, const uint32_t *indices, const float *values, const float *kept, size_t entries)
-{
-    float *residual = state->now[RESIDUAL];
-
-    (void)kept;
-    for (size_t i = 0; i < entries; i++) {
-        residual[indices[i]] += values[i];
     }
 }
 
@@ -79,10 +61,9 @@ const tacit_feedback_t tacit__feedback_ef = {
     .rounded = 1u << RESIDUAL,
     .owed = {RESIDUAL, 1.0f},
     .before = before,
+    .sift = sift,
     .after = after,
     .accumulator = RESIDUAL,
-    .sent = sent,
     .undo = undo,
-    .unsent = unsent,
     .owner = &tacit__feedback_ef,
 };

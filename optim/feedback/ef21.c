@@ -5,6 +5,7 @@
    2023), algorithm 1:
 
        v = (1 - average) v + average in,   d = C(v - h),   h = h + d,   out = hbar = hbar + mean d */
+#include "sieve.h"
 #include "tracker.h"
 
 enum { AVERAGED = TRACKED + 1 };
@@ -31,7 +32,7 @@ static bool has(const void *config, int array)
 }
 
 /* v := the new average. */
-static void average(const tacit_state_t *state, size_t first, size_t count, const float *in, float *v)
+static inline void average(const tacit_state_t *state, size_t first, size_t count, const float *in, float *v)
 {
     const float  weight = weight_of(state->config);
     const float *now = state->now[AVERAGED] + first;
@@ -42,7 +43,7 @@ static void average(const tacit_state_t *state, size_t first, size_t count, cons
     }
 }
 
-static void before(const tacit_state_t *state, size_t first, size_t count, const float *in, float *a)
+static inline void before_loop(const tacit_state_t *state, size_t first, size_t count, const float *in, float *a)
 {
     const float *h = state->now[TRACKER] + first;
 
@@ -55,7 +56,7 @@ static void before(const tacit_state_t *state, size_t first, size_t count, const
     }
 }
 
-static void after(const tacit_state_t *state, size_t first, size_t count, const float *in, const float *a, const float *d)
+static void after_loop(const tacit_state_t *state, size_t first, size_t count, const float *in, const float *a, const float *d)
 {
     const float *h = state->now[TRACKER] + first;
     float       *next = state->next[TRACKER] + first;
@@ -67,6 +68,25 @@ static void after(const tacit_state_t *state, size_t first, size_t count, const 
     for (size_t i = 0; i < count; i++) {
         next[i] = h[i] + d[i];
     }
+}
+
+TACIT_EACH_ISA(void, before, (const tacit_state_t *state, size_t first, size_t count, const float *in, float *a),
+               (state, first, count, in, a))
+TACIT_EACH_ISA(void, after,
+               (const tacit_state_t *state, size_t first, size_t count, const float *in, const float *a, const float *d),
+               (state, first, count, in, a, d))
+TACIT_SIFT(tacit_state_t, before_loop)
+
+/* Without an average, h alone changes. */
+static bool sent(const tacit_state_t *state, const uint32_t *indices, const float *values, float *kept, size_t entries)
+{
+    float *next = state->next[TRACKER];
+
+    (void)kept;
+    for (size_t i = 0; !is_averaged(state->config) && i < entries; i++) {
+        next[indices[i]] += values[i];
+    }
+    return !is_averaged(state->config);
 }
 
 static void undo(const tacit_state_t *state, size_t first, size_t count, const float *in, const float *d)
@@ -139,8 +159,10 @@ const tacit_feedback_t tacit__feedback_ef21 = {
     .begins_dense = tracker_begins_dense,
     .first = &begin,
     .before = before,
+    .sift = sift,
     .after = after,
     .accumulator = -1,
+    .sent = sent,
     .undo = undo,
     .combine = tracker_combine,
     .owner = &tacit__feedback_ef,

@@ -11,9 +11,10 @@
 #include <string.h>
 
 #include "bits.h"
+#include "codec.h"
 #include "compressor.h"
 #include "harness.h"
-#include "spec.h"
+#include "sieve.h"
 
 #define COUNT_OF(array) (sizeof(array) / sizeof *(array))
 
@@ -79,6 +80,37 @@ static inline uint32_t round_trip(const tacit_block_t *block, const tacit_compre
     same_floats(received, decoded, block->count, compressor->name);
     free(received);
     return faults;
+}
+
+/* What a compressor chooses from a[0..block->count). Returns how many indices there are. */
+static inline size_t choose_from(const tacit_spec_t *spec, const tacit_block_t *block, const float *a, uint32_t *indices)
+{
+    tacit_selection_t *selection = NULL;
+    tacit_entries_t    entries;
+
+    ck_assert(tacit__selection_reserve(&selection, spec, block->count));
+    entries = tacit__choose(spec->compressor->select, block, a, selection);
+    for (size_t i = 0; i < entries.count; i++) {
+        indices[i] = entries.indices[i];
+        ck_assert_uint_eq(tacit__float_bits(entries.values[i]), tacit__float_bits(a[indices[i]]));
+    }
+    tacit__selection_release(selection);
+    return entries.count;
+}
+
+/* Encodes elements of a whole tensor. */
+static inline size_t encode_of(const tacit_spec_t *spec, const tacit_block_t *block, const float *a, const uint32_t *indices,
+                               size_t entries, uint8_t *payload, float *decoded)
+{
+    float *values = malloc(entries * sizeof *values + 1);
+    size_t bytes;
+
+    for (size_t i = 0; i < entries; i++) {
+        values[i] = a[indices[i]];
+    }
+    bytes = spec->compressor->select->encode(block, values, indices, entries, payload, decoded);
+    free(values);
+    return bytes;
 }
 
 #endif

@@ -410,7 +410,7 @@ static void check_ranges(const tacit_spec_t *spec, const float *a, size_t count,
         uint8_t  *payload = guarded(bound, 1), *exact;
         float    *decoded = floats(here), *values = floats(here);
         uint32_t *found = (uint32_t *)floats(here);
-        bytes = select->encode(&block, a, indices + done, here, payload, decoded);
+        bytes = encode_of(spec, &block, a, indices + done, here, payload, decoded);
         ck_assert_msg(bytes <= bound, "%s: %zu bytes, bound %zu", what, bytes, bound);
         guards_stand(payload, bound, true, what);
         exact = malloc(bytes);
@@ -444,7 +444,7 @@ static void check_hostile_sparse(const tacit_spec_t *spec, const float *a, size_
     uint8_t              *payload = calloc(1, select->bound(spec->compressor_config, count, entries) + 8);
     float                *values = malloc(capacity * sizeof *values + !capacity), *decoded = floats(entries);
     uint32_t             *found = malloc(capacity * sizeof *found + !capacity);
-    const size_t          bytes = select->encode(&block, a, indices, entries, payload, decoded);
+    const size_t          bytes = encode_of(spec, &block, a, indices, entries, payload, decoded);
 
     for (size_t bit = 0; bit < 8 * bytes + bytes + 8; bit++) {
         const size_t cut = bit < 8 * bytes ? bytes : bit - 8 * bytes; /* then all shorter and some longer lengths */
@@ -484,7 +484,7 @@ static void check_sparse(const tacit_spec_t *spec, const char *text, size_t coun
 
     snprintf(what, sizeof what, "%s, %zu elements, pattern %d", text, count, pattern);
     fill(a, count, pattern);
-    entries = select->choose(&block, a, indices);
+    entries = choose_from(spec, &block, a, indices);
     ck_assert_msg(entries <= limit && limit <= count, "%s: %zu entries, limit %zu", what, entries, limit);
     guards_stand((uint8_t *)(indices + limit), 0, false, what);
     for (size_t i = 0, entry = 0; i < count; i++) {

@@ -70,7 +70,7 @@ static size_t tensor_bytes(const tacit_spec_t *spec, size_t count, harness_rando
     uint32_t             *indices = malloc(limit * sizeof *indices);
     uint8_t              *payload = malloc(select->bound(spec->compressor_config, count, limit));
     const size_t          entries = draw(count, limit, random, indices);
-    const size_t          bytes = select->encode(&block, a, indices, entries, payload, decoded);
+    const size_t          bytes = encode_of(spec, &block, a, indices, entries, payload, decoded);
 
     free(a);
     free(decoded);

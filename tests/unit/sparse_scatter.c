@@ -43,10 +43,19 @@ typedef struct serial {
 /* Chooses among a[0..count) and writes what is decoded to values[]; a small part is dense where that is shorter. */
 static size_t choose(const serial_t *serial, const tacit_block_t *block, const float *a, bool part)
 {
-    const tacit_select_t *select = serial->spec.compressor->select;
-    size_t                entries = select->choose(block, a, serial->indices);
-    uint8_t              *payload = malloc(select->bound(block->config, block->count, entries));
-    const size_t          bytes = select->encode(block, a, serial->indices, entries, payload, serial->values);
+    const tacit_select_t   *select = serial->spec.compressor->select;
+    struct tacit_selection *selection = NULL;
+    tacit_entries_t         chosen;
+    size_t                  entries, bytes;
+    uint8_t                *payload;
+
+    ck_assert(tacit__selection_reserve(&selection, &serial->spec, block->count));
+    chosen = tacit__choose(select, block, a, selection);
+    entries = chosen.count;
+    payload = malloc(select->bound(block->config, block->count, entries));
+    memcpy(serial->indices, chosen.indices, entries * sizeof *serial->indices);
+    bytes = select->encode(block, chosen.values, serial->indices, entries, payload, serial->values);
+    tacit__selection_release(selection);
 
     for (uint32_t i = 0; part && block->count * sizeof *a < bytes && i < block->count; i++) {
         serial->indices[i] = i;
@@ -187,8 +196,8 @@ START_TEST(all_of_the_sum)
                              .config = {.chunk_bytes = 2048}},
                   other = session;
 
-        snprintf(owners, sizeof owners, "%s %s", plan, specs[s]);
-        snprintf(everybody, sizeof everybody, "sparse %s", specs[s]);
+        snprintf(owners, sizeof owners, "%s by %s", specs[s], plan);
+        snprintf(everybody, sizeof everybody, "%s by sparse", specs[s]);
         other.spec = everybody;
         session_run(&session);
         session_run(&other);

@@ -15,7 +15,7 @@ static size_t choose(const char *text, size_t count)
     size_t        entries;
 
     indices[limit] = 0xdeadbeef;
-    entries = spec.compressor->select->choose(&block, a, indices);
+    entries = choose_from(&spec, &block, a, indices);
     ck_assert_uint_le(entries, limit);
     ck_assert_uint_eq(indices[limit], 0xdeadbeef);
     tacit__spec_release(&spec);
@@ -130,7 +130,7 @@ static size_t payload_of(const char *text, size_t first, size_t count, size_t en
     const tacit_select_t *select = spec.compressor->select;
     float                *decoded = malloc((entries + 1) * sizeof *decoded), *values = malloc((entries + 1) * sizeof *values);
     uint32_t             *found = malloc((entries + 1) * sizeof *found);
-    const size_t          bytes = select->encode(&block, a, indices, entries, payload, decoded);
+    const size_t          bytes = encode_of(&spec, &block, a, indices, entries, payload, decoded);
 
     ck_assert_uint_le(bytes, select->bound(spec.compressor_config, count, entries));
     ck_assert_uint_eq(select->decode(&block, payload, bytes, found, values, entries), entries);
@@ -221,7 +221,7 @@ START_TEST(half_values)
     for (uint32_t i = 0; i < 4; i++) {
         indices[i] = i;
     }
-    ck_assert_uint_eq(spec.compressor->select->encode(&block, a, indices, 4, payload, decoded), 8 + 4 + 8 + 8);
+    ck_assert_uint_eq(encode_of(&spec, &block, a, indices, 4, payload, decoded), 8 + 4 + 8 + 8);
     same_floats(decoded, expected, 4, "decoded");
     tacit__spec_release(&spec);
     for (int sampled = 0; sampled < 2; sampled++) {
@@ -230,7 +230,7 @@ START_TEST(half_values)
 
         spec = spec_of(sampled ? "topk:ratio=1,values=fp16,select=sampled" : "topk:ratio=1,values=fp16");
         block = block_of(&spec, 0, 8);
-        ck_assert_uint_eq(spec.compressor->select->choose(&block, tiny, indices), 3);
+        ck_assert_uint_eq(choose_from(&spec, &block, tiny, indices), 3);
         same_bytes(indices, chosen, sizeof chosen, "chosen");
         tacit__spec_release(&spec);
     }
@@ -295,7 +295,7 @@ START_TEST(lies)
     indices[0] = 1;
     indices[1] = 2;
     indices[2] = 9;
-    bytes = spec.compressor->select->encode(&block, a, indices, 3, payload, decoded);
+    bytes = encode_of(&spec, &block, a, indices, 3, payload, decoded);
     exact = malloc(bytes);
     memcpy(exact, payload, bytes);
     ck_assert_uint_eq(spec.compressor->select->decode(&block, exact, bytes, found, values, 3), 3);
