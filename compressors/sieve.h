@@ -14,7 +14,8 @@
 enum {
     TACIT_SIEVE_MOST = 2048, /* elements that go through at once */
     TACIT_SIEVE_PAD = 80,    /* entries behind the last that may be written, and groups read */
-    TACIT_SURE_NONE = 0x7fffffff
+    TACIT_SURE_NONE = 0x7fffffff,
+    TACIT_FLOAT_INFINITY = 0x7f800000
 };
 
 typedef struct tacit_sieve {
@@ -65,7 +66,7 @@ static inline uint64_t tacit__at_least_scalar(const float *group, uint32_t least
     uint64_t found = 0;
 
     for (size_t j = 0; j < TACIT_LANES; j++) {
-        flags[j] = (uint8_t)-((int32_t)(tacit__float_bits(group[j]) & 0x7fffffffu) >= (int32_t)least);
+        flags[j] = (uint8_t) - ((int32_t)(tacit__float_bits(group[j]) & 0x7fffffffu) >= (int32_t)least);
     }
     for (unsigned j = 0; j < TACIT_LANES; j += 8) { /* of each eight bytes one bit, and these side by side */
         uint64_t bytes;
@@ -92,7 +93,7 @@ static inline void tacit__sieve_append(tacit_sieve_t *sieve, const float *group,
 {
     const size_t used = sieve->used + (size_t)__builtin_popcountll(found);
 
-    size_t       at = sieve->used;
+    size_t at = sieve->used;
 
     do {
         for (int i = 0; i < 3; i++) {
@@ -113,24 +114,44 @@ static inline float tacit__sieve_left(float value, uint32_t sure)
     return tacit__bits_float(bits & -(uint32_t)((int32_t)(bits & 0x7fffffffu) < (int32_t)sure));
 }
 
-/* `count` elements from `first` on, in a group that ends with zeros. False: something is not finite, and may not be; then this
-   has done nothing with it. */
-static inline bool tacit__sieve_group(tacit_sieve_t *sieve, const float *group, size_t first, size_t count, tacit_isa_t isa)
+#if defined(__x86_64__)
+/* Sixteen, without leaving registers. */
+TACIT_TARGET_AVX512 static inline bool tacit__sieve_avx512(tacit_sieve_t *sieve, const float *group, size_t first, size_t count)
+{
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512  values = _mm512_loadu_ps(group);
+    const __m512i bits = _mm512_and_si512(_mm512_castps_si512(values), _mm512_set1_epi32(0x7fffffff));
+    __mmask16     found;
+
+    if (_mm512_cmpge_epi32_mask(bits, _mm512_set1_epi32(TACIT_FLOAT_INFINITY)) != 0 && !sieve->passes) {
+        return false;
+    }
+    found = _mm512_cmpge_epi32_mask(bits, _mm512_set1_epi32((int)sieve->least));
+    _mm512_storeu_ps(sieve->values + sieve->used, _mm512_maskz_compress_ps(found, values));
+    _mm512_storeu_si512(sieve->indices + sieve->used,
+                        _mm512_maskz_compress_epi32(found, _mm512_add_epi32(lanes, _mm512_set1_epi32((int)first))));
+    sieve->used += (size_t)__builtin_popcount(found);
+    if (sieve->a != NULL) {
+        const __m512 left = _mm512_maskz_mov_ps(_mm512_cmplt_epi32_mask(bits, _mm512_set1_epi32((int)sieve->sure)), values);
+        if (count == 16) {
+            _mm512_storeu_ps(sieve->a + first, left);
+        } else {
+            _mm512_mask_storeu_ps(sieve->a + first, (__mmask16)((1u << count) - 1), left);
+        }
+    }
+    return true;
+}
+#endif
+
+static inline bool tacit__sieve_lanes(tacit_sieve_t *sieve, const float *group, size_t first, size_t count, tacit_isa_t isa)
 {
     const uint32_t sure = sieve->sure;
     float         *a = sieve->a != NULL ? sieve->a + first : NULL;
-    uint32_t       odd = 0;
 
-    for (size_t j = 0; j < TACIT_LANES; j++) {
-        odd |= tacit__nonfinite_bit(group[j]);
-    }
-    if (odd >> 31 != 0 && !sieve->passes) {
+    if (tacit__at_least(group, TACIT_FLOAT_INFINITY, isa) != 0 && !sieve->passes) {
         return false;
     }
     tacit__sieve_append(sieve, group, first, tacit__at_least(group, sieve->least, isa));
-    for (; sieve->sample_at < first + count; sieve->sample_at += sieve->stride) {
-        sieve->sample[sieve->samples++] = group[sieve->sample_at - first];
-    }
     if (a != NULL && count == TACIT_LANES) {
         for (size_t j = 0; j < TACIT_LANES; j++) {
             a[j] = tacit__sieve_left(group[j], sure);
@@ -141,6 +162,28 @@ static inline bool tacit__sieve_group(tacit_sieve_t *sieve, const float *group, 
         }
     }
     return true;
+}
+
+/* Elements that go through together. */
+static inline size_t tacit__sieve_group(tacit_isa_t isa)
+{
+    return isa == TACIT_ISA_AVX512 ? 16 : TACIT_LANES;
+}
+
+/* `count` elements from `first` on, in a group that ends with zeros. False: something is not finite, and may not be; then this
+   has done nothing with it. */
+static inline bool tacit__sieve(tacit_sieve_t *sieve, const float *group, size_t first, size_t count, tacit_isa_t isa)
+{
+    TACIT_X86(if (isa == TACIT_ISA_AVX512) { return tacit__sieve_avx512(sieve, group, first, count); })
+    return tacit__sieve_lanes(sieve, group, first, count, isa);
+}
+
+/* Of a group that is through. */
+static inline void tacit__sieve_sample(tacit_sieve_t *sieve, const float *group, size_t first, size_t count)
+{
+    for (; sieve->sample_at < first + count; sieve->sample_at += sieve->stride) {
+        sieve->sample[sieve->samples++] = group[sieve->sample_at - first];
+    }
 }
 
 /* Defines name() on name_loop(), whose last parameter is the instruction set. */
@@ -159,33 +202,46 @@ static inline bool tacit__sieve_group(tacit_sieve_t *sieve, const float *group, 
     }
 
 /* Defines sift(): elements [first, first + count) of what before(state, first, count, in, group) makes of in[0..count) go
-   through a sieve. Returns how many have; fewer than count: the next TACIT_LANES of them, made already, are in sieve->group. */
+   through a sieve. Returns how many have; fewer than count: those of the next tacit__sieve_group(), made already, are in
+   sieve->group. The innermost loop is kept short: what it does is little, and a processor looks only so far ahead for memory. */
 #define TACIT_SIFT(state_t, before)                                                                                              \
     static inline size_t sift_loop(const state_t *state, size_t first, size_t count, const float *in, tacit_sieve_t *sieve,      \
                                    tacit_isa_t isa)                                                                              \
     {                                                                                                                            \
+        const size_t  lanes = tacit__sieve_group(isa), whole = count / lanes * lanes;                                            \
         tacit_sieve_t own = *sieve;                                                                                              \
-        float         group[TACIT_LANES];                                                                                        \
-        size_t        done = 0, part = TACIT_LANES;                                                                              \
+        float         group[TACIT_LANES] = {0};                                                                                  \
+        size_t        done = 0;                                                                                                  \
+        bool          through = true;                                                                                            \
                                                                                                                                  \
-        for (; done < count; done += part) {                                                                                     \
-            if (count - done >= TACIT_LANES) {                                                                                   \
-                before(state, first + done, TACIT_LANES, in + done, group);                                                      \
-            } else {                                                                                                             \
-                part = count - done;                                                                                             \
-                memset(group, 0, sizeof group);                                                                                  \
-                before(state, first + done, part, in + done, group);                                                             \
+        while (through && done < whole) {                                                                                        \
+            const size_t sampled = own.sample_at - first < whole ? (own.sample_at - first) / lanes * lanes + lanes : whole;      \
+                                                                                                                                 \
+            for (; done < sampled; done += lanes) {                                                                              \
+                before(state, first + done, lanes, in + done, group);                                                            \
+                through = tacit__sieve(&own, group, first + done, lanes, isa);                                                   \
+                if (!through) {                                                                                                  \
+                    break;                                                                                                       \
+                }                                                                                                                \
             }                                                                                                                    \
-            if (!tacit__sieve_group(&own, group, first + done, part, isa)) {                                                     \
-                memcpy(own.group, group, sizeof group);                                                                          \
-                break;                                                                                                           \
-            }                                                                                                                    \
+            tacit__sieve_sample(&own, group, first + done - lanes, through ? lanes : 0);                                         \
+        }                                                                                                                        \
+        if (through && done < count) {                                                                                           \
+            memset(group, 0, sizeof group);                                                                                      \
+            before(state, first + done, count - done, in + done, group);                                                         \
+            through = tacit__sieve(&own, group, first + done, count - done, isa);                                                \
+            tacit__sieve_sample(&own, group, first + done, through ? count - done : 0);                                          \
+            done = through ? count : done;                                                                                       \
+        }                                                                                                                        \
+        if (!through) {                                                                                                          \
+            memcpy(own.group, group, lanes * sizeof *group);                                                                     \
         }                                                                                                                        \
         *sieve = own;                                                                                                            \
         return done;                                                                                                             \
     }                                                                                                                            \
-    TACIT_EACH_ISA_KNOWN(size_t, sift, (const state_t *state, size_t first, size_t count, const float *in, tacit_sieve_t *sieve),  \
-                         state, first, count, in, sieve)
+    TACIT_EACH_ISA_KNOWN(size_t, sift,                                                                                           \
+                         (const state_t *state, size_t first, size_t count, const float *in, tacit_sieve_t *sieve), state,       \
+                         first, count, in, sieve)
 
 /* ---- A selection on its way ---- */
 
@@ -195,18 +251,18 @@ typedef struct tacit_selection {
     tacit_sieve_t sieve;
     size_t        room, sample_room; /* of the sieve */
     float        *kept;              /* for feedback, of each entry */
-    float        *a;           /* the tensor as it comes out; NULL: it is not kept */
-    bool          taken;       /* in a[], 0 takes the place of all that is chosen */
-    size_t        count, keep; /* of the tensor, and the most that are chosen */
-    size_t        sample_keep; /* the threshold is the sample's sample_keep-th largest magnitude; 0: there is no sample */
-    uint32_t      threshold;   /* that one, bits; 0: none */
-    int           lowered;     /* how often it has been */
-    uint32_t      guess;       /* the threshold in the sieve that may be too high */
-    uint32_t      foretold;    /* what is expected to be the smallest chosen; 0: not known */
-    size_t        taken_from;  /* entries from here on, if they are at least `sure`, are 0 in a[] already */
-    size_t        learn_at;    /* elements after which the thresholds are set anew */
-    int           rounds;      /* that went before */
-    float         last;        /* the smallest magnitude chosen in the last step; 0: not known */
+    float        *a;                 /* the tensor as it comes out; NULL: it is not kept */
+    bool          taken;             /* in a[], 0 takes the place of all that is chosen */
+    size_t        count, keep;       /* of the tensor, and the most that are chosen */
+    size_t        sample_keep;       /* the threshold is the sample's sample_keep-th largest magnitude; 0: there is no sample */
+    uint32_t      threshold;         /* that one, bits; 0: none */
+    int           lowered;           /* how often it has been */
+    uint32_t      guess;             /* the threshold in the sieve that may be too high */
+    uint32_t      foretold;          /* what is expected to be the smallest chosen; 0: not known */
+    size_t        taken_from;        /* entries from here on, if they are at least `sure`, are 0 in a[] already */
+    size_t        learn_at;          /* elements after which the thresholds are set anew */
+    int           rounds;            /* that went before */
+    float         last;              /* the smallest magnitude chosen in the last step; 0: not known */
     float         early, last_early; /* what the beginning of the tensor let expect of it, now and then; 0: not known */
 } tacit_selection_t;
 

@@ -35,7 +35,8 @@ static size_t room(const void *config, size_t count, size_t *sample_out)
 {
     const config_t *own = config;
 
-    *sample_out = own->select == SELECT_SAMPLED && count != 0 ? tacit__topk_geometry(count, own->ratio, own->sample).samples + 1 : 0;
+    *sample_out =
+        own->select == SELECT_SAMPLED && count != 0 ? tacit__topk_geometry(count, own->ratio, own->sample).samples + 1 : 0;
     return tacit__topk_room(count, limit(config, count));
 }
 

@@ -178,34 +178,56 @@ static void encode_bitmap(const tacit_index_range_t *range, uint8_t *out)
     }
 }
 
-/* Each gap: its quotient by 2^rice as so many zeros and a one, then its remainder in `rice` bits; all from the lowest bit on. */
+/* Bits of a payload that are not written yet, the lowest first. */
+typedef struct tacit_pending {
+    uint8_t *at;
+    uint64_t window; /* 0 above the bits that are held */
+    unsigned held;   /* below 32 */
+} tacit_pending_t;
+
+/* Appends up to 32 bits, at least 1. The last word is written before it is full, so that there is no branch. */
+static inline void append_bits(tacit_pending_t *pending, uint64_t bits, unsigned count)
+{
+    unsigned full;
+
+    pending->window |= bits << pending->held;
+    pending->held += count;
+    tacit__store32(pending->at, (uint32_t)pending->window);
+    full = pending->held / 32;
+    pending->at += 4 * full;
+    pending->window >>= 32 * full;
+    pending->held %= 32;
+}
+
+/* Each gap: its quotient by 2^rice as so many zeros and a one, then its remainder in `rice` bits; all from the lowest bit on. Two
+   at once, where they are as short as they usually are. */
 static void encode_rice(const tacit_index_range_t *range, unsigned rice, uint8_t *out)
 {
-    uint64_t window = 0; /* bits that are not written yet */
-    unsigned held = 0;   /* how many, below 32 */
+    const uint64_t  one = 1, rest = (one << rice) - 1;
+    tacit_pending_t pending = {.at = out};
 
-    for (size_t i = 0; i < range->entries; i++) {
-        const size_t gap = gap_before(range, i);
-        size_t       zeros = gap >> rice;
-        while (held + zeros >= 32) {
-            tacit__store32(out, (uint32_t)window);
-            out += 4;
-            zeros -= 32 - held;
-            window = 0;
-            held = 0;
+    for (size_t i = 0; i < range->entries;) {
+        const size_t   gap = gap_before(range, i), next = i + 1 < range->entries ? gap_before(range, i + 1) : SIZE_MAX >> 1;
+        const size_t   zeros = gap >> rice, next_zeros = next >> rice;
+        const uint64_t code = one | (gap & rest) << 1;
+
+        if (zeros + next_zeros <= 30 - 2 * (size_t)rice && rice < 16) {
+            const uint64_t next_code = one | (next & rest) << 1;
+            const unsigned count = (unsigned)zeros + rice + 1;
+            append_bits(&pending, code << zeros | next_code << next_zeros << count, count + (unsigned)next_zeros + rice + 1);
+            i += 2;
+            continue;
         }
-        held += (unsigned)zeros;
-        window |= (1u | (gap & ((UINT64_C(1) << rice) - 1)) << 1) << held; /* up to 31 + 32 bits */
-        held += rice + 1;
-        if (held >= 32) {
-            tacit__store32(out, (uint32_t)window);
-            out += 4;
-            window >>= 32;
-            held -= 32;
+        for (size_t left = zeros; left > 0;) {
+            const unsigned count = left < 32 ? (unsigned)left : 32;
+            append_bits(&pending, 0, count);
+            left -= count;
         }
+        append_bits(&pending, code, rice + 1);
+        i++;
     }
-    if (held > 0) {
-        tacit__store32(out, (uint32_t)window);
+    if (pending.held > 0) {
+        tacit__store32(pending.at, (uint32_t)pending.window);
     }
 }
 

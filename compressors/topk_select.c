@@ -15,7 +15,7 @@ enum {
     STEP = 16,            /* elements looked at together */
     DIGIT_VALUES = 2048,  /* of the widest radix digit: its counts, 8 KiB, are the one large thing on the stack */
     SLACK = 4096,         /* entries that a sieve holds at least beyond what is wanted */
-    ENOUGH = 16384,       /* of what is wanted, when that is seen, the threshold is known to a part in a thousand */
+    ENOUGH = 8192,        /* of what is wanted: when that is seen, the rest is known to a hundredth */
     EARLY = 16,           /* or where one in so many elements is seen */
 };
 
@@ -133,13 +133,72 @@ static uint32_t sieve_threshold(const tacit_selection_t *selection, size_t keep,
 
 /* ---- In the sieve ---- */
 
-/* Elements of a group to a[]: 0, or what they were. */
-static inline void put_group(float *a, const float *values, const uint32_t *indices, uint64_t elements, bool zero)
+/* Elements on their way to a[], where each is far from the last: memory is told of many before the first is waited for. */
+typedef struct tacit_puts {
+    uint32_t indices[TACIT_LANES];
+    float    values[TACIT_LANES];
+    size_t   count;
+} tacit_puts_t;
+
+static void put_all(float *a, tacit_puts_t *puts)
+{
+    for (size_t i = 0; i < puts->count; i++) {
+        __builtin_prefetch(a + puts->indices[i], 1);
+    }
+    for (size_t i = 0; i < puts->count; i++) {
+        a[puts->indices[i]] = puts->values[i];
+    }
+    puts->count = 0;
+}
+
+/* Elements of a group, or 0 in their place. */
+static inline void put_group(float *a, tacit_puts_t *puts, const float *values, const uint32_t *indices, uint64_t elements,
+                             bool zero)
 {
     for (; elements != 0; elements &= elements - 1) {
         const size_t j = (size_t)__builtin_ctzll(elements);
-        a[indices[j]] = zero ? 0.0f : values[j];
+        if (puts->count == TACIT_LANES) {
+            put_all(a, puts);
+        }
+        puts->indices[puts->count] = indices[j];
+        puts->values[puts->count++] = zero ? 0.0f : values[j];
     }
+}
+
+#if defined(__x86_64__)
+TACIT_TARGET_AVX512 static inline void move_avx512(tacit_sieve_t *sieve, const float *values, const uint32_t *indices,
+                                                   uint64_t stays)
+{
+    for (unsigned j = 0; j < TACIT_LANES; j += 16) {
+        const __mmask16 part = (__mmask16)(stays >> j);
+        const __m512i   index = _mm512_loadu_si512(indices + j);
+        const __m512    value = _mm512_loadu_ps(values + j);
+        _mm512_storeu_si512(sieve->indices + sieve->used, _mm512_maskz_compress_epi32(part, index));
+        _mm512_storeu_ps(sieve->values + sieve->used, _mm512_maskz_compress_ps(part, value));
+        sieve->used += (size_t)__builtin_popcount(part);
+    }
+}
+#endif
+
+/* Appends elements of a group of the sieve to what comes before them. Writes some too many, but none before it is read. */
+static inline void move(tacit_sieve_t *sieve, const float *values, const uint32_t *indices, uint64_t stays, tacit_isa_t isa)
+{
+    const size_t used = sieve->used + (size_t)__builtin_popcountll(stays);
+
+    TACIT_X86(if (isa == TACIT_ISA_AVX512) {
+        move_avx512(sieve, values, indices, stays);
+        return;
+    })
+    (void)isa;
+    while (stays != 0) {
+        for (int i = 0; i < 8; i++) {
+            const size_t j = (size_t)__builtin_ctzll(stays | UINT64_C(1) << 63);
+            sieve->values[sieve->used] = values[j];
+            sieve->indices[sieve->used++] = indices[j];
+            stays &= stays - 1;
+        }
+    }
+    sieve->used = used;
 }
 
 /* Of a group, the elements that are above `least`, and the first *equal of those that are equal. */
@@ -162,7 +221,9 @@ static void cut_loop(tacit_selection_t *selection, uint32_t least, size_t equal,
     tacit_sieve_t *sieve = &selection->sieve;
     const size_t   used = sieve->used, from = selection->taken_from;
     float         *a = selection->taken ? selection->a : NULL;
+    tacit_puts_t   puts;
 
+    puts.count = 0;
     sieve->used = 0;
     for (size_t i = 0; i < used; i += TACIT_LANES) {
         const uint64_t  all = used - i < TACIT_LANES ? (UINT64_C(1) << (used - i)) - 1 : UINT64_MAX;
@@ -170,33 +231,25 @@ static void cut_loop(tacit_selection_t *selection, uint32_t least, size_t equal,
         const float    *group = sieve->values + i;
         const uint32_t *indices = sieve->indices + i;
         const uint64_t  stays = stay(group, all, least, &equal, isa);
-        uint64_t        left = stays;
 
         if (a != NULL) {
             const uint64_t taken = late != 0 ? tacit__at_least(group, sieve->sure, isa) & late : 0;
-            put_group(a, group, indices, taken & ~stays, false);
-            put_group(a, group, indices, end ? stays & ~taken : 0, true);
+            put_group(a, &puts, group, indices, taken & ~stays, false);
+            put_group(a, &puts, group, indices, end ? stays & ~taken : 0, true);
         }
         if (from >= i && from - i < TACIT_LANES) {
             selection->taken_from = sieve->used + (size_t)__builtin_popcountll(stays & ~late);
         }
-        while (left != 0) {
-            for (int j = 0; j < 8; j++) { /* some too many, but never before they are read */
-                const unsigned at = (unsigned)__builtin_ctzll(left | UINT64_C(1) << 63);
-                sieve->values[sieve->used + (size_t)j] = group[at];
-                sieve->indices[sieve->used + (size_t)j] = indices[at];
-                left &= left - 1;
-            }
-            sieve->used += 8;
-        }
-        sieve->used -= -(size_t)__builtin_popcountll(stays) & 7;
+        move(sieve, group, indices, stays, isa);
     }
+    put_all(a, &puts);
     if (from >= used) {
         selection->taken_from = from == SIZE_MAX ? from : sieve->used;
     }
 }
 
-TACIT_EACH_ISA_KNOWN(void, cut, (tacit_selection_t *selection, uint32_t least, size_t equal, bool end), selection, least, equal, end)
+TACIT_EACH_ISA_KNOWN(void, cut, (tacit_selection_t * selection, uint32_t least, size_t equal, bool end), selection, least, equal,
+                     end)
 
 /* Elements of the tensor after which the thresholds are set for the rest. */
 static size_t learning_end(const tacit_selection_t *selection)
@@ -276,7 +329,7 @@ void tacit__topk_begin(tacit_selection_t *selection, size_t count, size_t keep, 
     sieve->stride = 1;
     if (count > keep + SLACK) { /* else there is room for all */
         selection->learn_at = selection->last > 0 ? learning_end(selection) : TACIT_SIEVE_MOST;
-        raise_guess(selection, scaled(tacit__float_bits(selection->last), 0.7f));
+        raise_guess(selection, scaled(tacit__float_bits(selection->last), 0.85f));
     }
 }
 

@@ -361,8 +361,7 @@ static tacit_status_t decode_sparse(tacit_codec_t *codec, const tacit_block_t *b
 {
     const tacit_select_t *select = codec->compressor->select;
     const size_t          limit = select->limit(block->config, block->count);
-    const bool            in_place =
-        codec->tensor.dtype == TACIT_FLOAT32 && (codec->feedback == NULL || codec->feedback->combine == NULL);
+    const bool in_place = codec->tensor.dtype == TACIT_FLOAT32 && (codec->feedback == NULL || codec->feedback->combine == NULL);
     tacit_entries_t entries = {0};
     size_t          next = 0, units = 0;
 

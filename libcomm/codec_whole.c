@@ -86,13 +86,13 @@ void tacit__selection_release(tacit_selection_t *selection)
 
 bool tacit__selection_reserve(tacit_selection_t **selection, const tacit_spec_t *spec, size_t count)
 {
-    const tacit_select_t *select = spec->compressor->select;
-    size_t                sample_room = 0;
-    const size_t          room = select->room(spec->compressor_config, count, &sample_room);
-    const size_t          limit = select->limit(spec->compressor_config, count);
+    const tacit_select_t    *select = spec->compressor->select;
+    size_t                   sample_room = 0;
+    const size_t             room = select->room(spec->compressor_config, count, &sample_room);
+    const size_t             limit = select->limit(spec->compressor_config, count);
     const tacit_selection_t *old = *selection;
-    tacit_selection_t    *made;
-    size_t                bytes;
+    tacit_selection_t       *made;
+    size_t                   bytes;
 
     if (old != NULL && old->room == room && old->sample_room == sample_room) {
         return true;
@@ -172,7 +172,7 @@ uint32_t tacit__codec_choose(tacit_codec_t *codec, uint64_t step, const void *in
 
             if (sifted < units) {
                 tacit__selection_put_back(selection);
-                unbefore_unit(codec, in, done + sifted, tacit__min(units - sifted, TACIT_LANES));
+                unbefore_unit(codec, in, done + sifted, tacit__min(units - sifted, tacit__sieve_group(tacit__isa())));
                 return TACIT_FAULT_NONFINITE;
             }
             select->pause(selection, done + units);

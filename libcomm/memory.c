@@ -6,7 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ALIGNMENT = 64 }; /* a cache line, and the widest vector register */
+enum {
+    ALIGNMENT = 64, /* a cache line, and the widest vector register */
+    PAGE = 4096,    /* of what is many pages: two arrays that are walked side by side then cross their edges together */
+    LARGE = 1 << 20
+};
 
 static atomic_uint_fast64_t fail_after;
 
@@ -26,10 +30,12 @@ static bool must_fail(void)
 
 void *tacit__alloc_unset(size_t bytes)
 {
-    if (must_fail() || bytes > SIZE_MAX - ALIGNMENT) {
+    const size_t alignment = bytes < LARGE ? ALIGNMENT : PAGE;
+
+    if (must_fail() || bytes > SIZE_MAX - alignment) {
         return NULL;
     }
-    return aligned_alloc(ALIGNMENT, tacit__round_up(bytes + (bytes == 0), ALIGNMENT));
+    return aligned_alloc(alignment, tacit__round_up(bytes + (bytes == 0), alignment));
 }
 
 void *tacit__alloc(size_t count, size_t size)

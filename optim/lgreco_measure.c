@@ -151,8 +151,8 @@ static void run(trial_t *trial)
 
     if (compressor->select != NULL) {
         const tacit_entries_t chosen = tacit__choose(compressor->select, &whole, trial->a, trial->selection);
-        const size_t bytes = compressor->select->encode(&whole, chosen.values, chosen.indices, chosen.count, trial->payload,
-                                                        trial->values);
+        const size_t          bytes =
+            compressor->select->encode(&whole, chosen.values, chosen.indices, chosen.count, trial->payload, trial->values);
 
         (void)compressor->select->decode(&whole, trial->payload, bytes, trial->indices, trial->values, trial->entries);
     }
