@@ -217,21 +217,23 @@ static inline void tacit__sieve_sample(tacit_sieve_t *sieve, const float *group,
         while (through && done < whole) {                                                                                        \
             const size_t sampled = own.sample_at - first < whole ? (own.sample_at - first) / lanes * lanes + lanes : whole;      \
                                                                                                                                  \
-            for (; done < sampled; done += lanes) {                                                                              \
+            do {                                                                                                                 \
                 before(state, first + done, lanes, in + done, group);                                                            \
                 through = tacit__sieve(&own, group, first + done, lanes, isa);                                                   \
-                if (!through) {                                                                                                  \
-                    break;                                                                                                       \
-                }                                                                                                                \
+                done += through ? lanes : 0;                                                                                     \
+            } while (through && done < sampled);                                                                                 \
+            if (through) {                                                                                                       \
+                tacit__sieve_sample(&own, group, first + done - lanes, lanes);                                                   \
             }                                                                                                                    \
-            tacit__sieve_sample(&own, group, first + done - lanes, through ? lanes : 0);                                         \
         }                                                                                                                        \
         if (through && done < count) {                                                                                           \
             memset(group, 0, sizeof group);                                                                                      \
             before(state, first + done, count - done, in + done, group);                                                         \
             through = tacit__sieve(&own, group, first + done, count - done, isa);                                                \
-            tacit__sieve_sample(&own, group, first + done, through ? count - done : 0);                                          \
-            done = through ? count : done;                                                                                       \
+            if (through) {                                                                                                       \
+                tacit__sieve_sample(&own, group, first + done, count - done);                                                    \
+                done = count;                                                                                                    \
+            }                                                                                                                    \
         }                                                                                                                        \
         if (!through) {                                                                                                          \
             memcpy(own.group, group, lanes * sizeof *group);                                                                     \

@@ -81,8 +81,8 @@ static uint32_t threshold(const float *a, size_t count, size_t keep, size_t *equ
     return prefix;
 }
 
-/* Those of a[0..count) that are below `high` but not below `low` go to between[], which has room for `room` of them; *above_out is
-   how many are not below `high`. Returns how many there are, or SIZE_MAX where room is short. */
+/* Those of a[0..count) that are below `high` but not below `low` go to between[], which has room for so many; *above_out is how
+   many are not below `high`. Returns how many there are, or SIZE_MAX where room is short. */
 static size_t split_loop(const float *a, size_t count, uint32_t low, uint32_t high, float *between, size_t room,
                          size_t *above_out, tacit_isa_t isa)
 {

@@ -81,8 +81,8 @@ mutant "feedback off at the sender" libcomm/codec_block.c collective:conservatio
     's/tacit__unit_after\(codec, state, at, block->count.*/(void)state;/'
 mutant "feedback off at the owner" libcomm/codec_block.c collective:conservation \
     's/owner->after\(&codec->owner.*/;/'
-mutant "feedback off in sparse tensors" optim/feedback/ef.c collective:conservation \
-    's/residual\[indices\[i\]\] -= values\[i\]/(void)residual/'
+mutant "feedback off in sparse tensors" compressors/topk_select.c collective:conservation \
+    's/end \? stays \& ~taken : 0/0/'
 mutant "residual scaled by 1/N" libcomm/codec_block.c collective:conservation \
     's|tacit__unit_after\(codec, state, at, block->count.*|& \
          for (size_t i = 0; i < block->count; i++) codec->memory.next[0][block->first + i] /= (float)codec->ranks;|'
@@ -256,26 +256,31 @@ mutant "sums that are missing are not missed" optim/lgreco_file.c lgreco_file:fi
 
 unchanged topk:topk topk_index:topk_index topk_select:topk_select
 mutant "top-k: ties by higher index" compressors/topk_select.c "topk:topk topk_select:topk_select" \
-    's/pool->least = least \+ 1;/pool->least = least;/
-     s/\(bits == least \&\& equal > 0\)/(bits == least \&\& (equal > 0 || i % 2))/'
+    's/ties \&= ~\(UINT64_C.*/ties \&= ties - 1;/'
 mutant "top-k: a guess of the threshold that is too high stands" compressors/topk_select.c topk_select:topk_select \
-    's/if \(entries < keep \&\& least > 1\)/if (false)/'
+    's/if \(from < selection->guess\)/if (false)/'
+mutant "top-k: what was taken too early is lost" compressors/topk_select.c topk_select:topk_select \
+    's/put_group\(a, \&puts, group, indices, taken.*/;/'
+mutant "top-k: what was taken is lost where all goes through again" compressors/topk_select.c topk_select:topk_select \
+    's/^    tacit__selection_put_back\(selection\);/    selection->taken_from = SIZE_MAX; \
+        selection->sieve.sure = TACIT_SURE_NONE;/'
+mutant "top-k: taken, and smaller than what stays" compressors/topk_select.c topk_select:topk_select \
+    's/selection->foretold > sieve->least \? selection->foretold : sieve->least/selection->foretold/'
 mutant "top-k: too many in a sample are cut by index" compressors/topk_select.c topk_select:topk_select \
-    's/^static void pool_reduce\(tacit_pool_t \*pool\)$/static void pool_reduce(tacit_pool_t *pool) { pool->used = pool->keep; } \
-static void unused_reduce(tacit_pool_t *pool)/'
+    's/cut\(selection, least, equal, true\)/sieve->used = selection->keep, cut(selection, from, sieve->used, true)/'
 mutant "top-k: a threshold that finds too few stands" compressors/topk_select.c topk_select:topk_select \
-    's/round < 10 \&\& entries < enough/round < 0 \&\& entries < enough/'
+    's/above >= enough/true/'
 mutant "top-k: even strides" compressors/topk_select.c topk_select:topk_select \
     's/\* 32 \+ 1;/* 32;/'
 mutant "top-k: zeros are sent" compressors/topk_select.c "topk:topk topk_select:topk_select" \
-    's/least > 1 \? least : 1;/least;/
-     s/equal = 0; .*//'
+    's/selection->threshold > 1 \? selection->threshold : 1;/selection->threshold;/
+     s/sieve->least = 1;/sieve->least = 0;/'
 mutant "top-k: every run of 65535 is an escape" compressors/topk.c topk_index:topk_index \
     's/run == TACIT_INDEX_ESCAPE \&\& tacit__float_bits\(value\) == 0/run == TACIT_INDEX_ESCAPE/'
 mutant "top-k: an entry that is rounded to 0 is an escape" compressors/topk.c topk_index:topk_index \
     's/half = 0x8000;.*/;/'
 mutant "top-k: what float16 rounds to 0 is chosen" compressors/topk.c dgc:dgc \
-    's/return own->values == VALUES_FLOAT16 .*/return entries;/'
+    's/if \(finished \&\& .*/if (false) {/'
 mutant "top-k: the smallest float16 is not chosen" compressors/topk.c topk:topk \
     's/0x7bff\) \& 0x7fff\) != 0/0x7bff) \& 0x7fff) > 1/'
 mutant "top-k: not the best Rice parameter" compressors/topk_index.c topk_index:topk_index \
@@ -303,8 +308,8 @@ mutant "dgc: momentum after instead of before" optim/feedback/dgc.c dgc:dgc \
      s/\.unsent = unsent,/& .combine = after_all,/
      s/moved = mu \* u\[i\] \+ in\[i\], sum/moved = in[i], sum/
      s/next\[i\] = isfinite\(sum\) \? moved : u\[i\]/next[i] = u[i]/'
-mutant "dgc: what float16 rounds away is forgotten" optim/feedback/dgc.c dgc:dgc \
-    's/v\[indices\[i\]\] -= values\[i\];/v[indices[i]] = 0;/'
+mutant "dgc: what float16 rounds away is forgotten" libcomm/codec_whole.c dgc:dgc \
+    's/a\[entries->indices\[i\]\] -= entries->values\[i\];/a[entries->indices[i]] = 0;/'
 mutant "dgc: Nesterov's sum in the other order" optim/feedback/dgc.c dgc:dgc \
     's/sum = \(v\[i\] \+ moved\) \+ in\[i\]/sum = (v[i] + in[i]) + moved/'
 mutant "dgc: what is masked is not restored" optim/feedback/dgc.c dgc:dgc \
