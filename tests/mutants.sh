@@ -261,11 +261,15 @@ mutant "top-k: a guess of the threshold that is too high stands" compressors/top
     's/if \(from < selection->guess\)/if (false)/'
 mutant "top-k: what was taken too early is lost" compressors/topk_select.c topk_select:topk_select \
     's/put_group\(a, \&puts, group, indices, taken.*/;/'
-mutant "top-k: what was taken is lost where all goes through again" compressors/topk_select.c topk_select:topk_select \
+mutant "top-k: what was taken is lost where all goes through again" compressors/topk_select.c topk:topk \
     's/^    tacit__selection_put_back\(selection\);/    selection->taken_from = SIZE_MAX; \
         selection->sieve.sure = TACIT_SURE_NONE;/'
 mutant "top-k: taken, and smaller than what stays" compressors/topk_select.c topk_select:topk_select \
     's/selection->foretold > sieve->least \? selection->foretold : sieve->least/selection->foretold/'
+mutant "top-k: what was taken before a NaN is lost" libcomm/codec_whole.c topk:topk \
+    's/^ +tacit__selection_put_back\(selection\);/;/'
+mutant "top-k: what was taken is not given back" libcomm/codec_whole.c topk:topk \
+    's/^ +tacit__selection_put_back\(codec->selection\);/;/'
 mutant "top-k: too many in a sample are cut by index" compressors/topk_select.c topk_select:topk_select \
     's/cut\(selection, least, equal, true\)/sieve->used = selection->keep, cut(selection, from, sieve->used, true)/'
 mutant "top-k: a threshold that finds too few stands" compressors/topk_select.c topk_select:topk_select \
