@@ -117,13 +117,16 @@ static uint32_t scaled(uint32_t bits, float factor)
 static uint32_t sieve_threshold(const tacit_selection_t *selection, size_t keep, size_t *equal_out)
 {
     const tacit_sieve_t *sieve = &selection->sieve;
-    const float          near = 1.0f / 256;
-    const uint32_t       low = scaled(selection->foretold, 1 - near), high = scaled(selection->foretold, 1 + near);
+    const size_t         start = (sieve->used + TACIT_LANES) / TACIT_LANES * TACIT_LANES;
+    size_t               above, found;
 
-    if (low > 0 && high <= LARGEST) {
-        const size_t start = (sieve->used + TACIT_LANES) / TACIT_LANES * TACIT_LANES;
-        size_t       above;
-        const size_t found = split(sieve->values, sieve->used, low, high, sieve->values + start, selection->room - start, &above);
+    for (float near = 1.0f / 256; near < 0.1f; near *= 8) {
+        const uint32_t low = scaled(selection->foretold, 1 - near), high = scaled(selection->foretold, 1 + near);
+
+        if (low == 0 || high > LARGEST) {
+            break;
+        }
+        found = split(sieve->values, sieve->used, low, high, sieve->values + start, selection->room - start, &above);
         if (found != SIZE_MAX && above < keep && keep - above <= found) {
             return threshold(sieve->values + start, found, keep - above, equal_out);
         }
