@@ -382,8 +382,8 @@ void tacit__codec_owner_sent(tacit_codec_t *codec, const tacit_entries_t *met, c
 
     for (size_t i = 0; i < entries->count; i++) {
         entries->kept[i] = joined[entries->indices[i]];
+        joined[entries->indices[i]] -= entries->values[i]; /* an owner's feedback is ef: there is no more to it */
     }
-    owner->sent(&codec->owner, entries->indices, entries->values, entries->kept, entries->count);
     for (size_t i = 0; codec->nonfinite == TACIT_NONFINITE_PASS && i < met->count; i++) {
         if (!tacit__unit_is_finite(&joined[met->indices[i]], 1)) {
             joined[met->indices[i]] = 0.0f; /* as at senders: what it held there went with them */
