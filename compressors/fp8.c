@@ -20,7 +20,8 @@ typedef struct config {
 } config_t;
 
 enum {
-    TOGETHER = 8, /* blocks that are looked at before the first of them is looked at again: a maximum takes long to come together */
+    TOGETHER =
+        8, /* blocks that are looked at before the first of them is looked at again: a maximum takes long to come together */
     NOT_FINITE = 255, /* the scale byte */
     FLOAT_BIAS = 127,
     LARGEST_FRACTION = 0x600000 /* both formats end at 1.75 times a power of two, which leaves e4m3 its NaN */
@@ -134,8 +135,7 @@ TACIT_ALWAYS_INLINE void values_of(const tacit_words_t *codes, float scale, taci
 {
     const tacit_words_t magnitude = *codes & 0x7fu, shifted = magnitude << (23 - format.fraction_bits);
     const float         smallest = power(1 - format.bias);
-    const tacit_words_t subnormal =
-        (tacit_words_t)((tacit_floats_t)(shifted + tacit__float_bits(smallest)) - smallest);
+    const tacit_words_t subnormal = (tacit_words_t)((tacit_floats_t)(shifted + tacit__float_bits(smallest)) - smallest);
     const tacit_words_t finite = TACIT_SELECT((tacit_ints_t)magnitude < 1 << format.fraction_bits, subnormal,
                                               shifted + ((uint32_t)(FLOAT_BIAS - format.bias) << 23));
     const tacit_words_t all = TACIT_SELECT((tacit_ints_t)magnitude < (int32_t)format.first_nan, finite, TACIT_FLOAT_NAN);
@@ -179,8 +179,8 @@ TACIT_ALWAYS_INLINE void encode_vector(tacit_isa_t isa, uint8_t scale, const flo
     *tacit__floats_to(out) = values;
 }
 
-TACIT_ALWAYS_INLINE void encode_record(tacit_isa_t isa, uint8_t scale, const float *a, size_t count, uint8_t *payload, bool kept, float *out,
-                                       traits_t format)
+TACIT_ALWAYS_INLINE void encode_record(tacit_isa_t isa, uint8_t scale, const float *a, size_t count, uint8_t *payload, bool kept,
+                                       float *out, traits_t format)
 {
     const size_t whole = count - count % TACIT_VECTOR;
     float        from[TACIT_VECTOR] = {0};
@@ -198,7 +198,8 @@ TACIT_ALWAYS_INLINE void encode_record(tacit_isa_t isa, uint8_t scale, const flo
     }
 }
 
-TACIT_ALWAYS_INLINE void decode_record(tacit_isa_t isa, const uint8_t *payload, size_t count, float *out, bool add, traits_t format)
+TACIT_ALWAYS_INLINE void decode_record(tacit_isa_t isa, const uint8_t *payload, size_t count, float *out, bool add,
+                                       traits_t format)
 {
     const float    scale = scale_value(*payload++);
     const size_t   whole = count - count % TACIT_VECTOR;
@@ -266,8 +267,8 @@ TACIT_ALWAYS_INLINE uint32_t encode_blocks(tacit_isa_t isa, const tacit_block_t 
     return faults;
 }
 
-TACIT_ALWAYS_INLINE uint32_t encode_with(tacit_isa_t isa, const tacit_block_t *block, bool kept, const tacit_ef_t *ef, uint8_t *payload,
-                                         size_t *done_out)
+TACIT_ALWAYS_INLINE uint32_t encode_with(tacit_isa_t isa, const tacit_block_t *block, bool kept, const tacit_ef_t *ef,
+                                         uint8_t *payload, size_t *done_out)
 {
     return ((const config_t *)block->config)->format == FORMAT_E4M3
                ? encode_blocks(isa, block, kept, ef, payload, done_out, formats[FORMAT_E4M3])

@@ -130,10 +130,10 @@ TACIT_ALWAYS_INLINE bool tacit__half_put(tacit_isa_t isa, const float *in, const
 TACIT_ALWAYS_INLINE uint32_t tacit__half_encode(tacit_isa_t isa, size_t count, const float *in, const float *now, float *out,
                                                 uint8_t *payload, size_t *done_out, tacit_round_t round)
 {
-    size_t       rest = count % TACIT_LANES;
-    float        a[TACIT_LANES] = {0}, b[TACIT_LANES] = {0};
-    bool         finite = true;
-    size_t       i = 0;
+    size_t rest = count % TACIT_LANES;
+    float  a[TACIT_LANES] = {0}, b[TACIT_LANES] = {0};
+    bool   finite = true;
+    size_t i = 0;
 
     for (; i < count - rest; i += TACIT_LANES) {
         finite &= tacit__half_put(isa, in + i, now != NULL ? now + i : NULL, TACIT_LANES, payload + 2 * i, out + i, round);

@@ -69,8 +69,8 @@ typedef void tacit_visit_t(tacit_isa_t isa, void *state, const tacit_floats_t a[
 
 /* Shows visit() the elements of ef->in or, with feedback, of in + now, which also go to next; missing ones are `pad`. Returns
    whether all are finite. With feedback it ends where one is not, and memory is as it was. */
-TACIT_ALWAYS_INLINE bool tacit__gather(tacit_isa_t isa, const tacit_ef_t *ef, bool feedback, size_t first, size_t count, float pad,
-                                       tacit_visit_t visit, void *state)
+TACIT_ALWAYS_INLINE bool tacit__gather(tacit_isa_t isa, const tacit_ef_t *ef, bool feedback, size_t first, size_t count,
+                                       float pad, tacit_visit_t visit, void *state)
 {
     tacit_floats_t a[TACIT_VECTORS];
     tacit_words_t  nonfinite = {0};

@@ -55,9 +55,8 @@ static inline void visit_magnitudes(tacit_isa_t isa, void *state, const tacit_fl
 TACIT_ALWAYS_INLINE bool lanes_sum(norm_t norm, const tacit_ef_t *ef, bool feedback, size_t first, size_t count, float *sum_out)
 {
     tacit_floats_t lanes[TACIT_VECTORS] = {{0}};
-    const bool     finite = norm == NORM_L2
-                                ? tacit__gather(TACIT_ISA_SCALAR, ef, feedback, first, count, 0, visit_squares, lanes)
-                                : tacit__gather(TACIT_ISA_SCALAR, ef, feedback, first, count, 0, visit_magnitudes, lanes);
+    const bool     finite = norm == NORM_L2 ? tacit__gather(TACIT_ISA_SCALAR, ef, feedback, first, count, 0, visit_squares, lanes)
+                                            : tacit__gather(TACIT_ISA_SCALAR, ef, feedback, first, count, 0, visit_magnitudes, lanes);
 
     *sum_out = tacit__lanes_sum(lanes);
     return finite;
@@ -155,9 +154,10 @@ TACIT_TARGET_AVX512 static inline uint64_t signs_avx512(const float *a, float sc
 
 TACIT_ALWAYS_INLINE uint64_t signs_of(tacit_isa_t isa, const float *a, float scale, output_t output, float *out)
 {
-    TACIT_X86(if (isa == TACIT_ISA_AVX512) { return signs_avx512(a, scale, output, out); } if (isa == TACIT_ISA_AVX2) {
-        return signs_avx2(a, scale, output, out);
-    })
+    TACIT_X86(
+        if (isa == TACIT_ISA_AVX512) { return signs_avx512(a, scale, output, out); } if (isa == TACIT_ISA_AVX2) {
+            return signs_avx2(a, scale, output, out);
+        })
     (void)isa;
     return signs_plain(a, scale, output, out);
 }
@@ -276,8 +276,7 @@ TACIT_ALWAYS_INLINE uint32_t encode_ef(tacit_isa_t isa, const tacit_block_t *blo
     return encode_with(isa, block, KEPT, ef, payload, done_out);
 }
 
-TACIT_ALWAYS_INLINE uint32_t encode(tacit_isa_t isa, const tacit_block_t *block, const float *a, uint8_t *payload,
-                                    float *decoded)
+TACIT_ALWAYS_INLINE uint32_t encode(tacit_isa_t isa, const tacit_block_t *block, const float *a, uint8_t *payload, float *decoded)
 {
     const tacit_ef_t none = {.in = a, .next = decoded};
     size_t           done;

@@ -160,16 +160,15 @@ TACIT_TARGET_AVX2 static inline void levels_avx2(const float *a, const float *sh
     }
     if (bits == 4) { /* pairs become words below 256, which are packed once more */
         const __m256i pair = _mm256_set1_epi16(0x1001);
-        const __m256i pairs =
-            _mm256_packus_epi16(_mm256_maddubs_epi16(levels[0], pair), _mm256_maddubs_epi16(levels[1], pair));
+        const __m256i pairs = _mm256_packus_epi16(_mm256_maddubs_epi16(levels[0], pair), _mm256_maddubs_epi16(levels[1], pair));
         _mm256_storeu_si256((__m256i *)(void *)bytes, _mm256_permute4x64_epi64(pairs, 0xd8));
     } else if (bits == 2) {
         const __m256i pair = _mm256_set1_epi16(0x0401), pairs = _mm256_set1_epi32(0x00100001);
         const __m256i low = _mm256_madd_epi16(_mm256_maddubs_epi16(levels[0], pair), pairs);
         const __m256i high = _mm256_madd_epi16(_mm256_maddubs_epi16(levels[1], pair), pairs);
         const __m256i fours = _mm256_packus_epi16(_mm256_packus_epi32(low, high), _mm256_setzero_si256());
-        _mm_storeu_si128((__m128i *)(void *)bytes, _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(
-                                                       fours, _mm256_setr_epi32(0, 4, 1, 5, 0, 0, 0, 0))));
+        _mm_storeu_si128((__m128i *)(void *)bytes,
+                         _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(fours, _mm256_setr_epi32(0, 4, 1, 5, 0, 0, 0, 0))));
     } else if (bits == 8) {
         _mm256_storeu_si256((__m256i *)(void *)bytes, levels[0]);
         _mm256_storeu_si256((__m256i *)(void *)(bytes + 32), levels[1]);
@@ -314,8 +313,9 @@ TACIT_ALWAYS_INLINE void decode_record(tacit_isa_t isa, unsigned bits, const uin
     const scale_t scale = {tacit__bits_float(tacit__load32(payload)), tacit__bits_float(tacit__load32(payload + 4))};
     float         values[TACIT_LANES] = {0};
     uint8_t       bytes[TACIT_LANES + 8] = {0};
-    const size_t  beyond = bits == 2 || bits == 4 || bits == 8 ? 0 : TACIT_LANES; /* elements behind 64, whose bytes are read too */
-    size_t        i = 0;
+    const size_t  beyond =
+        bits == 2 || bits == 4 || bits == 8 ? 0 : TACIT_LANES; /* elements behind 64, whose bytes are read too */
+    size_t i = 0;
 
     payload += 8;
     for (; i + beyond + TACIT_LANES <= count; i += TACIT_LANES) {
@@ -392,8 +392,7 @@ TACIT_ALWAYS_INLINE uint32_t encode_with(tacit_isa_t isa, const tacit_block_t *b
     }
 }
 
-TACIT_ALWAYS_INLINE uint32_t encode(tacit_isa_t isa, const tacit_block_t *block, const float *a, uint8_t *payload,
-                                    float *decoded)
+TACIT_ALWAYS_INLINE uint32_t encode(tacit_isa_t isa, const tacit_block_t *block, const float *a, uint8_t *payload, float *decoded)
 {
     const tacit_ef_t none = {.in = a, .next = decoded};
     size_t           done;
@@ -407,7 +406,8 @@ TACIT_ALWAYS_INLINE uint32_t encode_ef(tacit_isa_t isa, const tacit_block_t *blo
     return encode_with(isa, block, KEPT, ef, payload, done_out);
 }
 
-TACIT_ALWAYS_INLINE void decode_blocks(tacit_isa_t isa, const tacit_block_t *block, unsigned bits, const uint8_t *payload, float *out, bool add)
+TACIT_ALWAYS_INLINE void decode_blocks(tacit_isa_t isa, const tacit_block_t *block, unsigned bits, const uint8_t *payload,
+                                       float *out, bool add)
 {
     const size_t step = (size_t)((const config_t *)block->config)->block;
 

@@ -20,7 +20,7 @@
 enum {
     BLOCK = 256,
     TOGETHER = 8, /* blocks whose signs are made at once */
-    SIDE = 16, /* a block as a square, in which both transforms run over whole rows */
+    SIDE = 16,    /* a block as a square, in which both transforms run over whole rows */
     MAX_BITS = 4,
     MAX_MAGNITUDES = 1 << (MAX_BITS - 1)
 };
@@ -154,7 +154,8 @@ TACIT_ALWAYS_INLINE void transform(tacit_isa_t isa, float *v)
 }
 
 /* The sign bits of 8 elements: bits `shift` and up of a word. */
-#define SIGNS(word, shift) ((((tacit_words_t){0} + ((word) >> (shift))) << (tacit_words_t){31, 30, 29, 28, 27, 26, 25, 24}) & 0x80000000u)
+#define SIGNS(word, shift)                                                                                                       \
+    ((((tacit_words_t){0} + ((word) >> (shift))) << (tacit_words_t){31, 30, 29, 28, 27, 26, 25, 24}) & 0x80000000u)
 
 /* v := v with the block's signs times a factor, which is a power of two or comes last. words: a bit an element. */
 TACIT_ALWAYS_INLINE void flip(const uint32_t words[BLOCK / 32], float factor, float *v)
@@ -175,7 +176,7 @@ static inline void signs_of(const tacit_stream_t *stream, uint64_t first, uint32
     tacit__random_lanes(stream, first / 128, words);
 }
 
-_Static_assert(TOGETHER * BLOCK / 32 == TACIT_RANDOM_WORDS, "all at once");
+_Static_assert(TOGETHER *BLOCK / 32 == TACIT_RANDOM_WORDS, "all at once");
 
 /* ---- Levels: the number of a magnitude, plus half of all for negative numbers; and centres, the values of levels ---- */
 
@@ -419,8 +420,8 @@ TACIT_ALWAYS_INLINE uint32_t encode(tacit_isa_t isa, const tacit_block_t *block,
     return encode_with(isa, block, false, &none, payload, &done);
 }
 
-TACIT_ALWAYS_INLINE void decode_record(tacit_isa_t isa, const uint8_t *payload, const uint32_t *signs, unsigned bits, size_t count,
-                                       float *out, bool add)
+TACIT_ALWAYS_INLINE void decode_record(tacit_isa_t isa, const uint8_t *payload, const uint32_t *signs, unsigned bits,
+                                       size_t count, float *out, bool add)
 {
     float   values[BLOCK];
     uint8_t levels[BLOCK];

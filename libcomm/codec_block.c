@@ -111,8 +111,8 @@ uint32_t tacit__codec_encode(tacit_codec_t *codec, uint64_t step, const void *in
         uint8_t      *at = payload + payload_at(codec, done);
         size_t        changed = 0;
         uint32_t      faults = is_fused(codec->feedback, codec->nonfinite == TACIT_NONFINITE_PASS)
-                                     ? encode_fused(codec, &block, in, at, &changed)
-                                                                : encode_unit(codec, &block, in, at);
+                                   ? encode_fused(codec, &block, in, at, &changed)
+                                   : encode_unit(codec, &block, in, at);
 
         if (faults != 0) {
             tacit__codec_undo(codec, step, in, first, done + changed, payload);

@@ -23,8 +23,8 @@ struct tacit_request {
     const char      *what; /* for messages: "tacit_allreduce" */
     tacit_phase_t    phase;
 
-    tacit_item_t  *items; /* sorted by slot id */
-    tacit_item_t **order; /* the items by leg */
+    tacit_item_t  *items;            /* sorted by slot id */
+    tacit_item_t **order;            /* the items by leg */
     size_t         item_count, room; /* of both; how many there is room for */
     tacit_leg_t    legs[TACIT_LEGS];
     size_t         leg_count;

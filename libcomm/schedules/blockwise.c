@@ -29,12 +29,12 @@ typedef struct tacit_blockwise {
     tacit_segment_t *segments;
     tacit_chunk_t   *chunks;
     size_t           segment_count, chunk_count;
-    size_t          *part;                          /* part[q] … part[q + 1]: the chunks of owner q */
-    size_t           own_bytes;                     /* payload of the own part */
-    uint8_t         *sent;                          /* messages to owners */
-    uint8_t         *inbox;                         /* payloads from each other rank for the own part */
-    bool             keeps_results;                 /* some item waits for the verdicts before it is written */
-    uint8_t         *results;                       /* messages from owners; the own ones alone where none is kept */
+    size_t          *part;          /* part[q] … part[q + 1]: the chunks of owner q */
+    size_t           own_bytes;     /* payload of the own part */
+    uint8_t         *sent;          /* messages to owners */
+    uint8_t         *inbox;         /* payloads from each other rank for the own part */
+    bool             keeps_results; /* some item waits for the verdicts before it is written */
+    uint8_t         *results;       /* messages from owners; the own ones alone where none is kept */
     size_t           results_at;
     float           *sum;                           /* one unit */
     size_t           round;                         /* of encoding: the round-th chunk of every owner … */
@@ -181,8 +181,7 @@ static bool may_stream(const tacit_item_t *item)
     const uintptr_t in = (uintptr_t)item->in, out = (uintptr_t)item->out;
     const size_t    bytes = item->codec->tensor.count * tacit__codec_element_bytes(item->codec);
 
-    return (out + bytes <= in || in + bytes <= out) &&
-           (item->codec->feedback == NULL || item->codec->feedback->combine == NULL);
+    return (out + bytes <= in || in + bytes <= out) && (item->codec->feedback == NULL || item->codec->feedback->combine == NULL);
 }
 
 static tacit_status_t reserve_items(const tacit_leg_t *leg, tacit_blockwise_t *blockwise, size_t *unit_out)

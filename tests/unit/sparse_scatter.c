@@ -127,7 +127,8 @@ static void step_by_owners(const session_t *session, serial_t *serial, int step)
 }
 
 static const int   many[] = {2, 3, 4, 5, 8, 16};
-static const char *choosing[] = {"topk:ratio=0.05+ef by sparse-scatter", "topk:ratio=0.1,values=fp16,index=u16+ef by sparse-scatter",
+static const char *choosing[] = {"topk:ratio=0.05+ef by sparse-scatter",
+                                 "topk:ratio=0.1,values=fp16,index=u16+ef by sparse-scatter",
                                  "topk:ratio=0.3,select=sampled+ef by sparse-scatter"};
 
 /* Bit by bit, memory included. */
