@@ -22,7 +22,7 @@ typedef struct config {
     int64_t block; /* 0: all elements of a call */
 } config_t;
 
-/* ---- The first look: the scale. Lane j of 64 takes elements i = j mod 64 in ascending i; then halves are added to halves ---- */
+/* ---- The first look: the scale. Lane j takes elements i = j mod 64 in ascending i; then halves are added to halves ---- */
 
 static inline double wide_term(norm_t norm, float value)
 {
@@ -54,10 +54,15 @@ static inline void visit_magnitudes(tacit_isa_t isa, void *state, const tacit_fl
 /* Gathers a part of a block and adds up its terms; zeros change no sum. Returns whether all is finite. */
 TACIT_ALWAYS_INLINE bool lanes_sum(norm_t norm, const tacit_ef_t *ef, bool feedback, size_t first, size_t count, float *sum_out)
 {
-    tacit_floats_t lanes[TACIT_VECTORS] = {{0}};
-    const bool     finite = norm == NORM_L2 ? tacit__gather(TACIT_ISA_SCALAR, ef, feedback, first, count, 0, visit_squares, lanes)
-                                            : tacit__gather(TACIT_ISA_SCALAR, ef, feedback, first, count, 0, visit_magnitudes, lanes);
+    const tacit_isa_t any = TACIT_ISA_SCALAR;
+    tacit_floats_t    lanes[TACIT_VECTORS] = {{0}};
+    bool              finite;
 
+    if (norm == NORM_L2) {
+        finite = tacit__gather(any, ef, feedback, first, count, 0, visit_squares, lanes);
+    } else {
+        finite = tacit__gather(any, ef, feedback, first, count, 0, visit_magnitudes, lanes);
+    }
     *sum_out = tacit__lanes_sum(lanes);
     return finite;
 }

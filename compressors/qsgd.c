@@ -333,8 +333,8 @@ TACIT_ALWAYS_INLINE void decode_record(tacit_isa_t isa, unsigned bits, const uin
 
 /* ---- The table ---- */
 
-/* Several blocks are looked at before the first of them is looked at again: a range takes long to come together. Without feedback,
-   which output tells, in and a are the same. It and `bits` are constants where that matters. */
+/* Several blocks are looked at before the first of them is looked at again: a range takes long to come together. Without
+   feedback, which output tells, in and a are the same. It and `bits` are constants where that matters. */
 TACIT_ALWAYS_INLINE uint32_t encode_blocks(tacit_isa_t isa, const tacit_block_t *block, unsigned bits, output_t output,
                                            const tacit_ef_t *ef, uint8_t *payload, size_t *done_out)
 {
