@@ -89,7 +89,6 @@ bool tacit__selection_reserve(tacit_selection_t **selection, const tacit_spec_t 
     const tacit_select_t    *select = spec->compressor->select;
     size_t                   sample_room = 0;
     const size_t             room = select->room(spec->compressor_config, count, &sample_room);
-    const size_t             limit = select->limit(spec->compressor_config, count);
     const tacit_selection_t *old = *selection;
     tacit_selection_t       *made;
     size_t                   bytes;
@@ -103,7 +102,7 @@ bool tacit__selection_reserve(tacit_selection_t **selection, const tacit_spec_t 
     if (made == NULL) {
         return false;
     }
-    made->sieve.indices = tacit__alloc_unset(bytes + (room + limit) * sizeof(float));
+    made->sieve.indices = tacit__alloc_unset(bytes + 2 * room * sizeof(float));
     made->sieve.sample = tacit__alloc_unset(sample_room * sizeof(float));
     if (made->sieve.indices == NULL || made->sieve.sample == NULL) {
         tacit__selection_release(made);

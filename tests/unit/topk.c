@@ -398,6 +398,28 @@ START_TEST(stopped)
 }
 END_TEST
 
+/* A spec that changes to one with more entries has room for them, also where the sieve's was enough for all elements before. */
+START_TEST(more_entries)
+{
+    const size_t        count = 3000;
+    tacit_spec_t        few = spec_of("topk:ratio=0.01"), all = spec_of("topk:ratio=1");
+    const tacit_block_t block = block_of(&all, 0, count);
+    tacit_selection_t  *selection = NULL;
+    tacit_entries_t     entries;
+
+    ck_assert(tacit__selection_reserve(&selection, &few, count));
+    ck_assert(tacit__selection_reserve(&selection, &all, count));
+    harness_fill(a, count, 1, 1);
+    entries = tacit__choose(all.compressor->select, &block, a, selection);
+    ck_assert_uint_eq(entries.count, count);
+    memset(entries.kept, 0, count * sizeof *entries.kept); /* for sanitizers to see */
+    same_floats(entries.values, a, count, "values");
+    tacit__selection_release(selection);
+    tacit__spec_release(&few);
+    tacit__spec_release(&all);
+}
+END_TEST
+
 /* What begins much larger than it goes on is gone through twice, also where memory is the only copy. */
 START_TEST(twice)
 {
@@ -481,6 +503,7 @@ int main(void)
     tcase_add_test(tests, ties_and_zeros);
     tcase_add_test(tests, not_finite);
     tcase_add_loop_test(tests, as_sorting, 0, 3);
+    tcase_add_test(tests, more_entries);
     tcase_add_test(tests, twice);
     tcase_add_loop_test(tests, taken_back, 0, 4);
     tcase_add_loop_test(tests, stopped, 0, 6 * TACIT_ISA_COUNT);
