@@ -46,36 +46,6 @@ static inline float power(int exponent)
     return tacit__bits_float((uint32_t)(exponent + FLOAT_BIAS) << 23);
 }
 
-/* ---- Single values ---- */
-
-/* To the nearest, ties to even; magnitudes above the largest become it. `value` is finite. */
-TACIT_ALWAYS_INLINE uint8_t code_of(float value, traits_t format)
-{
-    const int      cut = 23 - format.fraction_bits;
-    const uint32_t bits = tacit__float_bits(value), sign = bits >> 24 & 0x80u, magnitude = bits & 0x7fffffffu;
-    const uint32_t bias = (uint32_t)(FLOAT_BIAS - format.bias) << 23;
-    /* Half an ulp less one, and one more if the last kept bit is odd, carries up exactly where the nearest is above. */
-    const uint32_t normal = (magnitude - bias + (1u << (cut - 1)) - 1 + (magnitude >> cut & 1)) >> cut;
-    /* The smallest code is the ulp of `anchor`: the addition rounds, the fraction is the result. */
-    const float    anchor = power(23 + 1 - format.bias - format.fraction_bits);
-    const uint32_t subnormal = tacit__float_bits(tacit__bits_float(magnitude) + anchor) - tacit__float_bits(anchor);
-    const uint32_t finite = magnitude < bias + (1u << 23) ? subnormal : normal;
-
-    return (uint8_t)(sign | (finite < format.largest ? finite : format.largest));
-}
-
-TACIT_ALWAYS_INLINE float value_of(uint8_t code, traits_t format)
-{
-    const uint32_t sign = (uint32_t)(code & 0x80) << 24, magnitude = code & 0x7fu;
-    const uint32_t shifted = magnitude << (23 - format.fraction_bits), bias = (uint32_t)(FLOAT_BIAS - format.bias) << 23;
-    /* A subnormal becomes the fraction of the smallest normal number, which is taken away again. */
-    const float    smallest = power(1 - format.bias);
-    const uint32_t subnormal = tacit__float_bits(tacit__bits_float(shifted + tacit__float_bits(smallest)) - smallest);
-    const uint32_t finite = magnitude < 1u << format.fraction_bits ? subnormal : shifted + bias;
-
-    return tacit__bits_float(sign | (magnitude < format.first_nan ? finite : TACIT_FLOAT_NAN));
-}
-
 /* ---- Records ---- */
 
 /* The scale byte for a block whose largest magnitude has these bits. */
@@ -130,7 +100,7 @@ TACIT_ALWAYS_INLINE uint32_t largest_of(tacit_isa_t isa, const tacit_ef_t *ef, b
     return (uint32_t)largest;
 }
 
-/* Vectors of 8 numbers and their codes, as value_of() and code_of() have single ones. */
+/* What 8 codes stand for. A subnormal becomes the fraction of the smallest normal number, which is taken away again. */
 TACIT_ALWAYS_INLINE void values_of(const tacit_words_t *codes, float scale, tacit_floats_t *values, traits_t format)
 {
     const tacit_words_t magnitude = *codes & 0x7fu, shifted = magnitude << (23 - format.fraction_bits);
@@ -143,7 +113,9 @@ TACIT_ALWAYS_INLINE void values_of(const tacit_words_t *codes, float scale, taci
     *values = (tacit_floats_t)((*codes & 0x80u) << 24 | all) * scale;
 }
 
-/* Codes, and what they decode to without a scale: where a number is not subnormal, what rounding leaves of it. */
+/* 8 finite numbers to codes, to the nearest, ties to even, magnitudes above the largest becoming it; and to what these stand for.
+   Half an ulp less one, and one more if the last kept bit is odd, carries up exactly where the nearest is above. The smallest
+   code is the ulp of `anchor`: there the addition rounds, and the fraction is the code. */
 TACIT_ALWAYS_INLINE void codes_of(const tacit_floats_t *numbers, tacit_words_t *codes, tacit_floats_t *values, traits_t format)
 {
     const int            cut = 23 - format.fraction_bits;

@@ -78,24 +78,28 @@ unchanged() {
 unchanged ring:ring collective:published collective:conservation collective:nonfinite codec:codec codec:memory topk:topk
 
 mutant "feedback off at the sender" libcomm/codec_block.c collective:conservation \
-    's/tacit__unit_after\(codec, state, at, block->count.*/(void)state;/'
+    's/tacit__memory_close\(.*\*done_out\);/memset(ef.next, 0, *done_out * sizeof *ef.next); &/'
 mutant "feedback off at the owner" libcomm/codec_block.c collective:conservation \
-    's/owner->after\(&codec->owner.*/;/'
+    's/return (codec->kernels->encode_ef\(block, &ef, payload, &done\));/faults = \1; \
+        memset(ef.next, 0, done * sizeof(float)); return faults;/'
 mutant "feedback off in sparse tensors" compressors/topk_select.c collective:conservation \
     's/end \? stays \& ~taken : 0/0/'
 mutant "residual scaled by 1/N" libcomm/codec_block.c collective:conservation \
-    's|tacit__unit_after\(codec, state, at, block->count.*|& \
-         for (size_t i = 0; i < block->count; i++) codec->memory.next[0][block->first + i] /= (float)codec->ranks;|'
+    's|tacit__memory_close\(.*\*done_out\);|for (size_t i = 0; i < *done_out; i++) ef.next[i] /= (float)codec->ranks; &|'
 mutant "owner's memory not scaled when it joins the sender's" libcomm/codec_memory.c "collective:conservation codec:memory" \
     's/codec->owner_is_mean \? \(float\)codec->ranks : 1.0f/1.0f/'
 mutant "owner keeps its exact sum" libcomm/schedules/blockwise.c collective:conservation \
-    's/^ *tacit__codec_finish\(.*/& \
-        const tacit_codec_t *codec = item->codec; \
-        for (size_t i = 0; chunk->owner == leg->comm->rank \&\& codec->feedback != NULL \&\& i < segment->count; i++) \
-            ((float *)item->out)[segment->first + i] += codec->owner.next[0][segment->first - codec->owner_first + i];/'
+    's/^ *finish_chunk\(blockwise, chunk, message.*/& \
+        for (size_t s = chunk->segment_first; s < chunk->segment_first + chunk->segment_count; s++) { \
+            const tacit_segment_t *segment = \&blockwise->segments[s]; \
+            const tacit_codec_t *codec = segment->item->codec; \
+            for (size_t i = 0; segment->item->streams \&\& codec->owner.count != 0 \&\& i < segment->count; i++) \
+                ((float *)segment->item->out)[segment->first + i] += \
+                    codec->owner.next[0][segment->first - codec->owner_first + i]; \
+        }/'
 mutant "own contribution dropped" libcomm/codec_block.c collective:conservation \
-    's/sum\[done \+ i\] \+= a\[i\]/(void)a/
-     s/memcpy\(sum \+ done, a, units/memset(sum + done, 0, units/'
+    's/sum\[i\] \+= in\[i\] \+ zero/(void)zero/
+     s/sum\[i\] = in\[i\] \+ zero/sum[i] = 0/'
 mutant "own contribution's memory not emptied" libcomm/codec_block.c collective:conservation \
     's/tacit__unit_after\(codec, state, at, units.*/tacit__state_keep(state, at, units);/'
 mutant "rank order reversed on rank 1, blockwise" libcomm/schedules/blockwise.c collective:conservation \
@@ -106,7 +110,8 @@ mutant "rank order reversed on rank 1, blockwise" libcomm/schedules/blockwise.c 
         s/rank != 0/turn != 0/
     }'
 mutant "rank order reversed on rank 1, sparse" libcomm/records.c collective:conservation \
-    '/^static void sum_unit/,/^}/ s/line\(records, item, rank\)/& + (leg->comm->rank == 1 ? leg->comm->ranks - 1 - 2 * rank : 0)/'
+    '/^static void sum_unit/,/^}/
+        s/origin\(records, item, rank\)/& + (leg->comm->rank == 1 ? leg->comm->ranks - 1 - 2 * rank : 0)/'
 mutant "average scaled twice, blockwise" libcomm/schedules/blockwise.c collective:conservation \
     's/sum\[i\] \*= scale;/sum[i] *= scale * scale;/'
 mutant "average scaled twice, sparse" libcomm/records.c collective:conservation \
@@ -119,7 +124,7 @@ mutant "sums of pairs: trackers left out" libcomm/records.c fault_value:fault_va
     's/tracked != NULL \? factor \* tracked\[done \+ i\] \+ sums\[i\] : sums\[i\]/sums[i]/'
 unchanged sparse_scatter:results sparse_scatter:volume sparse_scatter:faults records:records
 mutant "dealt: the owner forgets what it has not sent" libcomm/codec_whole.c sparse_scatter:results \
-    's/owner->sent\(&codec->owner.*/memset(joined, 0, codec->owner.count * sizeof *joined);/'
+    's/^    for \(.*i < met->count.*/memset(joined, 0, codec->owner.count * sizeof *joined); &/'
 mutant "dealt: the owner keeps its exact sum" libcomm/schedules/sparse_scatter.c sparse_scatter:results \
     's/dense \? source->a\[place\] : .*/source->a[place];/'
 mutant "dealt: the owner's own contribution dropped" libcomm/schedules/sparse_scatter.c sparse_scatter:results \
@@ -147,25 +152,25 @@ mutant "records may come in any order" libcomm/records.c records:records \
 mutant "a last frame may come twice" libcomm/records.c records:records \
     's/\*closed \|\| \(frame/(frame/'
 mutant "sign of 0 is -1" compressors/onebit.c "codec:codec onebit:onebit" \
-    's/set\[j\] = a\[j\] >= 0;/set[j] = a[j] > 0;/'
+    's/set = a\[j\] >= 0;/set = a[j] > 0;/'
 mutant "scale over the padding too" compressors/onebit.c collective:published \
     's/total \/= \(double\)count;/total \/= (double)((count + 63) \/ 64 * 64);/'
 unchanged fp8:fp8
 mutant "fp8: ties away from zero" compressors/fp8.c fp8:fp8 \
-    's/ - 1 \+ \(magnitude >> cut & 1\)\) >> cut/) >> cut/'
+    's/ - 1\) \+ \(magnitude >> cut & 1\)/)/'
 mutant "fp8: the largest magnitude is cut, as in MX" compressors/fp8.c fp8:fp8 \
     's/ \+ \(\(largest & 0x7fffffu\) > LARGEST_FRACTION\)//'
 mutant "fp8: no saturation" compressors/fp8.c fp8:fp8 \
-    's/finite < format.largest \? finite : format.largest/finite/'
+    's/TACIT_SELECT\(\(tacit_ints_t\)nearest < .*/nearest;/'
 unchanged rotq:rotq
 mutant "rotq: each rank has its own signs" compressors/rotq.c rotq:rotq \
     's/tacit__stream\(&block->key, true\)/tacit__stream(\&block->key, false)/'
 mutant "rotq: no signs" compressors/rotq.c rotq:rotq \
-    's/\? 0x80000000u : 0;/? 0 : 0;/'
+    's/& 0x80000000u\)$/\& 0u)/'
 mutant "rotq: half of the transform" compressors/rotq.c rotq:rotq \
-    's/^    transpose\(v\);/    return;/'
+    's/^    transpose_plain\(v\);/    return;/'
 mutant "rotq: the scale is that of the noise, not of the levels" compressors/rotq.c rotq:rotq \
-    's/const float scale = dot.*/const float scale = sqrtf(dot(v, v)) \/ BLOCK;/'
+    's/scale = tacit__lanes_sum\(products\).*/scale = unit \/ SIDE;/'
 mutant "rotq: borders at the levels" compressors/rotq.c rotq:rotq \
     's/\(magnitudes\[m - 1\] \+ magnitudes\[m\]\) \* 0.5f/magnitudes[m]/'
 unchanged qsgd:qsgd
