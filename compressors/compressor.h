@@ -39,8 +39,8 @@ typedef struct tacit_kernels {
        (decoded may be a). The caller has seen to it that all a are finite, or wants NaN and infinity to pass: then they decode
        as NaN or infinity, for the whole grain where the format cannot tell. Returns faults. */
     uint32_t (*encode)(const tacit_block_t *block, const float *a, uint8_t *payload, float *decoded);
-    /* The same bytes for a = in + now, with feedback, until a grain holds what is not finite. Writes how many elements come
-       before it; from there on memory is as it was, where it is not doubled to within rounding. */
+    /* Optional. The same bytes for a = in + now, with feedback, until a grain holds what is not finite. Writes how many elements
+       come before it; from there on memory is as it was, where it is not doubled to within rounding. */
     uint32_t (*encode_ef)(const tacit_block_t *block, const tacit_ef_t *ef, uint8_t *payload, size_t *done_out);
     /* Decodes bound(count) bytes, which may be hostile. add: out[] += values, else out[] = values. */
     void (*decode)(const tacit_block_t *block, const uint8_t *payload, float *out, bool add);

@@ -106,7 +106,7 @@ TACIT_ALWAYS_INLINE void values_of(const tacit_words_t *codes, float scale, taci
     const tacit_words_t magnitude = *codes & 0x7fu, shifted = magnitude << (23 - format.fraction_bits);
     const float         smallest = power(1 - format.bias);
     const tacit_words_t subnormal = (tacit_words_t)((tacit_floats_t)(shifted + tacit__float_bits(smallest)) - smallest);
-    const tacit_words_t finite = TACIT_SELECT((tacit_ints_t)magnitude < 1 << format.fraction_bits, subnormal,
+    const tacit_words_t finite = TACIT_SELECT((tacit_ints_t)magnitude < (int32_t)(1u << format.fraction_bits), subnormal,
                                               shifted + ((uint32_t)(FLOAT_BIAS - format.bias) << 23));
     const tacit_words_t all = TACIT_SELECT((tacit_ints_t)magnitude < (int32_t)format.first_nan, finite, TACIT_FLOAT_NAN);
 

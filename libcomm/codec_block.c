@@ -18,10 +18,10 @@ static size_t unit_count(const tacit_codec_t *codec, size_t left)
     return tacit__codec_is_uncut(codec) ? left : tacit__min(left, codec->unit);
 }
 
-/* Whether encoders keep this feedback themselves: not where NaN and infinity may pass. */
-static bool is_fused(const tacit_feedback_t *feedback, bool passes)
+/* Whether the encoder keeps this feedback itself: not where NaN and infinity may pass. */
+static bool is_fused(const tacit_codec_t *codec, const tacit_feedback_t *feedback, bool passes)
 {
-    return feedback == &tacit__feedback_ef && !passes;
+    return codec->kernels->encode_ef != NULL && feedback == &tacit__feedback_ef && !passes;
 }
 
 /* The memory of a feedback that encoders keep, from element `at` of the state on. */
@@ -110,7 +110,7 @@ uint32_t tacit__codec_encode(tacit_codec_t *codec, uint64_t step, const void *in
         tacit_block_t block = tacit__codec_block(codec, step, first + done, units = unit_count(codec, count - done));
         uint8_t      *at = payload + payload_at(codec, done);
         size_t        changed = 0;
-        uint32_t      faults = is_fused(codec->feedback, codec->nonfinite == TACIT_NONFINITE_PASS)
+        uint32_t      faults = is_fused(codec, codec->feedback, codec->nonfinite == TACIT_NONFINITE_PASS)
                                    ? encode_fused(codec, &block, in, at, &changed)
                                    : encode_unit(codec, &block, in, at);
 
@@ -202,7 +202,7 @@ static uint32_t reencode_unit(tacit_codec_t *codec, const tacit_block_t *block, 
     bool                    finite;
     size_t                  done;
 
-    if (is_fused(owner, codec->nonfinite != TACIT_NONFINITE_ERROR)) {
+    if (is_fused(codec, owner, codec->nonfinite != TACIT_NONFINITE_ERROR)) {
         const tacit_ef_t ef = ef_of(&codec->owner, first, sum);
 
         return codec->kernels->encode_ef(block, &ef, payload, &done);

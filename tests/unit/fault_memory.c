@@ -268,6 +268,34 @@ START_TEST(request)
 }
 END_TEST
 
+/* Reductions like the last one find all that they need. Not so in the ring, where chance says how many messages are under way. */
+static const char *const steady_specs[] = {"onebit+ef",
+                                           "qsgd:bits=4+ef",
+                                           "fp16",
+                                           "none",
+                                           "onebit:block=0,own=coded+ef",
+                                           "onebit+ef21:average=0.5,residual=bf16",
+                                           "topk:ratio=0.1+ef",
+                                           "topk:ratio=0.1+dgc:dense=0",
+                                           "topk:ratio=0.1+ef by sparse-scatter"};
+enum { STEADY = sizeof steady_specs / sizeof *steady_specs };
+
+static void make_steady_slot(desk_t *desk, const char *spec)
+{
+    make_used_slot(desk, spec);
+    MUST(reduce(desk, spec));
+    MUST(reduce(desk, spec));
+}
+
+START_TEST(steady)
+{
+    for (int strict = 0; strict < 2; strict++) {
+        ck_assert_uint_eq(run(&(act_t){make_steady_slot, reduce}, steady_specs[_i], strict), 0);
+        ck_assert_uint_eq(run(&(act_t){make_steady_slot, start_and_wait}, steady_specs[_i], strict), 0);
+    }
+}
+END_TEST
+
 START_TEST(group)
 {
     ck_assert_uint_gt(run(&(act_t){make_slots, reduce_group}, "group by ring", 1), 10);
@@ -433,6 +461,7 @@ int main(void)
     tcase_add_loop_test(tests, first_reduction, 0, SPECS);
     tcase_add_loop_test(tests, later_reduction, 0, SPECS);
     tcase_add_loop_test(tests, request, 0, SPECS);
+    tcase_add_loop_test(tests, steady, 0, STEADY);
     tcase_add_test(tests, group);
     tcase_add_loop_test(tests, saving, 0, SPECS);
     tcase_add_loop_test(tests, loading, 0, SPECS);
