@@ -251,7 +251,16 @@ static inline void values_plain(const uint8_t *levels, scale_t scale, bool add, 
     }
 }
 
-/* 64 elements from 8 * bits bytes and, where bits are not 2, 4 or 8, up to 8 bytes behind them, which are not used. */
+/* As tacit__unpack_lanes(), but nothing is read behind the levels. */
+TACIT_ALWAYS_INLINE void unpack_any(const uint8_t *bytes, unsigned bits, uint8_t *levels)
+{
+    uint8_t padded[TACIT_LANES + 8] = {0};
+
+    memcpy(padded, bytes, TACIT_LANES / 8 * bits);
+    tacit__unpack_lanes(padded, bits, levels);
+}
+
+/* 64 elements from 8 * bits bytes. */
 TACIT_ALWAYS_INLINE void decode_lanes(tacit_isa_t isa, const uint8_t *bytes, unsigned bits, scale_t scale, float *out, bool add)
 {
     uint8_t levels[TACIT_LANES];
@@ -262,12 +271,12 @@ TACIT_ALWAYS_INLINE void decode_lanes(tacit_isa_t isa, const uint8_t *bytes, uns
         } else if (bits == 2) {
             unpack2_avx2(bytes, levels);
         } else if (bits != 8) {
-            tacit__unpack_lanes(bytes, bits, levels);
+            unpack_any(bytes, bits, levels);
         }
         values_avx2(bits == 8 ? bytes : levels, scale, add, out);
         return;
     })
-    tacit__unpack_lanes(bytes, bits, levels);
+    unpack_any(bytes, bits, levels);
     values_plain(levels, scale, add, out);
 }
 
@@ -312,13 +321,11 @@ TACIT_ALWAYS_INLINE void decode_record(tacit_isa_t isa, unsigned bits, const uin
 {
     const scale_t scale = {tacit__bits_float(tacit__load32(payload)), tacit__bits_float(tacit__load32(payload + 4))};
     float         values[TACIT_LANES] = {0};
-    uint8_t       bytes[TACIT_LANES + 8] = {0};
-    const size_t  beyond =
-        bits == 2 || bits == 4 || bits == 8 ? 0 : TACIT_LANES; /* elements behind 64, whose bytes are read too */
-    size_t i = 0;
+    uint8_t       bytes[TACIT_LANES] = {0};
+    size_t        i = 0;
 
     payload += 8;
-    for (; i + beyond + TACIT_LANES <= count; i += TACIT_LANES) {
+    for (; i + TACIT_LANES <= count; i += TACIT_LANES) {
         decode_lanes(isa, payload + i / 8 * bits, bits, scale, out + i, add);
     }
     for (; i < count; i += TACIT_LANES) {

@@ -110,8 +110,9 @@ mutant "rank order reversed on rank 1, blockwise" libcomm/schedules/blockwise.c 
         s/rank != 0/turn != 0/
     }'
 mutant "rank order reversed on rank 1, sparse" libcomm/records.c collective:conservation \
-    '/^static void sum_unit/,/^}/
-        s/origin\(records, item, rank\)/& + (leg->comm->rank == 1 ? leg->comm->ranks - 1 - 2 * rank : 0)/'
+    '/^static void sum_unit/,/^}/ {
+        s/origin\(records, item, rank\)/& + (leg->comm->rank == 1 ? leg->comm->ranks - 1 - 2 * rank : 0)/
+    }'
 mutant "average scaled twice, blockwise" libcomm/schedules/blockwise.c collective:conservation \
     's/sum\[i\] \*= scale;/sum[i] *= scale * scale;/'
 mutant "average scaled twice, sparse" libcomm/records.c collective:conservation \
