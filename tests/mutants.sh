@@ -204,8 +204,8 @@ mutant "powersgd: what the global projection leaves is kept" libcomm/schedules/l
         tacit__codec_rebuilt(item->codec, item->step, item->in, linear->factors[i].a, picked);/'
 mutant "undo does nothing" optim/feedback/ef.c collective:nonfinite \
     's/residual\[i\] = \(residual\[i\] \+ d\[i\]\) - in\[i\];/(void)residual, (void)in, (void)d;/'
-mutant "undo of sparse entries does nothing" optim/feedback/ef.c "collective:nonfinite group:group codec:memory" \
-    's/residual\[indices\[i\]\] \+= values\[i\]/(void)residual/'
+mutant "undo of sparse entries does nothing" libcomm/codec_whole.c "collective:nonfinite group:group codec:memory" \
+    's/^ *a\[entries->indices\[i\]\] \+= entries->values\[i\];/;/'
 unchanged lgreco_plan:plan lgreco_layer:layer lgreco_choose:choose lgreco_file:file lgreco:plans lgreco:errors
 mutant "no steps for rounding up" optim/lgreco_plan.c lgreco_plan:plan \
     's/\.capacity = STEPS \+ layers/.capacity = STEPS/'
@@ -341,7 +341,8 @@ mutant "trackers: hbar not accumulated" libcomm/codec_block.c "econtrol:examples
     's/codec->feedback->combine\(&codec->memory.*/&  \
         memset(codec->memory.next[codec->feedback->tracker] + first, 0, count * sizeof(float));/'
 mutant "trackers: an owner that forgets what it kept back" libcomm/codec_block.c econtrol:invariants \
-    's/owner->after\(&codec->owner.*/;/'
+    's/return (codec->kernels->encode_ef\(block, &ef, payload, &done\));/faults = \1; \
+        memset(ef.next, 0, done * sizeof(float)); return faults;/'
 mutant "ef21: what was meant instead of what was decoded" optim/feedback/ef21.c ef21:examples \
     's/next\[i\] = h\[i\] \+ d\[i\]/next[i] = h[i] + a[i]/'
 mutant "ef21: weights exchanged" optim/feedback/ef21.c ef21:examples \
@@ -497,7 +498,7 @@ unchanged checkpoint:checkpoint usage:usage
 mutant "state files: units unchecked" libcomm/checkpoint.c checkpoint:checkpoint \
     's/staged->units <= MOST_UNITS \&\&//'
 mutant "state files: owned part anywhere" libcomm/checkpoint.c checkpoint:checkpoint \
-    's/tacit__memory_is_aligned\(codec, .*/staged->owner_count <= codec->tensor.count - staged->owner_first;/'
+    's/tacit__memory_is_aligned\(codec, first, count\)/count <= codec->tensor.count - first/'
 mutant "state files: owned part without memory" libcomm/checkpoint.c checkpoint:checkpoint \
     's/\(staged->owner_count == 0 .. may_own\) \&\&/(may_own || true) \&\&/'
 mutant "state files: packed numbers unchecked" libcomm/checkpoint.c checkpoint:checkpoint \
