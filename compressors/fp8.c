@@ -72,11 +72,10 @@ static inline void visit_magnitudes(tacit_isa_t isa, void *state, const tacit_fl
 {
     tacit_ints_t *lanes = state;
 
-    (void)isa;
     TACIT_UNROLL for (size_t k = 0; k < TACIT_VECTORS; k++)
     {
         const tacit_ints_t magnitudes = (tacit_ints_t)TACIT_MAGNITUDES(a[k]);
-        lanes[k] = (tacit_ints_t)TACIT_SELECT(magnitudes > lanes[k], (tacit_words_t)magnitudes, (tacit_words_t)lanes[k]);
+        tacit__raise_ints(isa, &lanes[k], &magnitudes);
     }
 }
 
@@ -91,7 +90,7 @@ TACIT_ALWAYS_INLINE uint32_t largest_of(tacit_isa_t isa, const tacit_ef_t *ef, b
     }
     TACIT_UNROLL for (size_t k = 1; k < TACIT_VECTORS; k++)
     {
-        lanes[0] = (tacit_ints_t)TACIT_SELECT(lanes[k] > lanes[0], (tacit_words_t)lanes[k], (tacit_words_t)lanes[0]);
+        tacit__raise_ints(isa, &lanes[0], &lanes[k]);
     }
     TACIT_UNROLL for (size_t j = 0; j < TACIT_VECTOR; j++)
     {
@@ -114,57 +113,90 @@ TACIT_ALWAYS_INLINE void values_of(const tacit_words_t *codes, float scale, taci
 }
 
 /* 8 finite numbers to codes, to the nearest, ties to even, magnitudes above the largest becoming it; and to what these stand for.
-   Half an ulp less one, and one more if the last kept bit is odd, carries up exactly where the nearest is above. The smallest
-   code is the ulp of `anchor`: there the addition rounds, and the fraction is the code. */
-TACIT_ALWAYS_INLINE void codes_of(const tacit_floats_t *numbers, tacit_words_t *codes, tacit_floats_t *values, traits_t format)
+   The ulp of `anchor` is that of the code: adding it rounds, and what the sum has above it is the fraction, with a bit in front
+   that carries into the exponent. Of subnormal codes it is the smallest normal ones' ulp, and the fraction is all there is.
+   Positive numbers are ordered as their bits. */
+static inline void codes_plain(const tacit_floats_t *numbers, tacit_words_t *codes, tacit_floats_t *values, traits_t format)
 {
     const int            cut = 23 - format.fraction_bits;
-    const uint32_t       bias = (uint32_t)(FLOAT_BIAS - format.bias) << 23, largest = (format.largest << cut) + bias;
-    const float          anchor = power(23 + 1 - format.bias - format.fraction_bits);
-    const tacit_words_t  bits = (tacit_words_t)*numbers, sign = bits & 0x80000000u, magnitude = bits & 0x7fffffffu;
-    const tacit_words_t  nearest = (magnitude + ((1u << (cut - 1)) - 1) + (magnitude >> cut & 1)) >> cut << cut;
-    const tacit_words_t  normal = TACIT_SELECT((tacit_ints_t)nearest < (int32_t)largest, nearest, largest);
-    const tacit_floats_t anchored = (tacit_floats_t)magnitude + anchor;
-    const tacit_ints_t   tiny = (tacit_ints_t)magnitude < (int32_t)(bias + (1u << 23));
+    const uint32_t       bias = (uint32_t)(FLOAT_BIAS - format.bias) << 23, smallest = bias + (1u << 23);
+    const uint32_t       largest = (format.largest << cut) + bias;
+    const tacit_words_t  bits = (tacit_words_t)*numbers, sign = bits & 0x80000000u, exponent = bits & 0x7f800000u;
+    const tacit_words_t  floor = TACIT_SELECT(exponent > smallest, exponent, smallest), anchor = floor + ((uint32_t)cut << 23);
+    const tacit_floats_t sum = (tacit_floats_t)(bits ^ sign) + (tacit_floats_t)anchor;
+    const tacit_words_t  value = (tacit_words_t)(sum - (tacit_floats_t)anchor);
+    const tacit_words_t  code = (tacit_words_t)sum - anchor + (floor >> cut) - (smallest >> cut);
 
-    *codes = sign >> 24 | TACIT_SELECT(tiny, (tacit_words_t)anchored - tacit__float_bits(anchor), (normal - bias) >> cut);
-    *values = (tacit_floats_t)(sign | TACIT_SELECT(tiny, (tacit_words_t)(anchored - anchor), normal));
+    *codes = sign >> 24 | TACIT_SELECT(code < format.largest, code, format.largest);
+    *values = (tacit_floats_t)(sign | TACIT_SELECT(value < largest, value, largest));
 }
 
-/* 8 elements; out := what receivers decode or, if that is wanted, what of a they do not get. */
-TACIT_ALWAYS_INLINE void encode_vector(tacit_isa_t isa, uint8_t scale, const float *a, uint8_t *payload, bool kept, float *out,
-                                       traits_t format)
+#if defined(__x86_64__)
+TACIT_TARGET_AVX2 static inline void codes_avx2(const tacit_floats_t *numbers, tacit_words_t *codes, tacit_floats_t *values,
+                                                traits_t format)
 {
-    const tacit_floats_t from = *tacit__floats(a);
-    tacit_floats_t       values = {0};
-    tacit_words_t        codes = {0};
+    const int      cut = 23 - format.fraction_bits;
+    const uint32_t bias = (uint32_t)(FLOAT_BIAS - format.bias) << 23, smallest = bias + (1u << 23);
+    const __m256i  bits = (__m256i)*numbers, sign = _mm256_and_si256(bits, _mm256_set1_epi32(INT32_MIN));
+    const __m256i  exponent = _mm256_and_si256(bits, _mm256_set1_epi32(0x7f800000));
+    const __m256i  floor = _mm256_max_epi32(exponent, _mm256_set1_epi32((int)smallest));
+    const __m256i  anchor = _mm256_add_epi32(floor, _mm256_set1_epi32(cut << 23));
+    const __m256   sum = _mm256_add_ps((__m256)_mm256_xor_si256(bits, sign), (__m256)anchor);
+    const __m256i  value = (__m256i)_mm256_sub_ps(sum, (__m256)anchor);
+    const __m256i  offset = _mm256_sub_epi32(_mm256_srli_epi32(floor, cut), _mm256_set1_epi32((int)(smallest >> cut)));
+    const __m256i  code = _mm256_add_epi32(_mm256_sub_epi32((__m256i)sum, anchor), offset);
+    const __m256i  most = _mm256_set1_epi32((int)format.largest),
+                  largest = _mm256_set1_epi32((int)((format.largest << cut) + bias));
 
-    if (scale != NOT_FINITE) {
-        const tacit_floats_t numbers = from * power(FLOAT_BIAS - scale);
-        codes_of(&numbers, &codes, &values, format);
+    *codes = (tacit_words_t)_mm256_or_si256(_mm256_min_epi32(code, most), _mm256_srli_epi32(sign, 24));
+    *values = (tacit_floats_t)_mm256_or_si256(_mm256_min_epi32(value, largest), sign);
+}
+#endif
+
+/* 64 elements of a block that is finite; out := what receivers decode or, if that is wanted, what of a they do not get. */
+TACIT_ALWAYS_INLINE void encode_lanes(tacit_isa_t isa, uint8_t scale, const float *a, uint8_t *payload, bool kept, float *out,
+                                      traits_t format)
+{
+    const float   factor = power(FLOAT_BIAS - scale), unit = scale_value(scale);
+    tacit_words_t codes[TACIT_VECTORS];
+
+    TACIT_UNROLL for (size_t k = 0; k < TACIT_VECTORS; k++)
+    {
+        const tacit_floats_t from = *tacit__floats(a + TACIT_VECTOR * k), numbers = from * factor;
+        tacit_floats_t       values;
+
+        TACIT_X86(if (isa != TACIT_ISA_SCALAR) { codes_avx2(&numbers, &codes[k], &values, format); } else)
+        codes_plain(&numbers, &codes[k], &values, format);
+        values *= unit;
+        if (kept) {
+            values = from - values;
+        }
+        *tacit__floats_to(out + TACIT_VECTOR * k) = values;
     }
-    values *= scale_value(scale);
-    if (kept) {
-        values = from - values;
-    }
-    tacit__narrow_words(isa, &codes, payload);
-    *tacit__floats_to(out) = values;
+    tacit__narrow_lanes(isa, codes, payload);
 }
 
 TACIT_ALWAYS_INLINE void encode_record(tacit_isa_t isa, uint8_t scale, const float *a, size_t count, uint8_t *payload, bool kept,
                                        float *out, traits_t format)
 {
-    const size_t whole = count - count % TACIT_VECTOR;
-    float        from[TACIT_VECTOR] = {0};
-    uint8_t      codes[TACIT_VECTOR];
+    const size_t whole = count - count % TACIT_LANES;
+    float        from[TACIT_LANES] = {0};
+    uint8_t      codes[TACIT_LANES];
 
     *payload++ = scale;
-    for (size_t i = 0; i < whole; i += TACIT_VECTOR) {
-        encode_vector(isa, scale, a + i, payload + i, kept, out + i, format);
+    if (scale == NOT_FINITE) { /* nothing is kept back of such a block */
+        memset(payload, 0, count);
+        for (size_t i = 0; i < count; i++) {
+            out[i] = scale_value(scale);
+        }
+        return;
+    }
+    for (size_t i = 0; i < whole; i += TACIT_LANES) {
+        encode_lanes(isa, scale, a + i, payload + i, kept, out + i, format);
     }
     if (whole < count) {
         memcpy(from, a + whole, (count - whole) * sizeof *a);
-        encode_vector(isa, scale, from, codes, kept, from, format);
+        encode_lanes(isa, scale, from, codes, kept, from, format);
         memcpy(payload + whole, codes, count - whole);
         memcpy(out + whole, from, (count - whole) * sizeof *out);
     }

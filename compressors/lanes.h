@@ -19,6 +19,7 @@
 typedef float    tacit_floats_t __attribute__((vector_size(32), aligned(4), may_alias));
 typedef int32_t  tacit_ints_t __attribute__((vector_size(32), aligned(4), may_alias));
 typedef uint32_t tacit_words_t __attribute__((vector_size(32), aligned(4), may_alias));
+typedef uint64_t tacit_longs_t __attribute__((vector_size(32), aligned(4), may_alias));
 
 enum { TACIT_VECTOR = 8, TACIT_VECTORS = TACIT_LANES / TACIT_VECTOR };
 
@@ -143,6 +144,20 @@ TACIT_ALWAYS_INLINE void tacit__raise(tacit_isa_t isa, tacit_floats_t *most, con
     *most = (tacit_floats_t)TACIT_SELECT(*other > *most, (tacit_words_t)*other, (tacit_words_t)*most);
 }
 
+/* The same of integers. */
+#if defined(__x86_64__)
+TACIT_TARGET_AVX2 static inline void tacit__raise_ints_avx2(tacit_ints_t *most, const tacit_ints_t *other)
+{
+    *most = (tacit_ints_t)_mm256_max_epi32((__m256i)*other, (__m256i)*most);
+}
+#endif
+
+TACIT_ALWAYS_INLINE void tacit__raise_ints(tacit_isa_t isa, tacit_ints_t *most, const tacit_ints_t *other)
+{
+    TACIT_X86(if (isa != TACIT_ISA_SCALAR) { tacit__raise_ints_avx2(most, other); } else)
+    *most = (tacit_ints_t)TACIT_SELECT(*other > *most, (tacit_words_t)*other, (tacit_words_t)*most);
+}
+
 /* 8 bytes to words, and words below 256 to 8 bytes. */
 #if defined(__x86_64__)
 TACIT_TARGET_AVX2 static inline void tacit__widen_bytes_avx2(const uint8_t *bytes, tacit_words_t *words)
@@ -178,6 +193,34 @@ TACIT_ALWAYS_INLINE void tacit__narrow_words(tacit_isa_t isa, const tacit_words_
     })
     for (size_t j = 0; j < TACIT_VECTOR; j++) {
         bytes[j] = (uint8_t)(*words)[j];
+    }
+}
+
+/* 64 words below 256 to bytes. */
+#if defined(__x86_64__)
+TACIT_TARGET_AVX2 static inline void tacit__narrow_lanes_avx2(const tacit_words_t words[TACIT_VECTORS], uint8_t *bytes)
+{
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7); /* packing interleaves the halves of registers */
+
+#pragma GCC unroll 2
+    for (size_t k = 0; k < TACIT_VECTORS; k += 4) {
+        const __m256i low = _mm256_packus_epi32((__m256i)words[k], (__m256i)words[k + 1]);
+        const __m256i high = _mm256_packus_epi32((__m256i)words[k + 2], (__m256i)words[k + 3]);
+
+        _mm256_storeu_si256((__m256i *)(void *)(bytes + TACIT_VECTOR * k),
+                            _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), order));
+    }
+}
+#endif
+
+TACIT_ALWAYS_INLINE void tacit__narrow_lanes(tacit_isa_t isa, const tacit_words_t words[TACIT_VECTORS], uint8_t *bytes)
+{
+    TACIT_X86(if (isa != TACIT_ISA_SCALAR) {
+        tacit__narrow_lanes_avx2(words, bytes);
+        return;
+    })
+    for (size_t j = 0; j < TACIT_LANES; j++) {
+        bytes[j] = (uint8_t)words[j / TACIT_VECTOR][j % TACIT_VECTOR];
     }
 }
 

@@ -4,6 +4,8 @@
 #define TACIT_LEVELS_H
 
 #include "bits.h"
+#include "isa.h"
+#include "lanes.h"
 
 #include <stddef.h>
 
@@ -26,18 +28,52 @@ static inline uint64_t tacit__unpack8(uint64_t packed, unsigned bits)
     return (packed & one) | (packed >> bits & one) << 8;
 }
 
-/* Writes the TACIT_LANES / 8 * bits bytes of 64 levels, and rubbish in up to 8 bytes behind them. */
-static inline void tacit__pack_lanes(const uint8_t *levels, unsigned bits, uint8_t *bytes)
+/* 64 levels to their 8 * bits bytes. */
+static inline void tacit__pack_lanes_plain(const uint8_t *levels, unsigned bits, uint8_t *bytes)
 {
     uint64_t eights[TACIT_LANES / 8];
+    uint8_t  packed[TACIT_LANES + 8]; /* each store writes rubbish behind what it is for */
 
     memcpy(eights, levels, sizeof eights);
     for (size_t group = 0; group < TACIT_LANES / 8; group++) {
         eights[group] = tacit__pack8(eights[group], bits);
     }
     for (size_t group = 0; group < TACIT_LANES / 8; group++) {
-        memcpy(bytes + group * bits, &eights[group], sizeof *eights);
+        memcpy(packed + group * bits, &eights[group], sizeof *eights);
     }
+    memcpy(bytes, packed, TACIT_LANES / 8 * bits);
+}
+
+#if defined(__x86_64__)
+TACIT_TARGET_AVX2 static inline void tacit__pack_lanes_avx2(const uint8_t *levels, unsigned bits, uint8_t *bytes)
+{
+    const __m256i one = _mm256_loadu_si256((const __m256i *)(const void *)levels);
+    const __m256i other = _mm256_loadu_si256((const __m256i *)(const void *)(levels + 32));
+
+    if (bits == 4) { /* pairs become words below 256, which are packed once more */
+        const __m256i pair = _mm256_set1_epi16(0x1001);
+        const __m256i pairs = _mm256_packus_epi16(_mm256_maddubs_epi16(one, pair), _mm256_maddubs_epi16(other, pair));
+        _mm256_storeu_si256((__m256i *)(void *)bytes, _mm256_permute4x64_epi64(pairs, 0xd8));
+    } else if (bits == 2) {
+        const __m256i pair = _mm256_set1_epi16(0x0401), pairs = _mm256_set1_epi32(0x00100001);
+        const __m256i low = _mm256_madd_epi16(_mm256_maddubs_epi16(one, pair), pairs);
+        const __m256i high = _mm256_madd_epi16(_mm256_maddubs_epi16(other, pair), pairs);
+        const __m256i fours = _mm256_packus_epi16(_mm256_packus_epi32(low, high), _mm256_setzero_si256());
+        _mm_storeu_si128((__m128i *)(void *)bytes,
+                         _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(fours, _mm256_setr_epi32(0, 4, 1, 5, 0, 0, 0, 0))));
+    } else if (bits == 8) {
+        _mm256_storeu_si256((__m256i *)(void *)bytes, one);
+        _mm256_storeu_si256((__m256i *)(void *)(bytes + 32), other);
+    } else {
+        tacit__pack_lanes_plain(levels, bits, bytes);
+    }
+}
+#endif
+
+TACIT_ALWAYS_INLINE void tacit__pack_lanes(tacit_isa_t isa, const uint8_t *levels, unsigned bits, uint8_t *bytes)
+{
+    TACIT_X86(if (isa != TACIT_ISA_SCALAR) { tacit__pack_lanes_avx2(levels, bits, bytes); } else)
+    tacit__pack_lanes_plain(levels, bits, bytes);
 }
 
 /* Reads the TACIT_LANES / 8 * bits bytes of 64 levels, and does not use up to 8 bytes behind them. */
@@ -52,6 +88,14 @@ static inline void tacit__unpack_lanes(const uint8_t *bytes, unsigned bits, uint
         eights[group] = tacit__unpack8(eights[group], bits);
     }
     memcpy(levels, eights, sizeof eights);
+}
+
+/* 8 levels of up to 4 bits; 4 bytes are read. */
+TACIT_ALWAYS_INLINE void tacit__unpack_words(const uint8_t *bytes, unsigned bits, tacit_words_t *levels)
+{
+    const tacit_words_t shifts = {0, bits, 2 * bits, 3 * bits, 4 * bits, 5 * bits, 6 * bits, 7 * bits};
+
+    *levels = ((tacit_words_t){0} + tacit__load32(bytes)) >> shifts & ((1u << bits) - 1);
 }
 
 #endif

@@ -110,7 +110,7 @@ static inline void levels_plain(const float *a, const float *shifts, scale_t sca
                                 uint8_t *bytes, float *out)
 {
     const float top = top_level(bits);
-    uint8_t     levels[TACIT_LANES], packed[TACIT_LANES + 8];
+    uint8_t     levels[TACIT_LANES];
 
     for (size_t j = 0; j < TACIT_LANES; j++) {
         float level = (a[j] - scale.minimum) / scale.unit + shifts[j];
@@ -120,8 +120,7 @@ static inline void levels_plain(const float *a, const float *shifts, scale_t sca
         const float value = scale.minimum + scale.unit * (float)levels[j];
         out[j] = output == KEPT ? a[j] - value : value;
     }
-    tacit__pack_lanes(levels, bits, packed);
-    memcpy(bytes, packed, TACIT_LANES / 8 * bits);
+    tacit__pack_lanes_plain(levels, bits, bytes);
 }
 
 #if defined(__x86_64__)
@@ -142,42 +141,16 @@ TACIT_TARGET_AVX2 static inline __m256i levels8_avx2(const float *a, const float
 TACIT_TARGET_AVX2 static inline void levels_avx2(const float *a, const float *shifts, scale_t scale, unsigned bits,
                                                  output_t output, uint8_t *bytes, float *out)
 {
-    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7); /* packing interleaves the halves of registers */
-    __m256i       levels[2];
-    uint8_t       packed[TACIT_LANES + 8];
+    tacit_words_t whole[TACIT_VECTORS];
+    uint8_t       levels[TACIT_LANES];
 
-#pragma GCC unroll 2
-    for (size_t i = 0; i < 2; i++) {
-        __m256i four[4];
-
-#pragma GCC unroll 4
-        for (size_t k = 0; k < 4; k++) {
-            const size_t j = 32 * i + 8 * k;
-            four[k] = levels8_avx2(a + j, shifts + j, scale, bits, output, out + j);
-        }
-        levels[i] = _mm256_packus_epi16(_mm256_packus_epi32(four[0], four[1]), _mm256_packus_epi32(four[2], four[3]));
-        levels[i] = _mm256_permutevar8x32_epi32(levels[i], order);
+    TACIT_UNROLL for (size_t k = 0; k < TACIT_VECTORS; k++)
+    {
+        const size_t j = TACIT_VECTOR * k;
+        whole[k] = (tacit_words_t)levels8_avx2(a + j, shifts + j, scale, bits, output, out + j);
     }
-    if (bits == 4) { /* pairs become words below 256, which are packed once more */
-        const __m256i pair = _mm256_set1_epi16(0x1001);
-        const __m256i pairs = _mm256_packus_epi16(_mm256_maddubs_epi16(levels[0], pair), _mm256_maddubs_epi16(levels[1], pair));
-        _mm256_storeu_si256((__m256i *)(void *)bytes, _mm256_permute4x64_epi64(pairs, 0xd8));
-    } else if (bits == 2) {
-        const __m256i pair = _mm256_set1_epi16(0x0401), pairs = _mm256_set1_epi32(0x00100001);
-        const __m256i low = _mm256_madd_epi16(_mm256_maddubs_epi16(levels[0], pair), pairs);
-        const __m256i high = _mm256_madd_epi16(_mm256_maddubs_epi16(levels[1], pair), pairs);
-        const __m256i fours = _mm256_packus_epi16(_mm256_packus_epi32(low, high), _mm256_setzero_si256());
-        _mm_storeu_si128((__m128i *)(void *)bytes,
-                         _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(fours, _mm256_setr_epi32(0, 4, 1, 5, 0, 0, 0, 0))));
-    } else if (bits == 8) {
-        _mm256_storeu_si256((__m256i *)(void *)bytes, levels[0]);
-        _mm256_storeu_si256((__m256i *)(void *)(bytes + 32), levels[1]);
-    } else {
-        uint8_t unpacked[TACIT_LANES];
-        memcpy(unpacked, levels, sizeof unpacked);
-        tacit__pack_lanes(unpacked, bits, packed);
-        memcpy(bytes, packed, TACIT_LANES / 8 * bits);
-    }
+    tacit__narrow_lanes_avx2(whole, levels);
+    tacit__pack_lanes_avx2(levels, bits, bytes);
 }
 #endif
 

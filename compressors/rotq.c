@@ -9,6 +9,7 @@
    Signs are the same on all ranks, so that payloads could be summed before they are rotated back, once for all ranks. */
 #include "bits.h"
 #include "compressor.h"
+#include "hadamard.h"
 #include "isa.h"
 #include "lanes.h"
 #include "levels.h"
@@ -18,9 +19,8 @@
 #include <math.h>
 
 enum {
-    BLOCK = 256,
-    TOGETHER = 8, /* blocks whose signs are made at once */
-    SIDE = 16,    /* a block as a square, in which both transforms run over whole rows */
+    BLOCK = TACIT_HADAMARD,
+    TOGETHER = 8, /* blocks that take each step one after the other, so that no sum is waited for */
     MAX_BITS = 4,
     MAX_MAGNITUDES = 1 << (MAX_BITS - 1)
 };
@@ -34,7 +34,7 @@ typedef struct config {
    which has no closed form; the iteration of Lloyd and Max, run in float64 until nothing moves. loss is that error, worst the
    error of the worst block: see quality(). */
 typedef struct codebook {
-    float  magnitudes[MAX_MAGNITUDES];
+    float  magnitudes[MAX_MAGNITUDES + 1]; /* and zeros */
     double loss, worst;
 } codebook_t;
 
@@ -47,130 +47,13 @@ static const codebook_t codebooks[MAX_BITS + 1] = {
            0.6090},
 };
 
-/* ---- The rotation: signs, then the Hadamard transform ---- */
-
-/* One step of it on 16 rows of 8 columns: rows so far apart become their sum and their difference. */
-TACIT_ALWAYS_INLINE void butterflies(tacit_floats_t row[SIDE], size_t apart)
-{
-    TACIT_UNROLL for (size_t i = 0; i < SIDE / 2; i++)
-    {
-        const size_t         low = i / apart * 2 * apart + i % apart, high = low + apart;
-        const tacit_floats_t sum = row[low] + row[high], difference = row[low] - row[high];
-
-        row[low] = sum;
-        row[high] = difference;
-    }
-}
-
-TACIT_ALWAYS_INLINE void transform_columns(float *v)
-{
-    for (size_t column = 0; column < SIDE; column += TACIT_VECTOR) {
-        tacit_floats_t row[SIDE];
-
-#pragma GCC unroll 16
-        for (size_t i = 0; i < SIDE; i++) {
-            row[i] = *tacit__floats(v + SIDE * i + column);
-        }
-        butterflies(row, 8);
-        butterflies(row, 4);
-        butterflies(row, 2);
-        butterflies(row, 1);
-#pragma GCC unroll 16
-        for (size_t i = 0; i < SIDE; i++) {
-            *tacit__floats_to(v + SIDE * i + column) = row[i];
-        }
-    }
-}
-
-static inline void transpose_plain(float *v)
-{
-    for (size_t row = 0; row < SIDE; row++) {
-        for (size_t column = row + 1; column < SIDE; column++) {
-            const float other = v[SIDE * column + row];
-            v[SIDE * column + row] = v[SIDE * row + column];
-            v[SIDE * row + column] = other;
-        }
-    }
-}
-
-#if defined(__x86_64__)
-/* Reads 8 rows of 8 columns of a square, transposed. */
-TACIT_TARGET_AVX2 static inline void load_transposed_avx2(const float *v, __m256 column[8])
-{
-    __m256 pair[8], four[8];
-
-#pragma GCC unroll 4
-    for (size_t i = 0; i < 4; i++) {
-        const __m256 even = _mm256_loadu_ps(v + 2 * i * SIDE), odd = _mm256_loadu_ps(v + (2 * i + 1) * SIDE);
-        pair[2 * i] = _mm256_unpacklo_ps(even, odd);
-        pair[2 * i + 1] = _mm256_unpackhi_ps(even, odd);
-    }
-#pragma GCC unroll 2
-    for (size_t i = 0; i < 8; i += 4) {
-        four[i] = _mm256_shuffle_ps(pair[i], pair[i + 2], 0x44);
-        four[i + 1] = _mm256_shuffle_ps(pair[i], pair[i + 2], 0xee);
-        four[i + 2] = _mm256_shuffle_ps(pair[i + 1], pair[i + 3], 0x44);
-        four[i + 3] = _mm256_shuffle_ps(pair[i + 1], pair[i + 3], 0xee);
-    }
-#pragma GCC unroll 4
-    for (size_t i = 0; i < 4; i++) {
-        column[i] = _mm256_permute2f128_ps(four[i], four[i + 4], 0x20);
-        column[i + 4] = _mm256_permute2f128_ps(four[i], four[i + 4], 0x31);
-    }
-}
-
-TACIT_TARGET_AVX2 static inline void store_rows_avx2(float *v, const __m256 row[8])
-{
-#pragma GCC unroll 8
-    for (size_t i = 0; i < 8; i++) {
-        _mm256_storeu_ps(v + SIDE * i, row[i]);
-    }
-}
-
-TACIT_TARGET_AVX2 static inline void transpose_avx2(float *v)
-{
-    const size_t right = 8, below = 8 * SIDE;
-    __m256       one[8], other[8];
-
-    load_transposed_avx2(v, one);
-    store_rows_avx2(v, one);
-    load_transposed_avx2(v + right + below, one);
-    store_rows_avx2(v + right + below, one);
-    load_transposed_avx2(v + right, one);
-    load_transposed_avx2(v + below, other);
-    store_rows_avx2(v + below, one);
-    store_rows_avx2(v + right, other);
-}
-#endif
-
-/* The Hadamard transform of order 256, without its factor 1/16 and with the square left transposed: one transposition instead of
-   two, and what undoes it is the same function, up to the factor 256. */
-TACIT_ALWAYS_INLINE void transform(tacit_isa_t isa, float *v)
-{
-    transform_columns(v);
-    TACIT_X86(if (isa != TACIT_ISA_SCALAR) { transpose_avx2(v); } else)
-    transpose_plain(v);
-    transform_columns(v);
-}
+/* ---- Signs ---- */
 
 /* The sign bits of 8 elements: bits `shift` and up of a word. */
 #define SIGNS(word, shift)                                                                                                       \
     ((((tacit_words_t){0} + ((word) >> (shift))) << (tacit_words_t){31, 30, 29, 28, 27, 26, 25, 24}) & 0x80000000u)
 
-/* v := v with the block's signs times a factor, which is a power of two or comes last. words: a bit an element. */
-TACIT_ALWAYS_INLINE void flip(const uint32_t words[BLOCK / 32], float factor, float *v)
-{
-    for (size_t i = 0; i < BLOCK; i += 32) {
-#pragma GCC unroll 4
-        for (size_t j = 0; j < 32; j += TACIT_VECTOR) {
-            tacit_floats_t *at = tacit__floats_to(v + i + j);
-
-            *at = (tacit_floats_t)((tacit_words_t)*at ^ SIGNS(words[i / 32], j)) * factor;
-        }
-    }
-}
-
-/* The signs of several blocks, from element `first` of the tensor on. */
+/* The signs of several blocks, from element `first` of the tensor on: a bit an element. */
 static inline void signs_of(const tacit_stream_t *stream, uint64_t first, uint32_t words[TOGETHER * BLOCK / 32])
 {
     tacit__random_lanes(stream, first / 128, words);
@@ -180,22 +63,62 @@ _Static_assert(TOGETHER *BLOCK / 32 == TACIT_RANDOM_WORDS, "all at once");
 
 /* ---- Levels: the number of a magnitude, plus half of all for negative numbers; and centres, the values of levels ---- */
 
-/* 8 levels. */
-TACIT_ALWAYS_INLINE void levels_of(const tacit_floats_t *v, float unit, unsigned bits, tacit_words_t *levels)
+/* Of 8 rotated elements. */
+static inline void levels_plain(const tacit_floats_t *v, float unit, unsigned bits, tacit_words_t *levels)
 {
     const float         *magnitudes = codebooks[bits].magnitudes;
     const uint32_t       half = 1u << (bits - 1);
     const tacit_floats_t magnitude = TACIT_MAGNITUDES(*v);
 
     *levels = (tacit_words_t)(*v < 0) & half;
-#pragma GCC unroll 7
     for (size_t m = 1; m < half; m++) {
         const float border = (magnitudes[m - 1] + magnitudes[m]) * 0.5f * unit;
         *levels -= (tacit_words_t)(magnitude > border);
     }
 }
 
+/* Of 8 levels. */
+static inline void centres_plain(const tacit_words_t *levels, unsigned bits, tacit_floats_t *centres)
+{
+    const float   *magnitudes = codebooks[bits].magnitudes;
+    const uint32_t half = 1u << (bits - 1);
+
+    *centres = (tacit_floats_t){0} + magnitudes[0];
+    for (uint32_t m = 1; m < half; m++) {
+        const tacit_words_t value = (tacit_words_t){0} + tacit__float_bits(magnitudes[m]);
+        *centres = (tacit_floats_t)TACIT_SELECT((*levels & (half - 1)) == m, value, (tacit_words_t)*centres);
+    }
+    *centres = (tacit_floats_t)((tacit_words_t)*centres | (*levels & half) << (32 - bits));
+}
+
 #if defined(__x86_64__)
+/* The borders between magnitudes. */
+TACIT_TARGET_AVX2 static inline __m256 borders_avx2(float unit, unsigned bits)
+{
+    const float *magnitudes = codebooks[bits].magnitudes;
+    const __m256 pairs = _mm256_add_ps(_mm256_loadu_ps(magnitudes), _mm256_loadu_ps(magnitudes + 1));
+
+    return _mm256_mul_ps(_mm256_mul_ps(pairs, _mm256_set1_ps(0.5f)), _mm256_set1_ps(unit));
+}
+
+/* A search in halves: as many borders are passed as are below. Zeros lose their sign when added to zero. */
+TACIT_TARGET_AVX2 static inline void levels_avx2(const tacit_floats_t *v, float unit, unsigned bits, tacit_words_t *levels)
+{
+    const __m256  borders = borders_avx2(unit, bits);
+    const __m256  values = _mm256_add_ps((__m256)*v, _mm256_setzero_ps());
+    const __m256  magnitude = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), values);
+    const __m256i sign = _mm256_srli_epi32(_mm256_castps_si256(values), 31);
+    __m256i       number = _mm256_setzero_si256();
+
+#pragma GCC unroll 3
+    for (int step = 1 << bits >> 2; step > 0; step /= 2) {
+        const __m256i middle = _mm256_or_si256(number, _mm256_set1_epi32(step - 1));
+        const __m256  above = _mm256_cmp_ps(magnitude, _mm256_permutevar8x32_ps(borders, middle), _CMP_GT_OQ);
+        number = _mm256_or_si256(number, _mm256_and_si256(_mm256_castps_si256(above), _mm256_set1_epi32(step)));
+    }
+    *levels = (tacit_words_t)_mm256_or_si256(number, _mm256_slli_epi32(sign, (int)bits - 1));
+}
+
 TACIT_TARGET_AVX2 static inline void centres_avx2(const tacit_words_t *levels, unsigned bits, tacit_floats_t *centres)
 {
     const __m256i all = (__m256i)*levels, sign = _mm256_slli_epi32(all, (int)(32 - bits));
@@ -207,22 +130,16 @@ TACIT_TARGET_AVX2 static inline void centres_avx2(const tacit_words_t *levels, u
 }
 #endif
 
-/* Of 8 levels. */
+TACIT_ALWAYS_INLINE void levels_of(tacit_isa_t isa, const tacit_floats_t *v, float unit, unsigned bits, tacit_words_t *levels)
+{
+    TACIT_X86(if (isa != TACIT_ISA_SCALAR) { levels_avx2(v, unit, bits, levels); } else)
+    levels_plain(v, unit, bits, levels);
+}
+
 TACIT_ALWAYS_INLINE void centres_of(tacit_isa_t isa, const tacit_words_t *levels, unsigned bits, tacit_floats_t *centres)
 {
-    const float   *magnitudes = codebooks[bits].magnitudes;
-    const uint32_t half = 1u << (bits - 1);
-
-    TACIT_X86(if (isa != TACIT_ISA_SCALAR) {
-        centres_avx2(levels, bits, centres);
-        return;
-    })
-    *centres = (tacit_floats_t){0} + magnitudes[0];
-    for (uint32_t m = 1; m < half; m++) {
-        const tacit_words_t value = (tacit_words_t){0} + tacit__float_bits(magnitudes[m]);
-        *centres = (tacit_floats_t)TACIT_SELECT((*levels & (half - 1)) == m, value, (tacit_words_t)*centres);
-    }
-    *centres = (tacit_floats_t)((tacit_words_t)*centres | (*levels & half) << (32 - bits));
+    TACIT_X86(if (isa != TACIT_ISA_SCALAR) { centres_avx2(levels, bits, centres); } else)
+    centres_plain(levels, bits, centres);
 }
 
 /* ---- Records ---- */
@@ -232,26 +149,76 @@ static size_t record_bytes(unsigned bits)
     return 4 + BLOCK / 8 * bits;
 }
 
-/* The bits of the power of two that brings a block's largest magnitude to between 2 and 4 (less if that is subnormal), where
-   neither squares nor sums leave the range of float32. */
-TACIT_ALWAYS_INLINE uint32_t normalizer_of(const float *v)
-{
-    tacit_ints_t lanes = {0};
-    int32_t      largest = 0x00800000;
+/* Bits of a magnitude: where no element is larger, the root of the sum of squares, which decoded values do not exceed but by
+   rounding, is far from the end of float32's range. */
+enum { LARGE = 0x7b000000 };
 
-    for (size_t i = 0; i < BLOCK; i += TACIT_VECTOR) {
-        const tacit_ints_t magnitudes = (tacit_ints_t)TACIT_MAGNITUDES(*tacit__floats(v + i));
-        lanes = (tacit_ints_t)TACIT_SELECT(magnitudes > lanes, (tacit_words_t)magnitudes, (tacit_words_t)lanes);
+/* What a block of 256 elements goes through. */
+typedef struct record {
+    uint32_t largest;    /* the bits of its largest magnitude */
+    uint32_t normalizer; /* those of the power of two that brings it to between 2 and 4 (less if that is subnormal), where neither
+                            squares nor sums leave the range of float32 */
+    float    unit;       /* root mean square, once rotated */
+    float    scale;      /* of the centres */
+} record_t;
+
+TACIT_ALWAYS_INLINE void note_largest(record_t *record, uint32_t largest)
+{
+    record->largest = largest;
+    record->normalizer = (255 - (largest >> 23)) << 23;
+}
+
+/* From the sums of squares of a rotated block. */
+TACIT_ALWAYS_INLINE float unit_of(const tacit_floats_t squares[TACIT_VECTORS])
+{
+    return sqrtf(tacit__lanes_sum(squares) / BLOCK);
+}
+
+/* Elements `at` and up of a = in or, with feedback, in + now. */
+#define SUMMED(ef, kept, at)                                                                                                     \
+    ((kept) ? (tacit_floats_t)(*tacit__floats((ef)->in + (at)) + *tacit__floats((ef)->now + (at)))                               \
+            : *tacit__floats((ef)->in + (at)))
+
+TACIT_ALWAYS_INLINE void look(tacit_isa_t isa, const tacit_ef_t *ef, bool kept, size_t first, record_t *record)
+{
+    tacit_ints_t lanes[4] = {{0}};
+    uint32_t     largest = 0x00800000u;
+
+    for (size_t i = 0; i < BLOCK; i += 4 * TACIT_VECTOR) {
+#pragma GCC unroll 4
+        for (size_t k = 0; k < 4; k++) {
+            const tacit_ints_t magnitudes = (tacit_ints_t)TACIT_MAGNITUDES(SUMMED(ef, kept, first + i + TACIT_VECTOR * k));
+            tacit__raise_ints(isa, &lanes[k], &magnitudes);
+        }
+    }
+#pragma GCC unroll 4
+    for (size_t k = 1; k < 4; k++) {
+        tacit__raise_ints(isa, &lanes[0], &lanes[k]);
     }
     TACIT_UNROLL for (size_t j = 0; j < TACIT_VECTOR; j++)
     {
-        largest = lanes[j] > largest ? lanes[j] : largest;
+        largest = (uint32_t)lanes[0][j] > largest ? (uint32_t)lanes[0][j] : largest;
     }
-    return (255 - ((uint32_t)largest >> 23)) << 23;
+    note_largest(record, largest);
 }
 
-/* The sum of squares, in the order of all block sums. */
-TACIT_ALWAYS_INLINE float square_of(const float *v)
+/* v := a with the block's signs, normalized. */
+TACIT_ALWAYS_INLINE void load(const tacit_ef_t *ef, bool kept, size_t first, const uint32_t *signs, const record_t *record,
+                              float *v)
+{
+    const float factor = tacit__bits_float(record->normalizer);
+
+    for (size_t i = 0; i < BLOCK; i += 32) {
+#pragma GCC unroll 4
+        for (size_t j = 0; j < 32; j += TACIT_VECTOR) {
+            const tacit_words_t a = (tacit_words_t)SUMMED(ef, kept, first + i + j);
+            *tacit__floats_to(v + i + j) = (tacit_floats_t)(a ^ SIGNS(signs[i / 32], j)) * factor;
+        }
+    }
+}
+
+/* Its squares are summed in the order of all block sums. */
+TACIT_ALWAYS_INLINE float measure(const float *v)
 {
     tacit_floats_t lanes[TACIT_VECTORS] = {{0}};
 
@@ -262,107 +229,161 @@ TACIT_ALWAYS_INLINE float square_of(const float *v)
             lanes[k] += values * values;
         }
     }
-    return tacit__lanes_sum(lanes);
+    return unit_of(lanes);
 }
 
-/* v becomes the centres of its levels. Returns the scale that brings them closest to v (least squares), so that no block is worse
-   off than if nothing were sent. */
-TACIT_ALWAYS_INLINE float quantize(tacit_isa_t isa, float *v, unsigned bits, uint32_t normalizer, uint8_t *levels)
+/* v becomes the centres of its levels. Sums, in the order of all block sums, the products of the two and the centres' squares. */
+TACIT_ALWAYS_INLINE void quantize_plain(tacit_isa_t isa, float *v, float unit, unsigned bits, uint8_t *payload,
+                                        tacit_floats_t products[TACIT_VECTORS], tacit_floats_t squares[TACIT_VECTORS])
 {
-    const float    unit = sqrtf(square_of(v) / BLOCK);
-    tacit_floats_t products[TACIT_VECTORS] = {{0}}, squares[TACIT_VECTORS] = {{0}};
-    float          scale;
-
     for (size_t i = 0; i < BLOCK; i += TACIT_LANES) {
+        tacit_words_t numbers[TACIT_VECTORS];
+        uint8_t       levels[TACIT_LANES];
+
         TACIT_UNROLL for (size_t k = 0; k < TACIT_VECTORS; k++)
         {
             tacit_floats_t *at = tacit__floats_to(v + i + TACIT_VECTOR * k), centres;
-            tacit_words_t   numbers;
 
-            levels_of(at, unit, bits, &numbers);
-            centres_of(isa, &numbers, bits, &centres);
-            tacit__narrow_words(isa, &numbers, levels + i + TACIT_VECTOR * k);
+            levels_of(isa, at, unit, bits, &numbers[k]);
+            centres_of(isa, &numbers[k], bits, &centres);
             products[k] += *at * centres;
             squares[k] += centres * centres;
             *at = centres;
         }
+        tacit__narrow_lanes(isa, numbers, levels);
+        tacit__pack_lanes(isa, levels, bits, payload + i / 8 * bits);
     }
+}
+
+#include "rotq_avx512.h"
+
+/* v becomes the centres of its levels; scale is what brings them closest to v (least squares), so that no block is worse off than
+   if nothing were sent. */
+TACIT_ALWAYS_INLINE void quantize(tacit_isa_t isa, float *v, unsigned bits, record_t *record, uint8_t *payload)
+{
+    tacit_floats_t products[TACIT_VECTORS] = {{0}}, squares[TACIT_VECTORS] = {{0}};
+    float          scale;
+
+    TACIT_X86(if (isa == TACIT_ISA_AVX512) { quantize_avx512(v, record->unit, bits, payload, products, squares); } else)
+    quantize_plain(isa, v, record->unit, bits, payload, products, squares);
     scale = tacit__lanes_sum(products) / (tacit__lanes_sum(squares) * BLOCK);
     /* The inverse of the normalizer may be subnormal itself: half of it twice. */
-    return scale * 0.5f * tacit__bits_float((255u << 23) - normalizer);
-}
-
-static void pack(const uint8_t *levels, unsigned bits, uint8_t *payload)
-{
-    uint8_t bytes[BLOCK / 8 * MAX_BITS + 8];
-
-    for (size_t i = 0; i < BLOCK; i += TACIT_LANES) {
-        tacit__pack_lanes(levels + i, bits, bytes + i / 8 * bits);
-    }
-    memcpy(payload, bytes, BLOCK / 8 * bits);
-}
-
-static void unpack(const uint8_t *payload, unsigned bits, uint8_t *levels)
-{
-    uint8_t bytes[BLOCK / 8 * MAX_BITS + 8] = {0};
-
-    memcpy(bytes, payload, BLOCK / 8 * bits);
-    for (size_t i = 0; i < BLOCK; i += TACIT_LANES) {
-        tacit__unpack_lanes(bytes + i / 8 * bits, bits, levels + i);
-    }
+    record->scale = scale * 0.5f * tacit__bits_float((255u << 23) - record->normalizer);
 }
 
 /* ---- The table ---- */
 
-/* out := values or, with feedback, what of a they are not. Whether all that is kept back of a is finite; with feedback nothing is
-   written if not. */
-TACIT_ALWAYS_INLINE bool put(const float *a, const float *values, size_t count, bool kept, float *out)
+/* next := what v, rotated back, stands for or, with feedback, what of a that is not. Returns whether all of the latter is finite;
+   with feedback nothing is written if not. */
+TACIT_ALWAYS_INLINE bool store(const tacit_ef_t *ef, bool kept, size_t first, const uint32_t *signs, const record_t *record,
+                               const float *v)
 {
-    float         rest[BLOCK];
-    tacit_words_t nonfinite = {0};
+    for (int pass = record->largest < LARGE; pass < 2; pass++) {
+        tacit_words_t nonfinite = {0};
 
-    for (size_t i = 0; i < BLOCK; i += TACIT_VECTOR) {
-        const tacit_floats_t left = *tacit__floats(a + i) - *tacit__floats(values + i);
-        nonfinite |= TACIT_NONFINITE(left);
-        *tacit__floats_to(rest + i) = left;
-    }
-    if (!kept || !tacit__any_negative(&nonfinite)) {
-        memcpy(out, kept ? rest : values, count * sizeof *out);
-    }
-    return !tacit__any_negative(&nonfinite);
-}
+        for (size_t i = 0; i < BLOCK; i += 32) {
+#pragma GCC unroll 4
+            for (size_t j = 0; j < 32; j += TACIT_VECTOR) {
+                const size_t         at = first + i + j;
+                const tacit_words_t  signed_v = *(const tacit_words_t *)(const void *)(v + i + j) ^ SIGNS(signs[i / 32], j);
+                const tacit_floats_t value = (tacit_floats_t)signed_v * record->scale, left = SUMMED(ef, kept, at) - value;
 
-/* One block of `count` elements, padded with zeros. */
-TACIT_ALWAYS_INLINE bool encode_record(tacit_isa_t isa, const tacit_ef_t *ef, bool kept, size_t first, size_t count,
-                                       const uint32_t *signs, unsigned bits, uint8_t *payload)
-{
-    float    a[BLOCK], v[BLOCK], scale;
-    uint8_t  levels[BLOCK];
-    uint32_t normalizer;
-    bool     finite;
-
-    memset(a + count, 0, (BLOCK - count) * sizeof *a);
-    for (size_t j = 0; j < count; j++) {
-        a[j] = kept ? ef->in[first + j] + ef->now[first + j] : ef->in[first + j];
-    }
-    normalizer = normalizer_of(a);
-    memcpy(v, a, sizeof v);
-    flip(signs, tacit__bits_float(normalizer), v);
-    transform(isa, v);
-    scale = quantize(isa, v, bits, normalizer, levels);
-    transform(isa, v);
-    flip(signs, scale, v);
-    finite = put(a, v, count, kept, ef->next + first);
-    if (!finite && !kept) {
-        scale = tacit__bits_float(TACIT_FLOAT_NAN);
-        memset(levels, 0, sizeof levels);
-        for (size_t j = 0; j < count; j++) {
-            ef->next[first + j] = scale;
+                if (pass == 0) {
+                    nonfinite |= TACIT_NONFINITE(left);
+                } else {
+                    *tacit__floats_to(ef->next + at) = kept ? left : value;
+                }
+            }
+        }
+        if (tacit__any_negative(&nonfinite)) {
+            return false;
         }
     }
-    tacit__store32(payload, tacit__float_bits(scale));
-    pack(levels, bits, payload + 4);
-    return finite;
+    return true;
+}
+
+/* Both ways in full: a to the rotated block and what goes with it, and the centres to `next`. */
+TACIT_ALWAYS_INLINE void rotate(tacit_isa_t isa, const tacit_ef_t *ef, bool kept, size_t first, const uint32_t *signs,
+                                record_t *record, float *rotated)
+{
+    float plain[BLOCK];
+
+    TACIT_X86(if (isa == TACIT_ISA_AVX512) {
+        rotate_avx512(ef, kept, first, signs, record, rotated);
+        return;
+    })
+    look(isa, ef, kept, first, record);
+    load(ef, kept, first, signs, record, plain);
+    tacit__hadamard(isa, plain, rotated);
+    record->unit = measure(rotated);
+}
+
+TACIT_ALWAYS_INLINE bool rotate_back(tacit_isa_t isa, float *rotated, const uint32_t *signs, const record_t *record,
+                                     const tacit_ef_t *ef, bool kept, size_t first)
+{
+    float plain[BLOCK];
+
+    TACIT_X86(if (isa == TACIT_ISA_AVX512 && record->largest < LARGE) {
+        rotate_back_avx512(rotated, signs, record, ef, kept, first);
+        return true;
+    })
+    tacit__hadamard(isa, rotated, plain);
+    return store(ef, kept, first, signs, record, plain);
+}
+
+/* Blocks that are whole; those before *done_out are encoded. */
+TACIT_ALWAYS_INLINE uint32_t encode_whole(tacit_isa_t isa, const tacit_ef_t *ef, bool kept, size_t blocks, const uint32_t *signs,
+                                          unsigned bits, uint8_t *payload, size_t *done_out)
+{
+    float    rotated[TOGETHER][BLOCK];
+    record_t records[TOGETHER];
+    uint32_t faults = 0;
+
+    for (size_t b = 0; b < blocks; b++) {
+        rotate(isa, ef, kept, b * BLOCK, signs + b * BLOCK / 32, &records[b], rotated[b]);
+    }
+    for (size_t b = 0; b < blocks; b++) {
+        quantize(isa, rotated[b], bits, &records[b], payload + b * record_bytes(bits) + 4);
+    }
+    for (size_t b = 0; b < blocks; b++) {
+        uint8_t *record = payload + b * record_bytes(bits);
+
+        if (!rotate_back(isa, rotated[b], signs + b * BLOCK / 32, &records[b], ef, kept, b * BLOCK)) {
+            faults = TACIT_FAULT_NONFINITE;
+            if (kept) {
+                *done_out = b;
+                return faults;
+            }
+            records[b].scale = tacit__bits_float(TACIT_FLOAT_NAN);
+            memset(record + 4, 0, record_bytes(bits) - 4);
+            for (size_t j = 0; j < BLOCK; j++) {
+                ef->next[b * BLOCK + j] = records[b].scale;
+            }
+        }
+        tacit__store32(record, tacit__float_bits(records[b].scale));
+    }
+    *done_out = blocks;
+    return faults;
+}
+
+/* The last block, padded with zeros. */
+TACIT_ALWAYS_INLINE uint32_t encode_part(tacit_isa_t isa, const tacit_ef_t *ef, bool kept, size_t count, const uint32_t *signs,
+                                         unsigned bits, uint8_t *payload)
+{
+    float            in[BLOCK] = {0}, now[BLOCK] = {0}, next[BLOCK];
+    const tacit_ef_t padded = {in, now, next};
+    size_t           done;
+    uint32_t         faults;
+
+    memcpy(in, ef->in, count * sizeof *in);
+    if (kept) {
+        memcpy(now, ef->now, count * sizeof *now);
+    }
+    faults = encode_whole(isa, &padded, kept, 1, signs, bits, payload, &done);
+    if (done == 1) {
+        memcpy(ef->next, next, count * sizeof *next);
+    }
+    return faults;
 }
 
 TACIT_ALWAYS_INLINE uint32_t encode_blocks(tacit_isa_t isa, const tacit_block_t *block, unsigned bits, bool kept,
@@ -372,18 +393,20 @@ TACIT_ALWAYS_INLINE uint32_t encode_blocks(tacit_isa_t isa, const tacit_block_t 
     uint32_t             signs[TACIT_RANDOM_WORDS], faults = 0;
     size_t               i = 0;
 
-    for (size_t part; i < block->count; i += part) {
-        part = block->count - i < BLOCK ? block->count - i : BLOCK;
-        if (i % (TOGETHER * BLOCK) == 0) {
-            signs_of(&stream, block->first + i, signs);
+    while (i < block->count && (faults == 0 || !kept)) {
+        const size_t     whole = (block->count - i) / BLOCK, blocks = whole < TOGETHER ? whole : TOGETHER;
+        const tacit_ef_t rest = {ef->in + i, kept ? ef->now + i : NULL, ef->next + i};
+        size_t           done = 1;
+
+        signs_of(&stream, block->first + i, signs);
+        if (blocks > 0) {
+            faults |= encode_whole(isa, &rest, kept, blocks, signs, bits, payload, &done);
+            i += done * BLOCK;
+        } else {
+            faults |= encode_part(isa, &rest, kept, block->count - i, signs, bits, payload);
+            i = faults != 0 && kept ? i : block->count;
         }
-        if (!encode_record(isa, ef, kept, i, part, signs + i % (TOGETHER * BLOCK) / 32, bits, payload)) {
-            faults = TACIT_FAULT_NONFINITE;
-            if (kept) {
-                break;
-            }
-        }
-        payload += record_bytes(bits);
+        payload += done * record_bytes(bits);
     }
     *done_out = i;
     return faults;
@@ -423,21 +446,35 @@ TACIT_ALWAYS_INLINE uint32_t encode(tacit_isa_t isa, const tacit_block_t *block,
 TACIT_ALWAYS_INLINE void decode_record(tacit_isa_t isa, const uint8_t *payload, const uint32_t *signs, unsigned bits,
                                        size_t count, float *out, bool add)
 {
-    float   values[BLOCK];
-    uint8_t levels[BLOCK];
+    const float scale = tacit__bits_float(tacit__load32(payload));
+    float       rotated[BLOCK], values[BLOCK];
+    uint8_t     levels[BLOCK / 8 * MAX_BITS + 4];
 
-    unpack(payload + 4, bits, levels);
+    memcpy(levels, payload + 4, BLOCK / 8 * bits);
+    TACIT_X86(if (isa == TACIT_ISA_AVX512 && count == BLOCK) {
+        decode_record_avx512(levels, bits, scale, signs, out, add);
+        return;
+    })
     for (size_t i = 0; i < BLOCK; i += TACIT_VECTOR) {
         tacit_words_t  numbers;
         tacit_floats_t centres;
 
-        tacit__widen_bytes(isa, levels + i, &numbers);
+        tacit__unpack_words(levels + i / 8 * bits, bits, &numbers);
         centres_of(isa, &numbers, bits, &centres);
-        *tacit__floats_to(values + i) = centres;
+        *tacit__floats_to(rotated + i) = centres;
     }
-    transform(isa, values);
-    flip(signs, tacit__bits_float(tacit__load32(payload)), values);
-    for (size_t j = 0; j < count; j++) {
+    tacit__hadamard(isa, rotated, values);
+    for (size_t i = 0; i < BLOCK; i += 32) {
+#pragma GCC unroll 4
+        for (size_t j = 0; j < 32; j += TACIT_VECTOR) {
+            tacit_floats_t *at = tacit__floats_to(values + i + j);
+            *at = (tacit_floats_t)((tacit_words_t)*at ^ SIGNS(signs[i / 32], j)) * scale;
+            if (count == BLOCK) {
+                *tacit__floats_to(out + i + j) = add ? (tacit_floats_t)(*tacit__floats(out + i + j) + *at) : *at;
+            }
+        }
+    }
+    for (size_t j = 0; count < BLOCK && j < count; j++) {
         out[j] = add ? out[j] + values[j] : values[j];
     }
 }
