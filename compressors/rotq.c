@@ -174,12 +174,23 @@ TACIT_ALWAYS_INLINE float unit_of(const tacit_floats_t squares[TACIT_VECTORS])
     return sqrtf(tacit__lanes_sum(squares) / BLOCK);
 }
 
-/* Elements `at` and up of a = in or, with feedback, in + now. */
-#define SUMMED(ef, kept, at)                                                                                                     \
-    ((kept) ? (tacit_floats_t)(*tacit__floats((ef)->in + (at)) + *tacit__floats((ef)->now + (at)))                               \
-            : *tacit__floats((ef)->in + (at)))
+/* Where a block lies: a = in + now. Without feedback `now` is zeros, which change no more than the sign of a zero, and that does
+   not matter. */
+typedef struct place {
+    const float *in, *now;
+    float       *next;
+} place_t;
 
-TACIT_ALWAYS_INLINE void look(tacit_isa_t isa, const tacit_ef_t *ef, bool kept, size_t first, record_t *record)
+static const float zeros[BLOCK];
+
+static inline place_t place_of(const tacit_ef_t *ef, size_t first)
+{
+    return (place_t){ef->in + first, ef->now != NULL ? ef->now + first : zeros, ef->next + first};
+}
+
+#define SUMMED(place, at) (*tacit__floats((place)->in + (at)) + *tacit__floats((place)->now + (at)))
+
+TACIT_ALWAYS_INLINE void look(tacit_isa_t isa, const place_t *place, record_t *record)
 {
     tacit_ints_t lanes[4] = {{0}};
     uint32_t     largest = 0x00800000u;
@@ -187,7 +198,7 @@ TACIT_ALWAYS_INLINE void look(tacit_isa_t isa, const tacit_ef_t *ef, bool kept, 
     for (size_t i = 0; i < BLOCK; i += 4 * TACIT_VECTOR) {
 #pragma GCC unroll 4
         for (size_t k = 0; k < 4; k++) {
-            const tacit_ints_t magnitudes = (tacit_ints_t)TACIT_MAGNITUDES(SUMMED(ef, kept, first + i + TACIT_VECTOR * k));
+            const tacit_ints_t magnitudes = (tacit_ints_t)TACIT_MAGNITUDES(SUMMED(place, i + TACIT_VECTOR * k));
             tacit__raise_ints(isa, &lanes[k], &magnitudes);
         }
     }
@@ -203,15 +214,14 @@ TACIT_ALWAYS_INLINE void look(tacit_isa_t isa, const tacit_ef_t *ef, bool kept, 
 }
 
 /* v := a with the block's signs, normalized. */
-TACIT_ALWAYS_INLINE void load(const tacit_ef_t *ef, bool kept, size_t first, const uint32_t *signs, const record_t *record,
-                              float *v)
+TACIT_ALWAYS_INLINE void load(const place_t *place, const uint32_t *signs, const record_t *record, float *v)
 {
     const float factor = tacit__bits_float(record->normalizer);
 
     for (size_t i = 0; i < BLOCK; i += 32) {
 #pragma GCC unroll 4
         for (size_t j = 0; j < 32; j += TACIT_VECTOR) {
-            const tacit_words_t a = (tacit_words_t)SUMMED(ef, kept, first + i + j);
+            const tacit_words_t a = (tacit_words_t)SUMMED(place, i + j);
             *tacit__floats_to(v + i + j) = (tacit_floats_t)(a ^ SIGNS(signs[i / 32], j)) * factor;
         }
     }
@@ -257,6 +267,13 @@ TACIT_ALWAYS_INLINE void quantize_plain(tacit_isa_t isa, float *v, float unit, u
 
 #include "rotq_avx512.h"
 
+TACIT_ALWAYS_INLINE void quantize_with(tacit_isa_t isa, float *v, float unit, unsigned bits, uint8_t *payload,
+                                       tacit_floats_t products[TACIT_VECTORS], tacit_floats_t squares[TACIT_VECTORS])
+{
+    TACIT_X86(if (isa == TACIT_ISA_AVX512) { quantize_avx512(v, unit, bits, payload, products, squares); } else)
+    quantize_plain(isa, v, unit, bits, payload, products, squares);
+}
+
 /* v becomes the centres of its levels; scale is what brings them closest to v (least squares), so that no block is worse off than
    if nothing were sent. */
 TACIT_ALWAYS_INLINE void quantize(tacit_isa_t isa, float *v, unsigned bits, record_t *record, uint8_t *payload)
@@ -264,8 +281,19 @@ TACIT_ALWAYS_INLINE void quantize(tacit_isa_t isa, float *v, unsigned bits, reco
     tacit_floats_t products[TACIT_VECTORS] = {{0}}, squares[TACIT_VECTORS] = {{0}};
     float          scale;
 
-    TACIT_X86(if (isa == TACIT_ISA_AVX512) { quantize_avx512(v, record->unit, bits, payload, products, squares); } else)
-    quantize_plain(isa, v, record->unit, bits, payload, products, squares);
+    switch (bits) {
+    case 1:
+        quantize_with(isa, v, record->unit, 1, payload, products, squares);
+        break;
+    case 2:
+        quantize_with(isa, v, record->unit, 2, payload, products, squares);
+        break;
+    case 3:
+        quantize_with(isa, v, record->unit, 3, payload, products, squares);
+        break;
+    default:
+        quantize_with(isa, v, record->unit, 4, payload, products, squares);
+    }
     scale = tacit__lanes_sum(products) / (tacit__lanes_sum(squares) * BLOCK);
     /* The inverse of the normalizer may be subnormal itself: half of it twice. */
     record->scale = scale * 0.5f * tacit__bits_float((255u << 23) - record->normalizer);
@@ -275,8 +303,7 @@ TACIT_ALWAYS_INLINE void quantize(tacit_isa_t isa, float *v, unsigned bits, reco
 
 /* next := what v, rotated back, stands for or, with feedback, what of a that is not. Returns whether all of the latter is finite;
    with feedback nothing is written if not. */
-TACIT_ALWAYS_INLINE bool store(const tacit_ef_t *ef, bool kept, size_t first, const uint32_t *signs, const record_t *record,
-                               const float *v)
+TACIT_ALWAYS_INLINE bool store(const place_t *place, bool kept, const uint32_t *signs, const record_t *record, const float *v)
 {
     for (int pass = record->largest < LARGE; pass < 2; pass++) {
         tacit_words_t nonfinite = {0};
@@ -284,14 +311,13 @@ TACIT_ALWAYS_INLINE bool store(const tacit_ef_t *ef, bool kept, size_t first, co
         for (size_t i = 0; i < BLOCK; i += 32) {
 #pragma GCC unroll 4
             for (size_t j = 0; j < 32; j += TACIT_VECTOR) {
-                const size_t         at = first + i + j;
-                const tacit_words_t  signed_v = *(const tacit_words_t *)(const void *)(v + i + j) ^ SIGNS(signs[i / 32], j);
-                const tacit_floats_t value = (tacit_floats_t)signed_v * record->scale, left = SUMMED(ef, kept, at) - value;
+                const tacit_words_t  signed_v = (tacit_words_t)*tacit__floats(v + i + j) ^ SIGNS(signs[i / 32], j);
+                const tacit_floats_t value = (tacit_floats_t)signed_v * record->scale, left = SUMMED(place, i + j) - value;
 
                 if (pass == 0) {
                     nonfinite |= TACIT_NONFINITE(left);
                 } else {
-                    *tacit__floats_to(ef->next + at) = kept ? left : value;
+                    *tacit__floats_to(place->next + i + j) = kept ? left : value;
                 }
             }
         }
@@ -303,44 +329,44 @@ TACIT_ALWAYS_INLINE bool store(const tacit_ef_t *ef, bool kept, size_t first, co
 }
 
 /* Both ways in full: a to the rotated block and what goes with it, and the centres to `next`. */
-TACIT_ALWAYS_INLINE void rotate(tacit_isa_t isa, const tacit_ef_t *ef, bool kept, size_t first, const uint32_t *signs,
-                                record_t *record, float *rotated)
+TACIT_ALWAYS_INLINE void rotate(tacit_isa_t isa, const place_t *place, const uint32_t *signs, record_t *record, float *rotated)
 {
     float plain[BLOCK];
 
     TACIT_X86(if (isa == TACIT_ISA_AVX512) {
-        rotate_avx512(ef, kept, first, signs, record, rotated);
+        rotate_avx512(place, signs, record, rotated);
         return;
     })
-    look(isa, ef, kept, first, record);
-    load(ef, kept, first, signs, record, plain);
+    look(isa, place, record);
+    load(place, signs, record, plain);
     tacit__hadamard(isa, plain, rotated);
     record->unit = measure(rotated);
 }
 
 TACIT_ALWAYS_INLINE bool rotate_back(tacit_isa_t isa, float *rotated, const uint32_t *signs, const record_t *record,
-                                     const tacit_ef_t *ef, bool kept, size_t first)
+                                     const place_t *place, bool kept)
 {
     float plain[BLOCK];
 
     TACIT_X86(if (isa == TACIT_ISA_AVX512 && record->largest < LARGE) {
-        rotate_back_avx512(rotated, signs, record, ef, kept, first);
+        rotate_back_avx512(rotated, signs, record, place, kept);
         return true;
     })
     tacit__hadamard(isa, rotated, plain);
-    return store(ef, kept, first, signs, record, plain);
+    return store(place, kept, signs, record, plain);
 }
 
-/* Blocks that are whole; those before *done_out are encoded. */
-TACIT_ALWAYS_INLINE uint32_t encode_whole(tacit_isa_t isa, const tacit_ef_t *ef, bool kept, size_t blocks, const uint32_t *signs,
-                                          unsigned bits, uint8_t *payload, size_t *done_out)
+/* Up to TOGETHER whole blocks. Returns how many are encoded. */
+TACIT_ALWAYS_INLINE size_t encode_whole(tacit_isa_t isa, const tacit_ef_t *ef, bool kept, size_t blocks, const uint32_t *signs,
+                                        unsigned bits, uint8_t *payload, uint32_t *faults)
 {
     float    rotated[TOGETHER][BLOCK];
+    place_t  places[TOGETHER];
     record_t records[TOGETHER];
-    uint32_t faults = 0;
 
     for (size_t b = 0; b < blocks; b++) {
-        rotate(isa, ef, kept, b * BLOCK, signs + b * BLOCK / 32, &records[b], rotated[b]);
+        places[b] = place_of(ef, b * BLOCK);
+        rotate(isa, &places[b], signs + b * BLOCK / 32, &records[b], rotated[b]);
     }
     for (size_t b = 0; b < blocks; b++) {
         quantize(isa, rotated[b], bits, &records[b], payload + b * record_bytes(bits) + 4);
@@ -348,113 +374,56 @@ TACIT_ALWAYS_INLINE uint32_t encode_whole(tacit_isa_t isa, const tacit_ef_t *ef,
     for (size_t b = 0; b < blocks; b++) {
         uint8_t *record = payload + b * record_bytes(bits);
 
-        if (!rotate_back(isa, rotated[b], signs + b * BLOCK / 32, &records[b], ef, kept, b * BLOCK)) {
-            faults = TACIT_FAULT_NONFINITE;
+        if (!rotate_back(isa, rotated[b], signs + b * BLOCK / 32, &records[b], &places[b], kept)) {
+            *faults = TACIT_FAULT_NONFINITE;
             if (kept) {
-                *done_out = b;
-                return faults;
+                return b;
             }
             records[b].scale = tacit__bits_float(TACIT_FLOAT_NAN);
             memset(record + 4, 0, record_bytes(bits) - 4);
             for (size_t j = 0; j < BLOCK; j++) {
-                ef->next[b * BLOCK + j] = records[b].scale;
+                places[b].next[j] = records[b].scale;
             }
         }
         tacit__store32(record, tacit__float_bits(records[b].scale));
     }
-    *done_out = blocks;
-    return faults;
+    return blocks;
 }
 
-/* The last block, padded with zeros. */
-TACIT_ALWAYS_INLINE uint32_t encode_part(tacit_isa_t isa, const tacit_ef_t *ef, bool kept, size_t count, const uint32_t *signs,
-                                         unsigned bits, uint8_t *payload)
+TACIT_ALWAYS_INLINE uint32_t encode_blocks(tacit_isa_t isa, const tacit_block_t *block, bool kept, const tacit_ef_t *ef,
+                                           uint8_t *payload, size_t *done_out)
 {
-    float            in[BLOCK] = {0}, now[BLOCK] = {0}, next[BLOCK];
-    const tacit_ef_t padded = {in, now, next};
-    size_t           done;
-    uint32_t         faults;
-
-    memcpy(in, ef->in, count * sizeof *in);
-    if (kept) {
-        memcpy(now, ef->now, count * sizeof *now);
-    }
-    faults = encode_whole(isa, &padded, kept, 1, signs, bits, payload, &done);
-    if (done == 1) {
-        memcpy(ef->next, next, count * sizeof *next);
-    }
-    return faults;
-}
-
-TACIT_ALWAYS_INLINE uint32_t encode_blocks(tacit_isa_t isa, const tacit_block_t *block, unsigned bits, bool kept,
-                                           const tacit_ef_t *ef, uint8_t *payload, size_t *done_out)
-{
+    const unsigned       bits = (unsigned)((const config_t *)block->config)->bits;
     const tacit_stream_t stream = tacit__stream(&block->key, true);
     uint32_t             signs[TACIT_RANDOM_WORDS], faults = 0;
+    float                in[BLOCK] = {0}, now[BLOCK] = {0}, next[BLOCK];
+    const tacit_ef_t     padded = {in, now, next};
     size_t               i = 0;
 
     while (i < block->count && (faults == 0 || !kept)) {
-        const size_t     whole = (block->count - i) / BLOCK, blocks = whole < TOGETHER ? whole : TOGETHER;
+        const size_t     left = block->count - i, whole = left / BLOCK < TOGETHER ? left / BLOCK : TOGETHER;
         const tacit_ef_t rest = {ef->in + i, kept ? ef->now + i : NULL, ef->next + i};
-        size_t           done = 1;
+        size_t           done = left < BLOCK;
 
+        if (done != 0) { /* the last block, padded with zeros */
+            memcpy(in, rest.in, left * sizeof *in);
+            memcpy(now, kept ? rest.now : zeros, left * sizeof *now);
+        }
         signs_of(&stream, block->first + i, signs);
-        if (blocks > 0) {
-            faults |= encode_whole(isa, &rest, kept, blocks, signs, bits, payload, &done);
-            i += done * BLOCK;
-        } else {
-            faults |= encode_part(isa, &rest, kept, block->count - i, signs, bits, payload);
-            i = faults != 0 && kept ? i : block->count;
+        done = encode_whole(isa, done != 0 ? &padded : &rest, kept, done != 0 ? 1 : whole, signs, bits, payload, &faults);
+        if (left < BLOCK && done != 0) {
+            memcpy(rest.next, next, left * sizeof *next);
         }
         payload += done * record_bytes(bits);
+        i += done * BLOCK < left ? done * BLOCK : left;
     }
     *done_out = i;
     return faults;
 }
 
-TACIT_ALWAYS_INLINE uint32_t encode_with(tacit_isa_t isa, const tacit_block_t *block, bool kept, const tacit_ef_t *ef,
-                                         uint8_t *payload, size_t *done_out)
+/* The block's record becomes the centres of its levels. */
+TACIT_ALWAYS_INLINE void expand(tacit_isa_t isa, const uint8_t *levels, unsigned bits, float *rotated)
 {
-    const config_t *config = block->config;
-
-    switch (config->bits) {
-    case 1:
-        return encode_blocks(isa, block, 1, kept, ef, payload, done_out);
-    case 2:
-        return encode_blocks(isa, block, 2, kept, ef, payload, done_out);
-    case 3:
-        return encode_blocks(isa, block, 3, kept, ef, payload, done_out);
-    default:
-        return encode_blocks(isa, block, 4, kept, ef, payload, done_out);
-    }
-}
-
-TACIT_ALWAYS_INLINE uint32_t encode_ef(tacit_isa_t isa, const tacit_block_t *block, const tacit_ef_t *ef, uint8_t *payload,
-                                       size_t *done_out)
-{
-    return encode_with(isa, block, true, ef, payload, done_out);
-}
-
-TACIT_ALWAYS_INLINE uint32_t encode(tacit_isa_t isa, const tacit_block_t *block, const float *a, uint8_t *payload, float *decoded)
-{
-    const tacit_ef_t none = {.in = a, .next = decoded};
-    size_t           done;
-
-    return encode_with(isa, block, false, &none, payload, &done);
-}
-
-TACIT_ALWAYS_INLINE void decode_record(tacit_isa_t isa, const uint8_t *payload, const uint32_t *signs, unsigned bits,
-                                       size_t count, float *out, bool add)
-{
-    const float scale = tacit__bits_float(tacit__load32(payload));
-    float       rotated[BLOCK], values[BLOCK];
-    uint8_t     levels[BLOCK / 8 * MAX_BITS + 4];
-
-    memcpy(levels, payload + 4, BLOCK / 8 * bits);
-    TACIT_X86(if (isa == TACIT_ISA_AVX512 && count == BLOCK) {
-        decode_record_avx512(levels, bits, scale, signs, out, add);
-        return;
-    })
     for (size_t i = 0; i < BLOCK; i += TACIT_VECTOR) {
         tacit_words_t  numbers;
         tacit_floats_t centres;
@@ -463,6 +432,21 @@ TACIT_ALWAYS_INLINE void decode_record(tacit_isa_t isa, const uint8_t *payload, 
         centres_of(isa, &numbers, bits, &centres);
         *tacit__floats_to(rotated + i) = centres;
     }
+}
+
+TACIT_ALWAYS_INLINE void decode_record(tacit_isa_t isa, const uint8_t *payload, const uint32_t *signs, unsigned bits,
+                                       size_t count, float *out, bool add)
+{
+    const float scale = tacit__bits_float(tacit__load32(payload));
+    float       rotated[BLOCK], values[BLOCK];
+    uint8_t     levels[BLOCK / 8 * MAX_BITS + 4]; /* what expand() may read */
+
+    memcpy(levels, payload + 4, BLOCK / 8 * bits);
+    TACIT_X86(if (isa == TACIT_ISA_AVX512 && count == BLOCK) {
+        decode_record_avx512(levels, bits, scale, signs, out, add);
+        return;
+    })
+    expand(isa, levels, bits, rotated);
     tacit__hadamard(isa, rotated, values);
     for (size_t i = 0; i < BLOCK; i += 32) {
 #pragma GCC unroll 4
@@ -479,9 +463,9 @@ TACIT_ALWAYS_INLINE void decode_record(tacit_isa_t isa, const uint8_t *payload, 
     }
 }
 
-TACIT_ALWAYS_INLINE void decode_blocks(tacit_isa_t isa, const tacit_block_t *block, unsigned bits, const uint8_t *payload,
-                                       float *out, bool add)
+TACIT_ALWAYS_INLINE void decode(tacit_isa_t isa, const tacit_block_t *block, const uint8_t *payload, float *out, bool add)
 {
+    const unsigned       bits = (unsigned)((const config_t *)block->config)->bits;
     const tacit_stream_t stream = tacit__stream(&block->key, true);
     uint32_t             signs[TACIT_RANDOM_WORDS];
 
@@ -496,23 +480,34 @@ TACIT_ALWAYS_INLINE void decode_blocks(tacit_isa_t isa, const tacit_block_t *blo
     }
 }
 
-TACIT_ALWAYS_INLINE void decode(tacit_isa_t isa, const tacit_block_t *block, const uint8_t *payload, float *out, bool add)
-{
-    const config_t *config = block->config;
+/* All of this is long: there once for each instruction set, whatever the feedback and the number of bits. */
+#define ONCE_FOR(target, set, isa)                                                                                               \
+    TACIT_VERSION_OF(target __attribute__((noinline)), uint32_t, encode_blocks_##set, encode_blocks,                             \
+                     (const tacit_block_t *block, bool kept, const tacit_ef_t *ef, uint8_t *payload, size_t *done_out),          \
+                     (isa, block, kept, ef, payload, done_out))
+ONCE_FOR(, scalar, TACIT_ISA_SCALAR)
+TACIT_X86(ONCE_FOR(TACIT_TARGET_AVX2, avx2, TACIT_ISA_AVX2) ONCE_FOR(TACIT_TARGET_AVX512, avx512, TACIT_ISA_AVX512))
 
-    switch (config->bits) {
-    case 1:
-        decode_blocks(isa, block, 1, payload, out, add);
-        break;
-    case 2:
-        decode_blocks(isa, block, 2, payload, out, add);
-        break;
-    case 3:
-        decode_blocks(isa, block, 3, payload, out, add);
-        break;
-    default:
-        decode_blocks(isa, block, 4, payload, out, add);
-    }
+TACIT_ALWAYS_INLINE uint32_t encode_with(tacit_isa_t isa, const tacit_block_t *block, bool kept, const tacit_ef_t *ef,
+                                         uint8_t *payload, size_t *done_out)
+{
+    TACIT_X86(if (isa == TACIT_ISA_AVX512) { return encode_blocks_avx512(block, kept, ef, payload, done_out); })
+    TACIT_X86(if (isa == TACIT_ISA_AVX2) { return encode_blocks_avx2(block, kept, ef, payload, done_out); })
+    return encode_blocks_scalar(block, kept, ef, payload, done_out);
+}
+
+TACIT_ALWAYS_INLINE uint32_t encode_ef(tacit_isa_t isa, const tacit_block_t *block, const tacit_ef_t *ef, uint8_t *payload,
+                                       size_t *done_out)
+{
+    return encode_with(isa, block, true, ef, payload, done_out);
+}
+
+TACIT_ALWAYS_INLINE uint32_t encode(tacit_isa_t isa, const tacit_block_t *block, const float *a, uint8_t *payload, float *decoded)
+{
+    const tacit_ef_t none = {.in = a, .next = decoded};
+    size_t           done;
+
+    return encode_with(isa, block, false, &none, payload, &done);
 }
 
 /* The worst blocks are those that their signs turn into almost a row of the transform. Rotated, they are one large element, and

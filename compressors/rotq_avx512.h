@@ -15,16 +15,14 @@ TACIT_TARGET_AVX512 static inline __m512 flip_avx512(__m512 row, const uint32_t 
     return _mm512_castsi512_ps(_mm512_mask_xor_epi32(bits, negative, bits, _mm512_set1_epi32(INT32_MIN)));
 }
 
-TACIT_TARGET_AVX512 static inline __m512 summed_avx512(const tacit_ef_t *ef, bool kept, size_t at)
+TACIT_TARGET_AVX512 static inline __m512 summed_avx512(const place_t *place, size_t at)
 {
-    const __m512 in = _mm512_loadu_ps(ef->in + at);
-
-    return kept ? _mm512_add_ps(in, _mm512_loadu_ps(ef->now + at)) : in;
+    return _mm512_add_ps(_mm512_loadu_ps(place->in + at), _mm512_loadu_ps(place->now + at));
 }
 
 /* look(), load(), transform() and square_of(). */
-TACIT_TARGET_AVX512 static inline void rotate_avx512(const tacit_ef_t *ef, bool kept, size_t first, const uint32_t *signs,
-                                                     record_t *record, float *rotated)
+TACIT_TARGET_AVX512 static inline void rotate_avx512(const place_t *place, const uint32_t *signs, record_t *record,
+                                                     float *rotated)
 {
     const __m512i magnitude = _mm512_set1_epi32(INT32_MAX);
     __m512i       largest[2] = {_mm512_set1_epi32(0x00800000), _mm512_set1_epi32(0x00800000)};
@@ -32,7 +30,7 @@ TACIT_TARGET_AVX512 static inline void rotate_avx512(const tacit_ef_t *ef, bool 
 
     TACIT_UNROLL_SIDE for (size_t i = 0; i < TACIT_SIDE; i++)
     {
-        row[i] = summed_avx512(ef, kept, first + TACIT_SIDE * i);
+        row[i] = summed_avx512(place, TACIT_SIDE * i);
         largest[i % 2] = _mm512_max_epi32(largest[i % 2], _mm512_and_si512(_mm512_castps_si512(row[i]), magnitude));
     }
     note_largest(record, (uint32_t)_mm512_reduce_max_epi32(_mm512_max_epi32(largest[0], largest[1])));
@@ -83,6 +81,10 @@ TACIT_TARGET_AVX512 static inline void quantize_avx512(float *v, float unit, uns
     __m512       product[4], square[4];
     __m512i      levels = _mm512_setzero_si512();
 
+    TACIT_UNROLL for (size_t k = 0; k < 4; k++)
+    {
+        product[k] = square[k] = _mm512_setzero_ps();
+    }
     TACIT_UNROLL_SIDE for (size_t i = 0; i < TACIT_SIDE; i++)
     {
         const __m512    values = _mm512_loadu_ps(v + TACIT_SIDE * i), size = _mm512_abs_ps(values);
@@ -106,8 +108,8 @@ TACIT_TARGET_AVX512 static inline void quantize_avx512(float *v, float unit, uns
             tacit__pack_lanes_avx2(lanes, bits, payload + TACIT_SIDE * (i - 3) / 8 * bits);
         }
         _mm512_storeu_ps(v + TACIT_SIDE * i, centre);
-        product[i % 4] = i < 4 ? _mm512_mul_ps(values, centre) : _mm512_add_ps(product[i % 4], _mm512_mul_ps(values, centre));
-        square[i % 4] = i < 4 ? _mm512_mul_ps(centre, centre) : _mm512_add_ps(square[i % 4], _mm512_mul_ps(centre, centre));
+        product[i % 4] = _mm512_add_ps(product[i % 4], _mm512_mul_ps(values, centre));
+        square[i % 4] = _mm512_add_ps(square[i % 4], _mm512_mul_ps(centre, centre));
     }
     memcpy(products, product, sizeof product);
     memcpy(squares, square, sizeof square);
@@ -115,7 +117,7 @@ TACIT_TARGET_AVX512 static inline void quantize_avx512(float *v, float unit, uns
 
 /* transform() and store(), where all is finite. */
 TACIT_TARGET_AVX512 static inline void rotate_back_avx512(const float *rotated, const uint32_t *signs, const record_t *record,
-                                                          const tacit_ef_t *ef, bool kept, size_t first)
+                                                          const place_t *place, bool kept)
 {
     const __m512 scale = _mm512_set1_ps(record->scale);
     __m512       row[TACIT_SIDE];
@@ -127,10 +129,10 @@ TACIT_TARGET_AVX512 static inline void rotate_back_avx512(const float *rotated, 
     tacit__hadamard_avx512(row);
     TACIT_UNROLL_SIDE for (size_t i = 0; i < TACIT_SIDE; i++)
     {
-        const size_t at = first + TACIT_SIDE * i;
+        const size_t at = TACIT_SIDE * i;
         const __m512 value = _mm512_mul_ps(flip_avx512(row[i], signs, i), scale);
 
-        _mm512_storeu_ps(ef->next + at, kept ? _mm512_sub_ps(summed_avx512(ef, true, at), value) : value);
+        _mm512_storeu_ps(place->next + at, kept ? _mm512_sub_ps(summed_avx512(place, at), value) : value);
     }
 }
 
