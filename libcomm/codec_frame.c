@@ -12,7 +12,7 @@ static tacit_status_t check_config(const tacit_config_t *given, tacit_config_t *
     tacit_environment_t environment;
 
     *config_out = (tacit_config_t)TACIT_CONFIG_INIT;
-    if (given != NULL && (given->struct_bytes < sizeof *config_out || given->struct_bytes > 4096)) {
+    if (given != NULL && (given->struct_bytes < TACIT_CONFIG_LEAST || given->struct_bytes > 4096)) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "config: struct_bytes is %zu; begin with TACIT_CONFIG_INIT", given->struct_bytes);
     }
     if (given != NULL) {

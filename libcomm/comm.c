@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "operation.h"
+#include "progress.h"
 
 enum { DEFAULT_CHUNK_BYTES = 32768, SMALLEST_CHUNK_BYTES = 1024, DEFAULT_TIMEOUT_MS = 60000 };
 static const size_t largest_chunk_bytes = (size_t)1 << 28;
@@ -20,6 +21,7 @@ tacit_status_t tacit__comm_enter(tacit_comm_t *comm, bool even_if_broken)
         return tacit__fail(TACIT_ERR_STATE, "rank %d: another thread is using this communicator; give each thread its own",
                            comm->rank);
     }
+    tacit__comm_hold(comm);
     if (comm->broken && !even_if_broken) {
         tacit__comm_leave(comm);
         return tacit__fail(TACIT_ERR_BROKEN, "rank %d: only saving and destroying work after: %s", comm->rank, comm->broken_text);
@@ -29,6 +31,7 @@ tacit_status_t tacit__comm_enter(tacit_comm_t *comm, bool even_if_broken)
 
 void tacit__comm_leave(tacit_comm_t *comm)
 {
+    tacit__comm_release(comm);
     atomic_flag_clear_explicit(&comm->in_use, memory_order_release);
 }
 
@@ -87,7 +90,7 @@ static tacit_status_t complete_config(tacit_comm_t *comm, const tacit_config_t *
     tacit__environment_read(&comm->environment);
     *config = (tacit_config_t)TACIT_CONFIG_INIT;
     config->timeout_ms = default_timeout(environment); /* until the rest has been checked */
-    if (given != NULL && (given->struct_bytes < sizeof *config || given->struct_bytes > 4096)) {
+    if (given != NULL && (given->struct_bytes < TACIT_CONFIG_LEAST || given->struct_bytes > 4096)) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: config: struct_bytes is %zu; begin with TACIT_CONFIG_INIT", comm->rank,
                            given->struct_bytes);
     }
@@ -106,10 +109,15 @@ static tacit_status_t complete_config(tacit_comm_t *comm, const tacit_config_t *
         return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: config: chunk_bytes=%zu is not from %d to %zu", comm->rank,
                            config->chunk_bytes, SMALLEST_CHUNK_BYTES, largest_chunk_bytes);
     }
+    if (config->progress < 0 || config->progress > TACIT_PROGRESS_THREAD) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: config: progress=%d is not a tacit_progress_t", comm->rank,
+                           config->progress);
+    }
     config->spec = config->spec != NULL ? config->spec : environment->spec != NULL ? environment->spec : "auto";
     config->timeout_ms = config->timeout_ms != 0 ? config->timeout_ms : default_timeout(environment);
     config->chunk_bytes = config->chunk_bytes != 0 ? config->chunk_bytes : DEFAULT_CHUNK_BYTES;
     config->strict = config->strict != 0 || environment->strict != 0;
+    config->progress = config->progress != 0 ? config->progress : TACIT_PROGRESS_CALLS + environment->progress;
     if (environment->plan != NULL && tacit__schedule_named(environment->plan) == NULL) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: TACIT_PLAN=%.80s is not a schedule; tacit-info lists them", comm->rank,
                            environment->plan);
@@ -184,6 +192,7 @@ tacit_status_t tacit_comm_create(const tacit_transport_t *transport, const tacit
     describe(comm, text, sizeof text);
     TRY(tacit__comm_agree(comm, "tacit_comm_create", text, status, capacity));
     tacit__log(TACIT_LOG_INFO, comm->rank, "comm: transport %s, %s", comm->transport.name, text);
+    tacit__thread_start(comm);
 
     *comm_out = comm;
     comm = NULL; /* now the caller's */
@@ -205,6 +214,7 @@ void tacit_comm_destroy(tacit_comm_t *comm)
         return;
     }
     snprintf(error, sizeof error, "%s", tacit_last_error()); /* the reason why is what the caller wants to print next */
+    tacit__thread_end(comm);
     if (comm->queue != NULL) {
         tacit__comm_break(comm);
         (void)tacit__comm_drain(comm);

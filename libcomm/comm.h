@@ -31,6 +31,8 @@ tacit_status_t tacit__slot_prepare(tacit_slot_t *slot, const char *spec, tacit_s
 /* … and what cannot. Specs that were not adopted are the caller's to release. */
 void tacit__slot_adopt(tacit_slot_t *slot, tacit_specs_t *specs);
 
+typedef struct tacit_thread tacit_thread_t;
+
 /* A pointer to a communicator that becomes NULL when that is destroyed. */
 typedef struct tacit_tie {
     tacit_comm_t    **comm;
@@ -61,7 +63,8 @@ struct tacit_comm {
     uint32_t            history; /* rolling hash of (slot, op, step) of native calls */
     bool                broken;
     char                broken_text[TACIT_TEXT_BYTES];
-    atomic_flag         in_use; /* by some thread */
+    atomic_flag         in_use; /* by some thread of the caller's */
+    tacit_thread_t     *thread; /* advances operations while no caller does; NULL: nothing does */
 };
 
 /* Every public call on a communicator is between these. ERR_STATE where another thread is inside, ERR_BROKEN after a failure

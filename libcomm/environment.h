@@ -8,6 +8,7 @@
 typedef struct tacit_environment {
     const char *spec, *plan;
     int64_t     timeout_ms, strict, check, disable;
+    int         progress; /* 0: calls, 1: thread */
     int         isa, log; /* read by isa.c and log.c themselves; here for the table */
 } tacit_environment_t;
 

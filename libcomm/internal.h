@@ -30,6 +30,9 @@ tacit_status_t tacit__fail(tacit_status_t status, const char *format, ...) TACIT
 tacit_status_t tacit__fail_text(tacit_status_t status, const char *text);
 enum { TACIT_TEXT_BYTES = 512 };
 
+/* Bytes of a configuration that was built for the first version; what came later has its default there. */
+enum { TACIT_CONFIG_LEAST = offsetof(tacit_config_t, progress) };
+
 /* log.c: one line on standard error if TACIT_LOG allows it. */
 typedef enum { TACIT_LOG_ERROR, TACIT_LOG_WARN, TACIT_LOG_INFO, TACIT_LOG_DEBUG, TACIT_LOG_TRACE } tacit_log_level_t;
 void tacit__log(tacit_log_level_t level, int rank, const char *format, ...) TACIT_PRINTF(3, 4);

@@ -568,8 +568,8 @@ bool tacit__comm_progress(tacit_comm_t *comm)
     return moved;
 }
 
-/* Spins for a moment, then lets others run, then sleeps: ranks may be more than cores, and a peer may be long in coming. */
-static void idle(tacit_comm_t *comm, double since)
+/* Ranks may be more than cores, and a peer may be long in coming. */
+double tacit__idle(double since)
 {
     double          waited = tacit__seconds() - since;
     struct timespec pause = {0, waited > 0.1 ? 500000 : 50000};
@@ -579,7 +579,12 @@ static void idle(tacit_comm_t *comm, double since)
     } else if (waited > 2e-5) {
         sched_yield();
     }
-    comm->visited = tacit__seconds(); /* this was waiting, however late the machine came back */
+    return tacit__seconds();
+}
+
+static void idle(tacit_comm_t *comm, double since)
+{
+    comm->visited = tacit__idle(since); /* this was waiting, however late the machine came back */
 }
 
 tacit_status_t tacit__operation_wait(tacit_operation_t *operation)

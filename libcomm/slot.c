@@ -6,6 +6,7 @@
 
 #include "codec_memory.h"
 #include "operation.h"
+#include "progress.h"
 
 /* Bytes that messages of a slot need at most: a chunk, one block if that is larger, or a part that is never cut. */
 static size_t message_bytes(const tacit_comm_t *comm, const tacit_spec_t *spec, size_t count)
@@ -295,6 +296,7 @@ void tacit_slot_destroy(tacit_slot_t *slot)
         return;
     }
     comm = slot->comm;
+    tacit__comm_hold(comm);
     for (link = &comm->slots; *link != slot; link = &(*link)->next) {
     }
     *link = slot->next;
@@ -308,6 +310,7 @@ void tacit_slot_destroy(tacit_slot_t *slot)
     if (slot->users == 0) {
         tacit__slot_free(slot);
     }
+    tacit__comm_release(comm);
 }
 
 const char *tacit_slot_spec(const tacit_slot_t *slot)
@@ -351,12 +354,14 @@ tacit_status_t tacit_slot_norms(const tacit_slot_t *slot, tacit_norms_t *norms_o
     if (slot == NULL || norms_out == NULL) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "slot and norms_out must be given");
     }
+    tacit__comm_hold(slot->comm);
     codec = slot->codec;
     *norms_out = (tacit_norms_t){0};
     if (codec->feedback != NULL) {
         norms_out->memory = sqrt(square_kept_back(codec));
         norms_out->owner = sqrt(square(0.0, codec->owner.now[0], codec->owner.count));
     }
+    tacit__comm_release(slot->comm);
     return TACIT_OK;
 }
 
@@ -365,6 +370,8 @@ tacit_status_t tacit_slot_counters(const tacit_slot_t *slot, tacit_counters_t *c
     if (slot == NULL || counters_out == NULL) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "slot and counters_out must be given");
     }
+    tacit__comm_hold(slot->comm);
     *counters_out = slot->counters;
+    tacit__comm_release(slot->comm);
     return TACIT_OK;
 }

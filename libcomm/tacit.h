@@ -66,7 +66,15 @@ typedef struct tacit_slot    tacit_slot_t;
 typedef struct tacit_request tacit_request_t;
 typedef struct tacit_codec   tacit_codec_t;
 
-/* Zero means default in every field. The same on all ranks. */
+/* What advances requests (tacit_iallreduce(), tacit_group_end()), beside tacit_wait().
+   CALLS   tacit_test(), and other calls on the communicator: where the program computes, nothing moves.
+   THREAD  a thread of the communicator's too, which sleeps while there is nothing to do and stands aside while a call is made. It
+           needs a transport that may be called from it, as MPI may after MPI_Init_thread() with MPI_THREAD_MULTIPLE; elsewhere a
+           warning is logged, and it is CALLS. Results are the same bits. Where the thread that makes the communicator is bound to
+           some processors only, it is bound to another one to which nothing of the same user is bound, if there is one. */
+typedef enum tacit_progress { TACIT_PROGRESS_CALLS = 1, TACIT_PROGRESS_THREAD = 2 } tacit_progress_t;
+
+/* Zero means default in every field. The same on all ranks, but for progress. */
 typedef struct tacit_config {
     size_t      struct_bytes; /* sizeof(tacit_config_t): set by TACIT_CONFIG_INIT */
     const char *spec;         /* default for slots without their own; NULL: $TACIT_SPEC, then "auto" */
@@ -75,11 +83,12 @@ typedef struct tacit_config {
     uint64_t    seed;         /* of everything random; 0: a fixed constant */
     int         nonfinite;    /* a tacit_nonfinite_t */
     int         strict;       /* 1: an error leaves memory exactly as it was, at the price of a second buffer; 0: $TACIT_STRICT */
+    int         progress;     /* a tacit_progress_t; 0: $TACIT_PROGRESS, then TACIT_PROGRESS_CALLS */
 } tacit_config_t;
 
 #define TACIT_CONFIG_INIT                                                                                                        \
     {                                                                                                                            \
-        sizeof(tacit_config_t), 0, 0, 0, 0, 0, 0                                                                                 \
+        sizeof(tacit_config_t), 0, 0, 0, 0, 0, 0, 0                                                                              \
     }
 
 /* What a tensor is. A count of 0 is a tensor without elements; zero means default in every other field. */
@@ -102,6 +111,8 @@ typedef struct tacit_slot_config {
 
 TACIT_API_VOID int tacit_comm_rank(const tacit_comm_t *comm);
 TACIT_API_VOID int tacit_comm_ranks(const tacit_comm_t *comm);
+/* Whether requests advance by themselves: TACIT_PROGRESS_THREAD was asked for and could be had. */
+TACIT_API_VOID int tacit_comm_has_thread(const tacit_comm_t *comm);
 /* Destroys the communicator, its slots and its unfinished requests. Local; accepts NULL. */
 TACIT_API_VOID void tacit_comm_destroy(tacit_comm_t *comm);
 
@@ -164,7 +175,8 @@ TACIT_API tacit_status_t tacit_slot_counters(const tacit_slot_t *slot, tacit_cou
 TACIT_API tacit_status_t tacit_allreduce(tacit_slot_t *slot, const void *in, void *out, tacit_op_t op);
 
 /* As tacit_allreduce(), but returns at once. `in` and `out` belong to the library until the request completes. Requests of one
-   communicator complete in the order in which they were started. */
+   communicator complete in the order in which they were started. They advance in calls on it, where TACIT_PROGRESS_THREAD is not
+   in force. Where it is, waiting for a peer counts towards the limit of time also while this rank computes. */
 TACIT_API tacit_status_t tacit_iallreduce(tacit_slot_t *slot, const void *in, void *out, tacit_op_t op,
                                           tacit_request_t **request_out);
 /* Advances the communicator's operations. TACIT_PENDING while the request runs; any other status is the operation's: the

@@ -15,7 +15,7 @@ typedef struct tacit_ticket {
 } tacit_ticket_t;
 
 /* Between two ranks, messages arrive in the order in which they were sent and receives are matched in the order in which they
-   were posted. No call waits. A communicator uses its transport from one thread at a time. */
+   were posted. No call waits. A communicator uses its transport from one thread at a time, but see any_thread. */
 typedef struct tacit_transport {
     size_t      struct_bytes; /* sizeof(tacit_transport_t) */
     const char *name;
@@ -47,6 +47,10 @@ typedef struct tacit_transport {
     /* Optional: the name of the machine that this rank runs on. Where all ranks have the same one, what they would gain from
        other links than its memory is not looked for. NULL: not known. */
     const char *host;
+
+    /* Optional: not 0 where calls, one at a time, may come from a thread of the library's, while the program is in other calls on
+       the same network. 0: no communicator of this transport has a progress thread. */
+    int any_thread;
 } tacit_transport_t;
 
 /* Records what went wrong in a transport as this thread's last error; returns status. */
@@ -56,6 +60,10 @@ TACIT_API tacit_status_t tacit_transport_fail(tacit_status_t status, const char 
    NULL. */
 TACIT_API tacit_status_t tacit_comm_create(const tacit_transport_t *transport, const tacit_config_t *config,
                                            tacit_comm_t **comm_out);
+
+/* Ends the communicator's progress thread, if it has one; from then on requests advance in calls only. For a transport whose
+   network ends before the communicator is destroyed. Local; accepts NULL. */
+TACIT_API_VOID void tacit_comm_end_thread(tacit_comm_t *comm);
 
 /* ---- Loop: ranks that are threads of one process, for tests and for learning ---- */
 

@@ -321,6 +321,7 @@ tacit_status_t tacit_loop_transport(tacit_loop_t *loop, int rank, tacit_transpor
         .test = loop_test,
         .cancel = loop_cancel,
         .destroy = loop_destroy,
+        .any_thread = 1,
     };
     return TACIT_OK;
 }

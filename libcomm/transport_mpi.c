@@ -15,11 +15,12 @@ enum {
 };
 
 typedef struct tacit_mpi {
-    MPI_Comm comm;
-    int      keyval; /* of the attribute by which MPI_Finalize() tells us */
-    bool     gone;   /* it has */
-    bool     failed; /* messages may still be on their way here */
-    char     host[MPI_MAX_PROCESSOR_NAME + 1];
+    MPI_Comm      comm;
+    tacit_comm_t *user;   /* once it is made */
+    int           keyval; /* of the attribute by which MPI_Finalize() tells us */
+    bool          gone;   /* it has */
+    bool          failed; /* messages may still be on their way here */
+    char          host[MPI_MAX_PROCESSOR_NAME + 1];
 } tacit_mpi_t;
 
 _Static_assert(sizeof(MPI_Request) <= sizeof(tacit_ticket_t), "a ticket holds a request");
@@ -186,6 +187,7 @@ static int end_comm(MPI_Comm self, int keyval, void *attribute, void *extra)
     (void)self;
     (void)keyval;
     (void)extra;
+    tacit_comm_end_thread(mpi->user);
     mpi->gone = true;
     /* MPI would give a freed communicator's context to the next one, which would receive what comes late. */
     return mpi->failed ? MPI_SUCCESS : MPI_Comm_free(&mpi->comm);
@@ -210,7 +212,7 @@ static void mpi_abandon(void *context)
 static tacit_status_t init(tacit_mpi_t *mpi, MPI_Comm mpi_comm, tacit_transport_t *transport)
 {
     tacit_status_t status = checked(mpi, MPI_Comm_dup(mpi_comm, &mpi->comm));
-    int            length;
+    int            length, level;
 
     if (status == TACIT_OK) {
         status = checked(mpi, MPI_Comm_set_errhandler(mpi->comm, MPI_ERRORS_RETURN));
@@ -224,6 +226,10 @@ static tacit_status_t init(tacit_mpi_t *mpi, MPI_Comm mpi_comm, tacit_transport_
     if (status == TACIT_OK) {
         status = checked(mpi, MPI_Get_processor_name(mpi->host, &length));
         transport->host = mpi->host;
+    }
+    if (status == TACIT_OK) {
+        status = checked(mpi, MPI_Query_thread(&level));
+        transport->any_thread = level == MPI_THREAD_MULTIPLE;
     }
     if (status == TACIT_OK) {
         status = checked(mpi, MPI_Comm_create_keyval(MPI_COMM_NULL_COPY_FN, end_comm, &mpi->keyval, NULL));
@@ -268,5 +274,9 @@ tacit_status_t tacit_comm_create_mpi(MPI_Comm mpi_comm, const tacit_config_t *co
         return status;
     }
     transport.context = mpi;
-    return tacit_comm_create(&transport, config, comm_out);
+    status = tacit_comm_create(&transport, config, comm_out);
+    if (status == TACIT_OK) {
+        mpi->user = *comm_out;
+    }
+    return status;
 }

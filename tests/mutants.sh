@@ -20,8 +20,8 @@ trap 'rm -rf "$work"' EXIT
 export TMPDIR=$work # tests that fail may leave files behind
 compile="$(setting CC) $(setting CFLAGS) $(setting TACIT_CFLAGS) -O1 -w -DHAVE_CONFIG_H -I$build -I$build/libcomm \
     -I$source/libcomm -I$source/compressors -I$source/optim -I$source/optim/feedback -I$source/examples $(setting CBLAS_CFLAGS)"
-libraries="$build/tests/.libs/libharness.a $build/.libs/libtacit_core.a $(setting CHECK_LIBS) $(setting LIBS) \
-    $(setting CBLAS_LIBS) -lm -lpthread"
+libraries="$build/tests/.libs/libharness.a $build/.libs/libtacit_core.a $(setting CHECK_LIBS) $(setting HWLOC_LIBS) \
+    $(setting LIBS) $(setting CBLAS_LIBS) -lm -lpthread"
 
 # What is changed is the scalar code, and a mutant that makes ranks wait for each other is not waited for.
 export TACIT_ISA=scalar TACIT_TIMEOUT_MS=5000

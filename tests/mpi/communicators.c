@@ -110,10 +110,13 @@ static void disagreement(tacit_comm_t *world)
 
 int main(int argc, char **argv)
 {
-    tacit_comm_t *world;
+    tacit_config_t config = TACIT_CONFIG_INIT;
+    tacit_comm_t  *world;
 
     MPI_Init(&argc, &argv);
-    MUST(tacit_comm_create_mpi(MPI_COMM_WORLD, NULL, &world));
+    config.progress = TACIT_PROGRESS_THREAD; /* which this MPI, as it was started, does not allow: a warning, and no more */
+    MUST(tacit_comm_create_mpi(MPI_COMM_WORLD, &config, &world));
+    REQUIRE(!tacit_comm_has_thread(world), "MPI may be called from one thread only");
     disagreement(world);
     parts(world);
     own_messages(world);

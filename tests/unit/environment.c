@@ -22,9 +22,9 @@ static void report_body(tacit_comm_t *comm, void *arg)
 {
     tacit_slot_t *slot = slot_of(comm, "slot", 100, TACIT_FLOAT32, arg);
 
-    fprintf(stderr, "timeout %lld, strict %d, check %d, spec %s, schedule %s, given %s\n", (long long)comm->config.timeout_ms,
-            comm->config.strict, (int)comm->environment.check, slot->codec->spec.text, slot->schedule->name,
-            tacit_slot_spec(slot));
+    fprintf(stderr, "timeout %lld, strict %d, check %d, thread %d, spec %s, schedule %s, given %s\n",
+            (long long)comm->config.timeout_ms, comm->config.strict, (int)comm->environment.check, tacit_comm_has_thread(comm),
+            slot->codec->spec.text, slot->schedule->name, tacit_slot_spec(slot));
 }
 
 /* Runs one rank with the variables NAME=VALUE and returns what it wrote. */
@@ -89,7 +89,7 @@ START_TEST(defaults)
 {
     const char *text = WITH(NULL);
 
-    says(text, "timeout 60000, strict 0, check 0,|given auto\n");
+    says(text, "timeout 60000, strict 0, check 0, thread 0,|given auto\n");
     is_silent(text);
 }
 END_TEST
@@ -98,9 +98,11 @@ START_TEST(good_values)
 {
     const char *text = WITH("TACIT_TIMEOUT_MS=2K", "TACIT_STRICT=1", "TACIT_CHECK=1", "TACIT_SPEC=onebit+ef", "TACIT_ISA=scalar");
 
-    says(text, "timeout 2048, strict 1, check 1, spec onebit+ef, schedule blockwise");
+    says(text, "timeout 2048, strict 1, check 1, thread 0, spec onebit+ef, schedule blockwise");
     is_silent(text);
     says(WITH("TACIT_TIMEOUT_MS=-1"), "timeout -1,");
+    says(WITH("TACIT_PROGRESS=thread"), "thread 1,");
+    says(WITH("TACIT_PROGRESS=calls"), "thread 0,");
     says(WITH("TACIT_SPEC=topk:ratio=0.1+ef"), "schedule sparse");
 }
 END_TEST
@@ -134,6 +136,7 @@ START_TEST(bad_values)
         {"TACIT_STRICT=2", "TACIT_STRICT=2|from 0 to 1"},
         {"TACIT_CHECK=yes", "TACIT_CHECK=yes"},
         {"TACIT_ISA=avx9", "TACIT_ISA=avx9|scalar avx2"},
+        {"TACIT_PROGRESS=threads", "TACIT_PROGRESS=threads|calls thread"},
         {"TACIT_LOG=loud", "TACIT_LOG=loud|error warn info"},
     };
 
@@ -204,13 +207,14 @@ END_TEST
 /* The configuration goes before the environment, the slot's before both. */
 START_TEST(configuration_wins)
 {
-    static const char *const variables[] = {"TACIT_SPEC=fp16", "TACIT_TIMEOUT_MS=5000", NULL};
+    static const char *const variables[] = {"TACIT_SPEC=fp16", "TACIT_TIMEOUT_MS=5000", "TACIT_PROGRESS=thread", NULL};
     tacit_config_t           config = TACIT_CONFIG_INIT;
 
-    says(with(&config, NULL, variables), "timeout 5000|spec fp16");
+    says(with(&config, NULL, variables), "timeout 5000|thread 1|spec fp16");
     config.spec = "bf16";
     config.timeout_ms = 7000;
-    says(with(&config, NULL, variables), "timeout 7000|spec bf16");
+    config.progress = TACIT_PROGRESS_CALLS;
+    says(with(&config, NULL, variables), "timeout 7000|thread 0|spec bf16");
     says(with(&config, "onebit", variables), "timeout 7000|spec onebit,");
 }
 END_TEST

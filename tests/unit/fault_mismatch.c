@@ -407,6 +407,7 @@ START_TEST(configurations_differ)
     made_with(WITH(.chunk_bytes = 10), TACIT_ERR_ARGUMENT, "chunk_bytes=10");
     made_with(WITH(.timeout_ms = -5), TACIT_ERR_ARGUMENT, "timeout_ms=-5");
     made_with(&(tacit_config_t){.struct_bytes = 0}, TACIT_ERR_ARGUMENT, "TACIT_CONFIG_INIT");
+    made_with(WITH(.progress = 3), TACIT_ERR_ARGUMENT, "progress=3");
 }
 END_TEST
 
