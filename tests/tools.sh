@@ -92,6 +92,11 @@ if [ -n "${MPIRUN-}" ]; then
     [ "$(wc -l <"$folder/out")" -eq 4 ] || fail "not one line a spec and size"
     ends 0 ranks 2 "$tools/tacit-bench" allreduce --spec topk+ef --bytes 64K --calls 3 --no-native --json
     says out '"native_seconds":null'
+    for progress in calls thread; do
+        TACIT_PROGRESS=$progress ends 0 ranks 2 "$tools/tacit-bench" allreduce --spec topk+ef --bytes 64K --compute 2 --json
+        has native_seconds exposed_seconds progress
+        says out '"of_limit":null,"compute_seconds":0.002,'
+    done
     ends 0 ranks 2 "$tools/tacit-bench" allreduce --spec none --spec topk+ef --bytes 4K --schedule all --calls 3 \
         --no-native --json
     for schedule in ring native blockwise; do

@@ -17,8 +17,9 @@ typedef struct bench_options {
     size_t      bytes[BENCH_SIZES];
     size_t      size_count; /* at least 1 */
     uint64_t    seed;
-    double      link_rate; /* bits per second; 0: not given */
-    uint64_t    calls;     /* 0: not given */
+    double      link_rate;       /* bits per second; 0: not given */
+    uint64_t    calls;           /* 0: not given */
+    double      compute_seconds; /* between the start of a reduction and the wait for it; 0: reductions block */
     const char *schedule;
     bool        native; /* measure the native collective beside ours */
     bool        json;
@@ -50,9 +51,12 @@ void bench_normal(bench_random_t *random, float *values, size_t count);
 /* Aligned memory that has been touched, so that its pages exist. NULL after a message. */
 void *bench_memory(size_t bytes);
 
+/* Computes until this thread has had so many seconds of a processor. */
+void bench_compute(double seconds);
+
 /* ---- Statistics ---- */
 
-double bench_seconds(void);
+double bench_seconds(void); /* monotonic */
 /* Both sort values. */
 double bench_median(double *values, size_t count);
 /* The lower end of the 95 % interval of the median: the order statistic that is above the true median in at most 2.5 % of

@@ -101,6 +101,36 @@ static void collect(reduction_t *run, bool ours)
 
 /* ---- Timing ---- */
 
+static tacit_status_t of_mpi(int mpi_status)
+{
+    return mpi_status == MPI_SUCCESS ? TACIT_OK : TACIT_ERR_TRANSPORT;
+}
+
+static tacit_status_t reduce(reduction_t *run, int kind)
+{
+    const int count = (int)run->count;
+
+    return kind == OURS ? tacit_allreduce(run->slot, run->in, run->out, TACIT_SUM)
+                        : of_mpi(MPI_Allreduce(run->in, run->out, count, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD));
+}
+
+/* The same while this rank computes. */
+static tacit_status_t reduce_aside(reduction_t *run, int kind)
+{
+    const int        count = (int)run->count;
+    tacit_request_t *request = NULL;
+    MPI_Request      native = MPI_REQUEST_NULL;
+    tacit_status_t   status;
+
+    status = kind == OURS ? tacit_iallreduce(run->slot, run->in, run->out, TACIT_SUM, &request)
+                          : of_mpi(MPI_Iallreduce(run->in, run->out, count, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD, &native));
+    if (status != TACIT_OK) {
+        return status;
+    }
+    bench_compute(run->options->compute_seconds);
+    return kind == OURS ? tacit_wait(&request) : of_mpi(MPI_Wait(&native, MPI_STATUS_IGNORE));
+}
+
 /* Times a batch of one kind; the result is of one operation, on this rank. */
 static tacit_status_t time_batch(reduction_t *run, int kind, size_t batch, double *seconds_out)
 {
@@ -110,11 +140,7 @@ static tacit_status_t time_batch(reduction_t *run, int kind, size_t batch, doubl
     MPI_Barrier(MPI_COMM_WORLD);
     start = MPI_Wtime();
     for (size_t i = 0; i < batch && status == TACIT_OK; i++) {
-        if (kind == OURS) {
-            status = tacit_allreduce(run->slot, run->in, run->out, TACIT_SUM);
-        } else if (MPI_Allreduce(run->in, run->out, (int)run->count, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD) != MPI_SUCCESS) {
-            status = TACIT_ERR_TRANSPORT;
-        }
+        status = run->options->compute_seconds > 0 ? reduce_aside(run, kind) : reduce(run, kind);
     }
     *seconds_out = (MPI_Wtime() - start) / (double)batch;
     if (status == TACIT_OK && batch == 1) {
@@ -308,7 +334,8 @@ static int count_nodes(int ranks)
 /* ---- Reporting ---- */
 
 typedef struct result {
-    double seconds, native_seconds, speedup, speedup_low, native_repeat, dense_bytes;
+    double seconds, native_seconds, speedup, speedup_low, native_repeat, dense_bytes, of_limit;
+    double exposed_seconds; /* what a reduction adds to the computing that it runs beside */
 } result_t;
 
 /* Paired, round by round: what disturbs the machine for a while disturbs both. */
@@ -336,15 +363,17 @@ static result_t evaluate(reduction_t *run)
         result.native_seconds = bench_median(run->seconds[NATIVE], run->rounds);
     }
     result.seconds = bench_median(run->seconds[OURS], run->rounds);
+    result.of_limit = run->options->compute_seconds > 0 ? NAN : run->limit_seconds / result.seconds;
+    result.exposed_seconds = run->options->compute_seconds > 0 ? result.seconds - run->options->compute_seconds : NAN;
     result.dense_bytes = 2.0 * (run->ranks - 1) / run->ranks * (double)(run->count * sizeof(float));
     free(ratios);
     return result;
 }
 
-static void print_title(void)
+static void print_title(const bench_options_t *options)
 {
     printf("%-32s %-9s %10s %9s %9s %9s %9s %9s %9s %9s %9s\n", "spec", "schedule", "bytes", "seconds", "native", "speedup",
-           "at least", "ratio", "error", "mean err", "of limit");
+           "at least", "ratio", "error", "mean err", options->compute_seconds > 0 ? "exposed" : "of limit");
 }
 
 static void print_row(const reduction_t *run, const result_t *result)
@@ -356,7 +385,7 @@ static void print_row(const reduction_t *run, const result_t *result)
                             result->dense_bytes / run->wire_bytes,
                             run->relative_error,
                             run->mean_error,
-                            run->limit_seconds / result->seconds};
+                            run->options->compute_seconds > 0 ? result->exposed_seconds : result->of_limit};
 
     printf("%-32s %-9s %10zu", run->spec, tacit_slot_schedule(run->slot), run->count * sizeof(float));
     for (size_t i = 0; i < sizeof cells / sizeof *cells; i++) {
@@ -396,7 +425,10 @@ static void print_json(const reduction_t *run, const result_t *result)
     json_number(&json, "relative_error", run->relative_error);
     json_number(&json, "mean_error", run->mean_error);
     json_number(&json, "limit_seconds", run->limit_seconds);
-    json_number(&json, "of_limit", run->limit_seconds / result->seconds);
+    json_number(&json, "of_limit", result->of_limit);
+    json_number(&json, "compute_seconds", run->options->compute_seconds > 0 ? run->options->compute_seconds : NAN);
+    json_number(&json, "exposed_seconds", result->exposed_seconds);
+    json_text(&json, "progress", tacit_comm_has_thread(run->comm) ? "thread" : "calls");
     json_close(&json, '}');
     json_end(&json);
 }
@@ -537,7 +569,7 @@ static tacit_status_t run_all(const bench_options_t *options, int rank, int rank
         fprintf(stderr, "tacit-bench: %s\n", tacit_last_error());
     }
     if (status == TACIT_OK && rank == 0 && !options->json) {
-        print_title();
+        print_title(options);
     }
     for (size_t i = 0; i < options->spec_count * options->size_count * schedules && status == TACIT_OK; i++) {
         const size_t k = i % schedules, j = i / schedules % options->size_count;
@@ -574,10 +606,12 @@ static bool sizes_suit_mpi(const bench_options_t *options, int rank)
 
 int bench_allreduce(const bench_options_t *options)
 {
+    const char    *progress = getenv("TACIT_PROGRESS");
+    const int      wanted = progress != NULL && strcmp(progress, "thread") == 0 ? MPI_THREAD_MULTIPLE : MPI_THREAD_SINGLE;
     tacit_status_t status;
-    int            rank, ranks;
+    int            rank, ranks, level;
 
-    MPI_Init(NULL, NULL);
+    MPI_Init_thread(NULL, NULL, wanted, &level); /* where it is less, the library says so */
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     MPI_Comm_size(MPI_COMM_WORLD, &ranks);
     if (!sizes_suit_mpi(options, rank)) {

@@ -120,14 +120,34 @@ void *bench_memory(size_t bytes)
     return memset(memory, 0, rounded);
 }
 
+static double seconds_of(clockid_t clock)
+{
+    struct timespec time;
+
+    clock_gettime(clock, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+void bench_compute(double seconds)
+{
+    static float values[1024]; /* in the first cache: what others do to memory is not measured */
+    const double until = seconds_of(CLOCK_THREAD_CPUTIME_ID) + seconds;
+
+    while (seconds_of(CLOCK_THREAD_CPUTIME_ID) < until) {
+        for (size_t pass = 0; pass < 16; pass++) {
+            for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
+                values[i] = values[i] * 0.5f + 1.0f;
+            }
+            __asm__ volatile("" : : "r"(values) : "memory"); /* each pass is wanted */
+        }
+    }
+}
+
 /* ---- Statistics ---- */
 
 double bench_seconds(void)
 {
-    struct timespec time;
-
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+    return seconds_of(CLOCK_MONOTONIC);
 }
 
 static int compare(const void *a, const void *b)

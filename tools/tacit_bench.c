@@ -12,7 +12,7 @@
 static const char help[] =
     "usage: tacit-bench kernels [--spec SPEC]... [--bytes N] [--seed N] [--json]\n"
     "       mpirun ... tacit-bench allreduce [--spec SPEC]... [--bytes N[,N...]] [--schedule NAME|all] [--link-rate RATE]\n"
-    "                                        [--calls N] [--no-native] [--seed N] [--json]\n"
+    "                                        [--calls N] [--no-native] [--compute MS] [--seed N] [--json]\n"
     "\n"
     "kernels: how fast one core encodes (feedback included) and decodes N(0,1) data, beside memcpy and beside a loop with the\n"
     "same reads and writes and no arithmetic. Rates are 1e9 bytes of uncompressed input a second.\n"
@@ -25,6 +25,7 @@ static const char help[] =
     "  --link-rate RATE  of each rank's network link, as in 1gbit: gives limit_seconds and of_limit\n"
     "  --calls N         pairs to measure, at least 9; with --no-native: exactly N operations, warm-up included\n"
     "  --no-native       do not call MPI_Allreduce, so that nothing else is on the wire\n"
+    "  --compute MS      start each reduction, compute for MS milliseconds of processor time, then wait for it\n"
     "  --device cpu      where the data is\n"
     "  --seed N          of the data (1)\n"
     "  --json            one JSON object a line, and nothing else on standard output\n"
@@ -41,7 +42,7 @@ static const struct {
 } modes[] = {
     {"kernels", bench_kernels, "sbdej", (size_t)1 << 30},
 #if TACIT_HAVE_MPI
-    {"allreduce", bench_allreduce, "sbdejclnS", (size_t)64 << 20},
+    {"allreduce", bench_allreduce, "sbdejclnSm", (size_t)64 << 20},
 #endif
 };
 
@@ -55,6 +56,7 @@ static const struct option long_options[] = {
     {"json", no_argument, NULL, 'j'},
     {"calls", required_argument, NULL, 'c'},
     {"link-rate", required_argument, NULL, 'l'},
+    {"compute", required_argument, NULL, 'm'},
     {"no-native", no_argument, NULL, 'n'},
     {"schedule", required_argument, NULL, 'S'},
     {"help", no_argument, NULL, 'h'},
@@ -85,6 +87,8 @@ static int refuse_mode(const char *name)
 /* Reads one option; false after a message. */
 static bool read_option(int letter, bench_options_t *options)
 {
+    uint64_t milliseconds;
+
     switch (letter) {
     case 's':
         if (options->spec_count == BENCH_SPECS) {
@@ -97,6 +101,12 @@ static bool read_option(int letter, bench_options_t *options)
         return option_bytes("--bytes", optarg, options->bytes, BENCH_SIZES, &options->size_count);
     case 'c':
         return option_count("--calls", optarg, 1, 1000000, &options->calls);
+    case 'm':
+        if (!option_count("--compute", optarg, 1, 3600000, &milliseconds)) {
+            return false;
+        }
+        options->compute_seconds = 1e-3 * (double)milliseconds;
+        return true;
     case 'e':
         return option_count("--seed", optarg, 0, UINT64_MAX, &options->seed);
     case 'l':
