@@ -15,7 +15,8 @@ typedef struct tacit_ticket {
 } tacit_ticket_t;
 
 /* Between two ranks, messages arrive in the order in which they were sent and receives are matched in the order in which they
-   were posted. No call waits. A communicator uses its transport from one thread at a time, but see any_thread. */
+   were posted. No call waits. A communicator uses its transport from one thread at a time; with any_thread, that may be one of
+   its own. */
 typedef struct tacit_transport {
     size_t      struct_bytes; /* sizeof(tacit_transport_t) */
     const char *name;
