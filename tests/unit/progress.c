@@ -549,6 +549,7 @@ START_TEST(asking)
 {
     tacit_config_t config = TACIT_CONFIG_INIT;
 
+    unsetenv("TACIT_PROGRESS");
     ck_assert_int_eq(has_thread(NULL, 1), 0);
     ck_assert_int_eq(has_thread(&config, 1), 0);
     config.progress = TACIT_PROGRESS_THREAD;
