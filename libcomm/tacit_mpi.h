@@ -12,9 +12,9 @@ extern "C" {
 
 /* Makes a communicator over the processes of an intracommunicator, which is duplicated, so that the library's messages never
    meet the caller's. Collective over mpi_comm; MPI must be initialised. `config` may be NULL. All ranks pass the same
-   configuration and environment, or all get TACIT_ERR_MISMATCH. Communicators used from
-   several threads need MPI_THREAD_MULTIPLE. Destroy it before MPI_Finalize() (if that comes first, the
-   duplicate is freed there and later calls return TACIT_ERR_BROKEN). */
+   configuration and environment, or all get TACIT_ERR_MISMATCH. Communicators used from several threads need
+   MPI_THREAD_MULTIPLE, and so does one with a progress thread (TACIT_PROGRESS_THREAD). Destroy it before MPI_Finalize() (if that
+   comes first, the duplicate is freed there, the thread ends, and later calls return TACIT_ERR_BROKEN). */
 TACIT_API tacit_status_t tacit_comm_create_mpi(MPI_Comm mpi_comm, const tacit_config_t *config, tacit_comm_t **comm_out);
 
 #ifdef __cplusplus

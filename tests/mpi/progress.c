@@ -56,9 +56,9 @@ static void await(const tacit_request_t *request, bool busy)
 static side_t make_side(tacit_progress_t progress)
 {
     tacit_config_t config = TACIT_CONFIG_INIT;
-    side_t         side = {NULL};
+    side_t         side = {.comm = NULL};
 
-    config.progress = progress;
+    config.progress = (int)progress;
     MUST(tacit_comm_create_mpi(MPI_COMM_WORLD, &config, &side.comm));
     REQUIRE(tacit_comm_has_thread(side.comm) == (progress == TACIT_PROGRESS_THREAD), "a thread");
     for (int k = 0; k < KINDS; k++) {
