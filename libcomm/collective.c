@@ -58,12 +58,17 @@ static tacit_status_t reduce_native(tacit_comm_t *comm, tacit_item_t *item)
     tacit_slot_t            *slot = item->slot;
     const tacit_transport_t *transport = &comm->transport;
     size_t                   count = item->codec->tensor.count;
+    double                   began = tacit__trace_seconds(comm->trace);
     tacit_status_t           status;
 
     TRY(transport->allreduce_wait(transport->context, item->in, item->out, count, item->codec->tensor.dtype));
     item->step = slot->step++;
     tacit__native_finish(comm, item);
     tacit__native_note(comm, item);
+    if (comm->trace != NULL) {
+        tacit__trace_begin(comm->trace, item->codec->name, 1);
+        tacit__item_traced(item, TACIT_TRACE_NATIVE, began, count, -1);
+    }
     slot->counters.calls++;
     slot->counters.bytes_in += count * sizeof(float);
     slot->counters.wire_bytes += item->sent_bytes;

@@ -188,6 +188,7 @@ tacit_status_t tacit_comm_create(const tacit_transport_t *transport, const tacit
     atomic_flag_clear(&comm->in_use);
     TRY(tacit__exchange_init(&comm->exchange, &comm->transport, TACIT_FRAME_HEADER_BYTES + TACIT_AGREEMENT_BYTES));
     status = complete_config(comm, config);
+    comm->exchange.trace = comm->trace = tacit__trace_create(comm->environment.trace, comm->rank, comm->ranks);
     capacity = TACIT_FRAME_HEADER_BYTES + comm->config.chunk_bytes;
     describe(comm, text, sizeof text);
     TRY(tacit__comm_agree(comm, "tacit_comm_create", text, status, capacity));
@@ -232,6 +233,7 @@ void tacit_comm_destroy(tacit_comm_t *comm)
     if (comm->transport.destroy != NULL) {
         comm->transport.destroy(comm->transport.context);
     }
+    tacit__trace_destroy(comm->trace);
     tacit__operation_free(comm->spare);
     tacit__operation_free(comm->recent);
     tacit__free(comm->group);

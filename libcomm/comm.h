@@ -45,6 +45,7 @@ struct tacit_comm {
     tacit_config_t      config; /* complete: no zero means default any more */
     char               *spec;   /* config.spec's text */
     tacit_environment_t environment;
+    tacit_trace_t      *trace; /* NULL: off */
     tacit_exchange_t    exchange;
     tacit_cost_t        cost;
     tacit_slot_t       *slots;
@@ -55,6 +56,7 @@ struct tacit_comm {
     tacit_request_t    *spare;    /* one operation kept for the day when there is no memory for another */
     tacit_request_t    *recent;   /* and one for the next operation */
     double              visited;  /* when the queue was last advanced */
+    bool                idle;     /* in vain */
     bool                group_open;
     tacit_item_t       *group; /* collected items */
     size_t              group_count, group_room;

@@ -187,11 +187,17 @@ tacit_status_t tacit__exchange_reserve(tacit_exchange_t *exchange)
 tacit_status_t tacit__exchange_send(tacit_exchange_t *exchange, int peer, const uint8_t *message, size_t bytes)
 {
     const tacit_transport_t *transport = exchange->transport;
+    tacit_send_t            *send = &exchange->sends[exchange->send_count];
     tacit_status_t           status;
 
     assert(exchange->send_count < exchange->send_room);
-    exchange->sends[exchange->send_count].done = false;
-    status = transport->send(transport->context, peer, message, bytes, &exchange->sends[exchange->send_count].ticket);
+    send->done = false;
+    if (exchange->trace != NULL) {
+        send->peer = peer;
+        send->message = message;
+        send->posted = tacit__seconds();
+    }
+    status = transport->send(transport->context, peer, message, bytes, &send->ticket);
     if (status == TACIT_OK) {
         exchange->send_count++;
         exchange->bytes_sent += bytes;
@@ -208,8 +214,12 @@ tacit_status_t tacit__exchange_poll_sends(tacit_exchange_t *exchange, bool *fini
     for (size_t i = exchange->sends_done; i < exchange->send_count && looked < 4 * (size_t)transport->ranks; i++) {
         tacit_send_t  *send = &exchange->sends[i];
         size_t         bytes;
-        tacit_status_t status = send->done ? TACIT_OK : transport->test(transport->context, &send->ticket, &bytes);
+        tacit_status_t status;
 
+        if (send->done) {
+            continue;
+        }
+        status = transport->test(transport->context, &send->ticket, &bytes);
         if (status == TACIT_PENDING) {
             looked++;
             continue;
@@ -218,6 +228,9 @@ tacit_status_t tacit__exchange_poll_sends(tacit_exchange_t *exchange, bool *fini
             return status;
         }
         send->done = true;
+        if (exchange->trace != NULL) {
+            tacit__trace_sent(exchange->trace, send->peer, send->message, send->posted, TACIT_OK);
+        }
     }
     while (exchange->sends_done < exchange->send_count && exchange->sends[exchange->sends_done].done) {
         exchange->sends_done++;
@@ -301,6 +314,13 @@ void tacit__exchange_abandon(tacit_exchange_t *exchange)
     /* One look: what is under way, the transport may read at any time. */
     if (!sent && (tacit__exchange_poll_sends(exchange, &sent) != TACIT_OK || !sent)) {
         exchange->leaked = true;
+    }
+    for (size_t i = exchange->sends_done; exchange->trace != NULL && i < exchange->send_count; i++) {
+        const tacit_send_t *send = &exchange->sends[i];
+
+        if (!send->done) {
+            tacit__trace_sent(exchange->trace, send->peer, send->message, send->posted, TACIT_PENDING);
+        }
     }
     exchange->send_count = exchange->sends_done = 0;
 }

@@ -6,6 +6,7 @@
 
 #include "frame.h"
 #include "tacit_transport.h"
+#include "trace.h"
 
 enum {
     TACIT_WINDOW = 2,  /* receives posted for each peer: one is read while the next one arrives */
@@ -35,6 +36,9 @@ typedef struct tacit_peer {
 typedef struct tacit_send {
     tacit_ticket_t ticket;
     bool           done;
+    int            peer; /* these three where it is traced */
+    const uint8_t *message;
+    double         posted;
 } tacit_send_t;
 
 typedef struct tacit_buffer {
@@ -44,6 +48,7 @@ typedef struct tacit_buffer {
 
 typedef struct tacit_exchange {
     const tacit_transport_t *transport;
+    tacit_trace_t           *trace;    /* NULL: off */
     size_t                   capacity; /* bytes of a message at most */
     uint32_t                 sequence; /* of the operation that runs or ran last */
     tacit_peer_t            *peers;    /* one a rank; the own one is unused */

@@ -77,10 +77,34 @@ size_t tacit__frame_write(const tacit_frame_t *frame, uint8_t *message)
     return TACIT_FRAME_HEADER_BYTES + frame->payload_bytes;
 }
 
+tacit_frame_t tacit__frame_read(const uint8_t *message)
+{
+    const uint32_t round_index = get32(message + AT_ROUND_INDEX);
+
+    return (tacit_frame_t){
+        .kind = message[AT_KIND],
+        .compressor = message[AT_COMPRESSOR],
+        .compressor_version = message[AT_COMPRESSOR_VERSION],
+        .rank = get16(message + AT_RANK),
+        .status = (int16_t)get16(message + AT_STATUS),
+        .slot = get32(message + AT_SLOT),
+        .spec = get32(message + AT_SPEC),
+        .sequence = get32(message + AT_SEQUENCE),
+        .step = get32(message + AT_STEP),
+        .history = get32(message + AT_HISTORY),
+        .elements = get32(message + AT_ELEMENTS),
+        .round = round_index >> 24,
+        .index = round_index & 0xffffffu,
+        .total = get32(message + AT_TOTAL),
+        .first = get32(message + AT_FIRST),
+        .count = get32(message + AT_COUNT),
+        .payload_bytes = get32(message + AT_PAYLOAD_BYTES),
+        .payload = message + TACIT_FRAME_HEADER_BYTES,
+    };
+}
+
 const char *tacit__frame_parse(const uint8_t *message, size_t bytes, tacit_frame_t *frame_out)
 {
-    uint32_t round_index;
-
     if (bytes < TACIT_FRAME_HEADER_BYTES) {
         return "it is shorter than a header (truncated)";
     }
@@ -103,26 +127,6 @@ const char *tacit__frame_parse(const uint8_t *message, size_t bytes, tacit_frame
         get32(message + AT_PAYLOAD_CHECKSUM)) {
         return "its payload's checksum is wrong (damaged)";
     }
-    round_index = get32(message + AT_ROUND_INDEX);
-    *frame_out = (tacit_frame_t){
-        .kind = message[AT_KIND],
-        .compressor = message[AT_COMPRESSOR],
-        .compressor_version = message[AT_COMPRESSOR_VERSION],
-        .rank = get16(message + AT_RANK),
-        .status = (int16_t)get16(message + AT_STATUS),
-        .slot = get32(message + AT_SLOT),
-        .spec = get32(message + AT_SPEC),
-        .sequence = get32(message + AT_SEQUENCE),
-        .step = get32(message + AT_STEP),
-        .history = get32(message + AT_HISTORY),
-        .elements = get32(message + AT_ELEMENTS),
-        .round = round_index >> 24,
-        .index = round_index & 0xffffffu,
-        .total = get32(message + AT_TOTAL),
-        .first = get32(message + AT_FIRST),
-        .count = get32(message + AT_COUNT),
-        .payload_bytes = get32(message + AT_PAYLOAD_BYTES),
-        .payload = message + TACIT_FRAME_HEADER_BYTES,
-    };
+    *frame_out = tacit__frame_read(message);
     return NULL;
 }

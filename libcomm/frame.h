@@ -40,6 +40,8 @@ typedef struct tacit_frame {
 
 /* Writes the header before a payload that lies at message + TACIT_FRAME_HEADER_BYTES already. Returns the message's bytes. */
 size_t tacit__frame_write(const tacit_frame_t *frame, uint8_t *message);
+/* What the header of a whole message says. */
+tacit_frame_t tacit__frame_read(const uint8_t *message);
 /* Checks a message of `bytes` bytes, all of it. Returns NULL and fills *frame_out, or says what is wrong with it. */
 const char *tacit__frame_parse(const uint8_t *message, size_t bytes, tacit_frame_t *frame_out);
 

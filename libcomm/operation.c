@@ -128,6 +128,7 @@ static void make_legs(tacit_operation_t *operation)
         for (size_t i = 0; i < operation->item_count; i++) {
             if (operation->items[i].schedule == leg.schedule) {
                 leg.items[leg.item_count++] = &operation->items[i];
+                operation->items[i].round = leg.schedule->round;
             }
         }
         if (leg.item_count != 0) {
@@ -154,6 +155,10 @@ static void start(tacit_operation_t *operation)
     tacit_comm_t *comm = operation->comm;
 
     operation->began = operation->moved = tacit__seconds();
+    if (comm->trace != NULL) {
+        tacit__trace_begin(comm->trace, operation->item_count != 0 ? operation->items[0].codec->name : operation->what,
+                           operation->item_count);
+    }
     for (size_t i = 0; i < operation->item_count; i++) {
         tacit_item_t *item = &operation->items[i];
 
@@ -239,6 +244,18 @@ void tacit__leg_release(tacit_leg_t *leg)
     leg->state = NULL;
 }
 
+static void trace_operation(const tacit_operation_t *operation)
+{
+    tacit_event_t event = tacit__trace_event(TACIT_TRACE_OPERATION, operation->began);
+
+    event.name = operation->what;
+    event.status = (int16_t)operation->status;
+    for (size_t i = 0; i < operation->item_count; i++) {
+        event.bytes += operation->items[i].codec->tensor.count * tacit__codec_element_bytes(operation->items[i].codec);
+    }
+    tacit__trace_add(operation->comm->trace, &event);
+}
+
 static void finish(tacit_operation_t *operation, tacit_status_t status, const char *text)
 {
     tacit_comm_t *comm = operation->comm;
@@ -252,6 +269,9 @@ static void finish(tacit_operation_t *operation, tacit_status_t status, const ch
     }
     for (size_t i = 0; i < operation->leg_count; i++) {
         tacit__leg_release(&operation->legs[i]);
+    }
+    if (comm->trace != NULL && operation->phase != TACIT_QUEUED) {
+        trace_operation(operation);
     }
     if (status == TACIT_OK) {
         count_items(operation);
@@ -328,7 +348,11 @@ static void conclude(tacit_operation_t *operation)
         (void)nothing_from(operation, late);
         text = tacit_last_error();
     }
+    if (operation->told > 0) {
+        const tacit_event_t event = tacit__trace_event(TACIT_TRACE_VERDICT, operation->told);
 
+        tacit__trace_add(operation->comm->trace, &event);
+    }
     for (size_t i = 0; i < operation->leg_count; i++) {
         tacit_leg_t *leg = &operation->legs[i];
 
@@ -407,6 +431,7 @@ static tacit_status_t receive_all(tacit_operation_t *operation, bool *moved)
 
     for (int peer = 0; peer < operation->comm->ranks; peer++) {
         for (int i = 0; i < FRAMES_AT_ONCE && peer != operation->comm->rank && !exchange->peers[peer].judged; i++) {
+            const double  began = tacit__trace_seconds(exchange->trace);
             tacit_frame_t frame;
 
             status = tacit__exchange_receive(exchange, peer, &frame);
@@ -421,6 +446,9 @@ static tacit_status_t receive_all(tacit_operation_t *operation, bool *moved)
             TRY(status);
             set_fault(operation, dispatch(operation, peer, &frame));
             TRY(tacit__exchange_release(exchange, peer));
+            if (exchange->trace != NULL) {
+                tacit__trace_received(exchange->trace, &frame, began);
+            }
         }
     }
     status = TACIT_OK;
@@ -459,6 +487,7 @@ static tacit_status_t advance_framed(tacit_operation_t *operation, bool *moved)
     TRY(receive_all(operation, moved));
     done = !tacit__verdict_is_fault(operation) && advance_legs(operation, true, moved);
     if (!operation->judged && (done || tacit__verdict_is_fault(operation))) {
+        operation->told = tacit__trace_seconds(operation->comm->trace);
         TRY(tacit__verdict_send(operation));
         *moved = true;
     }
@@ -587,16 +616,30 @@ static void idle(tacit_comm_t *comm, double since)
     comm->visited = tacit__idle(since); /* this was waiting, however late the machine came back */
 }
 
+/* Advances the queue, or waits a little. *since: when something was last done. */
+static void advance_or_wait(tacit_comm_t *comm, double *since)
+{
+    if (!tacit__comm_progress(comm)) {
+        idle(comm, *since);
+        comm->idle = true;
+        return;
+    }
+    if (comm->idle && comm->trace != NULL) {
+        tacit_event_t event = tacit__trace_event(TACIT_TRACE_WAIT, *since);
+
+        event.ended = comm->visited; /* when this progress began */
+        tacit__trace_add(comm->trace, &event);
+    }
+    comm->idle = false;
+    *since = tacit__seconds();
+}
+
 tacit_status_t tacit__operation_wait(tacit_operation_t *operation)
 {
     double since = tacit__seconds();
 
     while (operation->phase != TACIT_FINISHED) {
-        if (tacit__comm_progress(operation->comm)) {
-            since = tacit__seconds();
-        } else {
-            idle(operation->comm, since);
-        }
+        advance_or_wait(operation->comm, &since);
     }
     return tacit__operation_end(operation);
 }
@@ -606,11 +649,7 @@ tacit_status_t tacit__comm_drain(tacit_comm_t *comm)
     double since = comm->queue != NULL ? tacit__seconds() : 0;
 
     while (comm->queue != NULL) {
-        if (tacit__comm_progress(comm)) {
-            since = tacit__seconds();
-        } else {
-            idle(comm, since);
-        }
+        advance_or_wait(comm, &since);
     }
     return comm->broken ? tacit__fail(TACIT_ERR_BROKEN, "rank %d: only saving and destroying work after: %s", comm->rank,
                                       comm->broken_text)

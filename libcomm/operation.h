@@ -40,6 +40,7 @@ struct tacit_request {
     bool           late;         /* the fault was found after that: the verdict says nothing of it */
     double         began, moved; /* when it started, and when something last happened */
     double         gave_up;      /* when it became known that time is up for some rank; 0: not */
+    double         told;         /* when the own verdict left, where that is traced */
 
     tacit_status_t status; /* the operation's, on all ranks */
     char           status_text[TACIT_TEXT_BYTES];

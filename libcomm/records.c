@@ -325,6 +325,7 @@ static tacit_status_t fill(const tacit_records_t *records, tacit_outlet_t *outle
 
     while (outlet->item < leg->item_count && bytes != 0) {
         tacit_item_t *item = leg->items[outlet->item];
+        size_t        elements = 0;
         double        began;
 
         if (!outlet->begun) {
@@ -343,6 +344,7 @@ static tacit_status_t fill(const tacit_records_t *records, tacit_outlet_t *outle
             }
             item->sent_bytes += copies * bytes;
             used += bytes;
+            elements = source->entry - entry;
         }
         if (source->entry == source->entries->count) {
             if (outlet->finish != NULL) {
@@ -351,7 +353,7 @@ static tacit_status_t fill(const tacit_records_t *records, tacit_outlet_t *outle
             outlet->item++;
             outlet->begun = false;
         }
-        item->encode_seconds += tacit__seconds() - began;
+        tacit__item_worked(item, TACIT_TRACE_ENCODE, began, elements, outlet->to);
     }
     *bytes_out = used;
 out:
@@ -398,7 +400,7 @@ tacit_status_t tacit__chosen_make(tacit_item_t *item, tacit_chosen_t *chosen)
         return tacit__item_fault(item);
     }
     chosen->chosen = true;
-    item->encode_seconds += tacit__seconds() - began;
+    tacit__item_worked(item, TACIT_TRACE_ENCODE, began, item->codec->tensor.count, -1);
     return TACIT_OK;
 }
 
@@ -555,5 +557,5 @@ void tacit__records_commit(tacit_records_t *records, size_t item)
         tacit__codec_store(codec, sums, done, units, of->out);
     }
     tacit__codec_commit(codec, of->step);
-    of->decode_seconds += tacit__seconds() - began;
+    tacit__item_worked(of, TACIT_TRACE_DECODE, began, codec->tensor.count, -1);
 }

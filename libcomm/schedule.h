@@ -8,6 +8,7 @@
 #include "codec.h"
 #include "exchange.h"
 #include "frame.h"
+#include "trace.h"
 
 typedef struct tacit_request  tacit_operation_t; /* what a caller's request is, from inside: operation.h */
 typedef struct tacit_schedule tacit_schedule_t;
@@ -21,10 +22,17 @@ typedef struct tacit_item {
     const void             *in;
     void                   *out;
     tacit_op_t              op;
+    uint32_t                round;                          /* its leg's */
     bool                    streams;                        /* results go to out as they come; the schedule decides */
     uint64_t                sent_bytes;                     /* payload that left for other ranks; the schedule counts */
-    double                  encode_seconds, decode_seconds; /* the schedule measures */
+    double                  encode_seconds, decode_seconds; /* see tacit__item_worked() */
 } tacit_item_t;
+
+/* A piece of a schedule's work on an item has ended: its time is counted, and traced. lane: encode, add or decode; peer: the rank
+   whose part it is of, -1: none. */
+void tacit__item_worked(tacit_item_t *item, tacit_trace_lane_t lane, double began, size_t elements, int peer);
+/* Only traced. */
+void tacit__item_traced(const tacit_item_t *item, tacit_trace_lane_t lane, double began, size_t elements, int peer);
 
 enum { TACIT_HELD = 8 }; /* pieces of memory of a leg */
 

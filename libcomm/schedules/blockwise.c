@@ -319,8 +319,8 @@ static tacit_status_t encode_chunk(const tacit_leg_t *leg, tacit_chunk_t *chunk)
 
         if (encodes(leg, chunk, segment)) {
             faults = tacit__codec_encode(item->codec, item->step, item->in, segment->first, segment->count, payload);
+            tacit__item_worked(item, TACIT_TRACE_ENCODE, began, segment->count, chunk->owner);
         }
-        item->encode_seconds += tacit__seconds() - began;
         if (faults != 0) {
             undo_segments(leg, chunk, s);
             return tacit__item_fault(item);
@@ -428,7 +428,8 @@ static tacit_status_t reduce_chunk(const tacit_leg_t *leg, tacit_blockwise_t *bl
             }
             unit.first += unit.count;
         }
-        segment->item->decode_seconds += tacit__seconds() - began; /* adding and encoding again: too short to be told apart */
+        /* Adding and encoding again: too short to be told apart. */
+        tacit__item_worked(segment->item, TACIT_TRACE_ADD, began, segment->count, chunk->owner);
         at += segment->payload_bytes;
     }
     return TACIT_OK;
@@ -455,8 +456,8 @@ static void finish_chunk(const tacit_blockwise_t *blockwise, const tacit_chunk_t
 
         if (item->streams == streaming) {
             tacit__codec_finish(item->codec, item->step, payload, segment->first, segment->count, item->out);
+            tacit__item_worked(item, TACIT_TRACE_DECODE, began, segment->count, chunk->owner);
         }
-        item->decode_seconds += tacit__seconds() - began;
         payload += segment->payload_bytes;
     }
 }

@@ -69,6 +69,7 @@ static tacit_status_t factor_item(const tacit_leg_t *leg, size_t i, int round, t
     item_out->in = factors->own[round];
     item_out->out = factors->mean[round];
     item_out->codec = NULL;
+    item_out->round = leg->round + (uint32_t)round;
     TRY(tacit__codec_create(item->codec->name, &tensor, &leg->comm->config, leg->comm->rank, leg->comm->ranks, &item_out->codec));
 out:
     return status;
@@ -199,7 +200,7 @@ static tacit_status_t start_round(tacit_leg_t *leg, int number)
             tacit__codec_rebuilt(item->codec, item->step, item->in, factors->a, picked);
             factors->rebuilt = true;
         }
-        item->encode_seconds += tacit__seconds() - began;
+        tacit__item_worked(item, TACIT_TRACE_ENCODE, began, item->codec->tensor.count, -1);
     }
     round->started = true;
     return TACIT_OK;
@@ -274,7 +275,7 @@ static void commit(tacit_leg_t *leg)
             table->keep(&block, &item->codec->tensor, picked, item->codec->work);
         }
         tacit__codec_commit(item->codec, item->step);
-        item->decode_seconds += tacit__seconds() - began;
+        tacit__item_worked(item, TACIT_TRACE_DECODE, began, item->codec->tensor.count, -1);
     }
 }
 

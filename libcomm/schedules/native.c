@@ -2,9 +2,14 @@
 /* The transport's own collective: no frame, scan, message or time limit of ours. */
 #include "operation.h"
 
+typedef struct tacit_native_call {
+    tacit_ticket_t ticket;
+    double         began; /* where it is traced */
+} tacit_native_call_t;
+
 typedef struct tacit_native {
-    tacit_ticket_t *tickets; /* one an item */
-    size_t          started, finished;
+    tacit_native_call_t *calls; /* one an item */
+    size_t               started, finished;
 } tacit_native_t;
 
 static bool carries(const tacit_comm_t *comm, const tacit_codec_t *codec)
@@ -21,9 +26,9 @@ static tacit_status_t prepare(tacit_leg_t *leg)
     tacit_native_t *native = leg->state = tacit__alloc(1, sizeof *native);
 
     if (native != NULL) {
-        native->tickets = tacit__alloc(leg->item_count, sizeof *native->tickets);
+        native->calls = tacit__alloc(leg->item_count, sizeof *native->calls);
     }
-    return native != NULL && native->tickets != NULL
+    return native != NULL && native->calls != NULL
                ? TACIT_OK
                : tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for %zu native calls", leg->comm->rank, leg->item_count);
 }
@@ -33,19 +38,26 @@ static tacit_status_t advance(tacit_leg_t *leg)
 {
     const tacit_transport_t *transport = &leg->comm->transport;
     tacit_native_t          *native = leg->state;
+    tacit_native_call_t     *call = &native->calls[native->started];
     tacit_status_t           status;
     size_t                   bytes;
 
     if (native->started < leg->item_count) {
         const tacit_item_t *item = leg->items[native->started];
 
+        call->began = tacit__trace_seconds(leg->comm->trace);
         status = transport->allreduce(transport->context, item->in, item->out, item->codec->tensor.count,
-                                      item->codec->tensor.dtype, &native->tickets[native->started]);
+                                      item->codec->tensor.dtype, &call->ticket);
         native->started += status == TACIT_OK;
         return status;
     }
-    status = transport->test(transport->context, &native->tickets[native->finished], &bytes);
-    native->finished += status == TACIT_OK;
+    call = &native->calls[native->finished];
+    status = transport->test(transport->context, &call->ticket, &bytes);
+    if (status == TACIT_OK) {
+        const tacit_item_t *item = leg->items[native->finished++];
+
+        tacit__item_traced(item, TACIT_TRACE_NATIVE, call->began, item->codec->tensor.count, -1);
+    }
     return status;
 }
 
@@ -88,7 +100,7 @@ static void release(tacit_leg_t *leg)
     tacit_native_t *native = leg->state;
 
     if (native != NULL) {
-        tacit__free(native->tickets);
+        tacit__free(native->calls);
         tacit__free(native);
     }
     leg->state = NULL;

@@ -301,7 +301,7 @@ static tacit_status_t add_own(const tacit_leg_t *leg, size_t at, size_t end, con
             sums += pieces * sizeof *values;
         }
         values += pieces;
-        *(sums != NULL ? &own->item->decode_seconds : &own->item->encode_seconds) += tacit__seconds() - began;
+        tacit__item_worked(own->item, sums != NULL ? TACIT_TRACE_ADD : TACIT_TRACE_ENCODE, began, pieces, -1);
     }
     return TACIT_OK;
 }
@@ -336,7 +336,7 @@ static void keep_results(const tacit_leg_t *leg, size_t at, size_t end, const ui
 
         pieces = piece_at(leg->state, at, end, &own, &first);
         memcpy(own->result + first, values, pieces * sizeof(float));
-        own->item->decode_seconds += tacit__seconds() - began;
+        tacit__item_worked(own->item, TACIT_TRACE_DECODE, began, pieces, -1);
     }
 }
 

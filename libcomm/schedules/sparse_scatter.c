@@ -195,7 +195,7 @@ static tacit_status_t deal_out(tacit_leg_t *leg, size_t i)
     memmove(dealt->begin + 1, dealt->begin, deal.ranks * sizeof *dealt->begin); /* each is where the next one begins */
     dealt->begin[0] = 0;
     scatter->to_deal--;
-    leg->items[i]->encode_seconds += tacit__seconds() - began;
+    tacit__item_worked(leg->items[i], TACIT_TRACE_ENCODE, began, chosen->count, -1);
 out:
     return status;
 }
@@ -230,7 +230,7 @@ static tacit_status_t finish_contributions(tacit_leg_t *leg)
             chosen->entries.values[dealt->from[at]] = dealt->entries.values[at];
         }
         tacit__chosen_sent(leg->items[i], chosen);
-        leg->items[i]->encode_seconds += tacit__seconds() - began;
+        tacit__item_worked(leg->items[i], TACIT_TRACE_ENCODE, began, chosen->entries.count, -1);
         TRY(tacit__records_add(&scatter->contributions, i, rank, dealt->entries.indices + dealt->begin[rank],
                                dealt->entries.values + dealt->begin[rank], dealt->begin[rank + 1] - dealt->begin[rank]));
     }
@@ -337,23 +337,22 @@ static tacit_status_t begin_result(tacit_leg_t *leg, size_t i, tacit_source_t *s
     tacit_scatter_t *scatter = leg->state;
     tacit_owned_t   *owned = &scatter->owned[i];
     tacit_codec_t   *codec = leg->items[i]->codec;
-    const double     began = tacit__seconds();
     const bool       again = chooses(codec);
-    double           added;
+    double           began = tacit__seconds();
     size_t           most;
     tacit_status_t   status;
 
-    TRY(meet(leg, i, !again));
-    added = tacit__seconds();
-    leg->items[i]->decode_seconds += added - began;
-    TRY((again ? choose_again : choose_all)(leg, i));
     source->count = tacit__codec_part(codec, leg->comm->rank);
+    TRY(meet(leg, i, !again));
+    tacit__item_worked(leg->items[i], TACIT_TRACE_ADD, began, source->count, leg->comm->rank);
+    began = tacit__seconds();
+    TRY((again ? choose_again : choose_all)(leg, i));
     source->a = again ? tacit__codec_joined(codec) : scatter->part;
     source->entries = &owned->picked;
     most = tacit__min(4 * owned->picked.count, source->count); /* where pairs are longer, no more elements are dense */
     TRY(tacit__entries_keep(&scatter->contributions, most, &owned->out));
     TRY(tacit__records_keep(&scatter->contributions, most * sizeof *owned->elements, &owned->elements));
-    leg->items[i]->encode_seconds += tacit__seconds() - added;
+    tacit__item_worked(leg->items[i], TACIT_TRACE_ENCODE, began, source->count, leg->comm->rank);
 out:
     return status;
 }
