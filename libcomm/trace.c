@@ -17,9 +17,9 @@
 enum { EVENTS = 100000, PATH_BYTES = 1024 };
 
 static const char *const lanes[] = {
-    [TACIT_TRACE_OPERATION] = "operation", [TACIT_TRACE_ENCODE] = "encode",   [TACIT_TRACE_ADD] = "add",
-    [TACIT_TRACE_DECODE] = "decode",       [TACIT_TRACE_WAIT] = "wait",       [TACIT_TRACE_RECEIVE] = "receive",
-    [TACIT_TRACE_VERDICT] = "verdict",     [TACIT_TRACE_NATIVE] = "native",   [TACIT_TRACE_SEND] = "send",
+    [TACIT_TRACE_OPERATION] = "operation", [TACIT_TRACE_ENCODE] = "encode", [TACIT_TRACE_ADD] = "add",
+    [TACIT_TRACE_DECODE] = "decode",       [TACIT_TRACE_WAIT] = "wait",     [TACIT_TRACE_RECEIVE] = "receive",
+    [TACIT_TRACE_VERDICT] = "verdict",     [TACIT_TRACE_NATIVE] = "native", [TACIT_TRACE_SEND] = "send",
 };
 
 static const char *const messages[TACIT_FRAME_KINDS] = {

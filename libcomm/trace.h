@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What this rank did when, for TACIT_TRACE: pieces of work and messages, the last ones kept, written when the communicator ends as
-   JSON for Chrome's trace viewer or Perfetto. A leaf header. A trace that is NULL is off. */
+/* What this rank did when, for TACIT_TRACE: pieces of work and messages, the last ones kept, written when the communicator ends
+   as JSON for Chrome's trace viewer or Perfetto. A leaf header. A trace that is NULL is off. */
 #ifndef TACIT_TRACE_H
 #define TACIT_TRACE_H
 
@@ -26,14 +26,14 @@ enum { TACIT_TRACE_SLOT_BYTES = 64 };
 typedef struct tacit_event {
     const char *name; /* a constant; NULL: the lane's */
     double      began, ended;
-    size_t      bytes;         /* of the tensor, where it is work; of the message */
-    double      queued;        /* seconds that a message waited for the one before it */
-    int         peer;          /* -1: none */
-    int64_t     round, index;  /* -1: none */
-    uint32_t    operation;     /* filled in by add(); … */
+    size_t      bytes;                        /* of the tensor, where it is work; of the message */
+    double      queued;                       /* seconds that a message waited for the one before it */
+    int         peer;                         /* -1: none */
+    int64_t     round, index;                 /* -1: none */
+    uint32_t    operation;                    /* filled in by add(); … */
     char        slot[TACIT_TRACE_SLOT_BYTES]; /* … its own, where it is empty */
-    int16_t     status;        /* of an operation; of a message that was given up TACIT_PENDING */
-    uint8_t     lane;          /* tacit_trace_lane_t */
+    int16_t     status;                       /* of an operation; of a message that was given up TACIT_PENDING */
+    uint8_t     lane;                         /* tacit_trace_lane_t */
 } tacit_event_t;
 
 /* NULL, after a warning, where the file cannot be written or there is no memory; and without one where `pattern` is NULL. In it

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* TACIT_TRACE: every line is an event that keeps to the format, a known operation has the events that it must have, and what cannot
-   be written is told once and does no harm. */
+/* TACIT_TRACE: every line is an event that keeps to the format, a known operation has the events that it must have, and what
+   cannot be written is told once and does no harm. */
 #include <check.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -16,7 +16,7 @@
 enum {
     RANKS = 3,
     CHUNK = 512, /* elements in 1024 bytes of fp16 */
-    PART = 5,     /* chunks of an owner */
+    PART = 5,    /* chunks of an owner */
     COUNT = RANKS * PART * CHUNK,
     MOST = 100000 /* events kept */
 };
@@ -95,8 +95,7 @@ static trace_t read_trace(const char *path)
     return trace;
 }
 
-/* What every trace keeps to: events of a lane come in the order of their beginnings; work and messages to a peer follow each other;
-   all is within the time of its operation, except that a wait or a message may end with it. */
+/* What every trace keeps to: a lane has events of one kind, in order, of which none begins before the last one has ended. */
 static void check_rules(const trace_t *trace, int rank)
 {
     int64_t began[32] = {0}, ended[32] = {0};
@@ -137,7 +136,8 @@ static size_t bytes_of(const trace_t *trace, const char *slot, const char *lane)
     size_t bytes = 0;
 
     for (size_t i = 0; i < trace->count; i++) {
-        bytes += strcmp(trace->events[i].slot, slot) == 0 && strcmp(trace->events[i].lane, lane) == 0 ? trace->events[i].bytes : 0;
+        bytes +=
+            strcmp(trace->events[i].slot, slot) == 0 && strcmp(trace->events[i].lane, lane) == 0 ? trace->events[i].bytes : 0;
     }
     return bytes;
 }
@@ -187,10 +187,18 @@ START_TEST(known)
             const char *lane, *name;
             size_t      count;
         } rows[] = {
-            {"operation", "tacit_allreduce", 1},     {"encode", "encode", others * PART},       {"add", "add", PART},
-            {"decode", "decode", RANKS * PART},      {"send", "contribution", others * PART},   {"send", "result", others * PART},
-            {"send", "verdict", 2 * others},         {"receive", "contribution", others *PART}, {"receive", "result", others *PART},
-            {"receive", "verdict", others},          {"verdict", "verdict", 1},                 {"native", "native", 0},
+            {"operation", "tacit_allreduce", 1},
+            {"encode", "encode", others * PART},
+            {"add", "add", PART},
+            {"decode", "decode", RANKS * PART},
+            {"send", "contribution", others * PART},
+            {"send", "result", others * PART},
+            {"send", "verdict", 2 * others},
+            {"receive", "contribution", others * PART},
+            {"receive", "result", others * PART},
+            {"receive", "verdict", others},
+            {"verdict", "verdict", 1},
+            {"native", "native", 0},
         };
 
         for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
