@@ -88,7 +88,7 @@ if [ -n "${MPIRUN-}" ]; then
     ranks() { timeout -k 5 120 "$MPIRUN" -n "$@"; }
     ends 0 ranks 3 "$tools/tacit-bench" allreduce --spec onebit+ef --spec auto --bytes 64K,1M --link-rate 1gbit --json
     has mode spec schedule ranks nodes bytes seconds native_seconds speedup speedup_low native_repeat predicted_seconds \
-        wire_bytes dense_bytes ratio ratio_fp16 payload_ratio relative_error mean_error limit_seconds of_limit
+        wire_bytes dense_bytes ratio ratio_fp16 payload_ratio relative_error mean_error limit_seconds of_limit peak_extra_bytes
     [ "$(wc -l <"$folder/out")" -eq 4 ] || fail "not one line a spec and size"
     ends 0 ranks 2 "$tools/tacit-bench" allreduce --spec topk+ef --bytes 64K --calls 3 --no-native --json
     says out '"native_seconds":null'

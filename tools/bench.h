@@ -54,6 +54,14 @@ void *bench_memory(size_t bytes);
 /* Computes until this thread has had so many seconds of a processor. */
 void bench_compute(double seconds);
 
+/* ---- Memory of the process: anonymous pages, in bytes; NaN where the system does not tell ---- */
+
+double bench_resident(void);
+/* Forgets the highest that was reached so far; what is there now. */
+double bench_resident_reset(void);
+/* The highest since then. */
+double bench_resident_peak(void);
+
 /* ---- Statistics ---- */
 
 double bench_seconds(void); /* monotonic */

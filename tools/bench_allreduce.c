@@ -43,6 +43,8 @@ typedef struct reduction {
     double                 relative_error, mean_error;
     double                 wire_bytes; /* a call, mean over ranks */
     double                 limit_seconds, payload_ratio;
+    double                 made_bytes, base_bytes; /* memory that the communicator took; all before the slot was made */
+    double                 extra_bytes;            /* the library's at most; NaN: not measured */
 } reduction_t;
 
 /* ---- Exactness, on rank 0 ---- */
@@ -97,6 +99,18 @@ static void collect(reduction_t *run, bool ours)
     if (ours && run->summed == 1) {
         run->relative_error = error_of_sum(run);
     }
+}
+
+/* ---- Memory ---- */
+
+/* After calls of ours and before any other: what MPI's own take does not count. */
+static void measure_memory(reduction_t *run)
+{
+    double bytes = run->made_bytes + bench_resident_peak() - run->base_bytes;
+
+    bytes = isnan(bytes) ? -1 : bytes;
+    MPI_Allreduce(&bytes, &run->extra_bytes, 1, MPI_DOUBLE, MPI_MAX, MPI_COMM_WORLD);
+    run->extra_bytes = run->extra_bytes < 0 ? NAN : run->extra_bytes;
 }
 
 /* ---- Timing ---- */
@@ -159,6 +173,9 @@ static tacit_status_t plan(reduction_t *run)
     for (int warm_up = 0; warm_up < 2; warm_up++) {
         for (int kind = OURS; kind >= NATIVE && status == TACIT_OK; kind--) {
             status = time_batch(run, kind, 1, &seconds[kind]);
+            if (warm_up == 0 && kind == OURS) {
+                measure_memory(run);
+            }
         }
     }
     if (status != TACIT_OK) {
@@ -228,6 +245,7 @@ static tacit_status_t measure_ours(reduction_t *run)
     for (size_t call = 0; call < calls && status == TACIT_OK; call++) {
         status = time_batch(run, OURS, 1, &run->seconds[OURS][call > 0 ? call - 1 : 0]);
     }
+    measure_memory(run);
     if (status == TACIT_OK) {
         slowest(run->seconds[OURS], run->rounds);
     }
@@ -429,6 +447,7 @@ static void print_json(const reduction_t *run, const result_t *result)
     json_number(&json, "compute_seconds", run->options->compute_seconds > 0 ? run->options->compute_seconds : NAN);
     json_number(&json, "exposed_seconds", result->exposed_seconds);
     json_text(&json, "progress", tacit_comm_has_thread(run->comm) ? "thread" : "calls");
+    json_number(&json, "peak_extra_bytes", run->extra_bytes);
     json_close(&json, '}');
     json_end(&json);
 }
@@ -467,6 +486,7 @@ static tacit_status_t prepare(reduction_t *run)
     if (run->rank == 0) {
         make_exact(run);
     }
+    run->base_bytes = bench_resident_reset();
     return tacit_slot_create(run->comm, "bench", &tensor, &run->slot);
 }
 
@@ -560,11 +580,13 @@ static tacit_status_t run_all(const bench_options_t *options, int rank, int rank
     tacit_comm_t  *comms[BENCH_SCHEDULES] = {NULL};
     const size_t   schedules = list_schedules(options->schedule, names, BENCH_SCHEDULES);
     int            nodes = count_nodes(ranks);
+    double         before = bench_resident(), made;
     tacit_status_t status = TACIT_OK;
 
     for (size_t k = 0; k < schedules && status == TACIT_OK; k++) {
         status = create_comm(names[k], &comms[k]);
     }
+    made = schedules == 1 ? bench_resident() - before : NAN;
     if (status != TACIT_OK && rank == 0) {
         fprintf(stderr, "tacit-bench: %s\n", tacit_last_error());
     }
@@ -580,7 +602,8 @@ static tacit_status_t run_all(const bench_options_t *options, int rank, int rank
                             .rank = rank,
                             .ranks = ranks,
                             .nodes = nodes,
-                            .comm = comms[k]};
+                            .comm = comms[k],
+                            .made_bytes = i == 0 ? made : NAN}; /* later ones find memory that earlier ones have left */
 
         status = run_one(&run, strcmp(options->schedule, "all") == 0);
     }
