@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* State files over the loop transport: a run goes on from one with the same bits, and what cannot be loaded changes nothing. */
 #include "session.h"
+#include "state_file.h"
 
 #include <dirent.h>
 #include <signal.h>
@@ -416,6 +417,21 @@ static void own_without_memory(tacit_codec_t *codec)
     codec->owner.count = 8;
 }
 
+/* Says in the file of one slot 'a' without arrays that it owns 8 elements. */
+static void own_in_file(const char *path, const tacit_codec_t *codec)
+{
+    const size_t at = TACIT_STATE_MAGIC_BYTES + 10 * sizeof(uint64_t) + strlen(codec->name) + strlen(codec->compressor->name);
+    bytes_t     *file = malloc(sizeof *file);
+    uint64_t     count = 8, hash;
+
+    read_bytes(path, file);
+    memcpy(file->data + at, &count, sizeof count);
+    hash = tacit__hash(TACIT_HASH_START, file->data, file->count - sizeof hash);
+    memcpy(file->data + file->count - sizeof hash, &hash, sizeof hash);
+    write_bytes(path, file->data, file->count);
+    free(file);
+}
+
 static void unknown_units(tacit_codec_t *codec)
 {
     codec->tracker_op = 3;
@@ -447,13 +463,14 @@ static void infinite_float(tacit_codec_t *codec)
 
 static const struct {
     const char *spec;
-    void (*spoil)(tacit_codec_t *codec);
+    void (*spoil)(tacit_codec_t *codec); /* NULL: own_in_file() */
     const char *words;
 } hostile[] = {
     {"bf16+ef:residual=int8", own_from_1, "numbers are impossible"},
     {"bf16+ef", own_from_1, "numbers are impossible"},
     {"bf16+ef:residual=bf16", own_to_17, "numbers are impossible"},
     {"topk:ratio=0.1+dgc:dense=0", own_without_memory, "numbers are impossible"},
+    {"bf16", NULL, "numbers are impossible"},
     {"bf16+ef21", unknown_units, "numbers are impossible"},
     {"bf16+ef:residual=int8", infinite_int8, "not finite"},
     {"bf16+ef:residual=bf16", infinite_bf16, "not finite"},
@@ -472,8 +489,13 @@ static void hostile_body(tacit_comm_t *comm, void *arg)
     session_normal(rank, 1, 56, x);
     MUST(tacit_allreduce(slot, x, x, TACIT_AVERAGE));
     MUST(tacit_save(comm, path_of(good, "good", rank)));
-    hostile[i].spoil(slot->codec);
+    if (hostile[i].spoil != NULL) {
+        hostile[i].spoil(slot->codec);
+    }
     MUST(tacit_save(comm, path_of(bad, "bad", rank)));
+    if (hostile[i].spoil == NULL) {
+        own_in_file(bad, slot->codec);
+    }
     if (hostile[i].spoil == own_without_memory) {
         slot->codec->owner.count = 0;
     }
