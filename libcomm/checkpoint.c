@@ -205,7 +205,7 @@ static bool is_part(const tacit_codec_t *codec, uint64_t first, uint64_t count)
 /* Numbers that no run has. */
 static bool is_possible(const tacit_codec_t *codec, const tacit_staged_t *staged)
 {
-    const bool may_own = codec->feedback != NULL && codec->feedback->owner != NULL;
+    const bool may_own = codec->feedback != NULL && codec->feedback->owner != NULL && codec->compressor->linear == NULL;
 
     return staged->arrays <= ARRAYS && staged->units <= MOST_UNITS && (staged->owner_count == 0 || may_own) &&
            is_part(codec, staged->owner_first, staged->owner_count);

@@ -417,6 +417,11 @@ static void own_without_memory(tacit_codec_t *codec)
     codec->owner.count = 8;
 }
 
+static void own_from_0(tacit_codec_t *codec)
+{
+    own(codec, 0, 8);
+}
+
 /* Says in the file of one slot 'a' without arrays that it owns 8 elements. */
 static void own_in_file(const char *path, const tacit_codec_t *codec)
 {
@@ -470,6 +475,7 @@ static const struct {
     {"bf16+ef", own_from_1, "numbers are impossible"},
     {"bf16+ef:residual=bf16", own_to_17, "numbers are impossible"},
     {"topk:ratio=0.1+dgc:dense=0", own_without_memory, "numbers are impossible"},
+    {"randk:ratio=0.1+ef", own_from_0, "numbers are impossible"},
     {"bf16", NULL, "numbers are impossible"},
     {"bf16+ef21", unknown_units, "numbers are impossible"},
     {"bf16+ef:residual=int8", infinite_int8, "not finite"},
