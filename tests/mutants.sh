@@ -494,6 +494,10 @@ mutant "onebit-lamb: elements side by side where they do not belong" optim/stage
 mutant "onebit-lamb: correction not loaded" optim/optimizer_file.c onebit_lamb:onebit_lamb \
     's/memcpy\(optim->tensors\[i\].numbers, loaded.*/;/'
 
+unchanged own:own
+mutant "loaded memory is taken to be zero" libcomm/codec_memory.c own:own \
+    '/^void tacit__codec_adopt_owner/,/^}/ s/codec->own_is_zero = false;//'
+
 unchanged checkpoint:checkpoint usage:usage
 mutant "state files: units unchecked" libcomm/checkpoint.c checkpoint:checkpoint \
     's/staged->units <= MOST_UNITS \&\&//'

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec_memory.h"
 #include "comm.h"
 #include "compress.h"
 #include "ranks.h"
@@ -23,7 +24,8 @@ typedef struct session {
     tacit_op_t       op;
     bool             in_place;
     tacit_config_t   config;
-    session_input_t *input; /* NULL: session_normal() */
+    session_input_t *input;                       /* NULL: session_normal() */
+    void (*before)(tacit_slot_t *slot, int step); /* each step; NULL: nothing happens there */
 
     float   *out;                                            /* rank 0's results, steps times count */
     uint64_t hash[MOST_RANKS];                               /* of each rank's results */
@@ -65,18 +67,19 @@ static inline void session_body(tacit_comm_t *comm, void *arg)
     for (int step = 0; step < session->steps; step++) {
         float *out = all + count * (size_t)step, *x = session->in_place ? out : in;
 
+        if (session->before != NULL) {
+            session->before(slot, step);
+        }
         (session->input != NULL ? session->input : session_normal)(rank, step, count, x);
         MUST(tacit_allreduce(slot, x, out, session->op));
         if (codec->feedback != NULL) {
-            session->left[rank] = fmaxf(session->left[rank], largest_of(codec->memory.now[0], count));
+            tacit__memory_read(codec, 0, 0, count, session->memory[rank]);
+            session->left[rank] = fmaxf(session->left[rank], largest_of(session->memory[rank], count));
         }
     }
     session->hash[rank] = harness_hash(all, count * (size_t)session->steps * sizeof *all);
     if (rank == 0) {
         memcpy(session->out, all, count * (size_t)session->steps * sizeof *all);
-    }
-    if (codec->feedback != NULL) {
-        memcpy(session->memory[rank], codec->memory.now[0], count * sizeof *in);
     }
     session->part_first[rank] = codec->owner_first;
     session->part_count[rank] = codec->owner.count;
