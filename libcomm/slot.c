@@ -136,6 +136,7 @@ tacit_status_t tacit_slot_create(tacit_comm_t *comm, const char *name, const tac
     TRY(tacit__cost_learn(comm, slot->codec));
     slot->schedule = tacit__schedule_of(comm, slot->codec);
     slot->id = comm->slots_made++;
+    slot->ring_bytes = 2 * (uint64_t)(comm->ranks - 1) * slot->codec->tensor.count * sizeof(float) / (uint64_t)comm->ranks;
     for (last = &comm->slots; *last != NULL; last = &(*last)->next) {
     }
     *last = slot;

@@ -25,19 +25,22 @@ typedef struct tacit_mpi {
 
 _Static_assert(sizeof(MPI_Request) <= sizeof(tacit_ticket_t), "a ticket holds a request");
 
-static tacit_status_t checked(const tacit_mpi_t *mpi, int mpi_status)
+/* Apart, since its text would be cleared in every call. */
+__attribute__((noinline)) static tacit_status_t failed(const tacit_mpi_t *mpi, int mpi_status)
 {
     char text[MPI_MAX_ERROR_STRING + 1] = "MPI reports an unknown error";
     int  length;
 
-    if (mpi_status == MPI_SUCCESS && !mpi->gone) {
-        return TACIT_OK;
-    }
     if (mpi->gone) {
         return tacit_transport_fail(TACIT_ERR_BROKEN, "MPI_Finalize() has been called: destroy communicators before it");
     }
     (void)MPI_Error_string(mpi_status, text, &length);
     return tacit_transport_fail(TACIT_ERR_TRANSPORT, text);
+}
+
+static tacit_status_t checked(const tacit_mpi_t *mpi, int mpi_status)
+{
+    return mpi_status == MPI_SUCCESS && !mpi->gone ? TACIT_OK : failed(mpi, mpi_status);
 }
 
 static void keep(tacit_ticket_t *ticket, MPI_Request request)

@@ -84,7 +84,7 @@ void tacit__native_finish(const tacit_comm_t *comm, tacit_item_t *item)
     float *out = item->out;
     size_t count = item->codec->tensor.count;
 
-    item->sent_bytes = 2 * (uint64_t)(comm->ranks - 1) * count * sizeof *out / (uint64_t)comm->ranks;
+    item->sent_bytes = item->slot->ring_bytes;
     for (size_t i = 0; item->op == TACIT_AVERAGE && comm->ranks > 1 && i < count; i++) {
         out[i] *= scale;
     }
