@@ -17,9 +17,9 @@ struct tacit_slot {
     uint64_t                id;   /* that order */
     tacit_codec_t          *codec;
     const tacit_schedule_t *schedule;
-    uint64_t                step;   /* operations that have succeeded */
-    size_t                  users;  /* operations in the queue that work with it */
-    bool                    doomed; /* destroyed by the caller: freed when the last of them has finished */
+    uint64_t                step;       /* operations that have succeeded */
+    size_t                  users;      /* operations in the queue that work with it */
+    bool                    doomed;     /* destroyed by the caller: freed when the last of them has finished */
     uint64_t                ring_bytes; /* that a dense ring sends in a call */
     tacit_counters_t        counters;
 };
