@@ -51,7 +51,7 @@ static inline void widen_plain(const uint8_t *payload, tacit_floats_t *values)
     memcpy(values, out, sizeof out);
 }
 
-#if defined(__x86_64__)
+#ifdef TACIT_ON_X86
 /* Conversions of processors do not heed the modes that flush subnormals to zero. Finite numbers are brought into range before;
    infinity and NaN pass: where one operand is NaN, minimum and maximum are the second. */
 TACIT_TARGET_AVX2 static inline void round_avx2(const tacit_floats_t *a, uint8_t *payload, tacit_floats_t *values)

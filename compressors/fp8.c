@@ -131,7 +131,7 @@ static inline void codes_plain(const tacit_floats_t *numbers, tacit_words_t *cod
     *values = (tacit_floats_t)(sign | TACIT_SELECT(value < largest, value, largest));
 }
 
-#if defined(__x86_64__)
+#ifdef TACIT_ON_X86
 TACIT_TARGET_AVX2 static inline void codes_avx2(const tacit_floats_t *numbers, tacit_words_t *codes, tacit_floats_t *values,
                                                 traits_t format)
 {

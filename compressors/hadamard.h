@@ -12,7 +12,7 @@ enum { TACIT_SIDE = 16, TACIT_HADAMARD = TACIT_SIDE * TACIT_SIDE };
 
 /* low, high := low + high, low - high. Sums and products keep different units of a processor busy: a difference is made as
    low - 1 x high, which is rounded once, too. */
-#if defined(__x86_64__)
+#ifdef TACIT_ON_X86
 TACIT_TARGET_AVX2 static inline void tacit__butterfly_avx2(tacit_floats_t *low, tacit_floats_t *high)
 {
     const __m256 difference = _mm256_fnmadd_ps((__m256)*high, _mm256_set1_ps(1.0f), (__m256)*low);
@@ -55,7 +55,7 @@ TACIT_ALWAYS_INLINE void tacit__transform_columns(tacit_isa_t isa, tacit_floats_
     tacit__butterflies(isa, row, 1);
 }
 
-#if defined(__x86_64__)
+#ifdef TACIT_ON_X86
 /* Reads 8 rows of 8 columns of a square, transposed. */
 TACIT_TARGET_AVX2 static inline void tacit__load_transposed_avx2(const float *v, tacit_floats_t column[8])
 {
@@ -123,7 +123,7 @@ TACIT_ALWAYS_INLINE void tacit__hadamard(tacit_isa_t isa, float *v, float *out)
     }
 }
 
-#if defined(__x86_64__)
+#ifdef TACIT_ON_X86
 /* With AVX-512 the square is 16 registers. Differences are made as in tacit__butterfly_avx2(). */
 TACIT_TARGET_AVX512 static inline void tacit__butterflies_avx512(__m512 row[TACIT_SIDE], size_t apart)
 {

@@ -13,7 +13,7 @@ static const char *const names[TACIT_ISA_COUNT] = {
     [TACIT_ISA_NEON] = "neon",
 };
 
-#if defined(__x86_64__) || defined(__i386__)
+#ifdef TACIT_ON_X86
 static bool present(tacit_isa_t isa)
 {
     __builtin_cpu_init();

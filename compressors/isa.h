@@ -14,9 +14,12 @@ const char *tacit__isa_name(tacit_isa_t isa);
 
    Loops are written once, in plain C, and compiled once for each set, with everything that they call inlined, so that the
    compiler makes vector code of all of it. No product is fused with a sum, and sums have a written order, so that all versions
-   give the same bits. */
+   give the same bits.
 
-#if defined(__x86_64__)
+   With TACIT_PLAIN defined there are only those that any processor has. */
+
+#if defined(__x86_64__) && !defined(TACIT_PLAIN)
+#define TACIT_ON_X86 1
 #define TACIT_TARGET_AVX2 __attribute__((target("avx2,fma,f16c,bmi,bmi2")))
 #ifdef __clang__
 #define TACIT_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c,bmi,bmi2"), min_vector_width(512)))
@@ -27,6 +30,7 @@ const char *tacit__isa_name(tacit_isa_t isa);
 #define TACIT_X86(...) __VA_ARGS__
 #else
 #define TACIT_X86(...)
+#pragma GCC diagnostic ignored "-Wunused-parameter" /* there is one set to choose from */
 #endif
 
 #define TACIT_VERSION_OF(target, type, name, loop, parameters, arguments)                                                        \

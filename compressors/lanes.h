@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#if defined(__x86_64__)
+#ifdef TACIT_ON_X86
 #include <immintrin.h>
 #endif
 
@@ -120,7 +120,7 @@ TACIT_ALWAYS_INLINE bool tacit__gather(tacit_isa_t isa, const tacit_ef_t *ef, bo
 #define TACIT_HIGHER(a, b) ((b) > (a) ? (b) : (a))
 
 /* *least := the lesser of each pair, *least where they are equal or `other` is NaN; and the same of the greater. */
-#if defined(__x86_64__)
+#ifdef TACIT_ON_X86
 TACIT_TARGET_AVX2 static inline void tacit__lower_avx2(tacit_floats_t *least, const tacit_floats_t *other)
 {
     *least = (tacit_floats_t)_mm256_min_ps((__m256)*other, (__m256)*least);
@@ -145,7 +145,7 @@ TACIT_ALWAYS_INLINE void tacit__raise(tacit_isa_t isa, tacit_floats_t *most, con
 }
 
 /* The same of integers. */
-#if defined(__x86_64__)
+#ifdef TACIT_ON_X86
 TACIT_TARGET_AVX2 static inline void tacit__raise_ints_avx2(tacit_ints_t *most, const tacit_ints_t *other)
 {
     *most = (tacit_ints_t)_mm256_max_epi32((__m256i)*other, (__m256i)*most);
@@ -159,7 +159,7 @@ TACIT_ALWAYS_INLINE void tacit__raise_ints(tacit_isa_t isa, tacit_ints_t *most, 
 }
 
 /* 8 bytes to words, and words below 256 to 8 bytes. */
-#if defined(__x86_64__)
+#ifdef TACIT_ON_X86
 TACIT_TARGET_AVX2 static inline void tacit__widen_bytes_avx2(const uint8_t *bytes, tacit_words_t *words)
 {
     *words = (tacit_words_t)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)bytes));
@@ -197,7 +197,7 @@ TACIT_ALWAYS_INLINE void tacit__narrow_words(tacit_isa_t isa, const tacit_words_
 }
 
 /* 64 words below 256 to bytes. */
-#if defined(__x86_64__)
+#ifdef TACIT_ON_X86
 TACIT_TARGET_AVX2 static inline void tacit__narrow_lanes_avx2(const tacit_words_t words[TACIT_VECTORS], uint8_t *bytes)
 {
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7); /* packing interleaves the halves of registers */

@@ -44,7 +44,7 @@ static inline void tacit__pack_lanes_plain(const uint8_t *levels, unsigned bits,
     memcpy(bytes, packed, TACIT_LANES / 8 * bits);
 }
 
-#if defined(__x86_64__)
+#ifdef TACIT_ON_X86
 TACIT_TARGET_AVX2 static inline void tacit__pack_lanes_avx2(const uint8_t *levels, unsigned bits, uint8_t *bytes)
 {
     const __m256i one = _mm256_loadu_si256((const __m256i *)(const void *)levels);

@@ -124,7 +124,7 @@ static inline uint64_t signs_plain(const float *a, float scale, output_t output,
     return bits;
 }
 
-#if defined(__x86_64__)
+#ifdef TACIT_ON_X86
 TACIT_TARGET_AVX2 static inline uint64_t signs_avx2(const float *a, float scale, output_t output, float *out)
 {
     const __m256 up = _mm256_set1_ps(scale), down = _mm256_xor_ps(up, _mm256_set1_ps(-0.0f));

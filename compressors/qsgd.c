@@ -123,7 +123,7 @@ static inline void levels_plain(const float *a, const float *shifts, scale_t sca
     tacit__pack_lanes_plain(levels, bits, bytes);
 }
 
-#if defined(__x86_64__)
+#ifdef TACIT_ON_X86
 /* 8 levels. */
 TACIT_TARGET_AVX2 static inline __m256i levels8_avx2(const float *a, const float *shifts, scale_t scale, unsigned bits,
                                                      output_t output, float *out)
@@ -179,7 +179,7 @@ static size_t record_bytes(unsigned bits, size_t count)
     return count > 0 ? 8 + (bits * ((count + 7) / 8) + 3) / 4 * 4 : 0;
 }
 
-#if defined(__x86_64__)
+#ifdef TACIT_ON_X86
 /* The two halves of 32 bytes become 64 levels. */
 TACIT_TARGET_AVX2 static inline void unpack4_avx2(const uint8_t *bytes, uint8_t *levels)
 {

@@ -91,7 +91,7 @@ static inline void centres_plain(const tacit_words_t *levels, unsigned bits, tac
     *centres = (tacit_floats_t)((tacit_words_t)*centres | (*levels & half) << (32 - bits));
 }
 
-#if defined(__x86_64__)
+#ifdef TACIT_ON_X86
 /* The borders between magnitudes. */
 TACIT_TARGET_AVX2 static inline __m256 borders_avx2(float unit, unsigned bits)
 {

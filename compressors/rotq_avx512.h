@@ -4,7 +4,7 @@
 #ifndef TACIT_ROTQ_AVX512_H
 #define TACIT_ROTQ_AVX512_H
 
-#if defined(__x86_64__)
+#ifdef TACIT_ON_X86
 
 /* Changes the signs of a row. */
 TACIT_TARGET_AVX512 static inline __m512 flip_avx512(__m512 row, const uint32_t *signs, size_t i)

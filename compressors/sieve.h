@@ -7,7 +7,7 @@
 #include "bits.h"
 #include "isa.h"
 
-#if defined(__x86_64__)
+#ifdef TACIT_ON_X86
 #include <immintrin.h>
 #endif
 
@@ -33,7 +33,7 @@ typedef struct tacit_sieve {
 
 /* ---- Which of TACIT_LANES magnitudes, as bits, are at least `least`, which is not 0 ---- */
 
-#if defined(__x86_64__)
+#ifdef TACIT_ON_X86
 TACIT_TARGET_AVX512 static inline uint64_t tacit__at_least_avx512(const float *group, uint32_t least)
 {
     const __m512i magnitude = _mm512_set1_epi32(0x7fffffff), bound = _mm512_set1_epi32((int)least);
@@ -114,7 +114,7 @@ static inline float tacit__sieve_left(float value, uint32_t sure)
     return tacit__bits_float(bits & -(uint32_t)((int32_t)(bits & 0x7fffffffu) < (int32_t)sure));
 }
 
-#if defined(__x86_64__)
+#ifdef TACIT_ON_X86
 /* Sixteen, without leaving registers. */
 TACIT_TARGET_AVX512 static inline bool tacit__sieve_avx512(tacit_sieve_t *sieve, const float *group, size_t first, size_t count)
 {

@@ -168,7 +168,7 @@ static inline void put_group(float *a, tacit_puts_t *puts, const float *values, 
     }
 }
 
-#if defined(__x86_64__)
+#ifdef TACIT_ON_X86
 TACIT_TARGET_AVX512 static inline void move_avx512(tacit_sieve_t *sieve, const float *values, const uint32_t *indices,
                                                    uint64_t stays)
 {
