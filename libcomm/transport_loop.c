@@ -176,15 +176,13 @@ static void unlink_slip(tacit_slip_t *slip)
 /* Letters meet slips in order. A letter too long leaves its slip with more bytes than capacity. */
 static void deliver(tacit_wire_t *wire)
 {
-    double now = tacit__seconds();
-
     for (tacit_slip_t *slip = wire->slips; slip != NULL; slip = slip->next) {
         tacit_letter_t *letter = wire->letters;
 
         if (slip->done) {
             continue;
         }
-        if (letter == NULL || letter->due > now) {
+        if (letter == NULL || (letter->due != 0.0 && letter->due > tacit__seconds())) {
             return;
         }
         memcpy(slip->data, letter->data, tacit__min(letter->bytes, slip->capacity));

@@ -50,6 +50,7 @@ typedef struct stage {
     size_t            fault_count;
     tacit_loop_t     *loop;
     pthread_barrier_t barrier;
+    float            *in[RANKS];                                  /* of every call, because memory alone must tell calls apart */
     outcome_t        *before[RANKS], *first[RANKS], *next[RANKS]; /* of the present trial */
     outcome_t        *plain_first[RANKS], *plain_next[RANKS];     /* without a fault */
     size_t            ended[3];                                   /* trials by their end: OK, ERR_FRAME, ERR_TIMEOUT */
@@ -96,12 +97,6 @@ static void take_memory(const scenario_t *scenario, tacit_slot_t *const *slots, 
     }
 }
 
-/* Data of a rank: every call has the same, because memory alone must tell calls apart. */
-static void fill_in(const scenario_t *scenario, int rank, size_t slot, float *in)
-{
-    harness_fill(in, scenario->count, 100 * (uint64_t)rank + slot + 1, 1.0f);
-}
-
 static void reduce(const stage_t *stage, tacit_comm_t *comm, tacit_slot_t *const *slots, outcome_t *outcome)
 {
     const scenario_t *scenario = stage->scenario;
@@ -110,9 +105,7 @@ static void reduce(const stage_t *stage, tacit_comm_t *comm, tacit_slot_t *const
     float            *kept = malloc(slots_made * count * sizeof *kept);
     double            began;
 
-    for (size_t s = 0; s < slots_made; s++) {
-        fill_in(scenario, tacit_comm_rank(comm), s, in + s * count);
-    }
+    memcpy(in, stage->in[tacit_comm_rank(comm)], slots_made * count * sizeof *in);
     memcpy(kept, in, slots_made * count * sizeof *in);
     if (scenario->in_place) {
         memcpy(outcome->out, in, slots_made * count * sizeof *in);
@@ -307,6 +300,10 @@ static void perform(stage_t *stage, rank_body_t *body)
             all[i][rank] = calloc(1, sizeof(outcome_t));
             ck_assert_ptr_nonnull(all[i][rank]);
         }
+        stage->in[rank] = malloc(slot_count(scenario) * scenario->count * sizeof(float));
+        for (size_t s = 0; s < slot_count(scenario); s++) {
+            harness_fill(stage->in[rank] + s * scenario->count, scenario->count, 100 * (uint64_t)rank + s + 1, 1.0f);
+        }
     }
     pthread_barrier_init(&stage->barrier, NULL, (unsigned)scenario->ranks);
     ask_for(scenario->specs[slot_count(scenario) - 1]);
@@ -318,6 +315,7 @@ static void perform(stage_t *stage, rank_body_t *body)
         for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
             free(all[i][rank]);
         }
+        free(stage->in[rank]);
     }
     ck_assert_msg(stage->complaint[0] == '\0', "%s", stage->complaint);
 }
