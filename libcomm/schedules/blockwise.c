@@ -40,6 +40,7 @@ typedef struct tacit_blockwise {
     size_t           round;                         /* of encoding: the round-th chunk of every owner … */
     int              turn;                          /* … of which this many ranks behind the own one is next */
     size_t           to_encode, to_reduce, to_come; /* chunks and results left */
+    bool             results_turn;                  /* a result comes before a contribution */
 } tacit_blockwise_t;
 
 /* ---- Layout: the same on every rank ---- */
@@ -484,12 +485,17 @@ out:
 
 /* ---- The state machine ---- */
 
-/* Results first: others wait for them. */
+/* Results and contributions take turns: others wait for both. With results first, a rank that has begun a little earlier keeps the
+   other one reducing, whose own contributions it then waits for itself, its link idle. */
 static tacit_status_t advance(tacit_leg_t *leg)
 {
     tacit_blockwise_t *blockwise = leg->state;
-    tacit_chunk_t     *chunk = blockwise->to_reduce != 0 ? next_to_reduce(leg, blockwise) : NULL;
+    tacit_chunk_t     *chunk = NULL;
 
+    blockwise->results_turn = !blockwise->results_turn || blockwise->to_encode == 0;
+    if (blockwise->to_reduce != 0 && blockwise->results_turn) {
+        chunk = next_to_reduce(leg, blockwise);
+    }
     if (chunk != NULL) {
         return send_result(leg, blockwise, chunk);
     }
