@@ -485,8 +485,8 @@ out:
 
 /* ---- The state machine ---- */
 
-/* Results and contributions take turns: others wait for both. With results first, a rank that has begun a little earlier keeps the
-   other one reducing, whose own contributions it then waits for itself, its link idle. */
+/* Results and contributions take turns: others wait for both. With results first, a rank that has begun a little earlier keeps
+   the other one reducing, whose own contributions it then waits for itself, its link idle. */
 static tacit_status_t advance(tacit_leg_t *leg)
 {
     tacit_blockwise_t *blockwise = leg->state;
