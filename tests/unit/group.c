@@ -359,6 +359,103 @@ static void plan_nothing(void)
     ask_for(NULL);
 }
 
+/* ---- Other parameters of one compressor ---- */
+
+enum { MIXED = 7 };
+
+static const struct {
+    const char *mixed[MIXED], *alike;
+} parameters[] = {
+    {{"qsgd:bits=2+ef", "qsgd:bits=3+ef", "qsgd:bits=4+ef", "qsgd:bits=5+ef", "qsgd:bits=6+ef", "qsgd:bits=7+ef",
+      "qsgd:bits=8+ef"},
+     "qsgd:bits=5+ef"},
+    {{"topk:ratio=0.01+ef by sparse", "topk:ratio=0.02+ef by sparse", "topk:ratio=0.03+ef by sparse",
+      "topk:ratio=0.05+ef by sparse", "topk:ratio=0.1+ef by sparse", "topk:ratio=0.2+ef by sparse",
+      "topk:ratio=0.4+ef by sparse"},
+     "topk:ratio=0.1+ef by sparse"},
+    {{"topk:ratio=0.01+ef by sparse-scatter", "topk:ratio=0.02+ef by sparse-scatter", "topk:ratio=0.03+ef by sparse-scatter",
+      "topk:ratio=0.05+ef by sparse-scatter", "topk:ratio=0.1+ef by sparse-scatter", "topk:ratio=0.2+ef by sparse-scatter",
+      "topk:ratio=0.4+ef by sparse-scatter"},
+     "topk:ratio=0.1+ef by sparse-scatter"},
+    {{"onebit:block=32+ef", "onebit:block=64+ef", "onebit:block=128+ef", "onebit:block=1024+ef", "onebit:block=8192+ef",
+      "onebit:block=0+ef", "onebit:norm=l1+ef"},
+     "onebit:block=64+ef"},
+};
+
+typedef struct messages {
+    const char *const *specs; /* MIXED of them, or always the first */
+    bool               mixed;
+    uint64_t           sent[MOST_RANKS]; /* by the second operation */
+} messages_t;
+
+/* This rank's. */
+static _Thread_local const tacit_transport_t *loop;
+static _Thread_local uint64_t                 sent;
+
+static tacit_status_t counted_send(void *context, int peer, const void *data, size_t bytes, tacit_ticket_t *ticket)
+{
+    sent++;
+    return loop->send(context, peer, data, bytes, ticket);
+}
+
+static void messages_body(tacit_comm_t *comm, void *arg)
+{
+    static const size_t sizes[MIXED] = {5000, 64, 20000, 777, 1, 3000, 4096};
+    messages_t         *messages = arg;
+    const int           rank = tacit_comm_rank(comm);
+    tacit_transport_t   counted = *comm->exchange.transport;
+    tacit_slot_t       *slots[MIXED];
+    float              *x[MIXED];
+    char                name[16];
+
+    for (size_t s = 0; s < MIXED; s++) {
+        snprintf(name, sizeof name, "slot %zu", s);
+        slots[s] = slot_of(comm, name, sizes[s], TACIT_FLOAT32, messages->specs[messages->mixed ? s : 0]);
+        x[s] = session_floats(sizes[s]);
+        session_normal(rank, (int)s, sizes[s], x[s]);
+    }
+    loop = comm->exchange.transport;
+    counted.send = counted_send;
+    comm->exchange.transport = &counted;
+    for (int step = 0; step < 2; step++) {
+        sent = 0;
+        MUST(tacit_group_begin(comm));
+        for (size_t s = 0; s < MIXED; s++) {
+            MUST(tacit_allreduce(slots[s], x[s], x[s], TACIT_AVERAGE));
+        }
+        MUST(tacit_group_end(comm, NULL));
+    }
+    messages->sent[rank] = sent;
+    comm->exchange.transport = loop;
+    for (size_t s = 0; s < MIXED; s++) {
+        free(x[s]);
+    }
+}
+
+static void count_messages(int ranks, messages_t *messages)
+{
+    ask_for(messages->specs[0]);
+    run_ranks(ranks, NULL, messages_body, messages);
+    ask_for(NULL);
+}
+
+/* Slots that go by one schedule travel together, whatever their parameters. */
+START_TEST(parameters_cost_no_messages)
+{
+    for (int ranks = 2; ranks <= 4; ranks++) {
+        messages_t mixed = {.specs = parameters[_i].mixed, .mixed = true}, alike = {.specs = &parameters[_i].alike};
+
+        count_messages(ranks, &mixed);
+        count_messages(ranks, &alike);
+        for (int rank = 0; rank < ranks; rank++) {
+            ck_assert_msg(mixed.sent[rank] == alike.sent[rank] && alike.sent[rank] > 0,
+                          "%s, rank %d of %d: %d messages, with equal parameters %d", parameters[_i].alike, rank, ranks,
+                          (int)mixed.sent[rank], (int)alike.sent[rank]);
+        }
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("group");
@@ -370,6 +467,7 @@ int main(void)
     tcase_add_test(tests, refusals);
     tcase_add_test(tests, one_fault_is_the_groups);
     tcase_add_test(tests, time_out);
+    tcase_add_loop_test(tests, parameters_cost_no_messages, 0, (int)COUNT_OF(parameters));
     suite_add_tcase(suite, tests);
     tcase_set_timeout(tests, 120);
     tcase_add_checked_fixture(owners, plan_owners, plan_nothing);
