@@ -613,6 +613,17 @@ static void idle(tacit_comm_t *comm, double since)
     comm->visited = tacit__idle(since); /* this was waiting, however late the machine came back */
 }
 
+void tacit__comm_waited(tacit_comm_t *comm, double since)
+{
+    if (comm->idle && comm->trace != NULL) {
+        tacit_event_t event = tacit__trace_event(TACIT_TRACE_WAIT, since);
+
+        event.ended = comm->visited; /* when this progress began */
+        tacit__trace_add(comm->trace, &event);
+    }
+    comm->idle = false;
+}
+
 /* Advances the queue, or waits a little. *since: when something was last done. */
 static void advance_or_wait(tacit_comm_t *comm, double *since)
 {
@@ -621,13 +632,7 @@ static void advance_or_wait(tacit_comm_t *comm, double *since)
         comm->idle = true;
         return;
     }
-    if (comm->idle && comm->trace != NULL) {
-        tacit_event_t event = tacit__trace_event(TACIT_TRACE_WAIT, *since);
-
-        event.ended = comm->visited; /* when this progress began */
-        tacit__trace_add(comm->trace, &event);
-    }
-    comm->idle = false;
+    tacit__comm_waited(comm, *since);
     *since = tacit__seconds();
 }
 

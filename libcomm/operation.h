@@ -54,6 +54,8 @@ tacit_status_t tacit__operation_create(tacit_comm_t *comm, const char *what, con
 bool tacit__comm_progress(tacit_comm_t *comm);
 /* Spins for a moment, then lets others run, then sleeps, by the time for which nothing has moved. Returns the time. */
 double tacit__idle(double since);
+/* Something has moved, for the first time since then: if there was waiting (comm->idle), the trace tells. */
+void tacit__comm_waited(tacit_comm_t *comm, double since);
 /* Advances until all operations are finished. TACIT_ERR_BROKEN if the communicator is. */
 tacit_status_t tacit__comm_drain(tacit_comm_t *comm);
 /* Advances until the operation is finished. Returns its status and sets the last error; frees it. */

@@ -39,22 +39,23 @@ void tacit__thread_release(tacit_thread_t *thread)
 }
 
 /* Nothing has moved: callers may come in for a while. */
-static void stand_by(tacit_thread_t *thread)
+static void stand_by(tacit_thread_t *thread, double since)
 {
     tacit_comm_t *comm = thread->comm;
-    const double  since = comm->queue->moved;
     double        until;
 
     pthread_mutex_unlock(&thread->lock);
     until = tacit__idle(since);
     pthread_mutex_lock(&thread->lock);
     comm->visited = fmax(comm->visited, until); /* so long it has waited; not while a caller did other things */
+    comm->idle = true;
 }
 
 static void *live(void *argument)
 {
     tacit_thread_t *thread = argument;
     tacit_comm_t   *comm = thread->comm;
+    double          since; /* nothing has moved */
 
     tacit__place_thread(comm->rank);
     pthread_mutex_lock(&thread->lock);
@@ -62,8 +63,13 @@ static void *live(void *argument)
         (void)fesetenv(&thread->floats);
         if (comm->queue == NULL || atomic_load(&thread->callers) != 0) {
             pthread_cond_wait(&thread->wake, &thread->lock);
-        } else if (!tacit__comm_progress(comm)) {
-            stand_by(thread);
+            continue;
+        }
+        since = comm->queue->moved;
+        if (!tacit__comm_progress(comm)) {
+            stand_by(thread, since);
+        } else if (since > 0) { /* it did not start just now */
+            tacit__comm_waited(comm, since);
         }
     }
     pthread_mutex_unlock(&thread->lock);
