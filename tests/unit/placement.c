@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which processor a progress thread gets, on machines that are made up. */
 #include <check.h>
-#include <stdlib.h>
+#include <stdio.h>
 
 #include "harness.h"
 #include "placement.h"
