@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Breaks the numerics on purpose, one way at a time, and requires that a unit test notices: mutants.sh [BUILD_DIR [SOURCE_DIR]]
+# Breaks the numerics on purpose, one way at a time, and requires that a unit test notices:
+# mutants.sh [BUILD_DIR [SOURCE_DIR [NAME]]]
 #
 # A mutant is a copy of one source file with a small change, linked in front of the library into unit tests that are built
-# already. One line each is printed; the exit status is 1 if a mutant survives. As many are tried at once as there are processors.
+# already. One line each is printed, in the order in which they end; the exit status is 1 if a mutant survives. NAME: only
+# mutants with these words in their names. JOBS: how many at once (default: the number of processors).
+# shellcheck disable=SC2317 # functions are called through begin
 set -u
 build=${1:-.}
 source=${2:-${srcdir:-.}}
+only=${3:-}
 
 # setting NAME: a variable of the build.
 setting() { sed -n "s/^$1 = //p" "$build/Makefile"; }
@@ -17,85 +21,108 @@ if [ ! -f "$build/tests/unit/collective.o" ]; then
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-export TMPDIR=$work # tests that fail may leave files behind
-compile="$(setting CC) $(setting CFLAGS) $(setting TACIT_CFLAGS) -O1 -w -DHAVE_CONFIG_H -I$build -I$build/libcomm \
-    -I$source/libcomm -I$source/compressors -I$source/optim -I$source/optim/feedback -I$source/examples $(setting CBLAS_CFLAGS)"
+# What is changed is the plain code: no other is compiled, nor found by what chooses, which is linked in too.
+compile="$(setting CC) $(setting CFLAGS) $(setting TACIT_CFLAGS) -O1 -g0 -w -DTACIT_PLAIN -DHAVE_CONFIG_H -I$build \
+    -I$build/libcomm -I$source/libcomm -I$source/compressors -I$source/optim -I$source/optim/feedback -I$source/examples \
+    $(setting CBLAS_CFLAGS)"
 libraries="$build/tests/.libs/libharness.a $build/.libs/libtacit_core.a $(setting CHECK_LIBS) $(setting HWLOC_LIBS) \
     $(setting LIBS) $(setting CBLAS_LIBS) -lm -lpthread"
+# shellcheck disable=SC2086 # words
+$compile -c -o "$work/isa.o" "$source/compressors/isa.c" || exit 1
 
-# What is changed is the scalar code, and a mutant that makes ranks wait for each other is not waited for.
-export TACIT_ISA=scalar TACIT_TIMEOUT_MS=5000
+# A mutant that makes ranks wait for each other is not waited for.
+export TACIT_TIMEOUT_MS=5000
 
 # The objects of a unit test that has some of its own, beside the mutant.
 transformer_objects="$build/tests/unit/transformer-transformer.o $build/examples/tests_unit_transformer-layer.o"
 
-# passes TEST CASE: links the mutant into a unit test and runs one of its cases.
+# passes PLACE TEST CASE: links the mutant there into a unit test and runs one of its cases, as far as its first failure: then
+# nobody reads on, and the next line that it writes ends it.
 passes() {
-    local objects=$build/tests/unit/$1.o
-    [ "$1" != transformer ] || objects=$transformer_objects
+    local place=$1 objects=$build/tests/unit/$2.o
+    [ "$2" != transformer ] || objects=$transformer_objects
     # shellcheck disable=SC2086 # words
-    $compile -o "$work/$1" $objects "$work/mutant.o" $libraries || exit 1
-    CK_RUN_CASE=$2 timeout 60 "$work/$1" >"$work/log" 2>&1
+    $compile -s -o "$place/$2" $objects "$place/mutant.o" "$work/isa.o" $libraries || return 2
+    # Tests that fail may leave files behind.
+    TMPDIR=$place CK_RUN_CASE=$3 CK_VERBOSITY=silent CK_TAP_LOG_FILE_NAME=- timeout 120 "$place/$2" 2>&1 |
+        tee "$place/log" | grep -q '^not ok'
+    [ "${PIPESTATUS[*]}" = "0 0 1" ] || return 1
+    grep -q '^ok' "$place/log" || return 3
 }
 
-# Each worker takes its share of them, by their numbers.
-if [ -z "${MUTANTS_WORKER-}" ]; then
-    workers=$(nproc)
-    pids=
-    status=0
-    for ((worker = 0; worker < workers; worker++)); do
-        MUTANTS_WORKER=$worker/$workers "$0" "$@" >"$work/$worker" 2>&1 &
-        pids="$pids $!"
-    done
-    for pid in $pids; do
-        wait "$pid" || status=1
-    done
-    for ((worker = 0; worker < workers; worker++)); do
-        cat "$work/$worker"
-    done
-    exit "$status"
-fi
-number=0
-# mine: the next one is this worker's.
-mine() { [ $((number++ % ${MUTANTS_WORKER#*/})) = "${MUTANTS_WORKER%/*}" ]; }
-
-survivors=0
-# mutant NAME FILE "TEST:CASE ..." SED-SCRIPT: one of the tests must fail.
-mutant() {
-    local name=$1 file=$2 tests=$3 script=$4 test
-    mine || return
-    sed -E "$script" "$source/$file" >"$work/mutant.c" || exit 1
-    if cmp -s "$work/mutant.c" "$source/$file"; then
+# judge PLACE NAME FILE TESTS SCRIPT: one of the tests must fail.
+judge() {
+    local place=$1 name=$2 file=$3 tests=$4 script=$5 test
+    sed -E "$script" "$source/$file" >"$place/mutant.c" || return 1
+    if cmp -s "$place/mutant.c" "$source/$file"; then
         echo "$name: nothing to change in $file: the mutant must follow the code"
-        survivors=$((survivors + 1))
-        return
+        return 1
     fi
     # shellcheck disable=SC2086 # words
-    $compile -c -o "$work/mutant.o" "$work/mutant.c" || exit 1
+    if ! $compile -c -o "$place/mutant.o" "$place/mutant.c"; then
+        echo "$name: cannot be compiled"
+        return 1
+    fi
     for test in $tests; do
-        if ! passes "${test%:*}" "${test#*:}"; then
+        passes "$place" "${test%:*}" "${test#*:}"
+        case $? in
+        0) ;;
+        1)
             echo "$name: caught by $test"
-            return
-        fi
+            return 0
+            ;;
+        *)
+            echo "$name: $test cannot be linked, or there is no such case"
+            return 1
+            ;;
+        esac
     done
     echo "$name: SURVIVES $tests"
-    survivors=$((survivors + 1))
+    return 1
 }
 
-# The tests pass where the change changes nothing; otherwise they prove nothing.
+# accept PLACE TEST: it passes where the change changes nothing.
+accept() {
+    # shellcheck disable=SC2086 # words
+    $compile -c -o "$1/mutant.o" "$source/optim/feedback/ef.c" && passes "$1" "${2%:*}" "${2#*:}" && return
+    cat "$1/log"
+    echo "unchanged: fails $2"
+    return 1
+}
+
+# Whoever begins takes a line out of here, and gives it back at the end.
+mkfifo "$work/turns"
+exec 3<>"$work/turns"
+yes '' | head -n "${JOBS:-$(nproc)}" >&3
+started=0
+
+# begin COMMAND ARGUMENT...: beside others, with a place of its own in front of the arguments; it stays if the command fails.
+begin() {
+    local place=$work/$((++started)) command=$1
+    shift
+    read -r -u 3
+    mkdir "$place"
+    {
+        if "$command" "$place" "$@"; then
+            rm -rf "$place"
+        fi
+        echo >&3
+    } &
+}
+
+# mutant NAME FILE "TEST:CASE ..." SED-SCRIPT
+mutant() {
+    case $1 in
+    *"$only"*) begin judge "$@" ;;
+    esac
+}
+
+# unchanged TEST:CASE...: they pass on their own; otherwise they prove nothing.
 unchanged() {
     local test
-    # shellcheck disable=SC2086 # words
-    $compile -c -o "$work/mutant.o" "$source/optim/feedback/ef.c" || exit 1
     for test in "$@"; do
-        mine || continue
-        if ! passes "${test%:*}" "${test#*:}"; then
-            cat "$work/log"
-            echo "unchanged: fails $test"
-            exit 1
-        fi
+        [ -n "$only" ] || begin accept "$test"
     done
-    echo "unchanged: passes"
 }
 
 unchanged ring:ring collective:published collective:conservation collective:nonfinite codec:codec codec:memory topk:topk
@@ -543,8 +570,8 @@ mutant "codec: a failed step is settled by what follows" libcomm/codec_frame.c c
 mutant "ef21: an average that rounds to 1" optim/feedback/ef21.c ef21:starts \
     's/return weight_of\(config\) < 1;/return ((const config_t *)config)->average < 1;/'
 
-unchanged fault_value:fault_value cost:cost fault_wire:damage
-mutant "ring: results as soon as they come, over in" libcomm/schedules/ring.c "fault_value:fault_value fault_wire:damage" \
+unchanged fault_value:fault_value cost:cost fault_wire:ring
+mutant "ring: results as soon as they come, over in" libcomm/schedules/ring.c "fault_value:fault_value fault_wire:ring" \
     's/leg->items\[i\]->in == leg->items\[i\]->out \&\& ring->held.data != NULL/false/'
 mutant "ring: sums that are not finite" libcomm/schedules/ring.c fault_value:fault_value \
     's/own->item->codec->nonfinite == TACIT_NONFINITE_ERROR \&\& .*/false) {/'
@@ -563,4 +590,7 @@ mutant "cost: unknown hosts are one" libcomm/cost.c cost:cost \
 mutant "cost: small tensors too" libcomm/cost.c cost:cost \
     's/bytes >= worthwhile \&\&//'
 
-exit $((survivors != 0))
+wait
+failed=$(find "$work" -mindepth 1 -maxdepth 1 -type d | wc -l)
+echo "$((started - failed)) of $started as they should be"
+exit $((failed != 0 || started == 0))
