@@ -6,7 +6,7 @@ set -u
 source=$(cd "${srcdir:-.}" && pwd)
 build=$(mktemp -d) || exit 1
 trap 'rm -rf "$build"' EXIT
-flags="-O1 -g -fsanitize=thread"
+flags="-O1 -gline-tables-only -DTACIT_PLAIN -fsanitize=thread"
 
 # shellcheck disable=SC2086 # words
 if ! echo 'int main(void) { return 0; }' | clang $flags -x c -o "$build/probe" - 2>/dev/null; then
