@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Fuzzes operations with a hostile peer: rank 0 of two reduces a group over a transport whose other end sends frames that
-   are whole, with the right identity, and say anything else. Input: 12 bytes of header a message, then its payload. */
+   are whole, with the right identity, and say anything else. Input: 12 bytes of header a message, then its payload. Every plan
+   meets it. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,11 +12,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
 enum { COUNT = 300, SLOTS = 5, HEAD = 12, WINDOW = 8 };
 
+/* What a group is made of, and which schedule is asked for: it takes what it carries. */
+static const struct {
+    const char *plan;
+    const char *specs[SLOTS]; /* NULL: no more */
+} plans[] = {
+    {"ring", {"onebit:block=64+ef", "topk:ratio=0.1+ef", "randk:ratio=0.1+ef", "topk:ratio=0.2,values=fp16", "none"}},
+    {"sparse-scatter", {"topk:ratio=0.1+ef", "topk:ratio=0.2", "topk:ratio=0.3,values=fp16+econtrol"}},
+};
+
 /* The wire from and to the peer. */
 typedef struct wire {
     const uint8_t *data;
     size_t         bytes;
     bool           hostile; /* before that, the peer says what this rank says */
+    bool           spoken;  /* this rank has begun the operation, so that the peer knows how its frames are marked */
     tacit_frame_t  last;    /* what this rank has sent last */
     struct {
         uint8_t *data;
@@ -48,6 +59,7 @@ static tacit_status_t wire_send(void *context, int peer, const void *data, size_
     if (tacit__frame_parse(data, bytes, &wire->last) != NULL) {
         abort();
     }
+    wire->spoken = true;
     if (!wire->hostile) {
         put_echo(wire, data, bytes);
     }
@@ -126,9 +138,12 @@ static tacit_status_t wire_test(void *context, tacit_ticket_t *ticket, size_t *b
             continue;
         }
         bytes = next_echo(wire, message);
-        bytes = bytes == 0 && wire->hostile ? next_message(wire, message, wire->receives[next].capacity) : bytes;
+        if (bytes == 0 && !(wire->hostile && wire->spoken)) {
+            return TACIT_PENDING;
+        }
+        bytes = bytes == 0 ? next_message(wire, message, wire->receives[next].capacity) : bytes;
         if (bytes == 0) {
-            return wire->hostile ? TACIT_ERR_TRANSPORT : TACIT_PENDING;
+            return TACIT_ERR_TRANSPORT;
         }
         wire->receives[next].arrived = bytes;
         wire->receives[next].done = true;
@@ -154,8 +169,9 @@ static tacit_status_t wire_cancel(void *context, tacit_ticket_t *ticket)
     return TACIT_OK;
 }
 
-static tacit_slot_t *add_slot(tacit_comm_t *comm, const char *name, const char *spec)
+static tacit_slot_t *add_slot(tacit_comm_t *comm, size_t s, const char *spec)
 {
+    const char          name[] = {(char)('a' + s), '\0'};
     tacit_slot_config_t config = TACIT_SLOT_CONFIG_INIT;
     tacit_slot_t       *slot = NULL;
 
@@ -167,10 +183,11 @@ static tacit_slot_t *add_slot(tacit_comm_t *comm, const char *name, const char *
     return slot;
 }
 
-static void reduce(tacit_comm_t *comm, tacit_slot_t *const *slots, size_t count)
+static void reduce(wire_t *wire, tacit_comm_t *comm, tacit_slot_t *const *slots, size_t count)
 {
     static float values[SLOTS][COUNT];
 
+    wire->spoken = false;
     if (tacit_group_begin(comm) != TACIT_OK) {
         return;
     }
@@ -185,7 +202,7 @@ static void reduce(tacit_comm_t *comm, tacit_slot_t *const *slots, size_t count)
     (void)(tacit_group_end(comm, NULL) == TACIT_OK);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
+static void run(size_t plan, const uint8_t *data, size_t bytes)
 {
     wire_t            wire = {.data = data, .bytes = bytes};
     tacit_config_t    config = TACIT_CONFIG_INIT;
@@ -199,24 +216,30 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
                                    .cancel = wire_cancel};
     tacit_comm_t     *comm;
     tacit_slot_t     *slots[SLOTS];
+    size_t            count = 0;
 
     config.chunk_bytes = 1024;
     config.timeout_ms = 5; /* a hostile peer may say nothing */
-    if (setenv("TACIT_PLAN", "ring", 1) != 0 || tacit_comm_create(&transport, &config, &comm) != TACIT_OK) {
+    if (setenv("TACIT_PLAN", plans[plan].plan, 1) != 0 || tacit_comm_create(&transport, &config, &comm) != TACIT_OK) {
         abort();
     }
-    slots[0] = add_slot(comm, "a", "onebit:block=64+ef");
-    slots[1] = add_slot(comm, "b", "topk:ratio=0.1+ef");
-    slots[2] = add_slot(comm, "c", "randk:ratio=0.1+ef");
-    slots[3] = add_slot(comm, "d", "topk:ratio=0.2,values=fp16");
-    slots[4] = add_slot(comm, "e", "none"); /* by the ring */
+    for (; count < SLOTS && plans[plan].specs[count] != NULL; count++) {
+        slots[count] = add_slot(comm, count, plans[plan].specs[count]);
+    }
     wire.hostile = true;
     while (wire.bytes >= HEAD && !comm->broken) {
-        reduce(comm, slots, SLOTS);
+        reduce(&wire, comm, slots, count);
     }
     tacit_comm_destroy(comm);
     while (wire.echoed != wire.echoes) {
         free(wire.echo[wire.echoed++ % WINDOW]);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
+{
+    for (size_t plan = 0; plan < sizeof plans / sizeof *plans; plan++) {
+        run(plan, data, bytes);
     }
     return 0;
 }
