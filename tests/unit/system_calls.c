@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reductions like the last one make no system calls: none at all where ranks take turns in one thread, only those of waiting where
-   each has its own. The kernel watches: a filter ends a process that makes any other. */
+/* Reductions like the last one make no system calls: none at all where ranks take turns in one thread, only those of waiting
+   where each has its own. The kernel watches: a filter ends a process that makes any other. */
 #include <check.h>
 #include <stdio.h>
 
