@@ -575,6 +575,14 @@ mutant "ring: results as soon as they come, over in" libcomm/schedules/ring.c "f
     's/leg->items\[i\]->in == leg->items\[i\]->out \&\& ring->held.data != NULL/false/'
 mutant "ring: sums that are not finite" libcomm/schedules/ring.c fault_value:fault_value \
     's/own->item->codec->nonfinite == TACIT_NONFINITE_ERROR \&\& .*/false) {/'
+unchanged blockwise:blockwise
+mutant "blockwise: contributions before there is room" libcomm/schedules/blockwise.c blockwise:blockwise \
+    's/blockwise->round >= .*cells\[owner\]/false/'
+mutant "blockwise: contributions before there is room, taken in" libcomm/schedules/blockwise.c blockwise:blockwise \
+    's/blockwise->round >= .*cells\[owner\]/false/
+     s/cells\[owner\] <= blockwise->to_reduce/cells[owner] == SIZE_MAX/'
+mutant "blockwise: a result that is still under way is written over" libcomm/schedules/blockwise.c blockwise:blockwise \
+    's/sends_done < .*->sends \?/sends_done == SIZE_MAX ?/'
 mutant "ring: average of the last item for all" libcomm/schedules/ring.c ring:ring \
     's/own->item->op == TACIT_AVERAGE/leg->items[leg->item_count - 1]->op == TACIT_AVERAGE/'
 mutant "ring: sums begin at the part's own rank" libcomm/schedules/ring.c ring:ring \

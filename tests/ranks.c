@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A thread for every rank. */
 #include "ranks.h"
+#include "lazy.h"
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +13,7 @@ typedef struct place {
     pthread_t             thread;
     tacit_loop_t         *loop;
     int                   rank;
+    bool                  lazy;
     const tacit_config_t *config;
     rank_body_t          *body;
     void                 *arg;
@@ -31,18 +34,23 @@ static void *live(void *arg)
     tacit_comm_t     *comm;
 
     MUST(tacit_loop_transport(place->loop, place->rank, &transport));
+    if (place->lazy) {
+        lazy_transport(&transport);
+    }
     MUST(tacit_comm_create(&transport, place->config, &comm));
     place->body(comm, place->arg);
     tacit_comm_destroy(comm);
     return NULL;
 }
 
-void run_ranks_over(tacit_loop_t *loop, int ranks, const tacit_config_t *config, rank_body_t *body, void *arg)
+/* Runs the place on every rank. */
+static void run(int ranks, const place_t *place)
 {
     place_t places[MOST_RANKS];
 
     for (int rank = 0; rank < ranks; rank++) {
-        places[rank] = (place_t){.loop = loop, .rank = rank, .config = config, .body = body, .arg = arg};
+        places[rank] = *place;
+        places[rank].rank = rank;
         if (pthread_create(&places[rank].thread, NULL, live, &places[rank]) != 0) {
             fprintf(stderr, "no thread for rank %d\n", rank);
             abort();
@@ -53,12 +61,26 @@ void run_ranks_over(tacit_loop_t *loop, int ranks, const tacit_config_t *config,
     }
 }
 
+void run_ranks_over(tacit_loop_t *loop, int ranks, const tacit_config_t *config, rank_body_t *body, void *arg)
+{
+    run(ranks, &(place_t){.loop = loop, .config = config, .body = body, .arg = arg});
+}
+
 void run_ranks(int ranks, const tacit_config_t *config, rank_body_t *body, void *arg)
 {
     tacit_loop_t *loop;
 
     MUST(tacit_loop_create(ranks, &loop));
     run_ranks_over(loop, ranks, config, body, arg);
+    tacit_loop_release(loop);
+}
+
+void run_ranks_lazily(int ranks, const tacit_config_t *config, rank_body_t *body, void *arg)
+{
+    tacit_loop_t *loop;
+
+    MUST(tacit_loop_create(ranks, &loop));
+    run(ranks, &(place_t){.loop = loop, .lazy = true, .config = config, .body = body, .arg = arg});
     tacit_loop_release(loop);
 }
 

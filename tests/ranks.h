@@ -22,6 +22,9 @@ void run_ranks(int ranks, const tacit_config_t *config, rank_body_t *body, void 
 /* The same over a loop that the caller keeps, for wire faults. */
 void run_ranks_over(tacit_loop_t *loop, int ranks, const tacit_config_t *config, rank_body_t *body, void *arg);
 
+/* The same over transports that read messages late (lazy.h). */
+void run_ranks_lazily(int ranks, const tacit_config_t *config, rank_body_t *body, void *arg);
+
 /* A test names what it reduces as "SPEC" or "SPEC by SCHEDULE". This has communicators that are made from now on ask for the
    schedule, or for none; call it while no rank runs. */
 void ask_for(const char *spec);

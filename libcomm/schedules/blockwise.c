@@ -13,29 +13,36 @@ typedef struct tacit_segment {
     size_t        payload_bytes;
 } tacit_segment_t;
 
+/* Chunks of a part that are on their way through its owner at once: a rank sends the owner so many and then one for each result.
+   So an owner's memory does not grow with its part, and stays in a cache. */
+enum { MOST_CELLS = 64 };
+
 /* What one message carries. */
 typedef struct tacit_chunk {
     size_t segment_first, segment_count;
     size_t elements;
     size_t payload_bytes;
-    size_t at; /* its message in `sent` and, less results_at, in `results` */
+    size_t at; /* its message in `sent` and, where they are kept, in `results` */
     int    owner;
-    int    contributions; /* that have come; of own chunks */
-    bool   encoded;       /* by this rank, for its owner */
-    bool   reduced;       /* by this rank, its owner */
+    bool   encoded; /* by this rank, for its owner */
+    /* Of own chunks: */
+    size_t cell;          /* its message in a box */
+    int    contributions; /* that have come */
+    size_t sends;         /* its result is sent when so many of the operation's messages are */
 } tacit_chunk_t;
 
 typedef struct tacit_blockwise {
     tacit_segment_t *segments;
     tacit_chunk_t   *chunks;
     size_t           segment_count, chunk_count;
-    size_t          *part;          /* part[q] … part[q + 1]: the chunks of owner q */
-    size_t           own_bytes;     /* payload of the own part */
-    uint8_t         *sent;          /* messages to owners */
-    uint8_t         *inbox;         /* payloads from each other rank for the own part */
-    bool             keeps_results; /* some item waits for the verdicts before it is written */
-    uint8_t         *results;       /* messages from owners; the own ones alone where none is kept */
-    size_t           results_at;
+    size_t          *part;                          /* part[q] … part[q + 1]: the chunks of owner q … */
+    size_t          *cells;                         /* … so many of which are under way at once */
+    size_t          *came;                          /* its results that are here */
+    uint8_t         *sent;                          /* messages to owners */
+    uint8_t         *inbox;                         /* a box for each other rank: contributions to the own part */
+    size_t           box_bytes;                     /* cells for own chunks */
+    bool             keeps_results;                 /* some item waits for the verdicts before it is written */
+    uint8_t         *results;                       /* messages from owners; a box of own ones where none is kept */
     float           *sum;                           /* one unit */
     size_t           round;                         /* of encoding: the round-th chunk of every owner … */
     int              turn;                          /* … of which this many ranks behind the own one is next */
@@ -210,6 +217,32 @@ out:
     return status;
 }
 
+/* Lays out an owner's box. Where chunks are few, or one is most of it, it has room for all. Returns its bytes. */
+static size_t lay_out_box(tacit_blockwise_t *blockwise, int owner)
+{
+    tacit_chunk_t *chunks = blockwise->chunks + blockwise->part[owner];
+    const size_t   count = blockwise->part[owner + 1] - blockwise->part[owner];
+    size_t         most = 0, all = 0;
+
+    for (size_t c = 0; c < count; c++) {
+        const size_t bytes = TACIT_FRAME_HEADER_BYTES + chunks[c].payload_bytes;
+
+        chunks[c].cell = all;
+        all += bytes;
+        most = bytes > most ? bytes : most;
+    }
+    blockwise->came[owner] = 0;
+    blockwise->cells[owner] = count;
+    if (MOST_CELLS * most >= all) {
+        return all;
+    }
+    blockwise->cells[owner] = MOST_CELLS;
+    for (size_t c = 0; c < count; c++) {
+        chunks[c].cell = c % MOST_CELLS * most;
+    }
+    return MOST_CELLS * most;
+}
+
 static tacit_status_t prepare(tacit_leg_t *leg)
 {
     tacit_status_t     status;
@@ -220,10 +253,12 @@ static tacit_status_t prepare(tacit_leg_t *leg)
     if (blockwise == NULL) {
         return no_memory(leg);
     }
-    *blockwise = (tacit_blockwise_t){.part = tacit__leg_take(leg, (size_t)ranks + 1, sizeof *blockwise->part)};
+    *blockwise = (tacit_blockwise_t){.part = tacit__leg_take(leg, 3 * (size_t)ranks + 1, sizeof *blockwise->part)};
     if (blockwise->part == NULL) {
         return no_memory(leg);
     }
+    blockwise->cells = blockwise->part + ranks + 1;
+    blockwise->came = blockwise->cells + ranks;
     lay_out(leg, blockwise, true);
     blockwise->segments = tacit__leg_take(leg, blockwise->segment_count, sizeof *blockwise->segments);
     blockwise->chunks = tacit__leg_take(leg, blockwise->chunk_count, sizeof *blockwise->chunks);
@@ -233,10 +268,10 @@ static tacit_status_t prepare(tacit_leg_t *leg)
     }
     bytes = lay_out(leg, blockwise, false);
     blockwise->turn = 1;
-    for (size_t c = blockwise->part[rank]; c < blockwise->part[rank + 1]; c++) {
-        blockwise->own_bytes += blockwise->chunks[c].payload_bytes;
-    }
     for (int owner = 0; owner < ranks; owner++) {
+        const size_t box_bytes = lay_out_box(blockwise, owner);
+
+        blockwise->box_bytes = owner == rank ? box_bytes : blockwise->box_bytes;
         if (blockwise->part[owner + 1] - blockwise->part[owner] > TACIT_MOST_FRAMES) {
             return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: a part of more than %d chunks; raise chunk_bytes", rank,
                                TACIT_MOST_FRAMES);
@@ -246,12 +281,8 @@ static tacit_status_t prepare(tacit_leg_t *leg)
     blockwise->to_encode = blockwise->to_come = blockwise->chunk_count - blockwise->to_reduce;
     TRY(reserve_items(leg, blockwise, &unit));
     blockwise->sent = tacit__leg_take(leg, bytes, 1);
-    if (!blockwise->keeps_results && blockwise->to_reduce != 0) {
-        blockwise->results_at = blockwise->chunks[blockwise->part[rank]].at;
-        bytes = blockwise->own_bytes + blockwise->to_reduce * TACIT_FRAME_HEADER_BYTES;
-    }
-    blockwise->results = tacit__leg_take(leg, bytes, 1);
-    blockwise->inbox = tacit__leg_take(leg, blockwise->own_bytes, (size_t)(ranks - 1));
+    blockwise->results = tacit__leg_take(leg, blockwise->keeps_results ? bytes : blockwise->box_bytes, 1);
+    blockwise->inbox = tacit__leg_take(leg, blockwise->box_bytes, (size_t)(ranks - 1));
     blockwise->sum = tacit__leg_take(leg, unit, sizeof *blockwise->sum);
     if (blockwise->sent == NULL || blockwise->results == NULL || blockwise->inbox == NULL || blockwise->sum == NULL) {
         status = no_memory(leg);
@@ -269,7 +300,7 @@ static uint8_t *sent_payload(const tacit_blockwise_t *blockwise, const tacit_chu
 
 static uint8_t *result_message(const tacit_blockwise_t *blockwise, const tacit_chunk_t *chunk)
 {
-    return blockwise->results + (chunk->at - blockwise->results_at);
+    return blockwise->results + (blockwise->keeps_results ? chunk->at : chunk->cell);
 }
 
 static size_t write_header(const tacit_leg_t *leg, tacit_frame_kind_t kind, const tacit_chunk_t *chunk, uint8_t *message)
@@ -332,7 +363,8 @@ static tacit_status_t encode_chunk(const tacit_leg_t *leg, tacit_chunk_t *chunk)
     return TACIT_OK;
 }
 
-/* The next chunk to encode: owners in turn, beginning behind this rank, so that no link waits and no owner gets all at once. */
+/* The next chunk to encode: owners in turn, beginning behind this rank, so that no link waits and no owner gets all at once.
+   NULL: its owner has no room for it yet. */
 static tacit_chunk_t *next_to_encode(const tacit_leg_t *leg, tacit_blockwise_t *blockwise)
 {
     for (;;) {
@@ -343,6 +375,9 @@ static tacit_chunk_t *next_to_encode(const tacit_leg_t *leg, tacit_blockwise_t *
             blockwise->turn = 1;
             blockwise->round++;
             continue;
+        }
+        if (c < blockwise->part[owner + 1] && blockwise->round >= blockwise->came[owner] + blockwise->cells[owner]) {
+            return NULL;
         }
         blockwise->turn++;
         if (c < blockwise->part[owner + 1]) {
@@ -361,9 +396,13 @@ static void count_sent(const tacit_blockwise_t *blockwise, const tacit_chunk_t *
 static tacit_status_t send_contribution(const tacit_leg_t *leg, tacit_blockwise_t *blockwise)
 {
     tacit_chunk_t *chunk = next_to_encode(leg, blockwise);
-    uint8_t       *message = blockwise->sent + chunk->at;
+    uint8_t       *message;
     tacit_status_t status;
 
+    if (chunk == NULL) {
+        return TACIT_PENDING;
+    }
+    message = blockwise->sent + chunk->at;
     TRY(encode_chunk(leg, chunk));
     blockwise->to_encode--;
     count_sent(blockwise, chunk, 1);
@@ -377,11 +416,9 @@ out:
 /* Where rank's payload for an own chunk lies. */
 static uint8_t *contribution(const tacit_leg_t *leg, const tacit_blockwise_t *blockwise, int rank, const tacit_chunk_t *chunk)
 {
-    const tacit_chunk_t *first = &blockwise->chunks[blockwise->part[leg->comm->rank]];
-    size_t               headers = (size_t)(chunk - first) * TACIT_FRAME_HEADER_BYTES;
-    size_t               others = (size_t)(rank < leg->comm->rank ? rank : rank - 1);
+    const size_t others = (size_t)(rank < leg->comm->rank ? rank : rank - 1);
 
-    return blockwise->inbox + others * blockwise->own_bytes + (chunk->at - first->at - headers);
+    return blockwise->inbox + others * blockwise->box_bytes + chunk->cell;
 }
 
 /* One unit of an own segment, all ranks in ascending order; `at` is its place within the chunk's payloads. */
@@ -436,15 +473,20 @@ static tacit_status_t reduce_chunk(const tacit_leg_t *leg, tacit_blockwise_t *bl
     return TACIT_OK;
 }
 
-/* The next own chunk to which all ranks' contributions are here, or NULL. */
+/* The next own chunk, if all ranks' contributions are here and its cell is free for the result, or NULL. */
 static tacit_chunk_t *next_to_reduce(const tacit_leg_t *leg, const tacit_blockwise_t *blockwise)
 {
-    for (size_t c = blockwise->part[leg->comm->rank]; c < blockwise->part[leg->comm->rank + 1]; c++) {
-        if (!blockwise->chunks[c].reduced) {
-            return blockwise->chunks[c].contributions == leg->comm->ranks - 1 ? &blockwise->chunks[c] : NULL;
-        }
+    const int      rank = leg->comm->rank;
+    const size_t   next = blockwise->part[rank + 1] - blockwise->to_reduce, cells = blockwise->cells[rank];
+    tacit_chunk_t *chunk = &blockwise->chunks[next];
+
+    if (chunk->contributions < leg->comm->ranks - 1) {
+        return NULL;
     }
-    return NULL;
+    if (blockwise->keeps_results || next - blockwise->part[rank] < cells) {
+        return chunk;
+    }
+    return leg->comm->exchange.sends_done < (chunk - cells)->sends ? NULL : chunk;
 }
 
 /* Writes the results of a chunk's items that stream, or of those that do not. */
@@ -471,13 +513,13 @@ static tacit_status_t send_result(const tacit_leg_t *leg, tacit_blockwise_t *blo
 
     TRY(encode_chunk(leg, chunk));
     TRY(reduce_chunk(leg, blockwise, chunk));
-    chunk->reduced = true;
     blockwise->to_reduce--;
     count_sent(blockwise, chunk, (uint64_t)(leg->comm->ranks - 1));
     bytes = write_header(leg, TACIT_FRAME_RESULT, chunk, message);
     for (int step = 1; step < leg->comm->ranks; step++) {
         TRY(tacit__leg_send(leg, (leg->comm->rank + step) % leg->comm->ranks, message, bytes));
     }
+    chunk->sends = leg->comm->exchange.send_count;
     finish_chunk(blockwise, chunk, message + TACIT_FRAME_HEADER_BYTES, true);
 out:
     return status;
@@ -521,6 +563,9 @@ static tacit_status_t arrived(tacit_leg_t *leg, const tacit_frame_t *frame)
         return tacit__leg_unexpected(leg, frame);
     }
     if (frame->kind == TACIT_FRAME_CONTRIBUTION) {
+        if (blockwise->part[owner + 1] - c + blockwise->cells[owner] <= blockwise->to_reduce) {
+            return tacit__leg_unexpected(leg, frame); /* its cell is taken */
+        }
         memcpy(contribution(leg, blockwise, frame->rank, chunk), frame->payload, frame->payload_bytes);
         chunk->contributions++;
     } else {
@@ -528,6 +573,7 @@ static tacit_status_t arrived(tacit_leg_t *leg, const tacit_frame_t *frame)
             memcpy(result_message(blockwise, chunk) + TACIT_FRAME_HEADER_BYTES, frame->payload, frame->payload_bytes);
         }
         finish_chunk(blockwise, chunk, frame->payload, true);
+        blockwise->came[owner]++;
         blockwise->to_come--;
     }
     return TACIT_OK;

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The ring: its sums are exactly those of doc/wire-format.md, on all ranks, in place and not, in groups and requests; and it
    needs no memory that grows with the tensor unless `out` is `in`. */
-#include <pthread.h>
-
 #include "session.h"
 
 enum { CHUNK_BYTES = 1024, CHUNK = CHUNK_BYTES / 4, ROWS = 16 };
@@ -311,131 +309,21 @@ START_TEST(memory_is_bounded)
 }
 END_TEST
 
-/* ---- A transport that reads messages late ---- */
-
-enum { LAZY_RANKS = 3, LAZY_MESSAGES = 4096, LAZY_COUNT = 30000 };
-
-/* A message under way: it is read when it is first in its queue and has been asked about a few times. */
-typedef struct lazy_send {
-    int            peer, asked;
-    const uint8_t *data;
-    size_t         bytes;
-    bool           gone;
-} lazy_send_t;
-
-typedef struct lazy {
-    tacit_transport_t loop;
-    pthread_t         thread;
-    size_t            sent;
-    lazy_send_t       sends[LAZY_MESSAGES];
-    float             out[LAZY_COUNT];
-} lazy_t;
-
-static tacit_status_t lazy_send(void *context, int peer, const void *data, size_t bytes, tacit_ticket_t *ticket)
-{
-    lazy_t *lazy = context;
-
-    if (lazy->sent == LAZY_MESSAGES) {
-        return tacit_transport_fail(TACIT_ERR_TRANSPORT, "more messages than the test has room for");
-    }
-    lazy->sends[lazy->sent++] = (lazy_send_t){.peer = peer, .data = data, .bytes = bytes};
-    *ticket = (tacit_ticket_t){{NULL, (void *)(uintptr_t)lazy->sent}};
-    return TACIT_OK;
-}
-
-static tacit_status_t lazy_receive(void *context, int peer, void *data, size_t capacity, tacit_ticket_t *ticket)
-{
-    const lazy_t  *lazy = context;
-    tacit_status_t status = lazy->loop.receive(lazy->loop.context, peer, data, capacity, ticket);
-
-    ticket->opaque[1] = NULL;
-    return status;
-}
-
-static tacit_status_t lazy_test(void *context, tacit_ticket_t *ticket, size_t *bytes_out)
-{
-    lazy_t        *lazy = context;
-    const size_t   number = (size_t)(uintptr_t)ticket->opaque[1];
-    tacit_ticket_t unused;
-    bool           first = true;
-
-    if (number == 0) {
-        return lazy->loop.test(lazy->loop.context, ticket, bytes_out);
-    }
-    for (size_t i = 0; i < number - 1; i++) {
-        first = first && (lazy->sends[i].gone || lazy->sends[i].peer != lazy->sends[number - 1].peer);
-    }
-    if (lazy->sends[number - 1].gone) {
-        return TACIT_OK;
-    }
-    if (!first || ++lazy->sends[number - 1].asked < 5) {
-        return TACIT_PENDING;
-    }
-    lazy->sends[number - 1].gone = true;
-    return lazy->loop.send(lazy->loop.context, lazy->sends[number - 1].peer, lazy->sends[number - 1].data,
-                           lazy->sends[number - 1].bytes, &unused);
-}
-
-static tacit_status_t lazy_cancel(void *context, tacit_ticket_t *ticket)
-{
-    const lazy_t *lazy = context;
-
-    return lazy->loop.cancel(lazy->loop.context, ticket);
-}
-
-static void lazy_destroy(void *context)
-{
-    const lazy_t *lazy = context;
-
-    lazy->loop.destroy(lazy->loop.context);
-}
-
-static void *lazy_body(void *arg)
-{
-    lazy_t                 *lazy = arg;
-    const int               rank = lazy->loop.rank;
-    const tacit_transport_t transport = {.struct_bytes = sizeof transport,
-                                         .name = "lazy",
-                                         .context = lazy,
-                                         .rank = rank,
-                                         .ranks = LAZY_RANKS,
-                                         .send = lazy_send,
-                                         .receive = lazy_receive,
-                                         .test = lazy_test,
-                                         .cancel = lazy_cancel,
-                                         .destroy = lazy_destroy};
-    tacit_config_t          config = TACIT_CONFIG_INIT;
-    tacit_comm_t           *comm;
-
-    config.chunk_bytes = CHUNK_BYTES;
-    MUST(tacit_comm_create(&transport, &config, &comm));
-    session_normal(rank, 0, LAZY_COUNT, lazy->out);
-    MUST(tacit_allreduce(slot_of(comm, "slot", LAZY_COUNT, TACIT_FLOAT32, "none by ring"), lazy->out, lazy->out, TACIT_SUM));
-    tacit_comm_destroy(comm);
-    return NULL;
-}
-
 /* What has been sent stays as it was until it is gone. */
 START_TEST(messages_are_not_used_too_early)
 {
-    lazy_t       *lazies = calloc(LAZY_RANKS, sizeof *lazies);
-    float        *in = session_floats(LAZY_RANKS * LAZY_COUNT), *expected = session_floats(LAZY_COUNT);
-    tacit_loop_t *loop;
+    enum { RANKS = 3, COUNT = 30000 };
+    session_t session = ring_session(RANKS, COUNT, TACIT_SUM, true);
+    float    *in = session_floats(RANKS * COUNT), *expected = session_floats(COUNT);
 
-    ask_for("none by ring");
-    MUST(tacit_loop_create(LAZY_RANKS, &loop));
-    for (int rank = 0; rank < LAZY_RANKS; rank++) {
-        session_normal(rank, 0, LAZY_COUNT, in + (size_t)rank * LAZY_COUNT);
-        MUST(tacit_loop_transport(loop, rank, &lazies[rank].loop));
-        ck_assert_int_eq(pthread_create(&lazies[rank].thread, NULL, lazy_body, &lazies[rank]), 0);
+    session.lazy = true;
+    session_run(&session);
+    for (int rank = 0; rank < RANKS; rank++) {
+        session_normal(rank, 0, COUNT, in + (size_t)rank * COUNT);
     }
-    reduce_serially(in, LAZY_COUNT, LAZY_RANKS, TACIT_SUM, expected);
-    for (int rank = 0; rank < LAZY_RANKS; rank++) {
-        pthread_join(lazies[rank].thread, NULL);
-        same_floats(lazies[rank].out, expected, LAZY_COUNT, "ring over a lazy transport");
-    }
-    tacit_loop_release(loop);
-    free(lazies);
+    reduce_serially(in, COUNT, RANKS, TACIT_SUM, expected);
+    same_floats(session.out, expected, COUNT, "ring over a lazy transport");
+    session_free(&session);
     free(in);
     free(expected);
 }

@@ -23,6 +23,7 @@ typedef struct session {
     size_t           count;
     tacit_op_t       op;
     bool             in_place;
+    bool             lazy; /* messages are read late */
     tacit_config_t   config;
     session_input_t *input;                       /* NULL: session_normal() */
     void (*before)(tacit_slot_t *slot, int step); /* each step; NULL: nothing happens there */
@@ -105,7 +106,7 @@ static inline void session_run(session_t *session)
     for (int rank = 0; rank < session->ranks; rank++) {
         session->memory[rank] = session_floats(session->count);
     }
-    run_ranks(session->ranks, &session->config, session_body, session);
+    (session->lazy ? run_ranks_lazily : run_ranks)(session->ranks, &session->config, session_body, session);
     if (asks) {
         ask_for(NULL);
     }
