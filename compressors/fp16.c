@@ -13,16 +13,6 @@ typedef struct config {
     int own; /* a tacit_own_t */
 } config_t;
 
-void tacit__float16_widen(const uint16_t *in, float *out, size_t count)
-{
-    TACIT_WIDEN_ARRAY(in, out, count, tacit__from_float16)
-}
-
-void tacit__float16_narrow(const float *in, uint16_t *out, size_t count)
-{
-    TACIT_NARROW_ARRAY(in, out, count, tacit__to_float16, INFINITE)
-}
-
 /* ---- 8 values ---- */
 
 static inline void round_plain(const tacit_floats_t *a, uint8_t *payload, tacit_floats_t *values)
@@ -83,6 +73,51 @@ TACIT_ALWAYS_INLINE void widen_vector(tacit_isa_t isa, const uint8_t *payload, t
 {
     TACIT_X86(if (isa != TACIT_ISA_SCALAR) { widen_avx2(payload, values); } else)
     widen_plain(payload, values);
+}
+
+/* ---- Arrays ---- */
+
+/* These do a multiple of 8 elements, and return how many. */
+#ifdef TACIT_ON_X86
+TACIT_TARGET_AVX2 static size_t widen_array(const uint16_t *in, float *out, size_t count)
+{
+    size_t i = 0;
+
+    for (; i + TACIT_VECTOR <= count; i += TACIT_VECTOR) {
+        widen_avx2((const uint8_t *)(in + i), tacit__floats_to(out + i));
+    }
+    return i;
+}
+
+TACIT_TARGET_AVX2 static size_t narrow_array(const float *in, uint16_t *out, size_t count)
+{
+    size_t i = 0;
+
+    for (; i + TACIT_VECTOR <= count; i += TACIT_VECTOR) {
+        _mm_storeu_si128((__m128i *)(void *)(out + i), _mm256_cvtps_ph(_mm256_loadu_ps(in + i), _MM_FROUND_TO_NEAREST_INT));
+    }
+    return i;
+}
+#endif
+
+void tacit__float16_widen(const uint16_t *in, float *out, size_t count)
+{
+    size_t i = 0;
+
+    TACIT_X86(i = tacit__isa() != TACIT_ISA_SCALAR ? widen_array(in, out, count) : 0;)
+    for (; i < count; i++) {
+        out[i] = tacit__from_float16(in[i]);
+    }
+}
+
+void tacit__float16_narrow(const float *in, uint16_t *out, size_t count)
+{
+    size_t i = 0;
+
+    TACIT_X86(i = tacit__isa() != TACIT_ISA_SCALAR ? narrow_array(in, out, count) : 0;)
+    for (; i < count; i++) {
+        out[i] = tacit__to_float16(in[i], INFINITE);
+    }
 }
 
 /* ---- The table ---- */

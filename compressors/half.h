@@ -67,16 +67,6 @@ typedef void tacit_round_t(tacit_isa_t isa, bool finite, const tacit_floats_t *a
 /* 8 halves to values. */
 typedef void tacit_widen_t(tacit_isa_t isa, const uint8_t *payload, tacit_floats_t *values);
 
-/* Loops over arrays of a tensor's dtype. */
-#define TACIT_WIDEN_ARRAY(in, out, count, widen)                                                                                 \
-    for (size_t i_ = 0; i_ < (count); i_++) {                                                                                    \
-        (out)[i_] = widen((in)[i_]);                                                                                             \
-    }
-#define TACIT_NARROW_ARRAY(in, out, count, narrow, overflow)                                                                     \
-    for (size_t i_ = 0; i_ < (count); i_++) {                                                                                    \
-        (out)[i_] = narrow((in)[i_], overflow);                                                                                  \
-    }
-
 /* 64 elements, of which `count` are written; out := what receivers decode or, with feedback, what a has beyond that. False: one
    is not finite, and with feedback nothing is written. */
 TACIT_ALWAYS_INLINE bool tacit__half_put(tacit_isa_t isa, const float *in, const float *now, size_t count, uint8_t *payload,

@@ -14,12 +14,23 @@ typedef struct format {
 
 enum { ALL = 65536 };
 
+/* A number alone, and in the midst of others, where vector instructions come in. */
+enum { OTHERS = 16 };
+
 static inline uint16_t narrow_one(const format_t *format, float value)
 {
-    uint16_t half;
+    float    values[OTHERS];
+    uint16_t halves[OTHERS], alone;
 
-    format->narrow(&value, &half, 1);
-    return half;
+    for (size_t i = 0; i < OTHERS; i++) {
+        values[i] = value;
+    }
+    format->narrow(&value, &alone, 1);
+    format->narrow(values, halves, OTHERS);
+    for (size_t i = 0; i < OTHERS; i++) {
+        ck_assert_msg(halves[i] == alone, "%a becomes %04x alone, %04x among others", (double)value, alone, halves[i]);
+    }
+    return alone;
 }
 
 static inline float widen_one(const format_t *format, uint16_t half)
