@@ -11,8 +11,8 @@
 #include "state_file.h"
 
 enum { ARRAYS = 2 * TACIT_STATE_ARRAYS + 1, FEEDBACK_BYTES = 64, LIST_BYTES = 80, WINDOW = 256 };
-enum { MOST_UNITS = (1 + TACIT_AVERAGE) << 1 | 1 }; /* of put_slot()'s */
-static const char magic[TACIT_STATE_MAGIC_BYTES] = "TACITSAV";
+enum { MOST_UNITS = (1 + TACIT_AVERAGE) << 1 | 1 }; /* of put_codec()'s */
+static const char magic[TACIT_STATE_MAGIC_BYTES] = "TACITSAV", codec_magic[TACIT_STATE_MAGIC_BYTES] = "TACITCDC";
 
 /* ---- Writing ---- */
 
@@ -25,12 +25,11 @@ static const char *feedback_name(const tacit_codec_t *codec, char text[FEEDBACK_
     return text;
 }
 
-static void put_slot(tacit_writer_t *writer, const tacit_slot_t *slot)
+static void put_codec(tacit_writer_t *writer, const tacit_codec_t *codec, uint64_t step)
 {
-    const tacit_codec_t *codec = slot->codec;
-    tacit_array_t        array;
-    size_t               arrays = 0;
-    char                 feedback[FEEDBACK_BYTES];
+    tacit_array_t array;
+    size_t        arrays = 0;
+    char          feedback[FEEDBACK_BYTES];
 
     while (tacit__codec_array(codec, arrays, &array)) {
         arrays++;
@@ -39,7 +38,7 @@ static void put_slot(tacit_writer_t *writer, const tacit_slot_t *slot)
     tacit__put_text(writer, codec->compressor->name);
     tacit__put_text(writer, feedback_name(codec, feedback));
     tacit__put_number(writer, codec->tensor.count);
-    tacit__put_number(writer, slot->step);
+    tacit__put_number(writer, step);
     tacit__put_number(writer, codec->owner_first);
     tacit__put_number(writer, codec->owner.count);
     tacit__put_number(writer, (uint64_t)codec->owner_is_mean | (uint64_t)codec->tracker_op << 1);
@@ -59,7 +58,7 @@ static void put_slots(tacit_writer_t *writer, const void *state)
     }
     tacit__put_number(writer, slots);
     for (const tacit_slot_t *slot = comm->slots; slot != NULL; slot = slot->next) {
-        put_slot(writer, slot);
+        put_codec(writer, slot->codec, slot->step);
     }
 }
 
@@ -161,9 +160,9 @@ static tacit_status_t check_work(const tacit_reader_t *reader, const tacit_codec
 }
 
 /* The arrays are those that the slot has once the staged owner's memory is its own. */
-static tacit_status_t read_arrays(tacit_reader_t *reader, const tacit_slot_t *slot, tacit_staged_t *staged)
+static tacit_status_t read_arrays(tacit_reader_t *reader, const tacit_codec_t *codec, tacit_staged_t *staged)
 {
-    const tacit_codec_t after = codec_after(slot->codec, staged);
+    const tacit_codec_t after = codec_after(codec, staged);
     tacit_status_t      status = TACIT_OK;
     tacit_array_t       array;
     char                name[TACIT_STATE_TEXT_BYTES], theirs[LIST_BYTES] = "", ours[LIST_BYTES] = "";
@@ -211,11 +210,10 @@ static bool is_possible(const tacit_codec_t *codec, const tacit_staged_t *staged
            is_part(codec, staged->owner_first, staged->owner_count);
 }
 
-static tacit_status_t read_slot(tacit_reader_t *reader, const tacit_slot_t *slot, tacit_staged_t *staged)
+static tacit_status_t read_codec(tacit_reader_t *reader, const tacit_codec_t *codec, tacit_staged_t *staged)
 {
-    tacit_status_t       status;
-    const tacit_codec_t *codec = slot->codec;
-    char                 feedback[FEEDBACK_BYTES];
+    tacit_status_t status;
+    char           feedback[FEEDBACK_BYTES];
 
     TRY(tacit__expect_text(reader, codec->name, "name", codec->name));
     TRY(tacit__expect_text(reader, codec->name, "compressor", codec->compressor->name));
@@ -231,7 +229,7 @@ static tacit_status_t read_slot(tacit_reader_t *reader, const tacit_slot_t *slot
         goto out;
     }
     TRY(tacit__codec_make_owner(codec, staged->owner_count, &staged->owner));
-    TRY(read_arrays(reader, slot, staged));
+    TRY(read_arrays(reader, codec, staged));
 out:
     return status;
 }
@@ -244,21 +242,20 @@ static tacit_status_t read_file(tacit_reader_t *reader, const tacit_comm_t *comm
     TRY(tacit__state_open(reader, comm->rank, comm->ranks, path, magic));
     TRY(tacit__expect_number(reader, "", "the number of slots", slots));
     for (const tacit_slot_t *slot = comm->slots; slot != NULL; slot = slot->next) {
-        TRY(read_slot(reader, slot, staged++));
+        TRY(read_codec(reader, slot->codec, staged++));
     }
     TRY(tacit__state_end(reader));
 out:
     return status;
 }
 
-static void adopt(tacit_slot_t *slot, tacit_staged_t *staged)
+static void adopt(tacit_codec_t *codec, tacit_staged_t *staged)
 {
     tacit_array_t array;
 
-    slot->step = staged->step;
-    tacit__codec_adopt_owner(slot->codec, &staged->owner, staged->owner_first, (staged->units & 1) != 0);
-    slot->codec->tracker_op = (int)(staged->units >> 1);
-    for (size_t i = 0; tacit__codec_array(slot->codec, i, &array); i++) {
+    tacit__codec_adopt_owner(codec, &staged->owner, staged->owner_first, (staged->units & 1) != 0);
+    codec->tracker_op = (int)(staged->units >> 1);
+    for (size_t i = 0; tacit__codec_array(codec, i, &array); i++) {
         memcpy(array.values, staged->values[i], array.count * sizeof *array.values);
     }
 }
@@ -292,7 +289,8 @@ tacit_status_t tacit_load(tacit_comm_t *comm, const char *path)
     TRY(tacit__comm_agree(comm, "tacit_load", text, mine, 0));
     slots = 0;
     for (tacit_slot_t *slot = comm->slots; slot != NULL; slot = slot->next) {
-        adopt(slot, &staged[slots++]);
+        slot->step = staged[slots].step;
+        adopt(slot->codec, &staged[slots++]);
     }
 out:
     for (size_t i = 0; staged != NULL && i < slots; i++) {
@@ -302,5 +300,46 @@ out:
     tacit__free(steps);
     tacit__state_close(&reader);
     tacit__comm_leave(comm);
+    return status;
+}
+
+/* ---- A codec alone ---- */
+
+static void put_alone(tacit_writer_t *writer, const void *codec)
+{
+    put_codec(writer, codec, 0);
+}
+
+tacit_status_t tacit_codec_save(const tacit_codec_t *codec, void *state, size_t capacity, size_t *bytes_out)
+{
+    size_t bytes;
+
+    if (codec == NULL || bytes_out == NULL) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "codec: the codec or bytes_out is NULL");
+    }
+    bytes = tacit__state_put(codec->rank, codec->ranks, state, state != NULL ? capacity : 0, codec_magic, put_alone, codec);
+    if (state != NULL && bytes > capacity) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "codec '%s': its state takes %zu bytes, capacity is %zu", codec->name, bytes,
+                           capacity);
+    }
+    *bytes_out = bytes;
+    return TACIT_OK;
+}
+
+tacit_status_t tacit_codec_load(tacit_codec_t *codec, const void *state, size_t bytes)
+{
+    tacit_staged_t staged = {.step = 0};
+    tacit_reader_t reader;
+    tacit_status_t status;
+
+    if (codec == NULL || state == NULL) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "codec: the codec or its state is NULL");
+    }
+    TRY(tacit__state_get(&reader, codec->rank, codec->ranks, state, bytes, codec_magic));
+    TRY(read_codec(&reader, codec, &staged));
+    TRY(tacit__state_end(&reader));
+    adopt(codec, &staged);
+out:
+    tacit__state_release(&staged.owner);
     return status;
 }

@@ -119,6 +119,11 @@ void tacit__codec_add(tacit_codec_t *codec, uint64_t step, const uint8_t *payloa
                       bool add);
 /* Encodes a reduced range of the owned part; sum is the range's and is spoilt. */
 uint32_t tacit__codec_reencode(tacit_codec_t *codec, uint64_t step, float *sum, size_t first, size_t count, uint8_t *payload);
+/* All three for a range of the owned part, a unit at a time: adds up what the ranks contribute, in ascending order, and encodes
+   the sum or the mean again. contributions[rank]: its payload of the range; NULL: this rank's own, exactly. sum: room for a
+   unit. */
+uint32_t tacit__codec_reduce(tacit_codec_t *codec, uint64_t step, const void *in, size_t first, size_t count,
+                             const uint8_t *const *contributions, tacit_op_t op, float *sum, uint8_t *payload);
 /* The result: decodes, combines (feedback), stores in the tensor's dtype. */
 void tacit__codec_finish(tacit_codec_t *codec, uint64_t step, const uint8_t *payload, size_t first, size_t count, void *out);
 /* The same from values instead of a payload; values are spoilt. */

@@ -247,6 +247,32 @@ uint32_t tacit__codec_reencode(tacit_codec_t *codec, uint64_t step, float *sum, 
     return 0;
 }
 
+uint32_t tacit__codec_reduce(tacit_codec_t *codec, uint64_t step, const void *in, size_t first, size_t count,
+                             const uint8_t *const *contributions, tacit_op_t op, float *sum, uint8_t *payload)
+{
+    const float scale = 1.0f / (float)codec->ranks;
+    size_t      units = 0;
+    uint32_t    faults = 0;
+
+    for (size_t done = 0; done < count && faults == 0; done += units) {
+        const size_t at = payload_at(codec, done);
+
+        units = unit_count(codec, count - done);
+        for (int rank = 0; rank < codec->ranks && faults == 0; rank++) {
+            if (contributions[rank] == NULL) {
+                faults = tacit__codec_own(codec, in, first + done, units, sum, rank != 0);
+            } else {
+                tacit__codec_add(codec, step, contributions[rank] + at, first + done, units, sum, rank != 0);
+            }
+        }
+        for (size_t i = 0; op == TACIT_AVERAGE && codec->ranks > 1 && i < units; i++) {
+            sum[i] *= scale;
+        }
+        faults = faults != 0 ? faults : tacit__codec_reencode(codec, step, sum, first + done, units, payload + at);
+    }
+    return faults;
+}
+
 void tacit__codec_store(tacit_codec_t *codec, float *values, size_t first, size_t count, void *out)
 {
     bool finite = true;

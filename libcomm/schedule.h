@@ -34,7 +34,7 @@ void tacit__item_worked(tacit_item_t *item, tacit_trace_lane_t lane, double bega
 /* Only traced. */
 void tacit__item_traced(const tacit_item_t *item, tacit_trace_lane_t lane, double began, size_t elements, int peer);
 
-enum { TACIT_HELD = 8 }; /* pieces of memory of a leg */
+enum { TACIT_HELD = 12 }; /* pieces of memory of a leg */
 
 typedef struct tacit_leg {
     const tacit_schedule_t *schedule;

@@ -23,10 +23,20 @@ static tacit_status_t no_path(int rank)
 
 /* ---- Writing ---- */
 
+static void emit(tacit_writer_t *writer, const void *data, size_t bytes)
+{
+    if (writer->file != NULL) {
+        writer->failed = writer->failed || fwrite(data, 1, bytes, writer->file) != bytes;
+    } else if (bytes != 0 && writer->bytes <= writer->capacity && bytes <= writer->capacity - writer->bytes) {
+        memcpy(writer->memory + writer->bytes, data, bytes);
+    }
+    writer->bytes += bytes;
+}
+
 static void put(tacit_writer_t *writer, const void *data, size_t bytes)
 {
     writer->hash = tacit__hash(writer->hash, data, bytes);
-    writer->failed = writer->failed || fwrite(data, 1, bytes, writer->file) != bytes;
+    emit(writer, data, bytes);
 }
 
 void tacit__put_number(tacit_writer_t *writer, uint64_t number)
@@ -50,7 +60,31 @@ void tacit__put_array(tacit_writer_t *writer, const char *name, const float *val
     tacit__put_text(writer, name);
     tacit__put_number(writer, count);
     tacit__put_number(writer, tacit__payload_checksum(values, count * sizeof *values));
-    writer->failed = writer->failed || fwrite(values, sizeof *values, count, writer->file) != count;
+    emit(writer, values, count * sizeof *values);
+}
+
+/* Beginning, content and end. */
+static void put_all(tacit_writer_t *writer, int rank, int ranks, const char magic[TACIT_STATE_MAGIC_BYTES],
+                    void (*content)(tacit_writer_t *writer, const void *state), const void *state)
+{
+    uint64_t hash;
+
+    put(writer, magic, TACIT_STATE_MAGIC_BYTES);
+    tacit__put_number(writer, FILE_VERSION);
+    tacit__put_number(writer, (uint64_t)rank);
+    tacit__put_number(writer, (uint64_t)ranks);
+    content(writer, state);
+    hash = writer->hash;
+    put(writer, &hash, sizeof hash);
+}
+
+size_t tacit__state_put(int rank, int ranks, uint8_t *memory, size_t capacity, const char magic[TACIT_STATE_MAGIC_BYTES],
+                        void (*content)(tacit_writer_t *writer, const void *state), const void *state)
+{
+    tacit_writer_t writer = {.memory = memory, .capacity = capacity, .hash = TACIT_HASH_START};
+
+    put_all(&writer, rank, ranks, magic, content, state);
+    return writer.bytes;
 }
 
 /* Makes the renaming itself last through a power failure. Not every file system can; then there is nothing to do about it. */
@@ -79,7 +113,6 @@ tacit_status_t tacit__state_write(int rank, int ranks, const char *path, const c
 {
     char           beside[PATH_BYTES];
     tacit_writer_t writer = {.hash = TACIT_HASH_START};
-    uint64_t       hash;
     struct stat    present;
 
     if (path == NULL) {
@@ -96,13 +129,7 @@ tacit_status_t tacit__state_write(int rank, int ranks, const char *path, const c
     if (writer.file == NULL) {
         return file_error(rank, "write", beside);
     }
-    put(&writer, magic, TACIT_STATE_MAGIC_BYTES);
-    tacit__put_number(&writer, FILE_VERSION);
-    tacit__put_number(&writer, (uint64_t)rank);
-    tacit__put_number(&writer, (uint64_t)ranks);
-    content(&writer, state);
-    hash = writer.hash;
-    put(&writer, &hash, sizeof hash);
+    put_all(&writer, rank, ranks, magic, content, state);
     if (writer.failed || fflush(writer.file) != 0 || fsync(fileno(writer.file)) != 0) {
         tacit_status_t status = file_error(rank, "write", beside);
 
@@ -240,13 +267,13 @@ static tacit_status_t read_whole(tacit_reader_t *reader)
         status = tacit__fail(TACIT_ERR_FILE, "rank %d: cannot read '%s': it is no regular file", reader->rank, reader->path);
         goto out;
     }
-    reader->data = tacit__alloc_unset((size_t)info.st_size);
-    if (reader->data == NULL) {
+    reader->data = reader->owned = tacit__alloc_unset((size_t)info.st_size);
+    if (reader->owned == NULL) {
         status = tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for the %lld bytes of '%s'", reader->rank,
                              (long long)info.st_size, reader->path);
         goto out;
     }
-    reader->bytes = fread(reader->data, 1, (size_t)info.st_size, file);
+    reader->bytes = fread(reader->owned, 1, (size_t)info.st_size, file);
     if (ferror(file)) {
         status = file_error(reader->rank, "read", reader->path);
     } else if (reader->bytes != (size_t)info.st_size) {
@@ -266,7 +293,8 @@ static const char *other_kind(const char word[TACIT_STATE_MAGIC_BYTES])
 {
     static const char *const kinds[][2] = {{"TACITSAV", "what slots remember; tacit_load() reads it"},
                                            {"TACITOPT", "an optimizer's state; tacit_optim_load() reads it"},
-                                           {"TACITLGR", "a layerwise adaptation's state; tacit_lgreco_load() reads it"}};
+                                           {"TACITLGR", "a layerwise adaptation's state; tacit_lgreco_load() reads it"},
+                                           {"TACITCDC", "what a codec remembers; tacit_codec_load() reads it"}};
 
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         if (memcmp(word, kinds[i][0], TACIT_STATE_MAGIC_BYTES) == 0) {
@@ -276,27 +304,43 @@ static const char *other_kind(const char word[TACIT_STATE_MAGIC_BYTES])
     return NULL;
 }
 
-tacit_status_t tacit__state_open(tacit_reader_t *reader, int rank, int ranks, const char *path,
-                                 const char magic[TACIT_STATE_MAGIC_BYTES])
+static tacit_status_t get_beginning(tacit_reader_t *reader, int ranks, const char magic[TACIT_STATE_MAGIC_BYTES])
 {
     tacit_status_t status;
     char           word[TACIT_STATE_MAGIC_BYTES];
 
-    *reader = (tacit_reader_t){.rank = rank, .path = path, .hash = TACIT_HASH_START};
-    TRY(path != NULL ? read_whole(reader) : no_path(rank));
     TRY(get(reader, word, sizeof word));
     if (memcmp(word, magic, sizeof word) != 0) {
         const char *kind = other_kind(word);
 
-        status = kind != NULL ? tacit__fail(TACIT_ERR_FILE, "rank %d: '%.160s' holds %s", rank, path, kind)
+        status = kind != NULL ? tacit__fail(TACIT_ERR_FILE, "rank %d: '%.160s' holds %s", reader->rank, reader->path, kind)
                               : tacit__state_damaged(reader, "it does not begin as one");
         goto out;
     }
     TRY(tacit__expect_number(reader, "", "the file version", FILE_VERSION));
-    TRY(tacit__expect_number(reader, "", "the rank", (uint64_t)rank));
+    TRY(tacit__expect_number(reader, "", "the rank", (uint64_t)reader->rank));
     TRY(tacit__expect_number(reader, "", "the number of ranks", (uint64_t)ranks));
 out:
     return status;
+}
+
+tacit_status_t tacit__state_open(tacit_reader_t *reader, int rank, int ranks, const char *path,
+                                 const char magic[TACIT_STATE_MAGIC_BYTES])
+{
+    tacit_status_t status;
+
+    *reader = (tacit_reader_t){.rank = rank, .path = path, .hash = TACIT_HASH_START};
+    TRY(path != NULL ? read_whole(reader) : no_path(rank));
+    TRY(get_beginning(reader, ranks, magic));
+out:
+    return status;
+}
+
+tacit_status_t tacit__state_get(tacit_reader_t *reader, int rank, int ranks, const void *memory, size_t bytes,
+                                const char magic[TACIT_STATE_MAGIC_BYTES])
+{
+    *reader = (tacit_reader_t){.rank = rank, .path = "(in memory)", .data = memory, .bytes = bytes, .hash = TACIT_HASH_START};
+    return get_beginning(reader, ranks, magic);
 }
 
 tacit_status_t tacit__state_end(tacit_reader_t *reader)
@@ -315,6 +359,6 @@ out:
 
 void tacit__state_close(tacit_reader_t *reader)
 {
-    tacit__free(reader->data);
-    reader->data = NULL;
+    tacit__free(reader->owned);
+    reader->data = reader->owned = NULL;
 }

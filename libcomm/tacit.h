@@ -220,6 +220,12 @@ TACIT_API_VOID size_t    tacit_codec_grain(const tacit_codec_t *codec);
 TACIT_API_VOID size_t tacit_codec_capacity(const tacit_codec_t *codec, size_t count);
 /* Forgets the memory. */
 TACIT_API_VOID void tacit_codec_reset(tacit_codec_t *codec);
+/* Between steps: writes what the codec remembers to `state`, of `capacity` bytes, for a checkpoint; NULL: only says how many
+   bytes that takes. */
+TACIT_API tacit_status_t tacit_codec_save(const tacit_codec_t *codec, void *state, size_t capacity, size_t *bytes_out);
+/* Reads what tacit_codec_save() wrote of a codec of the same name, count, compressor, feedback, rank and ranks. On an error
+   nothing has changed. */
+TACIT_API tacit_status_t tacit_codec_load(tacit_codec_t *codec, const void *state, size_t bytes);
 
 /* Encodes elements [first, first + count) of the tensor at `in` (its start, not the range's) with feedback: what is not sent
    is remembered and joins the next step. `step` keys random numbers and is checked by the decoder. On an error the memory is

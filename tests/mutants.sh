@@ -152,18 +152,18 @@ mutant "own contribution dropped" libcomm/codec_block.c collective:conservation 
      s/sum\[i\] = in\[i\] \+ zero/sum[i] = 0/'
 mutant "own contribution's memory not emptied" libcomm/codec_block.c collective:conservation \
     's/tacit__unit_after\(codec, state, at, units.*/tacit__state_keep(state, at, units);/'
-mutant "rank order reversed on rank 1, blockwise" libcomm/schedules/blockwise.c collective:conservation \
-    '/^static uint32_t reduce_unit/,/^}/ {
-        s/for \(int rank = 0; rank < leg->comm->ranks/for (int turn = 0; turn < leg->comm->ranks/
+mutant "rank order reversed on rank 1, blockwise" libcomm/codec_block.c collective:conservation \
+    '/^uint32_t tacit__codec_reduce/,/^}/ {
+        s/for \(int rank = 0; rank < codec->ranks/for (int turn = 0; turn < codec->ranks/
         s/&& faults == 0; rank\+\+\) \{/\&\& faults == 0; turn++) { \
-            int rank = leg->comm->rank == 1 ? leg->comm->ranks - 1 - turn : turn;/
+            int rank = codec->rank == 1 ? codec->ranks - 1 - turn : turn;/
         s/rank != 0/turn != 0/
     }'
 mutant "rank order reversed on rank 1, sparse" libcomm/records.c collective:conservation \
     '/^static void sum_unit/,/^}/ {
         s/origin\(records, item, rank\)/& + (leg->comm->rank == 1 ? leg->comm->ranks - 1 - 2 * rank : 0)/
     }'
-mutant "average scaled twice, blockwise" libcomm/schedules/blockwise.c collective:conservation \
+mutant "average scaled twice, blockwise" libcomm/codec_block.c collective:conservation \
     's/sum\[i\] \*= scale;/sum[i] *= scale * scale;/'
 mutant "average scaled twice, sparse" libcomm/records.c collective:conservation \
     's/sums\[i\] \*= scale;/sums[i] *= scale * scale;/'
@@ -589,6 +589,24 @@ mutant "ring: sums begin at the part's own rank" libcomm/schedules/ring.c ring:r
     's/sender \+ 2 \* ranks - 1 - place->step/sender + 2 * ranks - place->step/'
 mutant "ring: a message that is still under way is used again" libcomm/schedules/ring.c ring:ring \
     's/->sends\[message->send\].done/->send_count/'
+unchanged bundle:bundle
+mutant "bundle: the own memory stays full" libcomm/bundle.c bundle:bundle \
+    's/!tacit__codec_own_coded\(bundle->codecs\[piece->codec\]\)/false/'
+mutant "bundle: pieces are not taken back" libcomm/bundle.c bundle:bundle \
+    's/tacit__min\(bundle->part\[owner \+ 1\], bundle->encoded\)/0/'
+mutant "bundle: parts are not given back" libcomm/bundle.c bundle:bundle 's/tacit__codec_disown\(.*\);/;/'
+mutant "bundle: the highest rank's fault" libcomm/bundle.c bundle:bundle 's/rank < bundle->faulty/rank > bundle->faulty/'
+mutant "bundle: faults stay where they are" libcomm/bundle.c bundle:bundle \
+    's/frame.status = \(int16_t\)bundle->fault;/frame.status = 0;/'
+mutant "bundle: steps are not compared" libcomm/bundle.c bundle:bundle 's/frame_out->step != mine.step/false/'
+mutant "bundle: entries are not taken back" libcomm/bundle_whole.c bundle:bundle 's/tacit__codec_unsent\(.*\);/;/'
+mutant "bundle: factors are not taken back" libcomm/bundle_whole.c bundle:bundle 's/tacit__codec_unbuilt\(.*\);/;/'
+mutant "bundle: sums of entries unchecked" libcomm/bundle_whole.c bundle:bundle \
+    's/fits = tacit__unit_is_finite\(.*\);/fits = true;/'
+mutant "bundle: a sum of factors is a mean" libcomm/bundle_whole.c bundle:bundle \
+    '/^static void finish_linear/,/^}/s/bundle->op == TACIT_AVERAGE/true/'
+mutant "codec: the state's tail is not looked at" libcomm/checkpoint.c codec:codec \
+    '/^tacit_status_t tacit_codec_load/,/^}/s/TRY\(tacit__state_end.*\);/;/'
 mutant "cost: the own times decide" libcomm/cost.c cost:cost \
     's/report_of\(all, rank\).seconds/report_of(all, 0).seconds/'
 mutant "cost: ranks of one host measure too" libcomm/cost.c cost:cost \

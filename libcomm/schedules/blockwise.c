@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "operation.h"
+#include "parts.h"
 
 /* A range of one item inside a chunk. */
 typedef struct tacit_segment {
@@ -44,6 +45,7 @@ typedef struct tacit_blockwise {
     bool             keeps_results;                 /* some item waits for the verdicts before it is written */
     uint8_t         *results;                       /* messages from owners; a box of own ones where none is kept */
     float           *sum;                           /* one unit */
+    const uint8_t  **contributions;                 /* to a segment, one a rank */
     size_t           round;                         /* of encoding: the round-th chunk of every owner … */
     int              turn;                          /* … of which this many ranks behind the own one is next */
     size_t           to_encode, to_reduce, to_come; /* chunks and results left */
@@ -52,33 +54,10 @@ typedef struct tacit_blockwise {
 
 /* ---- Layout: the same on every rank ---- */
 
-static size_t payload_bytes(const tacit_codec_t *codec, size_t count)
-{
-    return codec->compressor->bound(codec->spec.compressor_config, count);
-}
-
 static bool carries(const tacit_comm_t *comm, const tacit_codec_t *codec)
 {
     (void)comm;
     return tacit__codec_is_blockwise(codec);
-}
-
-/* The element of an item at which the part of `owner` begins, when parts are of equal payload; `before` is the payload of the
-   items before it. A part begins at a multiple of the edge. */
-static size_t part_begin(const tacit_item_t *item, uint64_t before, uint64_t total, int owner, int ranks)
-{
-    size_t   count = item->codec->tensor.count;
-    size_t   edge = tacit__codec_edge(item->codec);
-    uint64_t blocks = (count + edge - 1) / edge;
-    uint64_t bytes = payload_bytes(item->codec, count);
-    /* Both sides times `ranks`, so that equal parts are equal to the block. */
-    unsigned __int128 target = (unsigned __int128)total * (unsigned)owner, start = (unsigned __int128)before * (unsigned)ranks,
-                      length = (unsigned __int128)bytes * (unsigned)ranks;
-
-    if (owner >= ranks || target >= start + length) {
-        return count;
-    }
-    return target <= start ? 0 : tacit__min(count, (size_t)(blocks * (target - start) / length) * edge);
 }
 
 /* The most elements of an item that fit into a chunk with `room` bytes left; 0: none. */
@@ -87,13 +66,13 @@ static size_t fitting(const tacit_codec_t *codec, size_t count, size_t room, boo
     size_t edge = tacit__codec_edge(codec);
     size_t blocks;
 
-    if (payload_bytes(codec, count) <= room || (empty && tacit__codec_is_uncut(codec))) {
+    if (tacit__part_bytes(codec, count) <= room || (empty && tacit__codec_is_uncut(codec))) {
         return count;
     }
     if (tacit__codec_is_uncut(codec)) {
         return 0;
     }
-    blocks = room / payload_bytes(codec, edge);
+    blocks = room / tacit__part_bytes(codec, edge);
     if (blocks > TACIT_UNIT / edge) {
         blocks -= blocks % tacit__min(blocks, (TACIT_UNIT + edge - 1) / edge); /* whole units: no short one in every chunk */
     }
@@ -110,7 +89,7 @@ static size_t lay_out(const tacit_leg_t *leg, tacit_blockwise_t *blockwise, bool
 
     blockwise->segment_count = blockwise->chunk_count = 0;
     for (size_t i = 0; i < leg->item_count; i++) {
-        total += payload_bytes(leg->items[i]->codec, leg->items[i]->codec->tensor.count);
+        total += tacit__part_bytes(leg->items[i]->codec, leg->items[i]->codec->tensor.count);
     }
     for (int owner = 0; owner < ranks; owner++) {
         uint64_t before = 0;
@@ -119,10 +98,10 @@ static size_t lay_out(const tacit_leg_t *leg, tacit_blockwise_t *blockwise, bool
         blockwise->part[owner] = blockwise->chunk_count;
         for (size_t i = 0; i < leg->item_count; i++) {
             tacit_item_t *item = leg->items[i];
-            size_t        next = part_begin(item, before, total, owner, ranks);
-            size_t        end = part_begin(item, before, total, owner + 1, ranks);
+            size_t        next = tacit__part_begin(item->codec, before, total, owner);
+            size_t        end = tacit__part_begin(item->codec, before, total, owner + 1);
 
-            before += payload_bytes(item->codec, item->codec->tensor.count);
+            before += tacit__part_bytes(item->codec, item->codec->tensor.count);
             while (next < end) {
                 size_t         count = fitting(item->codec, end - next, room, false);
                 tacit_chunk_t *chunk;
@@ -138,7 +117,7 @@ static size_t lay_out(const tacit_leg_t *leg, tacit_blockwise_t *blockwise, bool
                     at += TACIT_FRAME_HEADER_BYTES;
                     blockwise->chunk_count++;
                 }
-                bytes = payload_bytes(item->codec, count);
+                bytes = tacit__part_bytes(item->codec, count);
                 if (!count_only) {
                     chunk = &blockwise->chunks[blockwise->chunk_count - 1];
                     blockwise->segments[blockwise->segment_count] = (tacit_segment_t){item, next, count, bytes};
@@ -284,7 +263,9 @@ static tacit_status_t prepare(tacit_leg_t *leg)
     blockwise->results = tacit__leg_take(leg, blockwise->keeps_results ? bytes : blockwise->box_bytes, 1);
     blockwise->inbox = tacit__leg_take(leg, blockwise->box_bytes, (size_t)(ranks - 1));
     blockwise->sum = tacit__leg_take(leg, unit, sizeof *blockwise->sum);
-    if (blockwise->sent == NULL || blockwise->results == NULL || blockwise->inbox == NULL || blockwise->sum == NULL) {
+    blockwise->contributions = tacit__leg_take(leg, (size_t)ranks, sizeof *blockwise->contributions);
+    if (blockwise->sent == NULL || blockwise->results == NULL || blockwise->inbox == NULL || blockwise->sum == NULL ||
+        blockwise->contributions == NULL) {
         status = no_memory(leg);
     }
 out:
@@ -421,53 +402,29 @@ static uint8_t *contribution(const tacit_leg_t *leg, const tacit_blockwise_t *bl
     return blockwise->inbox + others * blockwise->box_bytes + chunk->cell;
 }
 
-/* One unit of an own segment, all ranks in ascending order; `at` is its place within the chunk's payloads. */
-static uint32_t reduce_unit(const tacit_leg_t *leg, tacit_blockwise_t *blockwise, const tacit_chunk_t *chunk,
-                            const tacit_segment_t *unit, size_t at)
+static tacit_status_t reduce_chunk(const tacit_leg_t *leg, tacit_blockwise_t *blockwise, const tacit_chunk_t *chunk)
 {
-    const tacit_item_t *item = unit->item;
-    tacit_codec_t      *codec = item->codec;
-    bool                coded = tacit__codec_own_coded(codec);
-    float               scale = 1.0f / (float)leg->comm->ranks;
-    uint32_t            faults = 0;
-
-    for (int rank = 0; rank < leg->comm->ranks && faults == 0; rank++) {
-        if (rank == leg->comm->rank && !coded) {
-            faults = tacit__codec_own(codec, item->in, unit->first, unit->count, blockwise->sum, rank != 0);
-        } else {
-            const uint8_t *payload =
-                rank == leg->comm->rank ? sent_payload(blockwise, chunk) : contribution(leg, blockwise, rank, chunk);
-
-            tacit__codec_add(codec, item->step, payload + at, unit->first, unit->count, blockwise->sum, rank != 0);
-        }
-    }
-    for (size_t i = 0; item->op == TACIT_AVERAGE && leg->comm->ranks > 1 && i < unit->count; i++) {
-        blockwise->sum[i] *= scale;
-    }
-    return faults != 0 ? faults
-                       : tacit__codec_reencode(codec, item->step, blockwise->sum, unit->first, unit->count,
-                                               result_message(blockwise, chunk) + TACIT_FRAME_HEADER_BYTES + at);
-}
-
-static tacit_status_t reduce_chunk(const tacit_leg_t *leg, tacit_blockwise_t *blockwise, tacit_chunk_t *chunk)
-{
-    size_t at = 0;
+    const int rank = leg->comm->rank;
+    uint8_t  *result = result_message(blockwise, chunk) + TACIT_FRAME_HEADER_BYTES;
+    size_t    at = 0;
 
     for (size_t s = chunk->segment_first; s < chunk->segment_first + chunk->segment_count; s++) {
         const tacit_segment_t *segment = &blockwise->segments[s];
-        const tacit_codec_t   *codec = segment->item->codec;
-        tacit_segment_t        unit = *segment;
-        double                 began = tacit__seconds();
+        tacit_item_t          *item = segment->item;
+        const double           began = tacit__seconds();
 
-        for (size_t left = segment->count; left != 0; left -= unit.count) {
-            unit.count = tacit__codec_is_uncut(codec) ? left : tacit__min(left, codec->unit);
-            if (reduce_unit(leg, blockwise, chunk, &unit, at + payload_bytes(codec, segment->count - left)) != 0) {
-                return tacit__item_fault(segment->item);
-            }
-            unit.first += unit.count;
+        for (int other = 0; other < leg->comm->ranks; other++) {
+            blockwise->contributions[other] = other != rank ? contribution(leg, blockwise, other, chunk) + at : NULL;
+        }
+        if (tacit__codec_own_coded(item->codec)) {
+            blockwise->contributions[rank] = sent_payload(blockwise, chunk) + at;
+        }
+        if (tacit__codec_reduce(item->codec, item->step, item->in, segment->first, segment->count, blockwise->contributions,
+                                item->op, blockwise->sum, result + at) != 0) {
+            return tacit__item_fault(item);
         }
         /* Adding and encoding again: too short to be told apart. */
-        tacit__item_worked(segment->item, TACIT_TRACE_ADD, began, segment->count, chunk->owner);
+        tacit__item_worked(item, TACIT_TRACE_ADD, began, segment->count, chunk->owner);
         at += segment->payload_bytes;
     }
     return TACIT_OK;

@@ -502,6 +502,64 @@ START_TEST(refused_pairs)
 }
 END_TEST
 
+/* ---- State ---- */
+
+static const char *const kept[] = {"onebit:block=64+ef",         "qsgd:bits=4+ef:residual=int8",
+                                   "topk:ratio=0.1+dgc:dense=0", "topk:ratio=0.1+econtrol:init=zero",
+                                   "randk:ratio=0.1+ef",         "fp16"};
+enum { KEPT = sizeof kept / sizeof *kept, LENGTH = 700 };
+
+static void encode_steps(tacit_codec_t *codec, uint64_t from, uint64_t to, uint8_t *frame, size_t *bytes_out)
+{
+    float x[LENGTH];
+
+    for (uint64_t step = from; step < to; step++) {
+        session_normal(1, (int)step, LENGTH, x);
+        SUCCEEDS(tacit_encode(codec, step, x, 0, LENGTH, frame, FRAME_BYTES, bytes_out));
+    }
+}
+
+/* What is loaded goes on as what was saved; what is damaged, or another's, changes nothing. */
+START_TEST(state)
+{
+    tacit_codec_t *codec = codec_of("w", kept[_i], LENGTH, 1, 2, 0), *other = codec_of("w", kept[_i], LENGTH, 1, 2, 0);
+    tacit_codec_t *stranger = codec_of("v", kept[_i], LENGTH, 1, 2, 0);
+    uint8_t       *frame = malloc(FRAME_BYTES), *same = malloc(FRAME_BYTES), *saved;
+    size_t         bytes = 0, frame_bytes, same_count;
+
+    encode_steps(codec, 0, 3, frame, &frame_bytes);
+    if (tacit_codec_grain(codec) != 0) {
+        SUCCEEDS(tacit_codec_own(codec, 0, 256, TACIT_AVERAGE));
+    }
+    SUCCEEDS(tacit_codec_save(codec, NULL, 0, &bytes));
+    saved = malloc(bytes);
+    fails(tacit_codec_save(codec, saved, bytes - 1, &bytes), TACIT_ERR_ARGUMENT, "its state takes");
+    SUCCEEDS(tacit_codec_save(codec, saved, bytes, &bytes));
+    fails(tacit_codec_load(stranger, saved, bytes), TACIT_ERR_MISMATCH, "name");
+    fails(tacit_codec_load(other, saved, bytes - 1), TACIT_ERR_FILE, "damaged");
+    for (size_t at = 0; at < bytes; at += 1 + bytes / 150) {
+        saved[at] ^= 0x10;
+        ck_assert_int_ne(tacit_codec_load(other, saved, bytes), TACIT_OK);
+        saved[at] ^= 0x10;
+    }
+    encode_steps(other, 0, 3, same, &same_count); /* as if nothing had been loaded */
+    ck_assert_uint_eq(same_count, frame_bytes);
+    same_bytes(same, frame, frame_bytes, "after states that were refused");
+    tacit_codec_reset(other);
+    SUCCEEDS(tacit_codec_load(other, saved, bytes));
+    encode_steps(codec, 3, 6, frame, &frame_bytes);
+    encode_steps(other, 3, 6, same, &same_count);
+    ck_assert_uint_eq(same_count, frame_bytes);
+    same_bytes(same, frame, frame_bytes, "after loading");
+    tacit_codec_destroy(codec);
+    tacit_codec_destroy(other);
+    tacit_codec_destroy(stranger);
+    free(frame);
+    free(same);
+    free(saved);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("codec");
@@ -517,6 +575,7 @@ int main(void)
     tcase_add_test(tests, zeros);
     tcase_add_loop_test(tests, not_finite, 0, (int)COUNT_OF(liars));
     tcase_add_loop_test(tests, combine_after_failure, 0, 3);
+    tcase_add_loop_test(tests, state, 0, KEPT);
     tcase_add_loop_test(memory, conserves, 0, (int)COUNT_OF(handmade));
     tcase_add_test(memory, owning_another_part);
     tcase_add_loop_test(memory, bounded, 0, compressors);

@@ -1,0 +1,568 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Bundles: a step of many tensors in two exchanges, which somebody else makes. Blockwise tensors go as in the schedule of that
+   name, an owner's part in one message; others whole, from each rank to all, in the second exchange (bundle_whole.c). */
+#include "bundle.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "frame.h"
+#include "parts.h"
+
+/* A message has room for what is wrong, too. */
+enum { LEAST_PAYLOAD = 256 };
+
+/* ---- Creation ---- */
+
+static size_t message_bytes(size_t payload_bytes)
+{
+    return TACIT_FRAME_HEADER_BYTES + (payload_bytes > LEAST_PAYLOAD ? payload_bytes : LEAST_PAYLOAD);
+}
+
+/* Divides the blockwise tensors among owners, or only counts the pieces. Returns how many. */
+static size_t lay_out(tacit_bundle_t *bundle, bool count_only)
+{
+    uint64_t total = 0;
+    size_t   pieces = 0;
+
+    for (size_t i = 0; i < bundle->count; i++) {
+        const tacit_codec_t *codec = bundle->codecs[i];
+
+        total += tacit__codec_is_blockwise(codec) ? tacit__part_bytes(codec, codec->tensor.count) : 0;
+    }
+    for (int owner = 0; owner < bundle->ranks; owner++) {
+        uint64_t before = 0;
+        size_t   at = 0;
+
+        bundle->part[owner] = pieces;
+        for (size_t i = 0; i < bundle->count; i++) {
+            const tacit_codec_t *codec = bundle->codecs[i];
+            size_t               first, end;
+
+            if (!tacit__codec_is_blockwise(codec)) {
+                continue;
+            }
+            first = tacit__part_begin(codec, before, total, owner);
+            end = tacit__part_begin(codec, before, total, owner + 1);
+            before += tacit__part_bytes(codec, codec->tensor.count);
+            if (first == end) {
+                continue;
+            }
+            if (!count_only) {
+                bundle->pieces[pieces] = (tacit_piece_t){i, first, end - first, at};
+            }
+            at += tacit__part_bytes(codec, end - first);
+            pieces++;
+        }
+        bundle->part_bytes[owner] = at;
+    }
+    bundle->part[bundle->ranks] = pieces;
+    return pieces;
+}
+
+static tacit_status_t check_codecs(tacit_codec_t *const *codecs, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const tacit_codec_t *codec = codecs[i];
+
+        if (codec == NULL || codec->rank != codecs[0]->rank || codec->ranks != codecs[0]->ranks) {
+            return tacit__fail(TACIT_ERR_ARGUMENT, "bundle: codec %zu %s", i,
+                               codec == NULL ? "is NULL" : "is of another rank, or of other ranks, than the first");
+        }
+        if (codec->compressor->linear != NULL &&
+            codec->compressor->linear->rounds(codec->spec.compressor_config, &codec->tensor) != 1) {
+            return tacit__fail(TACIT_ERR_UNSUPPORTED, "bundle: codec '%s', '%s': it takes more than two exchanges", codec->name,
+                               codec->given.text);
+        }
+    }
+    return TACIT_OK;
+}
+
+/* Memory for everything, and the layout. */
+static tacit_status_t lay_down(tacit_bundle_t *bundle)
+{
+    const size_t   ranks = (size_t)bundle->ranks;
+    tacit_status_t status = TACIT_OK;
+    size_t         pieces, most = 0, unit = TACIT_UNIT;
+    bool           coded = false;
+
+    bundle->part = tacit__alloc(ranks + 1, sizeof *bundle->part);
+    bundle->part_bytes = tacit__alloc(ranks, sizeof *bundle->part_bytes);
+    bundle->contributions = tacit__alloc(ranks, sizeof *bundle->contributions);
+    bundle->in = tacit__alloc(bundle->count, sizeof *bundle->in);
+    if (bundle->part == NULL || bundle->part_bytes == NULL || bundle->contributions == NULL || bundle->in == NULL) {
+        goto no_memory;
+    }
+    pieces = lay_out(bundle, true);
+    bundle->pieces = tacit__alloc(pieces, sizeof *bundle->pieces);
+    if (bundle->pieces == NULL) {
+        goto no_memory;
+    }
+    lay_out(bundle, false);
+    for (size_t p = 0; p < pieces; p++) {
+        tacit_codec_t *codec = bundle->codecs[bundle->pieces[p].codec];
+
+        coded = coded || tacit__codec_own_coded(codec);
+        unit = codec->unit > unit ? codec->unit : unit;
+        if (tacit__codec_is_uncut(codec)) {
+            TRY(tacit__codec_reserve(codec, bundle->pieces[p].count));
+            unit = bundle->pieces[p].count > unit ? bundle->pieces[p].count : unit;
+        }
+    }
+    TRY(tacit__wholes_create(bundle));
+    for (size_t owner = 0; owner < ranks; owner++) {
+        most = bundle->part_bytes[owner] > most ? bundle->part_bytes[owner] : most;
+    }
+    bundle->gather_bytes = message_bytes(most + bundle->whole_bytes);
+    bundle->sum = tacit__alloc_unset(unit * sizeof *bundle->sum);
+    bundle->own_coded = coded ? tacit__alloc_unset(bundle->part_bytes[bundle->rank]) : NULL;
+    if (bundle->gather_bytes - TACIT_FRAME_HEADER_BYTES > UINT32_MAX) {
+        status = tacit__fail(TACIT_ERR_ARGUMENT, "bundle: a message of %zu bytes is too long; make several bundles",
+                             bundle->gather_bytes);
+        goto out;
+    }
+    if (bundle->sum != NULL && (bundle->own_coded != NULL || !coded)) {
+        goto out;
+    }
+no_memory:
+    status = tacit__fail(TACIT_ERR_MEMORY, "bundle: no memory for %zu tensors", bundle->count);
+out:
+    return status;
+}
+
+tacit_status_t tacit_bundle_create(tacit_codec_t *const *codecs, size_t count, tacit_op_t op, tacit_bundle_t **bundle_out)
+{
+    tacit_bundle_t *bundle = NULL;
+    tacit_status_t  status;
+
+    if (codecs == NULL || count == 0 || bundle_out == NULL || (op != TACIT_SUM && op != TACIT_AVERAGE)) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "bundle: codecs, at least one of them, an operator and bundle_out must be given");
+    }
+    TRY(check_codecs(codecs, count));
+    bundle = tacit__alloc(1, sizeof *bundle);
+    if (bundle == NULL || (bundle->codecs = tacit__alloc(count, sizeof(tacit_codec_t *))) == NULL) {
+        status = tacit__fail(TACIT_ERR_MEMORY, "bundle: no memory for %zu tensors", count);
+        goto out;
+    }
+    memcpy(bundle->codecs, codecs, count * sizeof *codecs);
+    bundle->count = count;
+    bundle->op = op;
+    bundle->rank = codecs[0]->rank;
+    bundle->ranks = codecs[0]->ranks;
+    TRY(lay_down(bundle));
+    *bundle_out = bundle;
+    bundle = NULL;
+out:
+    tacit_bundle_destroy(bundle);
+    return status;
+}
+
+void tacit_bundle_destroy(tacit_bundle_t *bundle)
+{
+    if (bundle == NULL) {
+        return;
+    }
+    tacit_bundle_cancel(bundle);
+    tacit__wholes_destroy(bundle);
+    tacit__free(bundle->codecs);
+    tacit__free(bundle->part);
+    tacit__free(bundle->part_bytes);
+    tacit__free(bundle->contributions);
+    tacit__free(bundle->in);
+    tacit__free(bundle->pieces);
+    tacit__free(bundle->sum);
+    tacit__free(bundle->own_coded);
+    tacit__free(bundle);
+}
+
+size_t tacit_bundle_scatter_bytes(const tacit_bundle_t *bundle, int from, int to)
+{
+    return from == to || bundle->part[bundle->ranks] == 0 ? 0 : message_bytes(bundle->part_bytes[to]);
+}
+
+size_t tacit_bundle_gather_bytes(const tacit_bundle_t *bundle)
+{
+    return bundle->gather_bytes;
+}
+
+/* ---- Faults and messages ---- */
+
+/* Notes a fault, whose text is the last error. That of the lowest rank is everybody's. */
+static void note(tacit_bundle_t *bundle, int rank, tacit_status_t status)
+{
+    if (status != TACIT_OK && (bundle->fault == TACIT_OK || rank < bundle->faulty)) {
+        bundle->fault = status;
+        bundle->faulty = rank;
+        snprintf(bundle->text, sizeof bundle->text, "%s", tacit_last_error());
+    }
+}
+
+static tacit_status_t value_fault(const tacit_bundle_t *bundle, const tacit_codec_t *codec)
+{
+    return tacit__fail(TACIT_ERR_VALUE,
+                       "rank %d: slot '%s' at step %" PRIu64
+                       " holds NaN or infinity (or values whose range or sum is not finite); "
+                       "nothing was changed. Skip the step, or set nonfinite to skip or pass",
+                       codec->rank, codec->name, bundle->step);
+}
+
+/* All ranks find it, in the same words. */
+static tacit_status_t sum_fault(const tacit_bundle_t *bundle, const tacit_codec_t *codec)
+{
+    return tacit__fail(TACIT_ERR_VALUE,
+                       "slot '%s' at step %" PRIu64
+                       ": the sum over %d ranks leaves the range of float32; nothing was changed. Skip "
+                       "the step, or set nonfinite to pass",
+                       codec->name, bundle->step, bundle->ranks);
+}
+
+/* What all messages of a step say on all ranks. */
+static tacit_frame_t identity(const tacit_bundle_t *bundle, tacit_frame_kind_t kind)
+{
+    tacit_frame_t frame = {.kind = (uint8_t)kind, .rank = (uint16_t)bundle->rank, .step = (uint32_t)bundle->step, .total = 1};
+    uint64_t      slot = TACIT_HASH_START, spec = TACIT_HASH_START;
+
+    for (size_t i = 0; i < bundle->count; i++) {
+        const tacit_codec_t *codec = bundle->codecs[i];
+
+        slot = tacit__hash(slot, &codec->key.slot, sizeof codec->key.slot);
+        spec = tacit__hash(spec, &codec->spec.hash, sizeof codec->spec.hash);
+        spec = tacit__hash(spec, &bundle->op, sizeof bundle->op);
+        frame.elements += (uint32_t)codec->tensor.count;
+    }
+    frame.slot = (uint32_t)slot;
+    frame.spec = (uint32_t)spec;
+    return frame;
+}
+
+/* The header of a message whose payload is written already; or, after a fault, its text instead. */
+static void write_message(const tacit_bundle_t *bundle, tacit_frame_kind_t kind, size_t payload_bytes, uint8_t *message)
+{
+    tacit_frame_t frame = identity(bundle, kind);
+
+    frame.payload_bytes = (uint32_t)payload_bytes;
+    if (bundle->fault != TACIT_OK) {
+        frame.status = (int16_t)bundle->fault;
+        frame.payload_bytes = (uint32_t)tacit__min(strlen(bundle->text), LEAST_PAYLOAD);
+        memcpy(message + TACIT_FRAME_HEADER_BYTES, bundle->text, frame.payload_bytes);
+    }
+    tacit__frame_write(&frame, message);
+}
+
+/* A message of `bytes` bytes at most, from `rank`: what it says, or what is wrong with it. */
+static tacit_status_t read_message(const tacit_bundle_t *bundle, int rank, tacit_frame_kind_t kind, const uint8_t *message,
+                                   size_t bytes, tacit_frame_t *frame_out)
+{
+    const tacit_frame_t mine = identity(bundle, kind);
+    const size_t        room = bytes - TACIT_FRAME_HEADER_BYTES;
+    const size_t        payload_bytes = tacit__min(tacit__frame_read(message).payload_bytes, room);
+    const char         *reason = tacit__frame_parse(message, TACIT_FRAME_HEADER_BYTES + payload_bytes, frame_out);
+
+    if (reason == NULL && (frame_out->kind != kind || frame_out->rank != rank)) {
+        reason = "it is another message, or another rank's; exchange them in ascending order of ranks";
+    }
+    if (reason != NULL) {
+        return tacit__fail(TACIT_ERR_FRAME, "rank %d: a bundle's message from rank %d cannot be used: %s", bundle->rank, rank,
+                           reason);
+    }
+    if (frame_out->status != TACIT_OK) {
+        char text[LEAST_PAYLOAD + 1] = "";
+
+        memcpy(text, frame_out->payload, tacit__min(frame_out->payload_bytes, LEAST_PAYLOAD));
+        return tacit__fail_text(frame_out->status < 0 ? (tacit_status_t)frame_out->status : TACIT_ERR_FRAME, text);
+    }
+    if (frame_out->slot != mine.slot || frame_out->elements != mine.elements || frame_out->spec != mine.spec ||
+        frame_out->step != mine.step) {
+        return tacit__fail(TACIT_ERR_MISMATCH,
+                           "rank %d has %s than rank %d in a bundle of %zu tensors, of which the first is '%s', here at step "
+                           "%" PRIu64,
+                           rank,
+                           frame_out->slot != mine.slot || frame_out->elements != mine.elements ? "other tensors"
+                           : frame_out->spec != mine.spec                                       ? "another spec or operator"
+                                                                                                : "another step",
+                           bundle->rank, bundle->count, bundle->codecs[0]->name, bundle->step);
+    }
+    return TACIT_OK;
+}
+
+/* ---- A step ---- */
+
+static tacit_status_t check_phase(const tacit_bundle_t *bundle, tacit_bundle_phase_t phase, const char *call, bool given)
+{
+    static const char *const next[] = {"tacit_bundle_encode()", "tacit_bundle_reduce()", "tacit_bundle_finish()"};
+
+    if (bundle == NULL || !given) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "%s: the bundle, a tensor or a message is NULL", call);
+    }
+    return bundle->phase == phase ? TACIT_OK : tacit__fail(TACIT_ERR_STATE, "%s: %s comes next", call, next[bundle->phase]);
+}
+
+/* Where a piece's payload of this rank lies: in a message to its owner, or beside. NULL: it is not encoded. */
+static uint8_t *encoded_at(const tacit_bundle_t *bundle, int owner, const tacit_piece_t *piece)
+{
+    uint8_t *message = bundle->sent;
+
+    if (owner == bundle->rank) {
+        return tacit__codec_own_coded(bundle->codecs[piece->codec]) ? bundle->own_coded + piece->at : NULL;
+    }
+    for (int to = 0; to < owner; to++) {
+        message += tacit_bundle_scatter_bytes(bundle, bundle->rank, to);
+    }
+    return message + TACIT_FRAME_HEADER_BYTES + piece->at;
+}
+
+static void undo_pieces(tacit_bundle_t *bundle)
+{
+    for (int owner = 0; owner < bundle->ranks; owner++) {
+        for (size_t p = bundle->part[owner]; p < tacit__min(bundle->part[owner + 1], bundle->encoded); p++) {
+            const tacit_piece_t *piece = &bundle->pieces[p];
+            const uint8_t       *payload = encoded_at(bundle, owner, piece);
+
+            if (payload != NULL) {
+                tacit__codec_undo(bundle->codecs[piece->codec], bundle->step, bundle->in[piece->codec], piece->first,
+                                  piece->count, payload);
+            }
+        }
+    }
+    bundle->encoded = 0;
+}
+
+/* After a fault nothing is encoded: a text takes the place of payloads. */
+static void encode_pieces(tacit_bundle_t *bundle)
+{
+    for (int owner = 0; owner < bundle->ranks; owner++) {
+        for (size_t p = bundle->part[owner]; p < bundle->part[owner + 1] && bundle->fault == TACIT_OK; p++) {
+            const tacit_piece_t *piece = &bundle->pieces[p];
+            tacit_codec_t       *codec = bundle->codecs[piece->codec];
+            uint8_t             *payload = encoded_at(bundle, owner, piece);
+
+            if (payload != NULL &&
+                tacit__codec_encode(codec, bundle->step, bundle->in[piece->codec], piece->first, piece->count, payload) != 0) {
+                note(bundle, bundle->rank, value_fault(bundle, codec));
+                undo_pieces(bundle);
+                return;
+            }
+            bundle->encoded = p + 1;
+        }
+    }
+}
+
+/* The owned part of every tensor may be another than in the last step. */
+static tacit_status_t own_parts(const tacit_bundle_t *bundle)
+{
+    tacit_status_t status = TACIT_OK;
+    size_t         p = bundle->part[bundle->rank];
+
+    for (size_t i = 0; i < bundle->count; i++) {
+        const bool           owned = p < bundle->part[bundle->rank + 1] && bundle->pieces[p].codec == i;
+        const tacit_piece_t *piece = &bundle->pieces[p];
+
+        TRY(tacit__codec_own_part(bundle->codecs[i], bundle->step, owned ? piece->first : 0, owned ? piece->count : 0,
+                                  bundle->op == TACIT_AVERAGE));
+        p += owned;
+    }
+out:
+    return status;
+}
+
+tacit_status_t tacit_bundle_encode(tacit_bundle_t *bundle, uint64_t step, const void *const *in, void *messages)
+{
+    tacit_status_t status;
+    uint8_t       *message = messages;
+
+    TRY(check_phase(bundle, TACIT_BUNDLE_IDLE, "tacit_bundle_encode()", in != NULL && messages != NULL));
+    for (size_t i = 0; i < bundle->count; i++) {
+        TRY(check_phase(bundle, TACIT_BUNDLE_IDLE, "tacit_bundle_encode()",
+                        in[i] != NULL || bundle->codecs[i]->tensor.count == 0));
+    }
+    memcpy(bundle->in, in, bundle->count * sizeof *in);
+    bundle->step = step;
+    bundle->sent = messages;
+    bundle->encoded = 0;
+    bundle->fault = TACIT_OK;
+    bundle->phase = TACIT_BUNDLE_ENCODED;
+    note(bundle, bundle->rank, own_parts(bundle));
+    encode_pieces(bundle);
+    for (int to = 0; to < bundle->ranks; to++) {
+        const size_t bytes = tacit_bundle_scatter_bytes(bundle, bundle->rank, to);
+
+        if (bytes != 0) {
+            write_message(bundle, TACIT_FRAME_CONTRIBUTION, bundle->part_bytes[to], message);
+            message += bytes;
+        }
+    }
+out:
+    return status;
+}
+
+/* Checks what has come; contributions[] := where each rank's payload begins. */
+static void take_contributions(tacit_bundle_t *bundle, const uint8_t *message)
+{
+    for (int rank = 0; rank < bundle->ranks; rank++) {
+        const size_t  bytes = tacit_bundle_scatter_bytes(bundle, rank, bundle->rank);
+        tacit_frame_t frame;
+
+        bundle->contributions[rank] = bundle->own_coded;
+        if (bytes != 0) {
+            tacit_status_t status = read_message(bundle, rank, TACIT_FRAME_CONTRIBUTION, message, bytes, &frame);
+
+            if (status == TACIT_OK && frame.payload_bytes != bundle->part_bytes[bundle->rank]) {
+                status = tacit__fail(TACIT_ERR_FRAME, "rank %d: rank %d contributes %u bytes, not %zu", bundle->rank, rank,
+                                     frame.payload_bytes, bundle->part_bytes[bundle->rank]);
+            }
+            note(bundle, rank, status);
+            bundle->contributions[rank] = message + TACIT_FRAME_HEADER_BYTES;
+            message += bytes;
+        }
+    }
+}
+
+/* Reduces a piece of the own part. */
+static void reduce_piece(tacit_bundle_t *bundle, const tacit_piece_t *piece, uint8_t *results)
+{
+    const uint8_t *own = bundle->contributions[bundle->rank];
+    tacit_codec_t *codec = bundle->codecs[piece->codec];
+
+    for (int rank = 0; rank < bundle->ranks; rank++) {
+        bundle->contributions[rank] += rank != bundle->rank ? piece->at : 0;
+    }
+    bundle->contributions[bundle->rank] = tacit__codec_own_coded(codec) ? own + piece->at : NULL;
+    if (tacit__codec_reduce(codec, bundle->step, bundle->in[piece->codec], piece->first, piece->count, bundle->contributions,
+                            bundle->op, bundle->sum, results + piece->at) != 0) {
+        note(bundle, bundle->rank, value_fault(bundle, codec));
+    }
+    for (int rank = 0; rank < bundle->ranks; rank++) {
+        bundle->contributions[rank] -= rank != bundle->rank ? piece->at : 0;
+    }
+    bundle->contributions[bundle->rank] = own;
+}
+
+tacit_status_t tacit_bundle_reduce(tacit_bundle_t *bundle, const void *messages, void *message)
+{
+    tacit_status_t status;
+    uint8_t       *payload = message;
+    size_t         bytes;
+
+    TRY(check_phase(bundle, TACIT_BUNDLE_ENCODED, "tacit_bundle_reduce()",
+                    message != NULL && (messages != NULL || bundle->part[bundle->ranks] == 0 || bundle->ranks == 1)));
+    payload += TACIT_FRAME_HEADER_BYTES;
+    bytes = bundle->part_bytes[bundle->rank];
+    take_contributions(bundle, messages);
+    for (size_t p = bundle->part[bundle->rank]; p < bundle->part[bundle->rank + 1] && bundle->fault == TACIT_OK; p++) {
+        reduce_piece(bundle, &bundle->pieces[p], payload);
+    }
+    for (size_t w = 0; w < bundle->whole_count && bundle->fault == TACIT_OK; w++) {
+        size_t         used = 0;
+        tacit_status_t encoded = tacit__whole_encode(bundle, &bundle->wholes[w], payload + bytes, &used);
+
+        note(bundle, bundle->rank,
+             encoded == TACIT_ERR_VALUE ? value_fault(bundle, bundle->codecs[bundle->wholes[w].codec]) : encoded);
+        bytes += used;
+    }
+    write_message(bundle, TACIT_FRAME_RESULT, bytes, message);
+    bundle->phase = TACIT_BUNDLE_REDUCED;
+out:
+    return status;
+}
+
+/* ---- The end of a step ---- */
+
+static void undo(tacit_bundle_t *bundle)
+{
+    undo_pieces(bundle);
+    for (size_t w = 0; w < bundle->whole_count; w++) {
+        tacit__whole_undo(bundle, &bundle->wholes[w]);
+    }
+    for (size_t i = 0; i < bundle->count; i++) {
+        tacit__codec_disown(bundle->codecs[i]);
+    }
+    bundle->phase = TACIT_BUNDLE_IDLE;
+}
+
+/* Memory of the own part first: out[] may be in[]. */
+static void commit(tacit_bundle_t *bundle, const uint8_t *message, void *const *out)
+{
+    for (size_t i = 0; i < bundle->count; i++) {
+        tacit__codec_conclude(bundle->codecs[i], bundle->op);
+    }
+    for (size_t p = bundle->part[bundle->rank]; p < bundle->part[bundle->rank + 1]; p++) {
+        const tacit_piece_t *piece = &bundle->pieces[p];
+
+        if (!tacit__codec_own_coded(bundle->codecs[piece->codec])) {
+            tacit__codec_own_keep(bundle->codecs[piece->codec], bundle->step, bundle->in[piece->codec], piece->first,
+                                  piece->count);
+        }
+    }
+    for (int owner = 0; owner < bundle->ranks; owner++, message += bundle->gather_bytes) {
+        for (size_t p = bundle->part[owner]; p < bundle->part[owner + 1]; p++) {
+            const tacit_piece_t *piece = &bundle->pieces[p];
+
+            tacit__codec_finish(bundle->codecs[piece->codec], bundle->step, message + TACIT_FRAME_HEADER_BYTES + piece->at,
+                                piece->first, piece->count, out[piece->codec]);
+        }
+    }
+    for (size_t w = 0; w < bundle->whole_count; w++) {
+        tacit__whole_finish(bundle, &bundle->wholes[w], out[bundle->wholes[w].codec]);
+    }
+    for (size_t i = 0; i < bundle->count; i++) {
+        tacit__codec_commit(bundle->codecs[i], bundle->step);
+        tacit__codec_collapse(bundle->codecs[i]);
+    }
+    bundle->phase = TACIT_BUNDLE_IDLE;
+}
+
+/* Takes in one rank's message. */
+static tacit_status_t take_result(tacit_bundle_t *bundle, int rank, const uint8_t *message)
+{
+    size_t         at = bundle->part_bytes[rank];
+    tacit_status_t status;
+    tacit_frame_t  frame;
+
+    TRY(read_message(bundle, rank, TACIT_FRAME_RESULT, message, bundle->gather_bytes, &frame));
+    for (size_t w = 0; w < bundle->whole_count && at <= frame.payload_bytes; w++) {
+        at += tacit__whole_take(bundle, &bundle->wholes[w], rank, frame.payload + at, frame.payload_bytes - at);
+    }
+    if (at != frame.payload_bytes) {
+        status = tacit__fail(TACIT_ERR_FRAME, "rank %d: the payload of rank %d's result (%u bytes) is not one of this bundle",
+                             bundle->rank, rank, frame.payload_bytes);
+    }
+out:
+    return status;
+}
+
+tacit_status_t tacit_bundle_finish(tacit_bundle_t *bundle, const void *messages, void *const *out)
+{
+    tacit_status_t status;
+    const uint8_t *message = messages;
+
+    TRY(check_phase(bundle, TACIT_BUNDLE_REDUCED, "tacit_bundle_finish()", messages != NULL && out != NULL));
+    for (size_t i = 0; i < bundle->count; i++) {
+        TRY(check_phase(bundle, TACIT_BUNDLE_REDUCED, "tacit_bundle_finish()",
+                        out[i] != NULL || bundle->codecs[i]->tensor.count == 0));
+    }
+    bundle->fault = TACIT_OK; /* the own one comes back in the own message: all ranks judge by the same */
+    for (int rank = 0; rank < bundle->ranks; rank++) {
+        note(bundle, rank, take_result(bundle, rank, message + (size_t)rank * bundle->gather_bytes));
+    }
+    for (size_t w = 0; w < bundle->whole_count && bundle->fault == TACIT_OK; w++) {
+        if (!tacit__whole_fits(bundle, &bundle->wholes[w])) {
+            note(bundle, 0, sum_fault(bundle, bundle->codecs[bundle->wholes[w].codec]));
+        }
+    }
+    if (bundle->fault != TACIT_OK) {
+        undo(bundle);
+        status = tacit__fail_text(bundle->fault, bundle->text);
+        goto out;
+    }
+    commit(bundle, messages, out);
+out:
+    return status;
+}
+
+void tacit_bundle_cancel(tacit_bundle_t *bundle)
+{
+    if (bundle->phase != TACIT_BUNDLE_IDLE) {
+        undo(bundle);
+    }
+}

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a bundle is made of: pieces of blockwise tensors, and tensors that travel whole. */
+#ifndef TACIT_BUNDLE_INTERNAL_H
+#define TACIT_BUNDLE_INTERNAL_H
+
+#include "codec.h"
+#include "tacit_bundle.h"
+
+/* A range of a blockwise tensor in its owner's part. */
+typedef struct tacit_piece {
+    size_t codec;
+    size_t first, count;
+    size_t at; /* where its payload lies among those of the part */
+} tacit_piece_t;
+
+/* A sparse or linear tensor. */
+typedef struct tacit_whole {
+    size_t           codec;
+    tacit_entries_t  own;     /* sparse: what goes out; the codec's */
+    tacit_entries_t *entries; /* sparse: of every rank, as they came; values[] has them all */
+    float           *factor;  /* linear: the own one, … */
+    float           *sum;     /* … and that of all */
+    float           *values;  /* memory of these */
+    uint32_t        *indices;
+    size_t          *next; /* entry of each rank, while they are summed */
+    bool             sent; /* memory has followed */
+} tacit_whole_t;
+
+typedef enum { TACIT_BUNDLE_IDLE, TACIT_BUNDLE_ENCODED, TACIT_BUNDLE_REDUCED } tacit_bundle_phase_t;
+
+struct tacit_bundle {
+    tacit_codec_t **codecs;
+    size_t          count;
+    tacit_op_t      op;
+    int             rank, ranks;
+    tacit_piece_t  *pieces;     /* part by part */
+    size_t         *part;       /* part[q] … part[q + 1]: the pieces of owner q … */
+    size_t         *part_bytes; /* … and their payload */
+    tacit_whole_t  *wholes;
+    size_t          whole_count, whole_bytes; /* payload of all of them at most */
+    size_t          gather_bytes;
+    uint8_t        *own_coded;     /* payloads of the own part, where some tensor is encoded there too; or NULL */
+    float          *sum;           /* a unit */
+    const uint8_t **contributions; /* one a rank */
+
+    tacit_bundle_phase_t phase;
+    uint64_t             step;
+    const void         **in;
+    uint8_t             *sent;    /* the first exchange's messages */
+    size_t               encoded; /* pieces, of all in order */
+    tacit_status_t       fault;   /* of the lowest rank that is known to have one, … */
+    int                  faulty;  /* … which is that */
+    char                 text[TACIT_TEXT_BYTES];
+};
+
+/* ---- bundle_whole.c ---- */
+
+tacit_status_t tacit__wholes_create(tacit_bundle_t *bundle);
+void           tacit__wholes_destroy(tacit_bundle_t *bundle);
+/* Encodes the own contribution: a length and so many bytes. TACIT_ERR_VALUE without a text: it is not finite. */
+tacit_status_t tacit__whole_encode(tacit_bundle_t *bundle, tacit_whole_t *whole, uint8_t *payload, size_t *bytes_out);
+/* Reads a rank's, which may be hostile, from the next `room` bytes. Returns how many it takes; more than `room`: it is none. */
+size_t tacit__whole_take(tacit_bundle_t *bundle, tacit_whole_t *whole, int rank, const uint8_t *payload, size_t room);
+/* Whether the sum of what was taken is finite, where it has to be. */
+bool tacit__whole_fits(const tacit_bundle_t *bundle, tacit_whole_t *whole);
+/* Writes the result, or takes back what encode() did to memory. */
+void tacit__whole_finish(tacit_bundle_t *bundle, tacit_whole_t *whole, void *out);
+void tacit__whole_undo(tacit_bundle_t *bundle, tacit_whole_t *whole);
+
+#endif

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Bundles: many tensors reduced in two exchanges, for programs that move their own bytes. Part of libtacit.
+
+   A bundle has the codecs of some tensors, of one rank. A step is three calls and, between them, two exchanges that the program
+   makes, with whatever moves bytes:
+
+       tacit_bundle_encode()   this rank's contributions to the parts of others
+           all to all: tacit_bundle_scatter_bytes(bundle, r, q) bytes from rank r to rank q
+       tacit_bundle_reduce()   what this rank's part, of which it is the owner, sums up to; and what of sparse tensors it sends
+           all gather: tacit_bundle_gather_bytes(bundle) bytes from every rank
+       tacit_bundle_finish()   the results
+
+   This is the library's reduce-scatter and all-gather (doc/wire-format.md, "Bundles"), and its results are the same bits as those
+   of one tacit_allreduce() of all tensors together.
+
+   Faults travel. What one rank finds (NaN, a damaged message) does not end the call that finds it, so that the program goes on
+   to exchange; tacit_bundle_finish() then returns it on all ranks, with the same text, and memory is as before the step. (Damage
+   to a message of the second exchange is found by its receivers alone.) Where an exchange fails, tacit_bundle_cancel() has the
+   same effect on this rank.
+
+   Not thread-safe: one bundle, and its codecs, in one thread at a time. */
+#ifndef TACIT_BUNDLE_H
+#define TACIT_BUNDLE_H
+
+#include "tacit.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct tacit_bundle tacit_bundle_t;
+
+/* Of codecs that were made with the same rank and ranks, in the same order on all ranks. They stay the caller's and outlive the
+   bundle, but are used by nobody else while a step runs; a codec may be in another bundle later, or in several by turns. Tensors
+   in memory of the CPU. powersgd: TACIT_ERR_UNSUPPORTED. */
+TACIT_API tacit_status_t tacit_bundle_create(tacit_codec_t *const *codecs, size_t count, tacit_op_t op,
+                                             tacit_bundle_t **bundle_out);
+/* Cancels what runs; accepts NULL. */
+TACIT_API_VOID void tacit_bundle_destroy(tacit_bundle_t *bundle);
+
+/* Bytes from rank `from` to rank `to` in the first exchange. 0 from a rank to itself, and everywhere where all tensors are
+   sparse: then there is none. */
+TACIT_API_VOID size_t tacit_bundle_scatter_bytes(const tacit_bundle_t *bundle, int from, int to);
+/* Bytes from each rank in the second one. */
+TACIT_API_VOID size_t tacit_bundle_gather_bytes(const tacit_bundle_t *bundle);
+
+/* Begins a step, which keys random numbers and is the same on all ranks. in[i] is codec i's tensor, in its dtype. `messages` gets
+   the messages to all ranks one behind the other in ascending order. Both stay as they are until the step ends. */
+TACIT_API tacit_status_t tacit_bundle_encode(tacit_bundle_t *bundle, uint64_t step, const void *const *in, void *messages);
+/* `messages`: what the other ranks sent to this one, in ascending order. `message` gets what goes to all. */
+TACIT_API tacit_status_t tacit_bundle_reduce(tacit_bundle_t *bundle, const void *messages, void *message);
+/* Ends the step. `messages`: all ranks', this one's too, in ascending order. out[i], in codec i's dtype, may be in[i]; after an
+   error it is unchanged. */
+TACIT_API tacit_status_t tacit_bundle_finish(tacit_bundle_t *bundle, const void *messages, void *const *out);
+/* Ends the step without a result: memory is as before it. Nothing where none runs. */
+TACIT_API_VOID void tacit_bundle_cancel(tacit_bundle_t *bundle);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

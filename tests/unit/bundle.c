@@ -1,0 +1,795 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Bundles: the same bits as a group of tacit_allreduce() calls, results and memory; and whatever a rank finds, all ranks return,
+   with memory as before. */
+#include "half.h"
+#include "session.h"
+#include "tacit_bundle.h"
+
+enum { TENSORS = 13, MOST = 5, STEPS = 4, BLOCKWISE = 8 };
+
+typedef struct kind {
+    const char   *spec; /* as the group reduces it */
+    size_t        count;
+    tacit_dtype_t dtype;
+} kind_t;
+
+/* The blockwise ones first. */
+static const kind_t kinds[TENSORS] = {
+    {"onebit:block=64+ef", 5000, TACIT_FLOAT32},
+    {"none", 0, TACIT_FLOAT32},
+    {"qsgd:bits=4,own=coded+ef", 777, TACIT_FLOAT32},
+    {"rotq:bits=3+ef:residual=bf16", 3000, TACIT_BFLOAT16},
+    {"onebit:block=0+ef", 300, TACIT_FLOAT32},
+    {"fp16+ef21:init=zero,average=0.5", 65, TACIT_FLOAT32},
+    {"fp8", 1000, TACIT_FLOAT16},
+    {"none+ef", 8, TACIT_FLOAT32},
+    {"topk:ratio=0.02+ef", 9000, TACIT_FLOAT32},
+    {"topk:ratio=0.1,values=fp16+dgc:dense=0", 1, TACIT_FLOAT32},
+    {"randk:ratio=0.05+ef", 3000, TACIT_FLOAT32},
+    {"topk:ratio=0.1+econtrol:init=zero", 600, TACIT_BFLOAT16},
+    {"randk:ratio=0.5", 9, TACIT_FLOAT16},
+};
+
+/* What is kept of a run, by group or by bundle. */
+typedef struct run {
+    int        ranks, first, end; /* of the kinds */
+    tacit_op_t op;
+    bool       in_place;
+    int        strict;
+    float     *out[TENSORS];          /* rank 0's after each step, widened */
+    uint64_t   hash[MOST];            /* of each rank's results */
+    float     *memory[MOST][TENSORS]; /* all arrays */
+    float     *owner[MOST][TENSORS];
+} run_t;
+
+#define SUCCEEDS(call) ck_assert_msg((call) == TACIT_OK, "%s: %s", #call, tacit_last_error())
+
+static void name_of(int tensor, char name[24])
+{
+    snprintf(name, 24, "tensor %d", tensor);
+}
+
+static size_t bytes_of(const kind_t *kind)
+{
+    return kind->count * (kind->dtype == TACIT_FLOAT32 ? 4 : 2);
+}
+
+static void to_dtype(const kind_t *kind, const float *x, void *to)
+{
+    if (kind->dtype == TACIT_FLOAT16) {
+        tacit__float16_narrow(x, to, kind->count);
+    } else if (kind->dtype == TACIT_BFLOAT16) {
+        tacit__bfloat16_narrow(x, to, kind->count);
+    } else {
+        memcpy(to, x, kind->count * sizeof *x);
+    }
+}
+
+static void to_float(const kind_t *kind, const void *from, float *x)
+{
+    if (kind->dtype == TACIT_FLOAT16) {
+        tacit__float16_widen(from, x, kind->count);
+    } else if (kind->dtype == TACIT_BFLOAT16) {
+        tacit__bfloat16_widen(from, x, kind->count);
+    } else {
+        memcpy(x, from, kind->count * sizeof *x);
+    }
+}
+
+static void *input_of(int rank, int step, int tensor)
+{
+    const kind_t *kind = &kinds[tensor];
+    float        *x = session_floats(kind->count);
+    void         *in = calloc(1, bytes_of(kind) + 1);
+
+    session_normal(rank, 100 * tensor + step, kind->count, x);
+    to_dtype(kind, x, in);
+    free(x);
+    return in;
+}
+
+/* Everything that a codec remembers as a sender. */
+static void read_memory(const tacit_codec_t *codec, float *values)
+{
+    for (int array = 0; array < TACIT_STATE_ARRAYS && codec->feedback != NULL && codec->feedback->arrays[array] != NULL;
+         array++) {
+        tacit__memory_read(codec, array, 0, codec->tensor.count, values + (size_t)array * codec->tensor.count);
+    }
+}
+
+static void keep_codec(run_t *run, int rank, int tensor, const tacit_codec_t *codec)
+{
+    run->memory[rank][tensor] = session_floats(TACIT_STATE_ARRAYS * kinds[tensor].count);
+    run->owner[rank][tensor] = session_floats(kinds[tensor].count);
+    read_memory(codec, run->memory[rank][tensor]);
+    for (size_t i = 0; i < codec->owner.count; i++) {
+        run->owner[rank][tensor][codec->owner_first + i] = codec->owner.now[0][i];
+    }
+}
+
+static void keep_result(run_t *run, int rank, int step, int tensor, const void *out)
+{
+    const kind_t *kind = &kinds[tensor];
+
+    if (rank == 0) {
+        to_float(kind, out, run->out[tensor] + (size_t)step * kind->count);
+    }
+    run->hash[rank] = 31 * run->hash[rank] + harness_hash(out, bytes_of(kind));
+}
+
+static run_t run_of(int ranks, int first, int end, tacit_op_t op, bool in_place)
+{
+    run_t run = {.ranks = ranks, .first = first, .end = end, .op = op, .in_place = in_place};
+
+    for (int t = first; t < end; t++) {
+        run.out[t] = session_floats(STEPS * kinds[t].count);
+    }
+    return run;
+}
+
+static void run_free(run_t *run)
+{
+    for (int t = run->first; t < run->end; t++) {
+        free(run->out[t]);
+        for (int rank = 0; rank < run->ranks; rank++) {
+            free(run->memory[rank][t]);
+            free(run->owner[rank][t]);
+        }
+    }
+}
+
+/* ---- As a group ---- */
+
+static void group_body(tacit_comm_t *comm, void *arg)
+{
+    run_t        *run = arg;
+    const int     rank = tacit_comm_rank(comm);
+    tacit_slot_t *slots[TENSORS];
+    char          name[24];
+
+    for (int t = run->first; t < run->end; t++) {
+        name_of(t, name);
+        slots[t] = slot_of(comm, name, kinds[t].count, kinds[t].dtype, kinds[t].spec);
+    }
+    for (int step = 0; step < STEPS; step++) {
+        void *in[TENSORS], *out[TENSORS];
+
+        MUST(tacit_group_begin(comm));
+        for (int t = run->first; t < run->end; t++) {
+            in[t] = input_of(rank, step, t);
+            out[t] = run->in_place ? in[t] : calloc(1, bytes_of(&kinds[t]) + 1);
+            MUST(tacit_allreduce(slots[t], in[t], out[t], run->op));
+        }
+        MUST(tacit_group_end(comm, NULL));
+        for (int t = run->first; t < run->end; t++) {
+            keep_result(run, rank, step, t, out[t]);
+            free(in[t]);
+            if (!run->in_place) {
+                free(out[t]);
+            }
+        }
+    }
+    for (int t = run->first; t < run->end; t++) {
+        keep_codec(run, rank, t, slots[t]->codec);
+    }
+}
+
+/* ---- As a bundle, all ranks in turns ---- */
+
+typedef struct node {
+    tacit_codec_t  *codecs[TENSORS];
+    tacit_bundle_t *bundle;
+    void           *in[TENSORS], *out[TENSORS];
+    uint8_t        *sent, *received, *gathered, *own;
+} node_t;
+
+typedef struct net {
+    run_t *run;
+    node_t nodes[MOST];
+} net_t;
+
+static net_t net_of(run_t *run)
+{
+    net_t net = {.run = run};
+
+    for (int rank = 0; rank < run->ranks; rank++) {
+        node_t *node = &net.nodes[rank];
+        size_t  sent = 0, received = 0;
+
+        for (int t = run->first; t < run->end; t++) {
+            tacit_slot_config_t tensor = TACIT_SLOT_CONFIG_INIT;
+            tacit_config_t      config = TACIT_CONFIG_INIT;
+            char                name[24], spec[SPEC_BYTES];
+
+            name_of(t, name);
+            tensor.count = kinds[t].count;
+            tensor.dtype = kinds[t].dtype;
+            tensor.spec = spec_in(kinds[t].spec, spec);
+            config.strict = run->strict;
+            SUCCEEDS(tacit_codec_create(name, &tensor, &config, rank, run->ranks, &node->codecs[t]));
+        }
+        SUCCEEDS(tacit_bundle_create(node->codecs + run->first, (size_t)(run->end - run->first), run->op, &node->bundle));
+        for (int other = 0; other < run->ranks; other++) {
+            sent += tacit_bundle_scatter_bytes(node->bundle, rank, other);
+            received += tacit_bundle_scatter_bytes(node->bundle, other, rank);
+        }
+        node->sent = malloc(sent + 1);
+        node->received = malloc(received + 1);
+        node->own = malloc(tacit_bundle_gather_bytes(node->bundle));
+        node->gathered = malloc((size_t)run->ranks * tacit_bundle_gather_bytes(node->bundle));
+        ck_assert_uint_eq(tacit_bundle_gather_bytes(node->bundle), tacit_bundle_gather_bytes(net.nodes[0].bundle));
+    }
+    return net;
+}
+
+static void net_free(net_t *net)
+{
+    for (int rank = 0; rank < net->run->ranks; rank++) {
+        node_t *node = &net->nodes[rank];
+
+        tacit_bundle_destroy(node->bundle);
+        for (int t = net->run->first; t < net->run->end; t++) {
+            tacit_codec_destroy(node->codecs[t]);
+        }
+        free(node->sent);
+        free(node->received);
+        free(node->own);
+        free(node->gathered);
+    }
+}
+
+static void all_to_all(net_t *net)
+{
+    for (int to = 0; to < net->run->ranks; to++) {
+        uint8_t *at = net->nodes[to].received;
+
+        for (int from = 0; from < net->run->ranks; from++) {
+            const node_t  *node = &net->nodes[from];
+            const uint8_t *message = node->sent;
+
+            for (int before = 0; before < to; before++) {
+                message += tacit_bundle_scatter_bytes(node->bundle, from, before);
+            }
+            memcpy(at, message, tacit_bundle_scatter_bytes(node->bundle, from, to));
+            at += tacit_bundle_scatter_bytes(node->bundle, from, to);
+        }
+    }
+}
+
+static void all_gather(net_t *net)
+{
+    const size_t bytes = tacit_bundle_gather_bytes(net->nodes[0].bundle);
+
+    for (int to = 0; to < net->run->ranks; to++) {
+        for (int from = 0; from < net->run->ranks; from++) {
+            memcpy(net->nodes[to].gathered + (size_t)from * bytes, net->nodes[from].own, bytes);
+        }
+    }
+}
+
+static void begin(net_t *net, int step)
+{
+    for (int rank = 0; rank < net->run->ranks; rank++) {
+        for (int t = net->run->first; t < net->run->end; t++) {
+            net->nodes[rank].in[t] = input_of(rank, step, t);
+            net->nodes[rank].out[t] = net->run->in_place ? net->nodes[rank].in[t] : calloc(1, bytes_of(&kinds[t]) + 1);
+        }
+    }
+}
+
+static void end(net_t *net)
+{
+    for (int rank = 0; rank < net->run->ranks; rank++) {
+        for (int t = net->run->first; t < net->run->end; t++) {
+            free(net->nodes[rank].in[t]);
+            if (!net->run->in_place) {
+                free(net->nodes[rank].out[t]);
+            }
+        }
+    }
+}
+
+static tacit_status_t encode(node_t *node, const run_t *run, uint64_t step)
+{
+    return tacit_bundle_encode(node->bundle, step, (const void *const *)node->in + run->first, node->sent);
+}
+
+static void encode_all(net_t *net, uint64_t step)
+{
+    for (int rank = 0; rank < net->run->ranks; rank++) {
+        SUCCEEDS(encode(&net->nodes[rank], net->run, step));
+    }
+}
+
+static void reduce_all(net_t *net)
+{
+    for (int rank = 0; rank < net->run->ranks; rank++) {
+        SUCCEEDS(tacit_bundle_reduce(net->nodes[rank].bundle, net->nodes[rank].received, net->nodes[rank].own));
+    }
+}
+
+static tacit_status_t finish(node_t *node, const run_t *run)
+{
+    return tacit_bundle_finish(node->bundle, node->gathered, node->out + run->first);
+}
+
+/* A step in which nothing goes wrong. */
+static void step_well(net_t *net, int step)
+{
+    begin(net, step);
+    encode_all(net, (uint64_t)step);
+    all_to_all(net);
+    reduce_all(net);
+    all_gather(net);
+    for (int rank = 0; rank < net->run->ranks; rank++) {
+        SUCCEEDS(finish(&net->nodes[rank], net->run));
+        for (int t = net->run->first; t < net->run->end; t++) {
+            keep_result(net->run, rank, step, t, net->nodes[rank].out[t]);
+        }
+    }
+    end(net);
+}
+
+static void keep_all(net_t *net)
+{
+    for (int rank = 0; rank < net->run->ranks; rank++) {
+        for (int t = net->run->first; t < net->run->end; t++) {
+            keep_codec(net->run, rank, t, net->nodes[rank].codecs[t]);
+        }
+    }
+}
+
+static void runs_equal(const run_t *a, const run_t *b, const char *what)
+{
+    for (int t = a->first; t < a->end; t++) {
+        const size_t count = kinds[t].count;
+        char         text[200];
+
+        snprintf(text, sizeof text, "%s, %s, %d ranks", what, kinds[t].spec, a->ranks);
+        same_floats(a->out[t], b->out[t], STEPS * count, text);
+        for (int rank = 0; rank < a->ranks; rank++) {
+            ck_assert_uint_eq(a->hash[rank], a->hash[0]);
+            same_floats(a->memory[rank][t], b->memory[rank][t], TACIT_STATE_ARRAYS * count, text);
+            same_floats(a->owner[rank][t], b->owner[rank][t], count, text);
+        }
+    }
+}
+
+/* ---- What is right ---- */
+
+static const int bounds[][2] = {{0, TENSORS}, {0, BLOCKWISE}, {BLOCKWISE, TENSORS}, {1, 2}, {0, 1}};
+enum { BOUNDS = sizeof bounds / sizeof *bounds };
+
+START_TEST(is_a_group)
+{
+    const int  ranks = 1 + _i % MOST, *bound = bounds[_i / MOST % BOUNDS];
+    const bool mean = _i % 2 != 0;
+    run_t      group = run_of(ranks, bound[0], bound[1], mean ? TACIT_AVERAGE : TACIT_SUM, _i % 3 == 0);
+    run_t      bundle = run_of(ranks, bound[0], bound[1], group.op, group.in_place);
+    net_t      net = net_of(&bundle);
+
+    ask_for("any by sparse");
+    run_ranks(ranks, NULL, group_body, &group);
+    for (int step = 0; step < STEPS; step++) {
+        step_well(&net, step);
+    }
+    keep_all(&net);
+    runs_equal(&bundle, &group, "a bundle");
+    net_free(&net);
+    run_free(&group);
+    run_free(&bundle);
+}
+END_TEST
+
+/* No first exchange without blockwise tensors, and nothing from a rank to itself. */
+START_TEST(bytes)
+{
+    run_t whole = run_of(3, BLOCKWISE, TENSORS, TACIT_SUM, false), mixed = run_of(3, 0, TENSORS, TACIT_SUM, false);
+    net_t wholes = net_of(&whole), all = net_of(&mixed);
+
+    for (int from = 0; from < 3; from++) {
+        for (int to = 0; to < 3; to++) {
+            ck_assert_uint_eq(tacit_bundle_scatter_bytes(wholes.nodes[0].bundle, from, to), 0);
+            ck_assert((tacit_bundle_scatter_bytes(all.nodes[0].bundle, from, to) == 0) == (from == to));
+        }
+    }
+    net_free(&wholes);
+    net_free(&all);
+    run_free(&whole);
+    run_free(&mixed);
+}
+END_TEST
+
+/* ---- What goes wrong ---- */
+
+typedef struct mishap {
+    const char    *what;
+    tacit_status_t status;
+    const char    *words;
+    int            finders;     /* ranks that return it, a bit each; -1: all, with the same text */
+    void (*before)(net_t *net); /* encode */
+    void (*sent)(net_t *net);   /* after encode */
+    void (*own)(net_t *net);    /* after reduce */
+    void (*gathered)(net_t *net);
+} mishap_t;
+
+enum { RANKS = 3 };
+
+static void put(net_t *net, int rank, int tensor, size_t element, float value)
+{
+    ((float *)net->nodes[rank].in[tensor])[element] = value;
+}
+
+static void nan_first(net_t *net)
+{
+    put(net, 1, 0, 0, NAN);
+}
+
+static void nan_last(net_t *net)
+{
+    put(net, 1, 0, 4999, INFINITY);
+}
+
+static void nan_coded(net_t *net)
+{
+    put(net, 2, 2, 400, -INFINITY);
+}
+
+static void nan_sparse(net_t *net)
+{
+    put(net, 2, 8, 8000, NAN);
+}
+
+static void nan_linear(net_t *net)
+{
+    put(net, 0, 10, 2999, NAN);
+}
+
+static void nan_twice(net_t *net)
+{
+    put(net, 2, 0, 77, NAN);
+    put(net, 1, 8, 77, NAN);
+}
+
+static void nan_alike(net_t *net)
+{
+    put(net, 2, 0, 77, NAN);
+    put(net, 1, 0, 77, NAN);
+}
+
+static void sums_overflow(net_t *net)
+{
+    for (int rank = 0; rank < RANKS; rank++) {
+        put(net, rank, 7, 3, 3e38f);
+    }
+}
+
+static void sparse_sums_overflow(net_t *net)
+{
+    for (int rank = 0; rank < RANKS; rank++) {
+        put(net, rank, 8, 4000, 3e38f);
+    }
+}
+
+static void flip_sent(net_t *net)
+{
+    net->nodes[1].sent[100] ^= 1; /* a payload to rank 0 */
+}
+
+static void flip_header(net_t *net)
+{
+    net->nodes[1].sent[40] ^= 0x80;
+}
+
+static void flip_gathered(net_t *net)
+{
+    net->nodes[2].gathered[tacit_bundle_gather_bytes(net->nodes[0].bundle) + 70] ^= 4; /* rank 1's to rank 2 */
+}
+
+static void swap_own(net_t *net)
+{
+    uint8_t *own = net->nodes[0].own;
+
+    net->nodes[0].own = net->nodes[1].own;
+    net->nodes[1].own = own;
+}
+
+static const mishap_t mishaps[] = {
+    {"NaN in the first part", TACIT_ERR_VALUE, "rank 1: slot 'tensor 0' at step 2", -1, nan_first, NULL, NULL, NULL},
+    {"infinity in the last part", TACIT_ERR_VALUE, "rank 1: slot 'tensor 0'", -1, nan_last, NULL, NULL, NULL},
+    {"infinity where the owner encodes", TACIT_ERR_VALUE, "rank 2: slot 'tensor 2'", -1, nan_coded, NULL, NULL, NULL},
+    {"NaN in a sparse tensor", TACIT_ERR_VALUE, "rank 2: slot 'tensor 8'", -1, nan_sparse, NULL, NULL, NULL},
+    {"NaN in a linear tensor", TACIT_ERR_VALUE, "rank 0: slot 'tensor 10'", -1, nan_linear, NULL, NULL, NULL},
+    {"NaN on two ranks", TACIT_ERR_VALUE, "slot 'tensor 0'", -1, nan_twice, NULL, NULL, NULL},
+    {"NaN in the same place on two ranks", TACIT_ERR_VALUE, "rank 1: slot 'tensor 0'", -1, nan_alike, NULL, NULL, NULL},
+    {"a sum that is not finite", TACIT_ERR_VALUE, "slot 'tensor 7'", -1, sums_overflow, NULL, NULL, NULL},
+    {"a sparse one", TACIT_ERR_VALUE, "'tensor 8' at step 2: the sum over 3 ranks", -1, sparse_sums_overflow, NULL, NULL, NULL},
+    {"damage in the first exchange", TACIT_ERR_FRAME, "rank 0: a bundle's message from rank 1", -1, NULL, flip_sent, NULL, NULL},
+    {"damage to a header", TACIT_ERR_FRAME, "rank 0: a bundle's message from rank 1", -1, NULL, flip_header, NULL, NULL},
+    {"messages in another order", TACIT_ERR_FRAME, "ascending order", 7, NULL, NULL, swap_own, NULL},
+    {"damage in the second exchange", TACIT_ERR_FRAME, "rank 2: a bundle's message from rank 1", 4, NULL, NULL, NULL,
+     flip_gathered},
+};
+enum { MISHAPS = sizeof mishaps / sizeof *mishaps };
+
+/* Memory is as it was: the same bits in strict mode, else to within rounding of what was added and taken away. */
+static void memory_is(const run_t *run, int rank, int tensor, const tacit_codec_t *codec, const float *in)
+{
+    const size_t count = kinds[tensor].count;
+    const float  rounding = codec->precision != TACIT_PRECISION_FP32 ? 0x1p-6f : 1e-4f;
+    float       *now = session_floats(TACIT_STATE_ARRAYS * count);
+
+    read_memory(codec, now);
+    for (size_t i = 0; i < TACIT_STATE_ARRAYS * count; i++) {
+        const float was = run->memory[rank][tensor][i];
+        const float x = kinds[tensor].dtype == TACIT_FLOAT32 && isfinite(in[i % count]) ? fabsf(in[i % count]) : 0;
+
+        ck_assert_msg(run->strict ? tacit__float_bits(now[i]) == tacit__float_bits(was)
+                                  : fabsf(now[i] - was) < rounding * (1 + fabsf(was) + x),
+                      "%s, rank %d: element %zu of memory is %a, not %a", kinds[tensor].spec, rank, i, (double)now[i],
+                      (double)was);
+    }
+    for (size_t i = 0; i < codec->owner.count; i++) {
+        ck_assert(tacit__float_bits(codec->owner.now[0][i]) ==
+                  tacit__float_bits(run->owner[rank][tensor][codec->owner_first + i]));
+    }
+    free(now);
+}
+
+static void check_memory(net_t *net)
+{
+    for (int rank = 0; rank < RANKS; rank++) {
+        for (int t = net->run->first; t < net->run->end; t++) {
+            memory_is(net->run, rank, t, net->nodes[rank].codecs[t], net->nodes[rank].in[t]);
+        }
+    }
+}
+
+static void have(void (*mishap)(net_t *net), net_t *net)
+{
+    if (mishap != NULL) {
+        mishap(net);
+    }
+}
+
+START_TEST(faults)
+{
+    const mishap_t *mishap = &mishaps[_i / 2];
+    run_t           run = run_of(RANKS, 0, TENSORS, TACIT_AVERAGE, _i / 2 % 2 != 0),
+          plain = run_of(RANKS, 0, TENSORS, TACIT_AVERAGE, false);
+    net_t net, other;
+    char  text[600] = "";
+
+    run.strict = plain.strict = _i % 2;
+    net = net_of(&run);
+    step_well(&net, 0);
+    step_well(&net, 1);
+    keep_all(&net);
+    begin(&net, 2);
+    have(mishap->before, &net);
+    encode_all(&net, 2);
+    have(mishap->sent, &net);
+    all_to_all(&net);
+    reduce_all(&net);
+    have(mishap->own, &net);
+    all_gather(&net);
+    have(mishap->gathered, &net);
+    for (int rank = 0; rank < RANKS; rank++) {
+        const bool           finds = mishap->finders < 0 || (mishap->finders >> rank & 1) != 0;
+        const tacit_status_t status = finish(&net.nodes[rank], &run);
+
+        ck_assert_msg(status == (finds ? mishap->status : TACIT_OK), "%s, rank %d: %s, %s", mishap->what, rank,
+                      tacit_strerror(status), tacit_last_error());
+        if (finds) {
+            ck_assert_msg(strstr(tacit_last_error(), mishap->words) != NULL, "%s, rank %d: %s", mishap->what, rank,
+                          tacit_last_error());
+            ck_assert_msg(mishap->finders >= 0 || text[0] == '\0' || strcmp(text, tacit_last_error()) == 0, "%s: '%s' and '%s'",
+                          mishap->what, text, tacit_last_error());
+            snprintf(text, sizeof text, "%s", tacit_last_error());
+        }
+    }
+    if (mishap->finders < 0 || mishap->finders == (1 << RANKS) - 1) {
+        check_memory(&net);
+    }
+    end(&net);
+    if (mishap->finders < 0) {
+        other = net_of(&plain);
+        step_well(&other, 0);
+        step_well(&other, 1);
+        for (int step = 2; step < STEPS; step++) {
+            step_well(&net, step);
+            step_well(&other, step);
+            ck_assert(!run.strict || run.hash[0] == plain.hash[0]); /* as if nothing had been */
+        }
+        net_free(&other);
+    }
+    net_free(&net);
+    run_free(&run);
+    run_free(&plain);
+}
+END_TEST
+
+static void fails(tacit_status_t status, tacit_status_t expected, const char *words)
+{
+    ck_assert_msg(status == expected && strstr(tacit_last_error(), words) != NULL, "'%s' (%s), not '%s' (%s)", tacit_last_error(),
+                  tacit_strerror(status), words, tacit_strerror(expected));
+}
+
+START_TEST(cancelled)
+{
+    run_t run = run_of(RANKS, 0, TENSORS, TACIT_SUM, false);
+    net_t net;
+
+    run.strict = _i % 2;
+    net = net_of(&run);
+    step_well(&net, 0);
+    keep_all(&net);
+    begin(&net, 1);
+    encode_all(&net, 1);
+    for (int rank = 0; rank < RANKS && _i / 2 == 0; rank++) {
+        tacit_bundle_cancel(net.nodes[rank].bundle);
+        tacit_bundle_cancel(net.nodes[rank].bundle);
+    }
+    if (_i / 2 == 1) {
+        all_to_all(&net);
+        reduce_all(&net);
+        for (int rank = 0; rank < RANKS; rank++) {
+            tacit_bundle_cancel(net.nodes[rank].bundle);
+        }
+    }
+    check_memory(&net);
+    end(&net);
+    step_well(&net, 1);
+    begin(&net, 2);
+    encode_all(&net, 2); /* destroyed while a step runs */
+    net_free(&net);
+    run_free(&run);
+}
+END_TEST
+
+/* Codecs that are in another bundle, with other parts, for a step: one that fails leaves them what they owned. */
+START_TEST(in_turns)
+{
+    run_t run = run_of(RANKS, 0, TENSORS, TACIT_SUM, false), few = run_of(RANKS, 0, 3, TACIT_SUM, false);
+    net_t net, part;
+
+    run.strict = few.strict = 1;
+    net = net_of(&run);
+    part = net_of(&few);
+    for (int rank = 0; rank < RANKS; rank++) {
+        node_t *node = &part.nodes[rank];
+
+        tacit_bundle_destroy(node->bundle);
+        for (int t = 0; t < few.end; t++) {
+            tacit_codec_destroy(node->codecs[t]);
+            node->codecs[t] = net.nodes[rank].codecs[t];
+        }
+        SUCCEEDS(tacit_bundle_create(node->codecs, (size_t)few.end, TACIT_SUM, &node->bundle));
+    }
+    step_well(&net, 0);
+    step_well(&net, 1);
+    keep_all(&net);
+    begin(&part, 2);
+    nan_alike(&part);
+    encode_all(&part, 2);
+    all_to_all(&part);
+    reduce_all(&part);
+    all_gather(&part);
+    for (int rank = 0; rank < RANKS; rank++) {
+        ck_assert_int_eq(finish(&part.nodes[rank], &few), TACIT_ERR_VALUE);
+        for (int t = 0; t < few.end; t++) {
+            memory_is(&run, rank, t, net.nodes[rank].codecs[t], part.nodes[rank].in[t]);
+        }
+    }
+    end(&part);
+    step_well(&part, 2);
+    step_well(&net, 3);
+    ck_assert(run.hash[1] == run.hash[0] && few.hash[1] == few.hash[0] && few.hash[2] == few.hash[0]);
+    for (int rank = 0; rank < RANKS; rank++) {
+        for (int t = 0; t < few.end; t++) {
+            part.nodes[rank].codecs[t] = NULL; /* the other's */
+        }
+    }
+    net_free(&part);
+    net_free(&net);
+    run_free(&run);
+    run_free(&few);
+}
+END_TEST
+
+/* Ranks that disagree. */
+START_TEST(mismatches)
+{
+    run_t run = run_of(RANKS, 0, TENSORS, TACIT_SUM, false);
+    net_t net = net_of(&run);
+
+    step_well(&net, 0);
+    keep_all(&net);
+    begin(&net, 1);
+    for (int rank = 0; rank < RANKS; rank++) {
+        SUCCEEDS(encode(&net.nodes[rank], &run, rank == 2 ? 7 : 1));
+    }
+    all_to_all(&net);
+    reduce_all(&net);
+    all_gather(&net);
+    for (int rank = 0; rank < RANKS; rank++) {
+        fails(finish(&net.nodes[rank], &run), TACIT_ERR_MISMATCH, "another step");
+    }
+    check_memory(&net);
+    end(&net);
+    step_well(&net, 1);
+    net_free(&net);
+    run_free(&run);
+}
+END_TEST
+
+START_TEST(refusals)
+{
+    run_t           run = run_of(2, 0, TENSORS, TACIT_SUM, false);
+    net_t           net = net_of(&run);
+    node_t         *node = &net.nodes[0];
+    tacit_codec_t  *codecs[2] = {node->codecs[0], net.nodes[1].codecs[1]}, *powersgd;
+    tacit_bundle_t *bundle = NULL;
+    tacit_status_t  status;
+    uint64_t        nth = 1;
+
+    tacit_slot_config_t tensor = TACIT_SLOT_CONFIG_INIT;
+
+    fails(tacit_bundle_create(NULL, 1, TACIT_SUM, &bundle), TACIT_ERR_ARGUMENT, "must be given");
+    fails(tacit_bundle_create(codecs, 0, TACIT_SUM, &bundle), TACIT_ERR_ARGUMENT, "at least one");
+    fails(tacit_bundle_create(codecs, 2, TACIT_SUM, &bundle), TACIT_ERR_ARGUMENT, "codec 1 is of another rank");
+    codecs[1] = NULL;
+    fails(tacit_bundle_create(codecs, 2, TACIT_SUM, &bundle), TACIT_ERR_ARGUMENT, "codec 1 is NULL");
+    tensor.count = 600;
+    tensor.ndim = 2;
+    tensor.shape[0] = 20;
+    tensor.shape[1] = 30;
+    tensor.spec = "powersgd:rank=1+ef";
+    SUCCEEDS(tacit_codec_create("matrix", &tensor, NULL, 0, 2, &powersgd));
+    fails(tacit_bundle_create(&powersgd, 1, TACIT_SUM, &bundle), TACIT_ERR_UNSUPPORTED, "more than two exchanges");
+    tacit_codec_destroy(powersgd);
+
+    begin(&net, 0);
+    fails(tacit_bundle_reduce(node->bundle, node->received, node->own), TACIT_ERR_STATE, "tacit_bundle_encode() comes next");
+    fails(finish(node, &run), TACIT_ERR_STATE, "tacit_bundle_encode() comes next");
+    fails(tacit_bundle_encode(node->bundle, 0, NULL, node->sent), TACIT_ERR_ARGUMENT, "NULL");
+    SUCCEEDS(encode(node, &run, 0));
+    fails(encode(node, &run, 0), TACIT_ERR_STATE, "tacit_bundle_reduce() comes next");
+    fails(tacit_bundle_reduce(node->bundle, NULL, node->own), TACIT_ERR_ARGUMENT, "NULL");
+    SUCCEEDS(encode(&net.nodes[1], &run, 0));
+    all_to_all(&net);
+    reduce_all(&net);
+    fails(tacit_bundle_finish(node->bundle, NULL, node->out), TACIT_ERR_ARGUMENT, "NULL");
+    all_gather(&net);
+    SUCCEEDS(finish(node, &run));
+    SUCCEEDS(finish(&net.nodes[1], &run));
+    end(&net);
+    tacit_bundle_destroy(NULL);
+    for (status = TACIT_ERR_MEMORY; status != TACIT_OK; nth++) { /* memory that is missing */
+        tacit__alloc_fail_after(nth);
+        status = tacit_bundle_create(node->codecs, TENSORS, TACIT_SUM, &bundle);
+        tacit__alloc_fail_after(0);
+        ck_assert_msg((status == TACIT_OK || status == TACIT_ERR_MEMORY) && nth < 200, "%s", tacit_last_error());
+    }
+    tacit_bundle_destroy(bundle);
+    net_free(&net);
+    run_free(&run);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("bundle");
+    TCase *tests = tcase_create("bundle");
+
+    tcase_add_loop_test(tests, is_a_group, 0, MOST * BOUNDS);
+    tcase_add_test(tests, bytes);
+    tcase_add_loop_test(tests, faults, 0, 2 * MISHAPS);
+    tcase_add_loop_test(tests, cancelled, 0, 4);
+    tcase_add_test(tests, in_turns);
+    tcase_add_test(tests, mismatches);
+    tcase_add_test(tests, refusals);
+    tcase_set_timeout(tests, 60);
+    suite_add_tcase(suite, tests);
+    return harness_main(suite);
+}
