@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A communication hook for DistributedDataParallel.
+
+Each bucket is a bundle (tacit_bundle.h): its messages go all to all, and what each rank has reduced is gathered. Two threads do
+that beside the backward pass, one for each exchange, each with a process group of its own, so that the order of exchanges is that
+of buckets on all ranks. Memory is kept by parameter, not by bucket: rebuilt buckets lose nothing.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import weakref
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from .codec import Bundle, Codec, Nonfinite
+
+
+@dataclass
+class _Bucket:
+    """The parameters of a bucket, and memory for their messages."""
+
+    names: tuple[str, ...]
+    bundle: Bundle
+    sent: torch.Tensor
+    received: torch.Tensor
+    own: torch.Tensor
+    gathered: torch.Tensor
+    seconds: float = 0.0
+    steps: int = 0
+
+
+@dataclass
+class _Job:
+    bucket: _Bucket
+    step: int
+    buffer: torch.Tensor
+    tensors: list[torch.Tensor]
+    future: torch.futures.Future[torch.Tensor] = field(default_factory=torch.futures.Future)
+
+    def fail(self, error: Exception) -> None:
+        self.bucket.bundle.cancel()
+        self.future.set_exception(error)
+
+
+class _Exchanges:
+    """The two threads. Holds no reference to the model, so that they end with it."""
+
+    def __init__(self, ranks: list[int], backend: str) -> None:
+        self._groups = [
+            dist.new_group(ranks, backend=backend, use_local_synchronization=True, group_desc=f"tacit {name}")
+            for name in ("scatter", "gather")
+        ]
+        self._queues: list[queue.SimpleQueue[_Job | None]] = [queue.SimpleQueue(), queue.SimpleQueue()]
+        for run in (self._scatter, self._gather):
+            threading.Thread(target=run, name=f"tacit{run.__name__}", daemon=True).start()
+
+    def put(self, job: _Job) -> None:
+        self._queues[0].put(job)
+
+    def close(self) -> None:
+        self._queues[0].put(None)
+
+    def _scatter(self) -> None:
+        while (job := self._queues[0].get()) is not None:
+            bucket, began = job.bucket, time.monotonic()
+            try:
+                bucket.bundle.encode(job.step, job.tensors, bucket.sent)
+                if bucket.received.numel() != 0:
+                    dist.all_to_all_single(
+                        bucket.received, bucket.sent, bucket.bundle.receives, bucket.bundle.sends, group=self._groups[0]
+                    )
+            except Exception as error:
+                job.fail(error)
+                continue
+            bucket.seconds += time.monotonic() - began
+            self._queues[1].put(job)
+        self._queues[1].put(None)
+
+    def _gather(self) -> None:
+        while (job := self._queues[1].get()) is not None:
+            bucket, began = job.bucket, time.monotonic()
+            try:
+                bucket.bundle.reduce(bucket.received, bucket.own)
+                dist.all_gather_into_tensor(bucket.gathered, bucket.own, group=self._groups[1])
+                bucket.bundle.finish(bucket.gathered, job.tensors)
+            except Exception as error:
+                job.fail(error)
+                continue
+            bucket.seconds += time.monotonic() - began
+            bucket.steps += 1
+            job.future.set_result(job.buffer)
+
+
+class Compression:
+    """What compress() has put on a model: its state for checkpoints, and what it has saved."""
+
+    def __init__(
+        self, model: DistributedDataParallel, spec: str, warmup_steps: int, nonfinite: Nonfinite, strict: bool, seed: int
+    ) -> None:
+        group = model.process_group
+        self.spec, self.warmup_steps, self.step = spec, warmup_steps, 0
+        self._options: dict[str, Any] = {"nonfinite": nonfinite, "strict": strict, "seed": seed}
+        self._group = group
+        self._rank, self._ranks = dist.get_rank(group), dist.get_world_size(group)
+        self._names = {id(parameter): name for name, parameter in model.module.named_parameters()}
+        self._codecs: dict[str, Codec] = {}
+        self._buckets: dict[tuple[str, ...], _Bucket] = {}
+        self._loaded: dict[str, torch.Tensor] = {}
+        self._exchanges = _Exchanges(dist.get_process_group_ranks(group), dist.get_backend(group))
+        weakref.finalize(self, self._exchanges.close)
+        model.register_comm_hook(self, Compression._hook)
+
+    # ---- The hook ----
+
+    def _hook(self, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+        step = self.step
+        if bucket.is_last():
+            self.step += 1
+        if step < self.warmup_steps:
+            mean = bucket.buffer().div_(self._ranks)
+            return dist.all_reduce(mean, group=self._group, async_op=True).get_future().then(lambda done: done.value()[0])
+        parameters = bucket.parameters()
+        names = tuple(self._names[id(parameter)] for parameter in parameters)
+        if names not in self._buckets:
+            self._buckets[names] = self._bucket(names, parameters, bucket.buffer().dtype)
+        tensors = list(bucket.buffer().split([parameter.numel() for parameter in parameters]))
+        job = _Job(self._buckets[names], step, bucket.buffer(), tensors)
+        self._exchanges.put(job)
+        return job.future
+
+    def _bucket(self, names: tuple[str, ...], parameters: list[torch.Tensor], dtype: torch.dtype) -> _Bucket:
+        bundle = Bundle([self._codec(name, parameter, dtype) for name, parameter in zip(names, parameters)])
+        sizes = sum(bundle.sends), sum(bundle.receives), bundle.gathers, bundle.gathers * self._ranks
+        return _Bucket(names, bundle, *(torch.empty(size, dtype=torch.uint8) for size in sizes))
+
+    def _codec(self, name: str, parameter: torch.Tensor, dtype: torch.dtype) -> Codec:
+        if name not in self._codecs:
+            codec = Codec(
+                name, parameter.shape, self.spec, dtype=dtype, rank=self._rank, ranks=self._ranks, **self._options
+            )
+            if name in self._loaded:
+                codec.load(self._loaded.pop(name))
+            self._codecs[name] = codec
+        return self._codecs[name]
+
+    # ---- Checkpoints ----
+
+    def state_dict(self) -> dict[str, Any]:
+        """This rank's memory: every rank keeps its own. Between steps."""
+        codecs = {name: codec.save() for name, codec in self._codecs.items()}
+        return {"spec": self.spec, "step": self.step, "rank": self._rank, "codecs": {**self._loaded, **codecs}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes a rank's own state_dict() back, with the same spec and as many ranks. On an error nothing has changed."""
+        if state["spec"] != self.spec or state["rank"] != self._rank:
+            raise ValueError(
+                f"the state is of rank {state['rank']} with '{state['spec']}', this is rank {self._rank} with '{self.spec}'"
+            )
+        if unknown := set(state["codecs"]) - set(self._names.values()):
+            raise ValueError(f"the state has parameters that the model has not: {', '.join(sorted(unknown))}")
+        for name, codec in self._codecs.items():
+            codec.load(state["codecs"][name]) if name in state["codecs"] else codec.reset()
+        self._loaded = {name: saved for name, saved in state["codecs"].items() if name not in self._codecs}
+        self.step = state["step"]
+
+    # ---- What it has saved ----
+
+    def summary(self) -> str:
+        """A table: what each module's gradients would have sent dense, what they have sent, and the time of encoding, exchanging
+        and decoding, shared out by elements."""
+        rows: dict[str, list[float]] = {}
+        for bucket in self._buckets.values():
+            codecs = bucket.bundle.codecs
+            elements = sum(codec.count for codec in codecs) or 1
+            sent = sum(bucket.bundle.sends) + (self._ranks - 1) * bucket.bundle.gathers
+            for codec in codecs:
+                row = rows.setdefault(codec.name.rpartition(".")[0] or codec.name, [0, 0.0, 0.0, 0.0])
+                share = codec.count / elements
+                row[0] += codec.count
+                row[1] += bucket.steps * 2 * (self._ranks - 1) / self._ranks * codec.count * 4
+                row[2] += bucket.steps * sent * share
+                row[3] += bucket.seconds * share
+        lines = [f"{'module':<40} {'elements':>12} {'dense MB':>12} {'sent MB':>12} {'ratio':>8} {'seconds':>9}"]
+        for name, (count, dense, sent, seconds) in [*rows.items(), ("all", [sum(row[i] for row in rows.values()) for i in range(4)])]:
+            ratio = dense / sent if sent else float("nan")
+            lines.append(f"{name:<40} {count:>12} {dense / 1e6:>12.2f} {sent / 1e6:>12.2f} {ratio:>8.1f} {seconds:>9.2f}")
+        return "\n".join(lines)
+
+
+def compress(
+    model: DistributedDataParallel,
+    spec: str,
+    *,
+    warmup_steps: int = 0,
+    nonfinite: Nonfinite = "error",
+    strict: bool = False,
+    seed: int = 0,
+) -> Compression:
+    """Has a DDP model's gradients averaged compressed, by `spec` ("onebit+ef", "topk:ratio=0.01+ef": see doc/concepts.md).
+
+    Call it once, on all ranks alike, before the first backward pass. The first `warmup_steps` steps are dense. nonfinite: what NaN
+    and infinity in a gradient do: "error" raises on all ranks and leaves memory as it was, "skip" takes them for zero, "pass" lets
+    them through. strict: as it was to the bit, for twice the memory. seed: of random rounding, the same on all ranks.
+    """
+    if not isinstance(model, DistributedDataParallel):
+        raise TypeError(f"a DistributedDataParallel is needed, not a {type(model).__name__}")
+    return Compression(model, spec, warmup_steps, nonfinite, strict, seed)
