@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The DDP hook, on processes over gloo."""
+
+import os
+import tempfile
+import unittest
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.nn.parallel import DistributedDataParallel
+
+import tacit.torch
+
+
+def processes(ranks, body, *arguments):
+    """Runs body(rank, ranks, ...) in each; returns what they return, by rank."""
+    results = mp.get_context("spawn").SimpleQueue()
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(_enter, (ranks, os.path.join(folder, "store"), results, body, arguments), nprocs=ranks)
+        return dict(results.get() for _ in range(ranks))
+
+
+def _enter(rank, ranks, store, results, body, arguments):
+    torch.set_num_threads(1)
+    torch.manual_seed(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=ranks)
+    results.put((rank, body(rank, ranks, *arguments)))
+    dist.destroy_process_group()
+
+
+def model_of(dtype=torch.float32):
+    return torch.nn.Sequential(
+        torch.nn.Linear(20, 60), torch.nn.Tanh(), torch.nn.Linear(60, 60), torch.nn.Tanh(), torch.nn.Linear(60, 1)
+    ).to(dtype)
+
+
+def data(rank, step, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(100 * step + rank)
+    x = torch.randn(16, 20, generator=generator)
+    return x.to(dtype), (x[:, :1] * x[:, 1:2] + x[:, 2:3]).to(dtype)
+
+
+def train(model, rank, steps, rate=0.05):
+    """Returns the losses."""
+    optimizer, losses = torch.optim.SGD(model.parameters(), rate), []
+    for step in steps:
+        x, y = data(rank, step, next(model.parameters()).dtype)
+        optimizer.zero_grad()
+        loss = torch.nn.functional.mse_loss(model(x), y)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+def flat(model):
+    return torch.cat([parameter.detach().float().reshape(-1) for parameter in model.parameters()]).tolist()
+
+
+def ddp_of(bucket_cap_mb=0.01, dtype=torch.float32):
+    return DistributedDataParallel(model_of(dtype), bucket_cap_mb=bucket_cap_mb)
+
+
+def converge(rank, ranks, spec, dtype):
+    model = ddp_of(dtype=dtype)
+    compression = tacit.torch.compress(model, spec, warmup_steps=2) if spec else None
+    losses = train(model, rank, range(60))
+    return sum(losses[:5]) / 5, sum(losses[-5:]) / 5, flat(model), compression.summary() if spec else ""
+
+
+def stumble(rank, ranks):
+    model = ddp_of()
+    compression = tacit.torch.compress(model, "onebit:block=64+ef", strict=True)
+    train(model, rank, range(3))
+    before = compression.state_dict()["codecs"]
+    text = ""
+    try:
+        x, y = data(rank, 3)
+        torch.nn.functional.mse_loss(model(x * (torch.nan if rank == 1 else 1)), y).backward()
+    except RuntimeError as error:
+        text = str(error)
+    after = compression.state_dict()["codecs"]
+    return text, all(torch.equal(before[name], after[name]) for name in before)
+
+
+def resume(rank, ranks, folder):
+    def fresh():
+        torch.manual_seed(1)
+        model = ddp_of()
+        return model, tacit.torch.compress(model, "topk:ratio=0.1+ef")
+
+    whole, _ = fresh()
+    train(whole, rank, range(8))
+    first, compression = fresh()
+    train(first, rank, range(4))
+    path = os.path.join(folder, f"{rank}.pt")
+    torch.save({"model": first.module.state_dict(), "tacit": compression.state_dict()}, path)
+    again, compression = fresh()
+    saved = torch.load(path)
+    again.module.load_state_dict(saved["model"])
+    compression.load_state_dict(saved["tacit"])
+    train(again, rank, range(4, 8))
+    return flat(whole), flat(again)
+
+
+def rebuild(rank, ranks):
+    model = ddp_of()
+    compression = tacit.torch.compress(model, "onebit+ef")
+    train(model, rank, range(1))
+    first = {name: id(codec) for name, codec in compression._codecs.items()}
+    buckets = set(compression._buckets)
+    train(model, rank, range(1, 4))
+    kept = all(id(codec) == first[name] for name, codec in compression._codecs.items())
+    return kept, len(set(compression._buckets) - buckets)
+
+
+class DDPTest(unittest.TestCase):
+    def test_converges(self):
+        specs = ("", "none", "onebit:block=64+ef", "topk:ratio=0.05+ef")
+        for ranks in (2, 4):
+            results = {spec: processes(ranks, converge, spec, torch.float32) for spec in specs}
+            for spec, by_rank in results.items():
+                with self.subTest(spec=spec, ranks=ranks):
+                    first, last, parameters, summary = by_rank[0]
+                    self.assertLess(last, 0.8 * first)
+                    for rank in range(ranks):
+                        self.assertEqual(by_rank[rank][2], parameters, "replicas differ")
+                    if spec:
+                        self.assertIn("ratio", summary)
+            for mine, theirs in zip(results[""][0][2], results["none"][0][2]):
+                self.assertAlmostEqual(mine, theirs, delta=1e-5)
+
+    def test_bfloat16(self):
+        by_rank = processes(2, converge, "qsgd:bits=8+ef", torch.bfloat16)
+        self.assertLess(by_rank[0][1], by_rank[0][0])
+        self.assertEqual(by_rank[0][2], by_rank[1][2])
+
+    def test_nan_is_everybodys(self):
+        by_rank = processes(3, stumble)
+        self.assertIn("rank 1: slot", by_rank[0][0])
+        for text, same in by_rank.values():
+            self.assertEqual(text.splitlines()[0], by_rank[0][0].splitlines()[0])
+            self.assertTrue(same, "memory has changed")
+
+    def test_resume(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for whole, again in processes(2, resume, folder).values():
+                self.assertEqual(whole, again)
+
+    def test_rebuilt_buckets(self):
+        for kept, rebuilt in processes(2, rebuild).values():
+            self.assertTrue(kept)
+            self.assertGreater(rebuilt, 0)
+
+
+if __name__ == "__main__":
+    unittest.main()
