@@ -176,9 +176,15 @@ void tacit_bundle_destroy(tacit_bundle_t *bundle)
     tacit__free(bundle);
 }
 
+/* Whether there is a first exchange. */
+static bool scatters(const tacit_bundle_t *bundle)
+{
+    return bundle->ranks > 1 && bundle->part[bundle->ranks] != 0;
+}
+
 size_t tacit_bundle_scatter_bytes(const tacit_bundle_t *bundle, int from, int to)
 {
-    return from == to || bundle->part[bundle->ranks] == 0 ? 0 : message_bytes(bundle->part_bytes[to]);
+    return from == to || !scatters(bundle) ? 0 : message_bytes(bundle->part_bytes[to]);
 }
 
 size_t tacit_bundle_gather_bytes(const tacit_bundle_t *bundle)
@@ -371,7 +377,8 @@ tacit_status_t tacit_bundle_encode(tacit_bundle_t *bundle, uint64_t step, const 
     tacit_status_t status;
     uint8_t       *message = messages;
 
-    TRY(check_phase(bundle, TACIT_BUNDLE_IDLE, "tacit_bundle_encode()", in != NULL && messages != NULL));
+    TRY(check_phase(bundle, TACIT_BUNDLE_IDLE, "tacit_bundle_encode()",
+                    in != NULL && (messages != NULL || bundle == NULL || !scatters(bundle))));
     for (size_t i = 0; i < bundle->count; i++) {
         TRY(check_phase(bundle, TACIT_BUNDLE_IDLE, "tacit_bundle_encode()",
                         in[i] != NULL || bundle->codecs[i]->tensor.count == 0));
@@ -445,7 +452,7 @@ tacit_status_t tacit_bundle_reduce(tacit_bundle_t *bundle, const void *messages,
     size_t         bytes;
 
     TRY(check_phase(bundle, TACIT_BUNDLE_ENCODED, "tacit_bundle_reduce()",
-                    message != NULL && (messages != NULL || bundle->part[bundle->ranks] == 0 || bundle->ranks == 1)));
+                    message != NULL && (messages != NULL || bundle == NULL || !scatters(bundle))));
     payload += TACIT_FRAME_HEADER_BYTES;
     bytes = bundle->part_bytes[bundle->rank];
     take_contributions(bundle, messages);

@@ -8,10 +8,8 @@ of buckets on all ranks. Memory is kept by parameter, not by bucket: rebuilt buc
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
-import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,52 +48,45 @@ class _Job:
 
 
 class _Exchanges:
-    """The two threads. Holds no reference to the model, so that they end with it."""
+    """The two threads, each with a process group. They know nothing of the model, and end with it."""
 
     def __init__(self, ranks: list[int], backend: str) -> None:
         self._groups = [
             dist.new_group(ranks, backend=backend, use_local_synchronization=True, group_desc=f"tacit {name}")
             for name in ("scatter", "gather")
         ]
-        self._queues: list[queue.SimpleQueue[_Job | None]] = [queue.SimpleQueue(), queue.SimpleQueue()]
-        for run in (self._scatter, self._gather):
-            threading.Thread(target=run, name=f"tacit{run.__name__}", daemon=True).start()
+        self._threads = [ThreadPoolExecutor(1, f"tacit {name}") for name in ("scatter", "gather")]
 
-    def put(self, job: _Job) -> None:
-        self._queues[0].put(job)
+    def start(self, job: _Job) -> None:
+        """Jobs are worked off in this order, which is the same on all ranks."""
+        self._threads[0].submit(self._scatter, job)
 
-    def close(self) -> None:
-        self._queues[0].put(None)
+    def _scatter(self, job: _Job) -> None:
+        bucket, began = job.bucket, time.monotonic()
+        try:
+            bucket.bundle.encode(job.step, job.tensors, bucket.sent)
+            if bucket.received.numel() != 0:
+                dist.all_to_all_single(
+                    bucket.received, bucket.sent, bucket.bundle.receives, bucket.bundle.sends, group=self._groups[0]
+                )
+        except Exception as error:
+            job.fail(error)
+            return
+        bucket.seconds += time.monotonic() - began
+        self._threads[1].submit(self._gather, job)
 
-    def _scatter(self) -> None:
-        while (job := self._queues[0].get()) is not None:
-            bucket, began = job.bucket, time.monotonic()
-            try:
-                bucket.bundle.encode(job.step, job.tensors, bucket.sent)
-                if bucket.received.numel() != 0:
-                    dist.all_to_all_single(
-                        bucket.received, bucket.sent, bucket.bundle.receives, bucket.bundle.sends, group=self._groups[0]
-                    )
-            except Exception as error:
-                job.fail(error)
-                continue
-            bucket.seconds += time.monotonic() - began
-            self._queues[1].put(job)
-        self._queues[1].put(None)
-
-    def _gather(self) -> None:
-        while (job := self._queues[1].get()) is not None:
-            bucket, began = job.bucket, time.monotonic()
-            try:
-                bucket.bundle.reduce(bucket.received, bucket.own)
-                dist.all_gather_into_tensor(bucket.gathered, bucket.own, group=self._groups[1])
-                bucket.bundle.finish(bucket.gathered, job.tensors)
-            except Exception as error:
-                job.fail(error)
-                continue
-            bucket.seconds += time.monotonic() - began
-            bucket.steps += 1
-            job.future.set_result(job.buffer)
+    def _gather(self, job: _Job) -> None:
+        bucket, began = job.bucket, time.monotonic()
+        try:
+            bucket.bundle.reduce(bucket.received, bucket.own)
+            dist.all_gather_into_tensor(bucket.gathered, bucket.own, group=self._groups[1])
+            bucket.bundle.finish(bucket.gathered, job.tensors)
+        except Exception as error:
+            job.fail(error)
+            return
+        bucket.seconds += time.monotonic() - began
+        bucket.steps += 1
+        job.future.set_result(job.buffer)
 
 
 class Compression:
@@ -114,12 +105,11 @@ class Compression:
         self._buckets: dict[tuple[str, ...], _Bucket] = {}
         self._loaded: dict[str, torch.Tensor] = {}
         self._exchanges = _Exchanges(dist.get_process_group_ranks(group), dist.get_backend(group))
-        weakref.finalize(self, self._exchanges.close)
-        model.register_comm_hook(self, Compression._hook)
+        model.register_comm_hook(self, _hook)
 
     # ---- The hook ----
 
-    def _hook(self, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    def _reduce(self, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
         step = self.step
         if bucket.is_last():
             self.step += 1
@@ -132,7 +122,7 @@ class Compression:
             self._buckets[names] = self._bucket(names, parameters, bucket.buffer().dtype)
         tensors = list(bucket.buffer().split([parameter.numel() for parameter in parameters]))
         job = _Job(self._buckets[names], step, bucket.buffer(), tensors)
-        self._exchanges.put(job)
+        self._exchanges.start(job)
         return job.future
 
     def _bucket(self, names: tuple[str, ...], parameters: list[torch.Tensor], dtype: torch.dtype) -> _Bucket:
@@ -192,6 +182,10 @@ class Compression:
             ratio = dense / sent if sent else float("nan")
             lines.append(f"{name:<40} {count:>12} {dense / 1e6:>12.2f} {sent / 1e6:>12.2f} {ratio:>8.1f} {seconds:>9.2f}")
         return "\n".join(lines)
+
+
+def _hook(compression, bucket):  # type: ignore[no-untyped-def]  # DDP wants types themselves here, or none
+    return compression._reduce(bucket)
 
 
 def compress(
