@@ -76,6 +76,16 @@ def converge(rank, ranks):
     return results
 
 
+def refusals(rank, ranks):
+    texts = []
+    for spec in ("onebitt", "powersgd:rank=1+ef"):
+        try:
+            tacit.torch.compress(ddp_of(), spec)
+        except tacit.TacitError as error:
+            texts.append(str(error))
+    return texts
+
+
 def stumble(rank, ranks):
     model = ddp_of()
     compression = tacit.torch.compress(model, "onebit:block=64+ef", strict=True)
@@ -134,6 +144,13 @@ class DDPTest(unittest.TestCase):
                     self.assertEqual("ratio" in summary, spec != "")
             for mine, theirs in zip(by_rank[0][""][2], by_rank[0]["none"][2]):
                 self.assertAlmostEqual(mine, theirs, delta=1e-5)
+
+    def test_refusals(self):
+        first, second = processes(2, refusals)[0]
+        self.assertIn("onebitt", first)
+        self.assertIn("more than two exchanges", second)
+        with self.assertRaisesRegex(TypeError, "DistributedDataParallel"):
+            tacit.torch.compress(model_of(), "onebit+ef")
 
     def test_nan_is_everybodys(self):
         by_rank = processes(3, stumble)

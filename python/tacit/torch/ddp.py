@@ -205,4 +205,7 @@ def compress(
     """
     if not isinstance(model, DistributedDataParallel):
         raise TypeError(f"a DistributedDataParallel is needed, not a {type(model).__name__}")
+    if elsewhere := {str(parameter.device) for parameter in model.parameters()} - {"cpu"}:
+        raise ValueError(f"parameters on {', '.join(sorted(elsewhere))}: this version compresses gradients on the CPU only")
+    Bundle([Codec("spec", (64, 64), spec)])  # or it would be refused in the middle of a backward pass
     return Compression(model, spec, warmup_steps, nonfinite, strict, seed)
