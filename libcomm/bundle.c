@@ -70,6 +70,11 @@ static tacit_status_t check_codecs(tacit_codec_t *const *codecs, size_t count)
             return tacit__fail(TACIT_ERR_ARGUMENT, "bundle: codec %zu %s", i,
                                codec == NULL ? "is NULL" : "is of another rank, or of other ranks, than the first");
         }
+        for (size_t j = 0; j < i; j++) {
+            if (codecs[j] == codec) {
+                return tacit__fail(TACIT_ERR_ARGUMENT, "bundle: codec '%s' is there twice", codec->name);
+            }
+        }
         if (codec->compressor->linear != NULL &&
             codec->compressor->linear->rounds(codec->spec.compressor_config, &codec->tensor) != 1) {
             return tacit__fail(TACIT_ERR_UNSUPPORTED, "bundle: codec '%s', '%s': it takes more than two exchanges", codec->name,
@@ -150,6 +155,7 @@ tacit_status_t tacit_bundle_create(tacit_codec_t *const *codecs, size_t count, t
     bundle->op = op;
     bundle->rank = codecs[0]->rank;
     bundle->ranks = codecs[0]->ranks;
+    bundle->history = TACIT_HASH_START;
     TRY(lay_down(bundle));
     *bundle_out = bundle;
     bundle = NULL;
@@ -184,12 +190,14 @@ static bool scatters(const tacit_bundle_t *bundle)
 
 size_t tacit_bundle_scatter_bytes(const tacit_bundle_t *bundle, int from, int to)
 {
-    return from == to || !scatters(bundle) ? 0 : message_bytes(bundle->part_bytes[to]);
+    const bool ranks = bundle != NULL && from >= 0 && from < bundle->ranks && to >= 0 && to < bundle->ranks;
+
+    return !ranks || from == to || !scatters(bundle) ? 0 : message_bytes(bundle->part_bytes[to]);
 }
 
 size_t tacit_bundle_gather_bytes(const tacit_bundle_t *bundle)
 {
-    return bundle->gather_bytes;
+    return bundle != NULL ? bundle->gather_bytes : 0;
 }
 
 /* ---- Faults and messages ---- */
@@ -226,7 +234,11 @@ static tacit_status_t sum_fault(const tacit_bundle_t *bundle, const tacit_codec_
 /* What all messages of a step say on all ranks. */
 static tacit_frame_t identity(const tacit_bundle_t *bundle, tacit_frame_kind_t kind)
 {
-    tacit_frame_t frame = {.kind = (uint8_t)kind, .rank = (uint16_t)bundle->rank, .step = (uint32_t)bundle->step, .total = 1};
+    tacit_frame_t frame = {.kind = (uint8_t)kind,
+                           .rank = (uint16_t)bundle->rank,
+                           .step = (uint32_t)bundle->step,
+                           .total = 1,
+                           .history = (uint32_t)bundle->history};
     uint64_t      slot = TACIT_HASH_START, spec = TACIT_HASH_START;
 
     for (size_t i = 0; i < bundle->count; i++) {
@@ -289,10 +301,26 @@ static tacit_status_t read_message(const tacit_bundle_t *bundle, int rank, tacit
                                                                                                 : "another step",
                            bundle->rank, bundle->count, bundle->codecs[0]->name, bundle->step);
     }
+    if (frame_out->history != mine.history) {
+        return tacit__fail(
+            TACIT_ERR_MISMATCH,
+            "rank %d has other steps behind it than rank %d in a bundle of %zu tensors, of which the first is '%s': one of "
+            "them has failed on some ranks only; bring all to one state, and make the bundle again",
+            rank, bundle->rank, bundle->count, bundle->codecs[0]->name);
+    }
     return TACIT_OK;
 }
 
 /* ---- A step ---- */
+
+/* The end of one. */
+static void leave(tacit_bundle_t *bundle)
+{
+    for (size_t i = 0; i < bundle->count; i++) {
+        bundle->codecs[i]->bundle = NULL;
+    }
+    bundle->phase = TACIT_BUNDLE_IDLE;
+}
 
 static tacit_status_t check_phase(const tacit_bundle_t *bundle, tacit_bundle_phase_t phase, const char *call, bool given)
 {
@@ -382,6 +410,12 @@ tacit_status_t tacit_bundle_encode(tacit_bundle_t *bundle, uint64_t step, const 
     for (size_t i = 0; i < bundle->count; i++) {
         TRY(check_phase(bundle, TACIT_BUNDLE_IDLE, "tacit_bundle_encode()",
                         in[i] != NULL || bundle->codecs[i]->tensor.count == 0));
+    }
+    for (size_t i = 0; i < bundle->count; i++) {
+        TRY(tacit__codec_is_free(bundle->codecs[i]));
+    }
+    for (size_t i = 0; i < bundle->count; i++) {
+        bundle->codecs[i]->bundle = bundle;
     }
     memcpy(bundle->in, in, bundle->count * sizeof *in);
     bundle->step = step;
@@ -484,7 +518,7 @@ static void undo(tacit_bundle_t *bundle)
     for (size_t i = 0; i < bundle->count; i++) {
         tacit__codec_disown(bundle->codecs[i]);
     }
-    bundle->phase = TACIT_BUNDLE_IDLE;
+    leave(bundle);
 }
 
 /* Memory of the own part first: out[] may be in[]. */
@@ -516,7 +550,8 @@ static void commit(tacit_bundle_t *bundle, const uint8_t *message, void *const *
         tacit__codec_commit(bundle->codecs[i], bundle->step);
         tacit__codec_collapse(bundle->codecs[i]);
     }
-    bundle->phase = TACIT_BUNDLE_IDLE;
+    bundle->history = tacit__hash(bundle->history, &bundle->step, sizeof bundle->step);
+    leave(bundle);
 }
 
 /* Takes in one rank's message. */
@@ -569,7 +604,7 @@ out:
 
 void tacit_bundle_cancel(tacit_bundle_t *bundle)
 {
-    if (bundle->phase != TACIT_BUNDLE_IDLE) {
+    if (bundle != NULL && bundle->phase != TACIT_BUNDLE_IDLE) {
         undo(bundle);
     }
 }

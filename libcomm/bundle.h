@@ -45,6 +45,7 @@ struct tacit_bundle {
 
     tacit_bundle_phase_t phase;
     uint64_t             step;
+    uint64_t             history; /* hash of the steps that have succeeded: the same on all ranks */
     const void         **in;
     uint8_t             *sent;    /* the first exchange's messages */
     size_t               encoded; /* pieces, of all in order */

@@ -317,6 +317,9 @@ tacit_status_t tacit_codec_save(const tacit_codec_t *codec, void *state, size_t 
     if (codec == NULL || bytes_out == NULL) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "codec: the codec or bytes_out is NULL");
     }
+    if (tacit__codec_is_free(codec) != TACIT_OK) {
+        return TACIT_ERR_STATE;
+    }
     bytes = tacit__state_put(codec->rank, codec->ranks, state, state != NULL ? capacity : 0, codec_magic, put_alone, codec);
     if (state != NULL && bytes > capacity) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "codec '%s': its state takes %zu bytes, capacity is %zu", codec->name, bytes,
@@ -335,6 +338,7 @@ tacit_status_t tacit_codec_load(tacit_codec_t *codec, const void *state, size_t 
     if (codec == NULL || state == NULL) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "codec: the codec or its state is NULL");
     }
+    TRY(tacit__codec_is_free(codec));
     TRY(tacit__state_get(&reader, codec->rank, codec->ranks, state, bytes, codec_magic));
     TRY(read_codec(&reader, codec, &staged));
     TRY(tacit__state_end(&reader));

@@ -12,6 +12,9 @@ static const uint64_t default_seed = 0x7461636974u; /* "tacit" */
 
 void tacit_codec_reset(tacit_codec_t *codec)
 {
+    if (codec == NULL) {
+        return;
+    }
     tacit__memory_zero(codec);
     if (codec->work != NULL) {
         memset(codec->work, 0, codec->work_count * sizeof *codec->work);
@@ -19,6 +22,15 @@ void tacit_codec_reset(tacit_codec_t *codec)
 }
 
 /* ---- What a codec is ---- */
+
+tacit_status_t tacit__codec_is_free(const tacit_codec_t *codec)
+{
+    return codec->bundle == NULL ? TACIT_OK
+                                 : tacit__fail(TACIT_ERR_STATE,
+                                               "codec '%s': a step of a bundle works with it; tacit_bundle_finish() or "
+                                               "tacit_bundle_cancel() ends it",
+                                               codec->name);
+}
 
 bool tacit__codec_is_blockwise(const tacit_codec_t *codec)
 {

@@ -18,6 +18,7 @@ struct tacit_codec {
     const tacit_feedback_t   *feedback;
     tacit_key_t               key; /* all but the step */
     int                       rank, ranks;
+    const void               *bundle; /* in whose step it is; NULL: in none */
     tacit_nonfinite_t         nonfinite;
     bool                      strict;
 
@@ -73,7 +74,9 @@ void tacit__specs_release(tacit_specs_t *specs);
 /* Puts on or takes off the dense compressor of a first operation, and the feedback that learns from it; nothing where there is
    none. Between operations it is off. */
 void tacit__codec_dress(tacit_codec_t *codec, bool first);
-bool tacit__codec_is_blockwise(const tacit_codec_t *codec);
+/* TACIT_ERR_STATE while a bundle works with it. */
+tacit_status_t tacit__codec_is_free(const tacit_codec_t *codec);
+bool           tacit__codec_is_blockwise(const tacit_codec_t *codec);
 /* The smallest multiple at which a range may begin: the grain, or 8 where a part is one block. */
 size_t tacit__codec_edge(const tacit_codec_t *codec);
 /* True where a part may not be cut into chunks. */

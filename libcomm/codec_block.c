@@ -202,7 +202,7 @@ static uint32_t reencode_unit(tacit_codec_t *codec, const tacit_block_t *block, 
     bool                    finite;
     size_t                  done;
 
-    if (is_fused(codec, owner, codec->nonfinite != TACIT_NONFINITE_ERROR)) {
+    if (is_fused(codec, owner, codec->nonfinite == TACIT_NONFINITE_PASS)) {
         const tacit_ef_t ef = ef_of(&codec->owner, first, sum);
 
         return codec->kernels->encode_ef(block, &ef, payload, &done);
@@ -212,11 +212,11 @@ static uint32_t reencode_unit(tacit_codec_t *codec, const tacit_block_t *block, 
         memcpy(sum, codec->a, block->count * sizeof *sum);
     }
     finite = tacit__unit_is_finite(sum, block->count);
-    if (!finite && codec->nonfinite == TACIT_NONFINITE_ERROR) {
+    if (!finite && codec->nonfinite != TACIT_NONFINITE_PASS) {
         return TACIT_FAULT_NONFINITE;
     }
     faults = codec->kernels->encode(block, sum, payload, codec->d);
-    if (finite && faults != 0 && codec->nonfinite == TACIT_NONFINITE_ERROR) {
+    if (finite && faults != 0 && codec->nonfinite != TACIT_NONFINITE_PASS) {
         return faults;
     }
     if (owner != NULL) {

@@ -62,7 +62,7 @@ out:
 
 size_t tacit_codec_grain(const tacit_codec_t *codec)
 {
-    return tacit__codec_is_blockwise(codec) ? tacit__codec_edge(codec) : 0;
+    return codec != NULL && tacit__codec_is_blockwise(codec) ? tacit__codec_edge(codec) : 0;
 }
 
 /* Bytes of a whole-tensor payload at most. */
@@ -78,6 +78,9 @@ static size_t whole_bound(const tacit_codec_t *codec)
 
 size_t tacit_codec_capacity(const tacit_codec_t *codec, size_t count)
 {
+    if (codec == NULL) {
+        return 0;
+    }
     return TACIT_FRAME_HEADER_BYTES + (tacit__codec_is_blockwise(codec)
                                            ? codec->compressor->bound(codec->spec.compressor_config, count)
                                            : whole_bound(codec));
@@ -90,7 +93,7 @@ static tacit_status_t check_call(const tacit_codec_t *codec, const void *data, s
         return tacit__fail(TACIT_ERR_ARGUMENT, "codec%s%s: the codec, the tensor, the frame or bytes_out is NULL",
                            codec != NULL ? " " : "", codec != NULL ? codec->name : "");
     }
-    return TACIT_OK;
+    return tacit__codec_is_free(codec);
 }
 
 /* Ranges that a frame may hold. */

@@ -12,8 +12,8 @@ enum { NATIVE, RING, WAYS };
 enum { SMALL, LARGE, SIZES };
 static const size_t probe_bytes[SIZES] = {16 << 10, 1 << 20};
 static const size_t worthwhile = 256 << 10; /* bytes from which on the ring may pay; of fewer its verdicts are too much */
-static const double margin = 0.9;          /* of the native call's time: what may be only noise changes nothing */
-static const double patience = 0.1;        /* seconds: where the first trial takes longer, it is the only one */
+static const double margin = 0.9;           /* of the native call's time: what may be only noise changes nothing */
+static const double patience = 0.1;         /* seconds: where the first trial takes longer, it is the only one */
 enum { TRIALS = 3 };
 
 /* What a rank tells all others, as floats that are exact where they must be. */

@@ -55,8 +55,10 @@ typedef enum tacit_device { TACIT_CPU, TACIT_CUDA } tacit_device_t;
 typedef enum tacit_op { TACIT_SUM, TACIT_AVERAGE } tacit_op_t;
 
 /* What a NaN or an infinity in `in` does in a framed operation.
-   ERROR  every rank returns TACIT_ERR_VALUE, nothing changes. So it is where finite values have a sum that is not.
+   ERROR  every rank returns TACIT_ERR_VALUE, nothing changes.
    SKIP   such an element counts as zero.
+   Under both, finite values whose sum leaves the range of float32 are TACIT_ERR_VALUE. A result that float32 can hold, but a
+   float16 tensor cannot, becomes infinity there, or with `none` and `fp16` the largest finite number.
    PASS   it reaches `out` (in a blockwise compressor as NaN over its block, in randk where it is drawn, in powersgd as NaN over
           the matrix); memory stays finite. */
 typedef enum tacit_nonfinite { TACIT_NONFINITE_ERROR, TACIT_NONFINITE_SKIP, TACIT_NONFINITE_PASS } tacit_nonfinite_t;

@@ -14,9 +14,11 @@
    of one tacit_allreduce() of all tensors together.
 
    Faults travel. What one rank finds (NaN, a damaged message) does not end the call that finds it, so that the program goes on
-   to exchange; tacit_bundle_finish() then returns it on all ranks, with the same text, and memory is as before the step. (Damage
-   to a message of the second exchange is found by its receivers alone.) Where an exchange fails, tacit_bundle_cancel() has the
-   same effect on this rank.
+   to exchange; tacit_bundle_finish() then returns it on all ranks, with the same text, and memory is as before the step. Where an
+   exchange fails, tacit_bundle_cancel() has the same effect on this rank.
+
+   Damage to a message of the second exchange is found by its receivers alone, and ends the step on these only. The next step
+   then fails on all with TACIT_ERR_MISMATCH, and so do all that follow, until the bundle is made anew.
 
    Not thread-safe: one bundle, and its codecs, in one thread at a time. */
 #ifndef TACIT_BUNDLE_H

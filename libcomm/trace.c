@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Keeps events in a ring, and writes them in the Trace Event Format: an array of complete events ("ph":"X"), one a line, with
-   times in microseconds since 1970, so that the traces of ranks can be laid side by side. */
+   times in microseconds since a day that all ranks know, so that their traces can be laid side by side. */
 #include "trace.h"
 
 #include <errno.h>
@@ -30,7 +30,7 @@ static const char *const messages[TACIT_FRAME_KINDS] = {
 struct tacit_trace {
     char           path[PATH_BYTES];
     int            rank, ranks;
-    int64_t        epoch;     /* nanoseconds from 1970 to the zero of tacit__seconds() */
+    int64_t        epoch;     /* nanoseconds from that day to the zero of tacit__seconds() */
     uint32_t       operation; /* that runs; the first is 1 */
     char           slot[TACIT_TRACE_SLOT_BYTES];
     tacit_event_t *events;
@@ -71,12 +71,15 @@ static bool can_be_written(const char *path)
     return file >= 0 && close(file) == 0;
 }
 
+/* The tenth day since 1970, the twentieth, and so on: from 1970 itself, viewers that read numbers as float64 would round to a
+   quarter of a microsecond. */
 static int64_t find_epoch(void)
 {
+    const int64_t   span = 10 * 24 * 3600;
     struct timespec now;
 
     clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec - (int64_t)(1e9 * tacit__seconds());
+    return (int64_t)now.tv_sec % span * 1000000000 + now.tv_nsec - (int64_t)(1e9 * tacit__seconds());
 }
 
 tacit_trace_t *tacit__trace_create(const char *pattern, int rank, int ranks)

@@ -19,11 +19,11 @@ static const char help[] =
     "\n"
     "allreduce: tacit_allreduce() and MPI_Allreduce() of the same buffer, in turns, in one run.\n"
     "\n"
-    "  --spec SPEC       what to measure; may be repeated (kernels: all compressors; allreduce: $TACIT_SPEC, then auto)\n"
+    "  --spec SPEC       what to measure; may be repeated (kernels: all but powersgd; allreduce: $TACIT_SPEC, then auto)\n"
     "  --bytes N         of the tensor, uncompressed; K, M and G are 1024 (kernels: 1G, more than any cache; allreduce: 64M)\n"
     "  --schedule NAME   reduce by this schedule instead of the library's choice; all: one line for each that carries the spec\n"
     "  --link-rate RATE  of each rank's network link, as in 1gbit: gives limit_seconds and of_limit\n"
-    "  --calls N         pairs to measure, at least 9; with --no-native: exactly N operations, warm-up included\n"
+    "  --calls N         pairs to measure, 9 where that is fewer; with --no-native: exactly N operations, warm-up included\n"
     "  --no-native       do not call MPI_Allreduce, so that nothing else is on the wire\n"
     "  --compute MS      start each reduction, compute for MS milliseconds of processor time, then wait for it\n"
     "  --device cpu      where the data is\n"
@@ -130,19 +130,35 @@ static bool read_option(int letter, bench_options_t *options)
     }
 }
 
-/* Every compressor, with feedback where that has a meaning. The texts live as long as the program. */
+/* Every compressor that makes frames, which powersgd does not, with feedback where that has a meaning. The texts live as long as
+   the program. */
 static void default_specs(bench_options_t *options)
 {
     static char    texts[BENCH_SPECS][64];
     tacit_module_t module;
 
     for (size_t i = 0; i < BENCH_SPECS && tacit_module(TACIT_COMPRESSORS, i, &module) == TACIT_OK; i++) {
+        if (strcmp(module.name, "powersgd") == 0) {
+            continue;
+        }
         snprintf(texts[i], sizeof texts[i], "%s+ef", module.name);
         if (strcmp(module.name, "none") == 0 || tacit_spec_check(texts[i], NULL, 0) != TACIT_OK) {
             snprintf(texts[i], sizeof texts[i], "%s", module.name);
         }
         options->specs[options->spec_count++] = texts[i];
     }
+}
+
+/* "auto", "all", or one of the library's. */
+static bool is_schedule(const char *name)
+{
+    tacit_module_t module;
+    bool           known = strcmp(name, "auto") == 0 || strcmp(name, "all") == 0;
+
+    for (size_t i = 0; !known && tacit_module(TACIT_SCHEDULES, i, &module) == TACIT_OK; i++) {
+        known = strcmp(name, module.name) == 0;
+    }
+    return known;
 }
 
 /* What the mode needs and was not given, and whether all of it makes sense. */
@@ -163,6 +179,10 @@ static bool complete(bench_options_t *options, size_t mode)
             usage_error("%s", tacit_last_error());
             return false;
         }
+    }
+    if (!is_schedule(options->schedule)) {
+        usage_error("--schedule %s: there is none of that name; tacit-info lists them", options->schedule);
+        return false;
     }
     for (size_t i = 0; i < options->size_count; i++) {
         if (options->bytes[i] % sizeof(float) != 0 || options->bytes[i] / sizeof(float) > UINT32_MAX) {

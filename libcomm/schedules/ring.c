@@ -319,7 +319,7 @@ static tacit_status_t finish_sums(const tacit_leg_t *leg, size_t at, size_t end,
         for (size_t i = 0; own->item->op == TACIT_AVERAGE && i < pieces; i++) {
             values[i] *= scale;
         }
-        if (own->item->codec->nonfinite == TACIT_NONFINITE_ERROR && !tacit__unit_is_finite(values, pieces)) {
+        if (own->item->codec->nonfinite != TACIT_NONFINITE_PASS && !tacit__unit_is_finite(values, pieces)) {
             return tacit__item_fault(own->item);
         }
     }
