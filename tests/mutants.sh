@@ -574,7 +574,7 @@ unchanged fault_value:fault_value cost:cost fault_wire:ring
 mutant "ring: results as soon as they come, over in" libcomm/schedules/ring.c "fault_value:fault_value fault_wire:ring" \
     's/leg->items\[i\]->in == leg->items\[i\]->out \&\& ring->held.data != NULL/false/'
 mutant "ring: sums that are not finite" libcomm/schedules/ring.c fault_value:fault_value \
-    's/own->item->codec->nonfinite == TACIT_NONFINITE_ERROR \&\& .*/false) {/'
+    's/own->item->codec->nonfinite != TACIT_NONFINITE_PASS \&\& .*/false) {/'
 unchanged blockwise:blockwise
 mutant "blockwise: contributions before there is room" libcomm/schedules/blockwise.c blockwise:blockwise \
     's/blockwise->round >= .*cells\[owner\]/false/'

@@ -20,4 +20,4 @@ if ! grep -q "^PACKAGE_VERSION = $version\$" Makefile; then
     exit 1
 fi
 export LD_LIBRARY_PATH=$PWD/.libs${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} PYTHONPATH=$source/python PYTHONDONTWRITEBYTECODE=1
-"$python" -m unittest discover -s "$source/python/tests" 2>&1
+"$python" -W ignore -m unittest discover -s "$source/python/tests" 2>&1

@@ -61,6 +61,10 @@ class _Exchanges:
         """Jobs are worked off in this order, which is the same on all ranks."""
         self._threads[0].submit(self._scatter, job)
 
+    def drain(self) -> None:
+        """Waits until nothing is under way: after an error in one bucket, others still are."""
+        self._threads[0].submit(self._threads[1].submit, int).result().result()
+
     def _scatter(self, job: _Job) -> None:
         bucket, began = job.bucket, time.monotonic()
         try:
@@ -144,11 +148,13 @@ class Compression:
 
     def state_dict(self) -> dict[str, Any]:
         """This rank's memory: every rank keeps its own. Between steps."""
+        self._exchanges.drain()
         codecs = {name: codec.save() for name, codec in self._codecs.items()}
         return {"spec": self.spec, "step": self.step, "rank": self._rank, "codecs": {**self._loaded, **codecs}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes a rank's own state_dict() back, with the same spec and as many ranks. On an error nothing has changed."""
+        """Takes a rank's own state_dict() back, with the same spec and as many ranks."""
+        self._exchanges.drain()
         if state["spec"] != self.spec or state["rank"] != self._rank:
             raise ValueError(
                 f"the state is of rank {state['rank']} with '{state['spec']}', this is rank {self._rank} with '{self.spec}'"
