@@ -97,7 +97,14 @@ class Compression:
     """What compress() has put on a model: its state for checkpoints, and what it has saved."""
 
     def __init__(
-        self, model: DistributedDataParallel, spec: str, warmup_steps: int, nonfinite: Nonfinite, strict: bool, seed: int
+        self,
+        model: DistributedDataParallel,
+        spec: str,
+        *,
+        warmup_steps: int = 0,
+        nonfinite: Nonfinite = "error",
+        strict: bool = False,
+        seed: int = 0,
     ) -> None:
         group = model.process_group
         self.spec, self.warmup_steps, self.step = spec, warmup_steps, 0
@@ -192,26 +199,3 @@ class Compression:
 
 def _hook(compression, bucket):  # type: ignore[no-untyped-def]  # DDP wants types themselves here, or none
     return compression._reduce(bucket)
-
-
-def compress(
-    model: DistributedDataParallel,
-    spec: str,
-    *,
-    warmup_steps: int = 0,
-    nonfinite: Nonfinite = "error",
-    strict: bool = False,
-    seed: int = 0,
-) -> Compression:
-    """Has a DDP model's gradients averaged compressed, by `spec` ("onebit+ef", "topk:ratio=0.01+ef": see doc/concepts.md).
-
-    Call it once, on all ranks alike, before the first backward pass. The first `warmup_steps` steps are dense. nonfinite: what NaN
-    and infinity in a gradient do: "error" raises on all ranks and leaves memory as it was, "skip" takes them for zero, "pass" lets
-    them through. strict: as it was to the bit, for twice the memory. seed: of random rounding, the same on all ranks.
-    """
-    if not isinstance(model, DistributedDataParallel):
-        raise TypeError(f"a DistributedDataParallel is needed, not a {type(model).__name__}")
-    if elsewhere := {str(parameter.device) for parameter in model.parameters()} - {"cpu"}:
-        raise ValueError(f"parameters on {', '.join(sorted(elsewhere))}: this version compresses gradients on the CPU only")
-    Bundle([Codec("spec", (64, 64), spec)])  # or it would be refused in the middle of a backward pass
-    return Compression(model, spec, warmup_steps, nonfinite, strict, seed)
