@@ -94,7 +94,8 @@ static tacit_status_t lay_down(tacit_bundle_t *bundle)
 
     bundle->part = tacit__alloc(ranks + 1, sizeof *bundle->part);
     bundle->part_bytes = tacit__alloc(ranks, sizeof *bundle->part_bytes);
-    bundle->contributions = tacit__alloc(ranks, sizeof *bundle->contributions);
+    bundle->payloads = tacit__alloc(2 * ranks, sizeof *bundle->payloads);
+    bundle->contributions = bundle->payloads != NULL ? bundle->payloads + ranks : NULL;
     bundle->in = tacit__alloc(bundle->count, sizeof *bundle->in);
     if (bundle->part == NULL || bundle->part_bytes == NULL || bundle->contributions == NULL || bundle->in == NULL) {
         goto no_memory;
@@ -174,7 +175,7 @@ void tacit_bundle_destroy(tacit_bundle_t *bundle)
     tacit__free(bundle->codecs);
     tacit__free(bundle->part);
     tacit__free(bundle->part_bytes);
-    tacit__free(bundle->contributions);
+    tacit__free(bundle->payloads);
     tacit__free(bundle->in);
     tacit__free(bundle->pieces);
     tacit__free(bundle->sum);
@@ -437,14 +438,14 @@ out:
     return status;
 }
 
-/* Checks what has come; contributions[] := where each rank's payload begins. */
+/* Checks what has come; payloads[] := where each rank's begins. */
 static void take_contributions(tacit_bundle_t *bundle, const uint8_t *message)
 {
     for (int rank = 0; rank < bundle->ranks; rank++) {
         const size_t  bytes = tacit_bundle_scatter_bytes(bundle, rank, bundle->rank);
         tacit_frame_t frame;
 
-        bundle->contributions[rank] = bundle->own_coded;
+        bundle->payloads[rank] = bundle->own_coded;
         if (bytes != 0) {
             tacit_status_t status = read_message(bundle, rank, TACIT_FRAME_CONTRIBUTION, message, bytes, &frame);
 
@@ -453,7 +454,7 @@ static void take_contributions(tacit_bundle_t *bundle, const uint8_t *message)
                                      frame.payload_bytes, bundle->part_bytes[bundle->rank]);
             }
             note(bundle, rank, status);
-            bundle->contributions[rank] = message + TACIT_FRAME_HEADER_BYTES;
+            bundle->payloads[rank] = message + TACIT_FRAME_HEADER_BYTES;
             message += bytes;
         }
     }
@@ -462,21 +463,17 @@ static void take_contributions(tacit_bundle_t *bundle, const uint8_t *message)
 /* Reduces a piece of the own part. */
 static void reduce_piece(tacit_bundle_t *bundle, const tacit_piece_t *piece, uint8_t *results)
 {
-    const uint8_t *own = bundle->contributions[bundle->rank];
     tacit_codec_t *codec = bundle->codecs[piece->codec];
 
     for (int rank = 0; rank < bundle->ranks; rank++) {
-        bundle->contributions[rank] += rank != bundle->rank ? piece->at : 0;
+        const bool none = rank == bundle->rank && !tacit__codec_own_coded(codec);
+
+        bundle->contributions[rank] = none ? NULL : bundle->payloads[rank] + piece->at;
     }
-    bundle->contributions[bundle->rank] = tacit__codec_own_coded(codec) ? own + piece->at : NULL;
     if (tacit__codec_reduce(codec, bundle->step, bundle->in[piece->codec], piece->first, piece->count, bundle->contributions,
                             bundle->op, bundle->sum, results + piece->at) != 0) {
         note(bundle, bundle->rank, value_fault(bundle, codec));
     }
-    for (int rank = 0; rank < bundle->ranks; rank++) {
-        bundle->contributions[rank] -= rank != bundle->rank ? piece->at : 0;
-    }
-    bundle->contributions[bundle->rank] = own;
 }
 
 tacit_status_t tacit_bundle_reduce(tacit_bundle_t *bundle, const void *messages, void *message)

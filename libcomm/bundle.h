@@ -41,7 +41,8 @@ struct tacit_bundle {
     size_t          gather_bytes;
     uint8_t        *own_coded;     /* payloads of the own part, where some tensor is encoded there too; or NULL */
     float          *sum;           /* a unit */
-    const uint8_t **contributions; /* one a rank */
+    const uint8_t **payloads;      /* of the own part, one a rank … */
+    const uint8_t **contributions; /* … and where a piece's lie */
 
     tacit_bundle_phase_t phase;
     uint64_t             step;
