@@ -302,6 +302,7 @@ START_TEST(cancelled)
     begin(&net, 2);
     encode_all(&net, 2); /* destroyed while a step runs */
     net_free(&net);
+    end(&net);
     run_free(&run);
 }
 END_TEST
