@@ -94,10 +94,11 @@ static tacit_status_t lay_down(tacit_bundle_t *bundle)
 
     bundle->part = tacit__alloc(ranks + 1, sizeof *bundle->part);
     bundle->part_bytes = tacit__alloc(ranks, sizeof *bundle->part_bytes);
+    bundle->sent_at = tacit__alloc(ranks, sizeof *bundle->sent_at);
     bundle->payloads = tacit__alloc(2 * ranks, sizeof *bundle->payloads);
     bundle->contributions = bundle->payloads != NULL ? bundle->payloads + ranks : NULL;
     bundle->in = tacit__alloc(bundle->count, sizeof *bundle->in);
-    if (bundle->part == NULL || bundle->part_bytes == NULL || bundle->contributions == NULL || bundle->in == NULL) {
+    if (bundle->part == NULL || bundle->part_bytes == NULL || bundle->sent_at == NULL || bundle->contributions == NULL || bundle->in == NULL) {
         goto no_memory;
     }
     pieces = lay_out(bundle, true);
@@ -137,6 +138,21 @@ out:
     return status;
 }
 
+/* What all messages say on all ranks, whatever the step. */
+static tacit_frame_t identity(const tacit_bundle_t *bundle)
+{
+    tacit_frame_t frame = {.rank = (uint16_t)bundle->rank, .total = 1};
+    uint64_t      slot = TACIT_HASH_START, spec = TACIT_HASH_START;
+
+    for (size_t i = 0; i < bundle->count; i++) {
+        tacit__codec_identify(bundle->codecs[i], bundle->op, &slot, &spec);
+        frame.elements += (uint32_t)bundle->codecs[i]->tensor.count;
+    }
+    frame.slot = (uint32_t)slot;
+    frame.spec = (uint32_t)spec;
+    return frame;
+}
+
 tacit_status_t tacit_bundle_create(tacit_codec_t *const *codecs, size_t count, tacit_op_t op, tacit_bundle_t **bundle_out)
 {
     tacit_bundle_t *bundle = NULL;
@@ -156,8 +172,12 @@ tacit_status_t tacit_bundle_create(tacit_codec_t *const *codecs, size_t count, t
     bundle->op = op;
     bundle->rank = codecs[0]->rank;
     bundle->ranks = codecs[0]->ranks;
-    bundle->history = TACIT_HASH_START;
     TRY(lay_down(bundle));
+    bundle->history = TACIT_HASH_START;
+    bundle->identity = identity(bundle);
+    for (int to = 1; to < bundle->ranks; to++) {
+        bundle->sent_at[to] = bundle->sent_at[to - 1] + tacit_bundle_scatter_bytes(bundle, bundle->rank, to - 1);
+    }
     *bundle_out = bundle;
     bundle = NULL;
 out:
@@ -175,6 +195,7 @@ void tacit_bundle_destroy(tacit_bundle_t *bundle)
     tacit__free(bundle->codecs);
     tacit__free(bundle->part);
     tacit__free(bundle->part_bytes);
+    tacit__free(bundle->sent_at);
     tacit__free(bundle->payloads);
     tacit__free(bundle->in);
     tacit__free(bundle->pieces);
@@ -213,15 +234,6 @@ static void note(tacit_bundle_t *bundle, int rank, tacit_status_t status)
     }
 }
 
-static tacit_status_t value_fault(const tacit_bundle_t *bundle, const tacit_codec_t *codec)
-{
-    return tacit__fail(TACIT_ERR_VALUE,
-                       "rank %d: slot '%s' at step %" PRIu64
-                       " holds NaN or infinity (or values whose range or sum is not finite); "
-                       "nothing was changed. Skip the step, or set nonfinite to skip or pass",
-                       codec->rank, codec->name, bundle->step);
-}
-
 /* All ranks find it, in the same words. */
 static tacit_status_t sum_fault(const tacit_bundle_t *bundle, const tacit_codec_t *codec)
 {
@@ -232,34 +244,12 @@ static tacit_status_t sum_fault(const tacit_bundle_t *bundle, const tacit_codec_
                        codec->name, bundle->step, bundle->ranks);
 }
 
-/* What all messages of a step say on all ranks. */
-static tacit_frame_t identity(const tacit_bundle_t *bundle, tacit_frame_kind_t kind)
-{
-    tacit_frame_t frame = {.kind = (uint8_t)kind,
-                           .rank = (uint16_t)bundle->rank,
-                           .step = (uint32_t)bundle->step,
-                           .total = 1,
-                           .history = (uint32_t)bundle->history};
-    uint64_t      slot = TACIT_HASH_START, spec = TACIT_HASH_START;
-
-    for (size_t i = 0; i < bundle->count; i++) {
-        const tacit_codec_t *codec = bundle->codecs[i];
-
-        slot = tacit__hash(slot, &codec->key.slot, sizeof codec->key.slot);
-        spec = tacit__hash(spec, &codec->spec.hash, sizeof codec->spec.hash);
-        spec = tacit__hash(spec, &bundle->op, sizeof bundle->op);
-        frame.elements += (uint32_t)codec->tensor.count;
-    }
-    frame.slot = (uint32_t)slot;
-    frame.spec = (uint32_t)spec;
-    return frame;
-}
-
 /* The header of a message whose payload is written already; or, after a fault, its text instead. */
 static void write_message(const tacit_bundle_t *bundle, tacit_frame_kind_t kind, size_t payload_bytes, uint8_t *message)
 {
-    tacit_frame_t frame = identity(bundle, kind);
+    tacit_frame_t frame = bundle->identity;
 
+    frame.kind = (uint8_t)kind;
     frame.payload_bytes = (uint32_t)payload_bytes;
     if (bundle->fault != TACIT_OK) {
         frame.status = (int16_t)bundle->fault;
@@ -273,7 +263,7 @@ static void write_message(const tacit_bundle_t *bundle, tacit_frame_kind_t kind,
 static tacit_status_t read_message(const tacit_bundle_t *bundle, int rank, tacit_frame_kind_t kind, const uint8_t *message,
                                    size_t bytes, tacit_frame_t *frame_out)
 {
-    const tacit_frame_t mine = identity(bundle, kind);
+    const tacit_frame_t mine = bundle->identity;
     const size_t        room = bytes - TACIT_FRAME_HEADER_BYTES;
     const size_t        payload_bytes = tacit__min(tacit__frame_read(message).payload_bytes, room);
     const char         *reason = tacit__frame_parse(message, TACIT_FRAME_HEADER_BYTES + payload_bytes, frame_out);
@@ -336,15 +326,10 @@ static tacit_status_t check_phase(const tacit_bundle_t *bundle, tacit_bundle_pha
 /* Where a piece's payload of this rank lies: in a message to its owner, or beside. NULL: it is not encoded. */
 static uint8_t *encoded_at(const tacit_bundle_t *bundle, int owner, const tacit_piece_t *piece)
 {
-    uint8_t *message = bundle->sent;
-
     if (owner == bundle->rank) {
         return tacit__codec_own_coded(bundle->codecs[piece->codec]) ? bundle->own_coded + piece->at : NULL;
     }
-    for (int to = 0; to < owner; to++) {
-        message += tacit_bundle_scatter_bytes(bundle, bundle->rank, to);
-    }
-    return message + TACIT_FRAME_HEADER_BYTES + piece->at;
+    return bundle->sent + bundle->sent_at[owner] + TACIT_FRAME_HEADER_BYTES + piece->at;
 }
 
 static void undo_pieces(tacit_bundle_t *bundle)
@@ -374,7 +359,7 @@ static void encode_pieces(tacit_bundle_t *bundle)
 
             if (payload != NULL &&
                 tacit__codec_encode(codec, bundle->step, bundle->in[piece->codec], piece->first, piece->count, payload) != 0) {
-                note(bundle, bundle->rank, value_fault(bundle, codec));
+                note(bundle, bundle->rank, tacit__codec_value_fault(codec, bundle->step));
                 undo_pieces(bundle);
                 return;
             }
@@ -404,7 +389,6 @@ out:
 tacit_status_t tacit_bundle_encode(tacit_bundle_t *bundle, uint64_t step, const void *const *in, void *messages)
 {
     tacit_status_t status;
-    uint8_t       *message = messages;
 
     TRY(check_phase(bundle, TACIT_BUNDLE_IDLE, "tacit_bundle_encode()",
                     in != NULL && (messages != NULL || bundle == NULL || !scatters(bundle))));
@@ -420,6 +404,8 @@ tacit_status_t tacit_bundle_encode(tacit_bundle_t *bundle, uint64_t step, const 
     }
     memcpy(bundle->in, in, bundle->count * sizeof *in);
     bundle->step = step;
+    bundle->identity.step = (uint32_t)step;
+    bundle->identity.history = (uint32_t)bundle->history;
     bundle->sent = messages;
     bundle->encoded = 0;
     bundle->fault = TACIT_OK;
@@ -427,11 +413,8 @@ tacit_status_t tacit_bundle_encode(tacit_bundle_t *bundle, uint64_t step, const 
     note(bundle, bundle->rank, own_parts(bundle));
     encode_pieces(bundle);
     for (int to = 0; to < bundle->ranks; to++) {
-        const size_t bytes = tacit_bundle_scatter_bytes(bundle, bundle->rank, to);
-
-        if (bytes != 0) {
-            write_message(bundle, TACIT_FRAME_CONTRIBUTION, bundle->part_bytes[to], message);
-            message += bytes;
+        if (tacit_bundle_scatter_bytes(bundle, bundle->rank, to) != 0) {
+            write_message(bundle, TACIT_FRAME_CONTRIBUTION, bundle->part_bytes[to], bundle->sent + bundle->sent_at[to]);
         }
     }
 out:
@@ -472,7 +455,7 @@ static void reduce_piece(tacit_bundle_t *bundle, const tacit_piece_t *piece, uin
     }
     if (tacit__codec_reduce(codec, bundle->step, bundle->in[piece->codec], piece->first, piece->count, bundle->contributions,
                             bundle->op, bundle->sum, results + piece->at) != 0) {
-        note(bundle, bundle->rank, value_fault(bundle, codec));
+        note(bundle, bundle->rank, tacit__codec_value_fault(codec, bundle->step));
     }
 }
 
@@ -495,7 +478,8 @@ tacit_status_t tacit_bundle_reduce(tacit_bundle_t *bundle, const void *messages,
         tacit_status_t encoded = tacit__whole_encode(bundle, &bundle->wholes[w], payload + bytes, &used);
 
         note(bundle, bundle->rank,
-             encoded == TACIT_ERR_VALUE ? value_fault(bundle, bundle->codecs[bundle->wholes[w].codec]) : encoded);
+             encoded == TACIT_ERR_VALUE ? tacit__codec_value_fault(bundle->codecs[bundle->wholes[w].codec], bundle->step)
+                                        : encoded);
         bytes += used;
     }
     write_message(bundle, TACIT_FRAME_RESULT, bytes, message);

@@ -4,6 +4,7 @@
 #define TACIT_BUNDLE_INTERNAL_H
 
 #include "codec.h"
+#include "frame.h"
 #include "tacit_bundle.h"
 
 /* A range of a blockwise tensor in its owner's part. */
@@ -35,7 +36,8 @@ struct tacit_bundle {
     int             rank, ranks;
     tacit_piece_t  *pieces;     /* part by part */
     size_t         *part;       /* part[q] … part[q + 1]: the pieces of owner q … */
-    size_t         *part_bytes; /* … and their payload */
+    size_t         *part_bytes; /* … and their payload; … */
+    size_t         *sent_at;    /* … and where the message to it begins, among those sent */
     tacit_whole_t  *wholes;
     size_t          whole_count, whole_bytes; /* payload of all of them at most */
     size_t          gather_bytes;
@@ -44,6 +46,7 @@ struct tacit_bundle {
     const uint8_t **payloads;      /* of the own part, one a rank … */
     const uint8_t **contributions; /* … and where a piece's lie */
 
+    tacit_frame_t        identity; /* what all messages of a step say */
     tacit_bundle_phase_t phase;
     uint64_t             step;
     uint64_t             history; /* hash of the steps that have succeeded: the same on all ranks */

@@ -2,6 +2,7 @@
 /* Makes, changes and ends codecs. */
 #include "codec_memory.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -22,6 +23,22 @@ void tacit_codec_reset(tacit_codec_t *codec)
 }
 
 /* ---- What a codec is ---- */
+
+void tacit__codec_identify(const tacit_codec_t *codec, tacit_op_t op, uint64_t *slot, uint64_t *spec)
+{
+    *slot = tacit__hash(*slot, &codec->key.slot, sizeof codec->key.slot);
+    *spec = tacit__hash(*spec, &codec->spec.hash, sizeof codec->spec.hash);
+    *spec = tacit__hash(*spec, &op, sizeof op);
+}
+
+tacit_status_t tacit__codec_value_fault(const tacit_codec_t *codec, uint64_t step)
+{
+    return tacit__fail(TACIT_ERR_VALUE,
+                       "rank %d: slot '%s' at step %" PRIu64
+                       " holds NaN or infinity (or values whose range is not finite); nothing "
+                       "was changed. Skip the step, or set nonfinite to skip or pass",
+                       codec->rank, codec->name, step);
+}
 
 tacit_status_t tacit__codec_is_free(const tacit_codec_t *codec)
 {

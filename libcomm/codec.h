@@ -74,6 +74,10 @@ void tacit__specs_release(tacit_specs_t *specs);
 /* Puts on or takes off the dense compressor of a first operation, and the feedback that learns from it; nothing where there is
    none. Between operations it is off. */
 void tacit__codec_dress(tacit_codec_t *codec, bool first);
+/* Adds what all ranks must have in common of the tensor, with this operator, to hashes (doc/wire-format.md, "Operations"). */
+void tacit__codec_identify(const tacit_codec_t *codec, tacit_op_t op, uint64_t *slot, uint64_t *spec);
+/* TACIT_ERR_VALUE: what it was given at a step is not finite. */
+tacit_status_t tacit__codec_value_fault(const tacit_codec_t *codec, uint64_t step);
 /* TACIT_ERR_STATE while a bundle works with it. */
 tacit_status_t tacit__codec_is_free(const tacit_codec_t *codec);
 bool           tacit__codec_is_blockwise(const tacit_codec_t *codec);

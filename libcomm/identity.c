@@ -15,9 +15,7 @@ void tacit__operation_identify(tacit_operation_t *operation)
         const tacit_item_t  *item = &operation->items[i];
         const tacit_codec_t *codec = item->codec;
 
-        slot = tacit__hash(slot, &codec->key.slot, sizeof codec->key.slot);
-        spec = tacit__hash(spec, &codec->spec.hash, sizeof codec->spec.hash);
-        spec = tacit__hash(spec, &item->op, sizeof item->op);
+        tacit__codec_identify(codec, item->op, &slot, &spec);
         step = tacit__hash(step, &item->step, sizeof item->step);
         operation->identity.elements += (uint32_t)codec->tensor.count;
     }
@@ -103,11 +101,7 @@ out:
 
 tacit_status_t tacit__item_fault(const tacit_item_t *item)
 {
-    return tacit__fail(TACIT_ERR_VALUE,
-                       "rank %d: slot '%s' at step %" PRIu64
-                       " holds NaN or infinity (or values whose range is not finite); nothing "
-                       "was changed. Skip the step, or set nonfinite to skip or pass",
-                       item->codec->rank, item->codec->name, item->step);
+    return tacit__codec_value_fault(item->codec, item->step);
 }
 
 tacit_status_t tacit__leg_unexpected(const tacit_leg_t *leg, const tacit_frame_t *frame)

@@ -72,7 +72,6 @@ class SlotConfig(ctypes.Structure):
 _STATUS = {
     "tacit_codec_create": [c_char_p, POINTER(SlotConfig), POINTER(Config), c_int, c_int, POINTER(c_void_p)],
     "tacit_codec_own": [c_void_p, c_size_t, c_size_t, c_int],
-    "tacit_codec_combine": [c_void_p, c_void_p, c_size_t, c_size_t, c_void_p],
     "tacit_codec_save": [c_void_p, c_void_p, c_size_t, POINTER(c_size_t)],
     "tacit_codec_load": [c_void_p, c_void_p, c_size_t],
     "tacit_encode": [c_void_p, c_uint64, c_void_p, c_size_t, c_size_t, c_void_p, c_size_t, POINTER(c_size_t)],

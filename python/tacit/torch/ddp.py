@@ -22,9 +22,8 @@ from .codec import Bundle, Codec, Nonfinite
 
 @dataclass
 class _Bucket:
-    """The parameters of a bucket, and memory for their messages."""
+    """A bucket's tensors, and memory for their messages."""
 
-    names: tuple[str, ...]
     bundle: Bundle
     sent: torch.Tensor
     received: torch.Tensor
@@ -139,7 +138,7 @@ class Compression:
     def _bucket(self, names: tuple[str, ...], parameters: list[torch.Tensor], dtype: torch.dtype) -> _Bucket:
         bundle = Bundle([self._codec(name, parameter, dtype) for name, parameter in zip(names, parameters)])
         sizes = sum(bundle.sends), sum(bundle.receives), bundle.gathers, bundle.gathers * self._ranks
-        return _Bucket(names, bundle, *(torch.empty(size, dtype=torch.uint8) for size in sizes))
+        return _Bucket(bundle, *(torch.empty(size, dtype=torch.uint8) for size in sizes))
 
     def _codec(self, name: str, parameter: torch.Tensor, dtype: torch.dtype) -> Codec:
         if name not in self._codecs:
