@@ -98,7 +98,8 @@ static tacit_status_t lay_down(tacit_bundle_t *bundle)
     bundle->payloads = tacit__alloc(2 * ranks, sizeof *bundle->payloads);
     bundle->contributions = bundle->payloads != NULL ? bundle->payloads + ranks : NULL;
     bundle->in = tacit__alloc(bundle->count, sizeof *bundle->in);
-    if (bundle->part == NULL || bundle->part_bytes == NULL || bundle->sent_at == NULL || bundle->contributions == NULL || bundle->in == NULL) {
+    if (bundle->part == NULL || bundle->part_bytes == NULL || bundle->sent_at == NULL || bundle->contributions == NULL ||
+        bundle->in == NULL) {
         goto no_memory;
     }
     pieces = lay_out(bundle, true);
