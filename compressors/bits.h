@@ -3,10 +3,18 @@
 #ifndef TACIT_BITS_H
 #define TACIT_BITS_H
 
+#include "device_code.h"
+
 #include <stdint.h>
 #include <string.h>
 
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "payloads are little-endian and copied as they are");
+#ifdef __cplusplus
+#define TACIT_ASSERT static_assert
+#else
+#define TACIT_ASSERT _Static_assert
+#endif
+
+TACIT_ASSERT(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "payloads are little-endian and copied as they are");
 
 #define TACIT_ALWAYS_INLINE static inline __attribute__((always_inline))
 
@@ -16,7 +24,7 @@ enum { TACIT_LANES = 64 };
 
 #define TACIT_FLOAT_NAN 0x7fc00000u /* the NaN that encoders write */
 
-static inline uint32_t tacit__float_bits(float value)
+TACIT_DEVICE static inline uint32_t tacit__float_bits(float value)
 {
     uint32_t bits;
 
@@ -24,7 +32,7 @@ static inline uint32_t tacit__float_bits(float value)
     return bits;
 }
 
-static inline float tacit__bits_float(uint32_t bits)
+TACIT_DEVICE static inline float tacit__bits_float(uint32_t bits)
 {
     float value;
 
@@ -33,12 +41,12 @@ static inline float tacit__bits_float(uint32_t bits)
 }
 
 /* The top bit is set if the value is NaN or infinity. To be ORed over many values. */
-static inline uint32_t tacit__nonfinite_bit(float value)
+TACIT_DEVICE static inline uint32_t tacit__nonfinite_bit(float value)
 {
     return (tacit__float_bits(value) & 0x7fffffffu) + 0x00800000u;
 }
 
-static inline uint16_t tacit__load16(const uint8_t *bytes)
+TACIT_DEVICE static inline uint16_t tacit__load16(const uint8_t *bytes)
 {
     uint16_t word;
 
@@ -46,12 +54,12 @@ static inline uint16_t tacit__load16(const uint8_t *bytes)
     return word;
 }
 
-static inline void tacit__store16(uint8_t *bytes, uint16_t word)
+TACIT_DEVICE static inline void tacit__store16(uint8_t *bytes, uint16_t word)
 {
     memcpy(bytes, &word, sizeof word);
 }
 
-static inline uint32_t tacit__load32(const uint8_t *bytes)
+TACIT_DEVICE static inline uint32_t tacit__load32(const uint8_t *bytes)
 {
     uint32_t word;
 
@@ -59,7 +67,7 @@ static inline uint32_t tacit__load32(const uint8_t *bytes)
     return word;
 }
 
-static inline void tacit__store32(uint8_t *bytes, uint32_t word)
+TACIT_DEVICE static inline void tacit__store32(uint8_t *bytes, uint32_t word)
 {
     memcpy(bytes, &word, sizeof word);
 }

@@ -7,11 +7,10 @@
    the error holds for every block; only where that one is out of range, near the ends of float32, are values cut or dropped. */
 #include "bits.h"
 #include "compressor.h"
+#include "fp8.h"
 #include "isa.h"
 #include "lanes.h"
 #include "own.h"
-
-typedef enum { FORMAT_E4M3, FORMAT_E5M2 } format_t;
 
 typedef struct config {
     int     own; /* a tacit_own_t */
@@ -19,54 +18,8 @@ typedef struct config {
     int64_t block;
 } config_t;
 
-enum {
-    TOGETHER =
-        8, /* blocks that are looked at before the first of them is looked at again: a maximum takes long to come together */
-    NOT_FINITE = 255, /* the scale byte */
-    FLOAT_BIAS = 127,
-    LARGEST_FRACTION = 0x600000 /* both formats end at 1.75 times a power of two, which leaves e4m3 its NaN */
-};
-
-/* What the two formats differ in. Scales are such that what is subnormal as float32 becomes zero, whatever the processor does
-   with such numbers, and that no finite payload of ours decodes to infinity. */
-typedef struct traits {
-    int      fraction_bits, bias;
-    uint32_t largest, first_nan;          /* codes; infinity counts as NaN here */
-    int      lowest_scale, highest_scale; /* exponents */
-} traits_t;
-
-static const traits_t formats[] = {
-    [FORMAT_E4M3] = {3, 7, 0x7e, 0x7f, -116, 119},
-    [FORMAT_E5M2] = {2, 15, 0x7b, 0x7c, -109, 112},
-};
-
-/* A power of two from 2^-126 to 2^127. */
-static inline float power(int exponent)
-{
-    return tacit__bits_float((uint32_t)(exponent + FLOAT_BIAS) << 23);
-}
-
-/* ---- Records ---- */
-
-/* The scale byte for a block whose largest magnitude has these bits. */
-static uint8_t scale_of(uint32_t largest, traits_t format)
-{
-    const int largest_exponent = (int)(format.largest >> format.fraction_bits) - format.bias;
-    int       exponent = (int)(largest >> 23) - FLOAT_BIAS - largest_exponent + ((largest & 0x7fffffu) > LARGEST_FRACTION);
-
-    if (largest >= 0x7f800000u) {
-        return NOT_FINITE;
-    }
-    exponent = exponent > format.lowest_scale ? exponent : format.lowest_scale;
-    exponent = exponent < format.highest_scale ? exponent : format.highest_scale;
-    return (uint8_t)(exponent + FLOAT_BIAS);
-}
-
-/* Any byte: 0, which no encoder writes, makes all values zero. */
-static float scale_value(uint8_t scale)
-{
-    return tacit__bits_float(scale == NOT_FINITE ? TACIT_FLOAT_NAN : (uint32_t)scale << 23);
-}
+/* Blocks that are looked at before the first of them is looked at again: a maximum takes long to come together. */
+enum { TOGETHER = 8 };
 
 static inline void visit_magnitudes(tacit_isa_t isa, void *state, const tacit_floats_t a[TACIT_VECTORS])
 {
@@ -100,13 +53,13 @@ TACIT_ALWAYS_INLINE uint32_t largest_of(tacit_isa_t isa, const tacit_ef_t *ef, b
 }
 
 /* What 8 codes stand for. A subnormal becomes the fraction of the smallest normal number, which is taken away again. */
-TACIT_ALWAYS_INLINE void values_of(const tacit_words_t *codes, float scale, tacit_floats_t *values, traits_t format)
+TACIT_ALWAYS_INLINE void values_of(const tacit_words_t *codes, float scale, tacit_floats_t *values, tacit_fp8_t format)
 {
     const tacit_words_t magnitude = *codes & 0x7fu, shifted = magnitude << (23 - format.fraction_bits);
-    const float         smallest = power(1 - format.bias);
+    const float         smallest = tacit__fp8_power(1 - format.bias);
     const tacit_words_t subnormal = (tacit_words_t)((tacit_floats_t)(shifted + tacit__float_bits(smallest)) - smallest);
     const tacit_words_t finite = TACIT_SELECT((tacit_ints_t)magnitude < (int32_t)(1u << format.fraction_bits), subnormal,
-                                              shifted + ((uint32_t)(FLOAT_BIAS - format.bias) << 23));
+                                              shifted + ((uint32_t)(TACIT_FP8_BIAS - format.bias) << 23));
     const tacit_words_t all = TACIT_SELECT((tacit_ints_t)magnitude < (int32_t)format.first_nan, finite, TACIT_FLOAT_NAN);
 
     *values = (tacit_floats_t)((*codes & 0x80u) << 24 | all) * scale;
@@ -116,10 +69,10 @@ TACIT_ALWAYS_INLINE void values_of(const tacit_words_t *codes, float scale, taci
    The ulp of `anchor` is that of the code: adding it rounds, and what the sum has above it is the fraction, with a bit in front
    that carries into the exponent. Of subnormal codes it is the smallest normal ones' ulp, and the fraction is all there is.
    Positive numbers are ordered as their bits. */
-static inline void codes_plain(const tacit_floats_t *numbers, tacit_words_t *codes, tacit_floats_t *values, traits_t format)
+static inline void codes_plain(const tacit_floats_t *numbers, tacit_words_t *codes, tacit_floats_t *values, tacit_fp8_t format)
 {
     const int            cut = 23 - format.fraction_bits;
-    const uint32_t       bias = (uint32_t)(FLOAT_BIAS - format.bias) << 23, smallest = bias + (1u << 23);
+    const uint32_t       bias = (uint32_t)(TACIT_FP8_BIAS - format.bias) << 23, smallest = bias + (1u << 23);
     const uint32_t       largest = (format.largest << cut) + bias;
     const tacit_words_t  bits = (tacit_words_t)*numbers, sign = bits & 0x80000000u, exponent = bits & 0x7f800000u;
     const tacit_words_t  floor = TACIT_SELECT(exponent > smallest, exponent, smallest), anchor = floor + ((uint32_t)cut << 23);
@@ -133,10 +86,10 @@ static inline void codes_plain(const tacit_floats_t *numbers, tacit_words_t *cod
 
 #ifdef TACIT_ON_X86
 TACIT_TARGET_AVX2 static inline void codes_avx2(const tacit_floats_t *numbers, tacit_words_t *codes, tacit_floats_t *values,
-                                                traits_t format)
+                                                tacit_fp8_t format)
 {
     const int      cut = 23 - format.fraction_bits;
-    const uint32_t bias = (uint32_t)(FLOAT_BIAS - format.bias) << 23, smallest = bias + (1u << 23);
+    const uint32_t bias = (uint32_t)(TACIT_FP8_BIAS - format.bias) << 23, smallest = bias + (1u << 23);
     const __m256i  bits = (__m256i)*numbers, sign = _mm256_and_si256(bits, _mm256_set1_epi32(INT32_MIN));
     const __m256i  exponent = _mm256_and_si256(bits, _mm256_set1_epi32(0x7f800000));
     const __m256i  floor = _mm256_max_epi32(exponent, _mm256_set1_epi32((int)smallest));
@@ -155,9 +108,9 @@ TACIT_TARGET_AVX2 static inline void codes_avx2(const tacit_floats_t *numbers, t
 
 /* 64 elements of a block that is finite; out := what receivers decode or, if that is wanted, what of a they do not get. */
 TACIT_ALWAYS_INLINE void encode_lanes(tacit_isa_t isa, uint8_t scale, const float *a, uint8_t *payload, bool kept, float *out,
-                                      traits_t format)
+                                      tacit_fp8_t format)
 {
-    const float   factor = power(FLOAT_BIAS - scale), unit = scale_value(scale);
+    const float   factor = tacit__fp8_power(TACIT_FP8_BIAS - scale), unit = tacit__fp8_unit(scale);
     tacit_words_t codes[TACIT_VECTORS];
 
     TACIT_UNROLL for (size_t k = 0; k < TACIT_VECTORS; k++)
@@ -177,17 +130,17 @@ TACIT_ALWAYS_INLINE void encode_lanes(tacit_isa_t isa, uint8_t scale, const floa
 }
 
 TACIT_ALWAYS_INLINE void encode_record(tacit_isa_t isa, uint8_t scale, const float *a, size_t count, uint8_t *payload, bool kept,
-                                       float *out, traits_t format)
+                                       float *out, tacit_fp8_t format)
 {
     const size_t whole = count - count % TACIT_LANES;
     float        from[TACIT_LANES] = {0};
     uint8_t      codes[TACIT_LANES];
 
     *payload++ = scale;
-    if (scale == NOT_FINITE) { /* nothing is kept back of such a block */
+    if (scale == TACIT_FP8_NOT_FINITE) { /* nothing is kept back of such a block */
         memset(payload, 0, count);
         for (size_t i = 0; i < count; i++) {
-            out[i] = scale_value(scale);
+            out[i] = tacit__fp8_unit(scale);
         }
         return;
     }
@@ -203,9 +156,9 @@ TACIT_ALWAYS_INLINE void encode_record(tacit_isa_t isa, uint8_t scale, const flo
 }
 
 TACIT_ALWAYS_INLINE void decode_record(tacit_isa_t isa, const uint8_t *payload, size_t count, float *out, bool add,
-                                       traits_t format)
+                                       tacit_fp8_t format)
 {
-    const float    scale = scale_value(*payload++);
+    const float    scale = tacit__fp8_unit(*payload++);
     const size_t   whole = count - count % TACIT_VECTOR;
     tacit_floats_t values;
     tacit_words_t  words;
@@ -235,7 +188,7 @@ TACIT_ALWAYS_INLINE void decode_record(tacit_isa_t isa, const uint8_t *payload, 
 
 /* Without feedback in and a are the same, and next gets what receivers decode. */
 TACIT_ALWAYS_INLINE uint32_t encode_blocks(tacit_isa_t isa, const tacit_block_t *block, bool kept, const tacit_ef_t *ef,
-                                           uint8_t *payload, size_t *done_out, traits_t format)
+                                           uint8_t *payload, size_t *done_out, tacit_fp8_t format)
 {
     const size_t step = (size_t)((const config_t *)block->config)->block;
     const float *a = kept ? ef->next : ef->in;
@@ -249,8 +202,8 @@ TACIT_ALWAYS_INLINE uint32_t encode_blocks(tacit_isa_t isa, const tacit_block_t 
         while (blocks < TOGETHER && looked < block->count) {
             const size_t count = block->count - looked < step ? block->count - looked : step;
 
-            scales[blocks] = scale_of(largest_of(isa, ef, kept, looked, count), format);
-            if (scales[blocks] == NOT_FINITE) {
+            scales[blocks] = tacit__fp8_scale(largest_of(isa, ef, kept, looked, count), format);
+            if (scales[blocks] == TACIT_FP8_NOT_FINITE) {
                 faults = TACIT_FAULT_NONFINITE;
                 if (kept) {
                     break;
@@ -274,9 +227,9 @@ TACIT_ALWAYS_INLINE uint32_t encode_blocks(tacit_isa_t isa, const tacit_block_t 
 TACIT_ALWAYS_INLINE uint32_t encode_with(tacit_isa_t isa, const tacit_block_t *block, bool kept, const tacit_ef_t *ef,
                                          uint8_t *payload, size_t *done_out)
 {
-    return ((const config_t *)block->config)->format == FORMAT_E4M3
-               ? encode_blocks(isa, block, kept, ef, payload, done_out, formats[FORMAT_E4M3])
-               : encode_blocks(isa, block, kept, ef, payload, done_out, formats[FORMAT_E5M2]);
+    return ((const config_t *)block->config)->format == TACIT_FP8_E4M3
+               ? encode_blocks(isa, block, kept, ef, payload, done_out, tacit__fp8(TACIT_FP8_E4M3))
+               : encode_blocks(isa, block, kept, ef, payload, done_out, tacit__fp8(TACIT_FP8_E5M2));
 }
 
 TACIT_ALWAYS_INLINE uint32_t encode_ef(tacit_isa_t isa, const tacit_block_t *block, const tacit_ef_t *ef, uint8_t *payload,
@@ -300,10 +253,10 @@ TACIT_ALWAYS_INLINE void decode(tacit_isa_t isa, const tacit_block_t *block, con
 
     for (size_t i = 0, count; i < block->count; i += count) {
         count = block->count - i < step ? block->count - i : step;
-        if (config->format == FORMAT_E4M3) {
-            decode_record(isa, payload, count, out + i, add, formats[FORMAT_E4M3]);
+        if (config->format == TACIT_FP8_E4M3) {
+            decode_record(isa, payload, count, out + i, add, tacit__fp8(TACIT_FP8_E4M3));
         } else {
-            decode_record(isa, payload, count, out + i, add, formats[FORMAT_E5M2]);
+            decode_record(isa, payload, count, out + i, add, tacit__fp8(TACIT_FP8_E5M2));
         }
         payload += 1 + count;
     }
@@ -316,7 +269,7 @@ static tacit_quality_t quality(const void *config, size_t count, double *factor)
     const config_t *own = config;
 
     (void)count;
-    *factor = own->format == FORMAT_E4M3 ? 0x1p-8 : 0x1p-6;
+    *factor = own->format == TACIT_FP8_E4M3 ? 0x1p-8 : 0x1p-6;
     return TACIT_CONTRACTION;
 }
 
@@ -339,7 +292,7 @@ static const tacit_param_t params[] = {
     {.key = "format",
      .type = TACIT_PARAM_WORD,
      .offset = offsetof(config_t, format),
-     .initial = FORMAT_E4M3,
+     .initial = TACIT_FP8_E4M3,
      .words = "e4m3 e5m2",
      .unit = "",
      .help = "Bits of exponent and fraction: e4m3 is more precise, e5m2 spans more magnitudes in one block."},

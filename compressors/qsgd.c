@@ -11,6 +11,7 @@
 #include "lanes.h"
 #include "levels.h"
 #include "own.h"
+#include "qsgd.h"
 #include "random.h"
 
 #include <inttypes.h>
@@ -28,30 +29,7 @@ typedef struct config {
     int64_t block;
 } config_t;
 
-/* Element values are minimum + unit * level. */
-typedef struct scale {
-    float unit, minimum;
-} scale_t;
-
-static float top_level(unsigned bits)
-{
-    return (float)((1u << bits) - 1);
-}
-
 /* ---- The first look: the range ---- */
-
-/* The unit is NaN if something is not finite: an element, or what the levels would decode to. */
-static scale_t scale_between(float low, float high, bool finite, float top)
-{
-    scale_t scale = {(high - low) / top, low + 0.0f}; /* not -0, which of two zeros was met first is an accident */
-    float   highest = scale.unit * top;
-
-    highest += scale.minimum;
-    if (!finite || !isfinite(highest)) {
-        scale.unit = scale.minimum = tacit__bits_float(TACIT_FLOAT_NAN);
-    }
-    return scale;
-}
 
 typedef struct range {
     tacit_floats_t low[TACIT_VECTORS], high[TACIT_VECTORS];
@@ -69,19 +47,20 @@ static inline void visit_range(tacit_isa_t isa, void *state, const tacit_floats_
 }
 
 /* Gathers a block and returns its scale. With feedback, if the unit is NaN memory is as it was. */
-TACIT_ALWAYS_INLINE scale_t scale_of(tacit_isa_t isa, const tacit_ef_t *ef, bool feedback, size_t first, size_t count, float top)
+TACIT_ALWAYS_INLINE tacit_qsgd_t scale_of(tacit_isa_t isa, const tacit_ef_t *ef, bool feedback, size_t first, size_t count,
+                                          float top)
 {
-    const float any = feedback ? ef->in[first] + ef->now[first] : ef->in[first];
-    range_t     range = {{{0}}, {{0}}};
-    bool        finite;
-    scale_t     scale;
+    const float  any = feedback ? ef->in[first] + ef->now[first] : ef->in[first];
+    range_t      range = {{{0}}, {{0}}};
+    bool         finite;
+    tacit_qsgd_t scale;
 
     TACIT_UNROLL for (size_t k = 0; k < TACIT_VECTORS; k++)
     {
         range.low[k] = range.high[k] = any - (tacit_floats_t){0};
     }
     finite = tacit__gather(isa, ef, feedback, first, count, any, visit_range, &range);
-    scale = scale_between(tacit__lanes_least(isa, range.low), tacit__lanes_most(isa, range.high), finite, top);
+    scale = tacit__qsgd_between(tacit__lanes_least(isa, range.low), tacit__lanes_most(isa, range.high), finite, top);
     if (feedback && finite && !isfinite(scale.unit)) {
         tacit__ungather(ef, first, count);
     }
@@ -106,18 +85,17 @@ static void random_shifts(const tacit_stream_t *stream, uint64_t element, float 
 
 /* 64 elements: their levels, with a unit above 0 and shifts[] added before rounding down, go to 8 * bits bytes; out[] as wanted.
    The product is rounded before it is added. */
-static inline void levels_plain(const float *a, const float *shifts, scale_t scale, unsigned bits, output_t output,
+static inline void levels_plain(const float *a, const float *shifts, tacit_qsgd_t scale, unsigned bits, output_t output,
                                 uint8_t *bytes, float *out)
 {
-    const float top = top_level(bits);
+    const float top = tacit__qsgd_top(bits);
     uint8_t     levels[TACIT_LANES];
 
     for (size_t j = 0; j < TACIT_LANES; j++) {
-        float level = (a[j] - scale.minimum) / scale.unit + shifts[j];
-        levels[j] = (uint8_t)(int)(level < top ? level : top); /* never negative, so this rounds down */
+        levels[j] = tacit__qsgd_level(a[j], scale, shifts[j], top);
     }
     for (size_t j = 0; j < TACIT_LANES; j++) {
-        const float value = scale.minimum + scale.unit * (float)levels[j];
+        const float value = tacit__qsgd_value(levels[j], scale);
         out[j] = output == KEPT ? a[j] - value : value;
     }
     tacit__pack_lanes_plain(levels, bits, bytes);
@@ -125,12 +103,12 @@ static inline void levels_plain(const float *a, const float *shifts, scale_t sca
 
 #ifdef TACIT_ON_X86
 /* 8 levels. */
-TACIT_TARGET_AVX2 static inline __m256i levels8_avx2(const float *a, const float *shifts, scale_t scale, unsigned bits,
+TACIT_TARGET_AVX2 static inline __m256i levels8_avx2(const float *a, const float *shifts, tacit_qsgd_t scale, unsigned bits,
                                                      output_t output, float *out)
 {
     const __m256  unit = _mm256_set1_ps(scale.unit), minimum = _mm256_set1_ps(scale.minimum);
     const __m256  values = _mm256_loadu_ps(a), places = _mm256_div_ps(_mm256_sub_ps(values, minimum), unit);
-    const __m256  level = _mm256_min_ps(_mm256_add_ps(places, _mm256_loadu_ps(shifts)), _mm256_set1_ps(top_level(bits)));
+    const __m256  level = _mm256_min_ps(_mm256_add_ps(places, _mm256_loadu_ps(shifts)), _mm256_set1_ps(tacit__qsgd_top(bits)));
     const __m256i whole = _mm256_cvttps_epi32(level);
     const __m256  decoded = _mm256_add_ps(minimum, _mm256_mul_ps(unit, _mm256_cvtepi32_ps(whole)));
 
@@ -138,7 +116,7 @@ TACIT_TARGET_AVX2 static inline __m256i levels8_avx2(const float *a, const float
     return whole;
 }
 
-TACIT_TARGET_AVX2 static inline void levels_avx2(const float *a, const float *shifts, scale_t scale, unsigned bits,
+TACIT_TARGET_AVX2 static inline void levels_avx2(const float *a, const float *shifts, tacit_qsgd_t scale, unsigned bits,
                                                  output_t output, uint8_t *bytes, float *out)
 {
     tacit_words_t whole[TACIT_VECTORS];
@@ -155,7 +133,7 @@ TACIT_TARGET_AVX2 static inline void levels_avx2(const float *a, const float *sh
 #endif
 
 /* The same where there may be no unit: shifts is NULL, and all are level 0. */
-TACIT_ALWAYS_INLINE void encode_lanes(tacit_isa_t isa, const float *a, const float *shifts, scale_t scale, unsigned bits,
+TACIT_ALWAYS_INLINE void encode_lanes(tacit_isa_t isa, const float *a, const float *shifts, tacit_qsgd_t scale, unsigned bits,
                                       output_t output, uint8_t *bytes, float *out)
 {
     if (shifts == NULL) {
@@ -176,7 +154,7 @@ TACIT_ALWAYS_INLINE void encode_lanes(tacit_isa_t isa, const float *a, const flo
 
 static size_t record_bytes(unsigned bits, size_t count)
 {
-    return count > 0 ? 8 + (bits * ((count + 7) / 8) + 3) / 4 * 4 : 0;
+    return tacit__qsgd_bytes(bits, count);
 }
 
 #ifdef TACIT_ON_X86
@@ -203,7 +181,7 @@ TACIT_TARGET_AVX2 static inline void unpack2_avx2(const uint8_t *bytes, uint8_t 
     }
 }
 
-TACIT_TARGET_AVX2 static inline void values_avx2(const uint8_t *levels, scale_t scale, bool add, float *out)
+TACIT_TARGET_AVX2 static inline void values_avx2(const uint8_t *levels, tacit_qsgd_t scale, bool add, float *out)
 {
     const __m256 unit = _mm256_set1_ps(scale.unit), minimum = _mm256_set1_ps(scale.minimum);
 
@@ -216,10 +194,10 @@ TACIT_TARGET_AVX2 static inline void values_avx2(const uint8_t *levels, scale_t 
 }
 #endif
 
-static inline void values_plain(const uint8_t *levels, scale_t scale, bool add, float *out)
+static inline void values_plain(const uint8_t *levels, tacit_qsgd_t scale, bool add, float *out)
 {
     for (size_t j = 0; j < TACIT_LANES; j++) {
-        const float value = scale.minimum + scale.unit * (float)levels[j];
+        const float value = tacit__qsgd_value(levels[j], scale);
         out[j] = add ? out[j] + value : value;
     }
 }
@@ -234,7 +212,8 @@ TACIT_ALWAYS_INLINE void unpack_any(const uint8_t *bytes, unsigned bits, uint8_t
 }
 
 /* 64 elements from 8 * bits bytes. */
-TACIT_ALWAYS_INLINE void decode_lanes(tacit_isa_t isa, const uint8_t *bytes, unsigned bits, scale_t scale, float *out, bool add)
+TACIT_ALWAYS_INLINE void decode_lanes(tacit_isa_t isa, const uint8_t *bytes, unsigned bits, tacit_qsgd_t scale, float *out,
+                                      bool add)
 {
     uint8_t levels[TACIT_LANES];
 
@@ -254,8 +233,9 @@ TACIT_ALWAYS_INLINE void decode_lanes(tacit_isa_t isa, const uint8_t *bytes, uns
 }
 
 /* `record` is one block, or the last part of one, whose elements begin at a. */
-TACIT_ALWAYS_INLINE void encode_record(tacit_isa_t isa, const tacit_block_t *record, const tacit_stream_t *stream, scale_t scale,
-                                       unsigned bits, const float *a, uint8_t *payload, output_t output, float *out)
+TACIT_ALWAYS_INLINE void encode_record(tacit_isa_t isa, const tacit_block_t *record, const tacit_stream_t *stream,
+                                       tacit_qsgd_t scale, unsigned bits, const float *a, uint8_t *payload, output_t output,
+                                       float *out)
 {
     const bool stochastic = ((const config_t *)record->config)->rounding == ROUNDING_STOCHASTIC;
     float      shifts[TACIT_LANES], values[TACIT_LANES];
@@ -292,10 +272,10 @@ TACIT_ALWAYS_INLINE void encode_record(tacit_isa_t isa, const tacit_block_t *rec
 
 TACIT_ALWAYS_INLINE void decode_record(tacit_isa_t isa, unsigned bits, const uint8_t *payload, size_t count, float *out, bool add)
 {
-    const scale_t scale = {tacit__bits_float(tacit__load32(payload)), tacit__bits_float(tacit__load32(payload + 4))};
-    float         values[TACIT_LANES] = {0};
-    uint8_t       bytes[TACIT_LANES] = {0};
-    size_t        i = 0;
+    const tacit_qsgd_t scale = {tacit__bits_float(tacit__load32(payload)), tacit__bits_float(tacit__load32(payload + 4))};
+    float              values[TACIT_LANES] = {0};
+    uint8_t            bytes[TACIT_LANES] = {0};
+    size_t             i = 0;
 
     payload += 8;
     for (; i + TACIT_LANES <= count; i += TACIT_LANES) {
@@ -321,7 +301,7 @@ TACIT_ALWAYS_INLINE uint32_t encode_blocks(tacit_isa_t isa, const tacit_block_t 
     const size_t         step = (size_t)((const config_t *)block->config)->block;
     const tacit_stream_t stream = tacit__stream(&block->key, false);
     const float         *a = output == KEPT ? ef->next : ef->in;
-    scale_t              scales[TOGETHER];
+    tacit_qsgd_t         scales[TOGETHER];
     uint32_t             faults = 0;
     size_t               looked = 0, written = 0;
 
@@ -331,7 +311,7 @@ TACIT_ALWAYS_INLINE uint32_t encode_blocks(tacit_isa_t isa, const tacit_block_t 
         while (blocks < TOGETHER && looked < block->count) {
             const size_t count = block->count - looked < step ? block->count - looked : step;
 
-            scales[blocks] = scale_of(isa, ef, output == KEPT, looked, count, top_level(bits));
+            scales[blocks] = scale_of(isa, ef, output == KEPT, looked, count, tacit__qsgd_top(bits));
             if (!isfinite(scales[blocks].unit)) {
                 faults = TACIT_FAULT_NONFINITE;
                 if (output == KEPT) {
@@ -459,7 +439,7 @@ static bool settle(void *config, bool feedback, char *reason, size_t reason_byte
 static tacit_quality_t quality(const void *config, size_t count, double *factor)
 {
     const config_t *own = config;
-    const double    top = (double)top_level((unsigned)own->bits);
+    const double    top = (double)tacit__qsgd_top((unsigned)own->bits);
     const size_t    n = count < (size_t)own->block ? count : (size_t)own->block;
 
     *factor = (double)n / (2 * top * top);
@@ -488,7 +468,7 @@ static double delta(const void *config, const tacit_slot_config_t *tensor)
 {
     const double    pi = 3.14159265358979323846;
     const config_t *own = config;
-    const double    top = (double)top_level((unsigned)own->bits);
+    const double    top = (double)tacit__qsgd_top((unsigned)own->bits);
     const double    n = tensor->count < (size_t)own->block ? (double)tensor->count : (double)own->block;
     double          unit_squared, midway;
 

@@ -5,13 +5,14 @@
 #define TACIT_RANDOM_H
 
 #include "compressor.h"
+#include "device_code.h"
 
 /* A stream: the two words that a tacit_key_t comes down to. */
 typedef struct tacit_stream {
     uint32_t key[2], high[2]; /* Philox key, and the upper half of its counter */
 } tacit_stream_t;
 
-static inline uint64_t tacit__mix64(uint64_t x)
+TACIT_DEVICE static inline uint64_t tacit__mix64(uint64_t x)
 {
     x += 0x9e3779b97f4a7c15u; /* splitmix64 */
     x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -20,7 +21,7 @@ static inline uint64_t tacit__mix64(uint64_t x)
 }
 
 /* shared: the same stream on every rank. */
-static inline tacit_stream_t tacit__stream(const tacit_key_t *key, bool shared)
+TACIT_DEVICE static inline tacit_stream_t tacit__stream(const tacit_key_t *key, bool shared)
 {
     uint64_t       low = tacit__mix64(tacit__mix64(key->seed) ^ key->slot);
     uint64_t       high = tacit__mix64(key->step) + (shared ? 0 : tacit__mix64(key->rank + 1));
@@ -30,7 +31,7 @@ static inline tacit_stream_t tacit__stream(const tacit_key_t *key, bool shared)
 }
 
 /* Four words for one value of the counter. */
-static inline void tacit__random4(const tacit_stream_t *stream, uint64_t counter, uint32_t out[4])
+TACIT_DEVICE static inline void tacit__random4(const tacit_stream_t *stream, uint64_t counter, uint32_t out[4])
 {
     uint32_t c0 = (uint32_t)counter, c1 = (uint32_t)(counter >> 32), c2 = stream->high[0], c3 = stream->high[1];
     uint32_t k0 = stream->key[0], k1 = stream->key[1];
@@ -85,7 +86,7 @@ static inline void tacit__random_lanes(const tacit_stream_t *stream, uint64_t co
 }
 
 /* The word of element i: word i mod 4 of counter i / 4. */
-static inline uint32_t tacit__random(const tacit_stream_t *stream, uint64_t i)
+TACIT_DEVICE static inline uint32_t tacit__random(const tacit_stream_t *stream, uint64_t i)
 {
     uint32_t words[4];
 
@@ -94,7 +95,7 @@ static inline uint32_t tacit__random(const tacit_stream_t *stream, uint64_t i)
 }
 
 /* Uniform in [0, 1): the upper 24 bits of a word. */
-static inline float tacit__uniform(uint32_t word)
+TACIT_DEVICE static inline float tacit__uniform(uint32_t word)
 {
     return (float)(word >> 8) * 0x1p-24f;
 }

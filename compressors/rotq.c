@@ -15,14 +15,14 @@
 #include "levels.h"
 #include "own.h"
 #include "random.h"
+#include "rotq.h"
 
 #include <math.h>
 
 enum {
     BLOCK = TACIT_HADAMARD,
     TOGETHER = 8, /* blocks that take each step one after the other, so that no sum is waited for */
-    MAX_BITS = 4,
-    MAX_MAGNITUDES = 1 << (MAX_BITS - 1)
+    MAX_BITS = TACIT_ROTQ_BITS
 };
 
 typedef struct config {
@@ -30,21 +30,17 @@ typedef struct config {
     int64_t bits;
 } config_t;
 
-/* The levels with the least mean square error for N(0, 1), symmetric about 0: each is the mean of the numbers nearest to it,
-   which has no closed form; the iteration of Lloyd and Max, run in float64 until nothing moves. loss is that error, worst the
-   error of the worst block: see quality(). */
+/* loss is the mean square error for N(0, 1), worst the error of the worst block: see quality(). */
 typedef struct codebook {
-    float  magnitudes[MAX_MAGNITUDES + 1]; /* and zeros */
+    float  magnitudes[TACIT_ROTQ_MAGNITUDES + 1]; /* and zeros */
     double loss, worst;
 } codebook_t;
 
 static const codebook_t codebooks[MAX_BITS + 1] = {
-    [1] = {{0.797884561f}, 0.363380, 0.99609375},
-    [2] = {{0.452780035f, 1.51041761f}, 0.117482, 0.95819},
-    [3] = {{0.245094179f, 0.756005281f, 1.34390928f, 2.15194571f}, 0.034548, 0.7760},
-    [4] = {{0.12839503f, 0.3880483f, 0.656759119f, 0.942340457f, 1.2562312f, 1.61804639f, 2.06901723f, 2.73258957f},
-           0.009501,
-           0.6090},
+    [1] = {TACIT_ROTQ_1, 0.363380, 0.99609375},
+    [2] = {TACIT_ROTQ_2, 0.117482, 0.95819},
+    [3] = {TACIT_ROTQ_3, 0.034548, 0.7760},
+    [4] = {TACIT_ROTQ_4, 0.009501, 0.6090},
 };
 
 /* ---- Signs ---- */
@@ -165,7 +161,7 @@ typedef struct record {
 TACIT_ALWAYS_INLINE void note_largest(record_t *record, uint32_t largest)
 {
     record->largest = largest;
-    record->normalizer = (255 - (largest >> 23)) << 23;
+    record->normalizer = tacit__rotq_normalizer(largest);
 }
 
 /* From the sums of squares of a rotated block. */
@@ -279,7 +275,6 @@ TACIT_ALWAYS_INLINE void quantize_with(tacit_isa_t isa, float *v, float unit, un
 TACIT_ALWAYS_INLINE void quantize(tacit_isa_t isa, float *v, unsigned bits, record_t *record, uint8_t *payload)
 {
     tacit_floats_t products[TACIT_VECTORS] = {{0}}, squares[TACIT_VECTORS] = {{0}};
-    float          scale;
 
     switch (bits) {
     case 1:
@@ -294,9 +289,7 @@ TACIT_ALWAYS_INLINE void quantize(tacit_isa_t isa, float *v, unsigned bits, reco
     default:
         quantize_with(isa, v, record->unit, 4, payload, products, squares);
     }
-    scale = tacit__lanes_sum(products) / (tacit__lanes_sum(squares) * BLOCK);
-    /* The inverse of the normalizer may be subnormal itself: half of it twice. */
-    record->scale = scale * 0.5f * tacit__bits_float((255u << 23) - record->normalizer);
+    record->scale = tacit__rotq_scale(tacit__lanes_sum(products), tacit__lanes_sum(squares), record->normalizer, BLOCK);
 }
 
 /* ---- The table ---- */
