@@ -7,8 +7,8 @@
 
 enum { TACIT_ROTQ_BITS = 4, TACIT_ROTQ_MAGNITUDES = 1 << (TACIT_ROTQ_BITS - 1) };
 
-/* The levels with the least mean square error for N(0, 1), symmetric about 0, and zeros: each is the mean of the numbers nearest to
-   it, which has no closed form; the iteration of Lloyd and Max, run in float64 until nothing moves. */
+/* The levels with the least mean square error for N(0, 1), symmetric about 0, and zeros: each is the mean of the numbers nearest
+   to it, which has no closed form; the iteration of Lloyd and Max, run in float64 until nothing moves. */
 #define TACIT_ROTQ_1                                                                                                             \
     {                                                                                                                            \
         0.797884561f                                                                                                             \
@@ -48,8 +48,8 @@ TACIT_DEVICE static inline uint32_t tacit__rotq_normalizer(uint32_t largest)
     return (255 - (largest >> 23)) << 23;
 }
 
-/* Of the centres: with products of centres and numbers, and squares of centres, summed. No block is worse off than if nothing were
-   sent. The inverse of the normalizer may be subnormal itself: half of it twice. */
+/* Of the centres: with products of centres and numbers, and squares of centres, summed. No block is worse off than if nothing
+   were sent. The inverse of the normalizer may be subnormal itself: half of it twice. */
 TACIT_DEVICE static inline float tacit__rotq_scale(float products, float squares, uint32_t normalizer, float count)
 {
     const float scale = products / (squares * count);

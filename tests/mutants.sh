@@ -210,7 +210,7 @@ unchanged fp8:fp8
 mutant "fp8: ties away from zero" compressors/fp8.c fp8:fp8 \
     's/\(tacit_floats_t\)\(bits \^ sign\)/(tacit_floats_t)((bits ^ sign) + 1)/'
 mutant "fp8: the largest magnitude is cut, as in MX" compressors/fp8.c fp8:fp8 \
-    's/ \+ \(\(largest & 0x7fffffu\) > LARGEST_FRACTION\)//'
+    's/tacit__fp8_scale\(largest_of\((.*)\), format\)/tacit__fp8_scale(largest_of(\1) \& 0x7f800000u, format)/'
 mutant "fp8: no saturation" compressors/fp8.c fp8:fp8 \
     's/TACIT_SELECT\(code < format.largest, code, format.largest\)/code/'
 unchanged rotq:rotq
@@ -221,7 +221,7 @@ mutant "rotq: no signs" compressors/rotq.c rotq:rotq \
 mutant "rotq: nothing is rotated" compressors/rotq.c rotq:rotq \
     's/tacit__hadamard\(isa, (\w+), (\w+)\)/memcpy(\2, \1, BLOCK * sizeof(float))/'
 mutant "rotq: the scale is that of the noise, not of the levels" compressors/rotq.c rotq:rotq \
-    's/scale = tacit__lanes_sum\(products\).*/scale = record->unit \/ 16;/'
+    's/tacit__rotq_scale\(.*/record->unit \/ 16;/'
 mutant "rotq: borders at the levels" compressors/rotq.c rotq:rotq \
     's/\(magnitudes\[m - 1\] \+ magnitudes\[m\]\) \* 0.5f/magnitudes[m]/'
 unchanged qsgd:qsgd
