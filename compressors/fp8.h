@@ -55,8 +55,8 @@ TACIT_DEVICE static inline float tacit__fp8_unit(uint8_t scale)
 
 /* The code of a finite number, to the nearest, ties to even, magnitudes above the largest becoming it; *value_out is what it
    stands for. The ulp of `anchor` is that of the code: adding it rounds, and what the sum has above it is the fraction, with a
-   bit in front that carries into the exponent. Of subnormal codes it is the smallest normal ones' ulp, and the fraction is all there
-   is. Positive numbers are ordered as their bits. */
+   bit in front that carries into the exponent. Of subnormal codes it is the smallest normal ones' ulp, and the fraction is all
+   there is. Positive numbers are ordered as their bits. */
 TACIT_DEVICE static inline uint8_t tacit__fp8_code(float number, tacit_fp8_t format, float *value_out)
 {
     const int      cut = 23 - format.fraction_bits;
