@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Checksums of headers (CRC-32C) and payloads (lane-parallel), and the hash by which names and specs are compared. */
+/* Checksums of headers (CRC-32C) and payloads (a sum over words), and the hash by which names and specs are compared. */
+#include "checksum.h"
 #include "internal.h"
 #include "isa.h"
 
 #include <string.h>
 #include <time.h>
 
-enum { LANES = 16 };
+enum { LANES = 64 }; /* four vectors of AVX-512: with less, compilers multiply one word at a time, or wait for each sum */
 
 /* Castagnoli's polynomial, reflected; bytewise, because only headers and files pass through here. */
 uint32_t tacit__crc32c(const void *data, size_t bytes)
@@ -35,36 +36,33 @@ static inline uint32_t load_word(const uint8_t *byte)
     return word;
 }
 
-static inline uint32_t mix(uint32_t sum, uint32_t word, uint32_t multiplier, unsigned turn)
-{
-    sum = sum * multiplier + word;
-    return sum << turn | sum >> (32 - turn);
-}
-
-/* Multiplying by an odd number and rotating are invertible, so a change of any one word changes its lane, and the lane the
-   result. Rotation, and other numbers for the lanes than within them, tell words that have changed places. */
+/* Words beside each other are independent. Their places are those of the first ones, whose products are made once, and a number
+   for all. */
 static uint32_t checksum_loop(const void *data, size_t bytes)
 {
-    static const uint32_t within = 0x9e3779b1u, across = 0x85ebca77u;
-    const uint8_t        *byte = data;
-    uint32_t              lane[LANES] = {0};
-    uint8_t               tail[4 * LANES] = {0};
-    uint32_t              sum = (uint32_t)bytes;
-    size_t                whole = bytes / sizeof tail * sizeof tail;
+    const uint8_t *byte = data;
+    const size_t   words = bytes / 4, whole = words / LANES * LANES;
+    uint32_t       lane[LANES] = {0}, place[LANES], base = 0;
+    uint32_t       sum = (uint32_t)bytes * TACIT_CHECKSUM_LENGTH;
+    uint8_t        last[4] = {0};
 
-    for (size_t i = 0; i < whole; i += sizeof tail) {
-        for (size_t j = 0; j < LANES; j++) {
-            lane[j] = mix(lane[j], load_word(byte + i + 4 * j), within, 13);
-        }
+    for (uint32_t j = 0; j < LANES; j++) {
+        place[j] = j * TACIT_CHECKSUM_PLACE;
     }
-    if (whole < bytes) {
-        memcpy(tail, byte + whole, bytes - whole);
+    for (size_t i = 0; i < whole; i += LANES, base += LANES * TACIT_CHECKSUM_PLACE) {
         for (size_t j = 0; j < LANES; j++) {
-            lane[j] = mix(lane[j], load_word(tail + 4 * j), within, 13);
+            lane[j] += tacit__checksum_mix(load_word(byte + 4 * (i + j)) + base + place[j]);
         }
     }
     for (size_t j = 0; j < LANES; j++) {
-        sum = mix(sum, lane[j], across, 17);
+        sum += lane[j];
+    }
+    for (size_t i = whole; i < words; i++) {
+        sum += tacit__checksum_term(load_word(byte + 4 * i), (uint32_t)i);
+    }
+    if (bytes % 4 != 0) {
+        memcpy(last, byte + 4 * words, bytes % 4);
+        sum += tacit__checksum_term(load_word(last), (uint32_t)words);
     }
     return sum;
 }

@@ -52,7 +52,7 @@ void tacit__alloc_fail_after(uint64_t nth);
 
 /* checksum.c */
 uint32_t tacit__crc32c(const void *data, size_t bytes);
-/* The lane-parallel checksum of a payload: doc/wire-format.md, "Payload checksum". */
+/* The checksum of a payload: doc/wire-format.md, "Payload checksum". */
 uint32_t tacit__payload_checksum(const void *data, size_t bytes);
 /* FNV-1a, 64 bits; start from TACIT_HASH_START. */
 #define TACIT_HASH_START 0xcbf29ce484222325u

@@ -589,6 +589,13 @@ mutant "ring: sums begin at the part's own rank" libcomm/schedules/ring.c ring:r
     's/sender \+ 2 \* ranks - 1 - place->step/sender + 2 * ranks - place->step/'
 mutant "ring: a message that is still under way is used again" libcomm/schedules/ring.c ring:ring \
     's/->sends\[message->send\].done/->send_count/'
+unchanged frame:checksums
+mutant "checksum: turns are alike" libcomm/checksum.c frame:checksums 's/ \+ base \+ place/ + place/'
+mutant "checksum: lanes are alike" libcomm/checksum.c frame:checksums 's/ \+ base \+ place.*\);/ + base);/'
+mutant "checksum: the length does not count" libcomm/checksum.c frame:checksums 's/ \* TACIT_CHECKSUM_LENGTH/ * 0/'
+mutant "checksum: words beyond the last turn begin anew" libcomm/checksum.c frame:checksums \
+    's/\(uint32_t\)i\)/(uint32_t)(i - whole))/'
+mutant "checksum: a last piece of a word is left out" libcomm/checksum.c frame:checksums 's/bytes % 4 != 0/false/'
 unchanged bundle:bundle
 mutant "bundle: the own memory stays full" libcomm/bundle.c bundle:bundle \
     's/!tacit__codec_own_coded\(bundle->codecs\[piece->codec\]\)/false/'

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Every header compiles alone: as C11, and a public one as C++11 too.
+# Every header compiles alone: as C11, and one that is public, or that CUDA kernels share, as C++11 too.
 set -u
 root=${srcdir:-.}
 failed=0
@@ -19,6 +19,14 @@ try() {
     fi
 }
 
+# try_cxx HEADER: where there is a C++ compiler.
+try_cxx() {
+    # shellcheck disable=SC2086
+    if command -v "${CXX%% *}" >/dev/null; then
+        try "$1" $CXX -std=c++11 -x c++ $warnings
+    fi
+}
+
 for path in "$root"/libcomm/*.h "$root"/compressors/*.h "$root"/optim/*.h; do
     header=${path##*/}
     case $header in
@@ -28,15 +36,15 @@ for path in "$root"/libcomm/*.h "$root"/compressors/*.h "$root"/optim/*.h; do
     tacit*.h)
         # shellcheck disable=SC2086
         try "$header" $CC -std=c11 -x c $warnings
-        # shellcheck disable=SC2086
-        if command -v "${CXX%% *}" >/dev/null; then
-            try "$header" $CXX -std=c++11 -x c++ $warnings
-        fi
+        try_cxx "$header"
         ;;
     *)
         # shellcheck disable=SC2086
         try "$header" $CC -std=gnu11 -x c -Wall -Wextra -Werror -Wno-unused-function
         ;;
+    esac
+    case $header in
+    checksum.h | device_code.h) try_cxx "$header" ;;
     esac
 done
 exit $failed

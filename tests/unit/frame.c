@@ -4,10 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "checksum.h"
 #include "frame.h"
 #include "harness.h"
 
-enum { HEADER = TACIT_FRAME_HEADER_BYTES, PAYLOAD = 150, MESSAGE = HEADER + PAYLOAD };
+enum { HEADER = TACIT_FRAME_HEADER_BYTES, PAYLOAD = 150, MESSAGE = HEADER + PAYLOAD, ORDERED = 100 };
 
 /* Every field different. */
 static const tacit_frame_t sample = {
@@ -92,7 +93,7 @@ START_TEST(golden_bytes)
         0xc3, 0xb2, 0xa1, 0x03, 0x07, 0xf6, 0xe5, 0xd4, /* index and round, total */
         0x4b, 0x3a, 0x29, 0x18, 0x8f, 0x7e, 0x6d, 0x5c, /* first, count */
         0x78, 0x56, 0xfc, 0xff, 0x96, 0x00, 0x00, 0x00, /* rank, status, payload bytes */
-        0xe7, 0x9b, 0x31, 0x54, 0x73, 0xfd, 0xf4, 0x7d, /* checksums of the payload, of the header */
+        0x03, 0x40, 0x05, 0xb1, 0x2c, 0xf5, 0x6f, 0x1e, /* checksums of the payload, of the header */
     };
     uint8_t message[MESSAGE];
 
@@ -218,22 +219,48 @@ END_TEST
 
 START_TEST(payload_checksum_golden)
 {
-    uint8_t bytes[PAYLOAD];
+    uint8_t bytes[1000];
 
     for (size_t i = 0; i < sizeof bytes; i++) {
         bytes[i] = (uint8_t)i;
     }
     ck_assert_uint_eq(tacit__payload_checksum(bytes, 0), 0x00000000u);
-    ck_assert_uint_eq(tacit__payload_checksum(bytes, 1), 0xc747c5f0u);
-    ck_assert_uint_eq(tacit__payload_checksum(bytes, 64), 0x1037b5c0u);
-    ck_assert_uint_eq(tacit__payload_checksum(bytes, PAYLOAD), 0xfa2245fcu);
+    ck_assert_uint_eq(tacit__payload_checksum(bytes, 1), 0xc2b2ae35u);
+    ck_assert_uint_eq(tacit__payload_checksum(bytes, 64), 0x00ba891au);
+    ck_assert_uint_eq(tacit__payload_checksum(bytes, 256), 0xe49e4d28u);
+    ck_assert_uint_eq(tacit__payload_checksum(bytes, sizeof bytes), 0xddfbca2fu);
 }
 END_TEST
 
-/* All lengths around whole words and whole turns of the lanes. */
+/* Word by word, in whatever order, wherever they lie. */
+START_TEST(payload_checksum_terms)
+{
+    uint8_t bytes[1003];
+
+    for (size_t i = 0; i < sizeof bytes; i++) {
+        bytes[i] = (uint8_t)(i * i >> 3);
+    }
+    for (size_t length = 0; length + 3 <= sizeof bytes; length++) {
+        const uint8_t *payload = bytes + length % 4;
+        uint32_t       sum = (uint32_t)length * TACIT_CHECKSUM_LENGTH;
+
+        for (size_t word = (length + 3) / 4; word-- > 0;) {
+            uint32_t value = 0;
+
+            for (size_t i = 0; i < 4 && 4 * word + i < length; i++) {
+                value |= (uint32_t)payload[4 * word + i] << 8 * i;
+            }
+            sum += tacit__checksum_term(value, (uint32_t)word);
+        }
+        ck_assert_uint_eq(tacit__payload_checksum(payload, length), sum);
+    }
+}
+END_TEST
+
+/* Lengths around whole words, and with whole turns of the lanes. */
 START_TEST(payload_checksum_flips)
 {
-    uint8_t bytes[200];
+    uint8_t bytes[300];
 
     for (size_t length = 1; length <= sizeof bytes; length += length < 70 ? 1 : 13) {
         uint32_t sum;
@@ -255,13 +282,13 @@ END_TEST
 START_TEST(payload_checksum_order)
 {
     for (int signs = 0; signs < 2; signs++) {
-        uint32_t words[64];
+        uint32_t words[ORDERED];
         uint32_t sum;
 
-        for (uint32_t i = 0; i < 64; i++) {
+        for (uint32_t i = 0; i < ORDERED; i++) {
             words[i] = 0x3f800000u + (i << 16);
         }
-        for (size_t a = 0; a < 64; a++) {
+        for (size_t a = 0; a < ORDERED; a++) {
             for (size_t b = 0; b < a; b++) {
                 uint32_t first = words[b], second = words[a];
 
@@ -305,6 +332,7 @@ int main(void)
     suite_add_tcase(suite, header);
     tcase_add_test(sums, crc32c);
     tcase_add_test(sums, payload_checksum_golden);
+    tcase_add_test(sums, payload_checksum_terms);
     tcase_add_test(sums, payload_checksum_flips);
     tcase_add_test(sums, payload_checksum_order);
     tcase_add_test(sums, payload_checksum_length);
