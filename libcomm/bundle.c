@@ -13,6 +13,8 @@
 /* A message has room for what is wrong, too. */
 enum { LEAST_PAYLOAD = 256 };
 
+_Static_assert(TACIT_FRAME_HEADER_BYTES % TACIT_BUNDLE_ALIGN == 0 && LEAST_PAYLOAD % TACIT_BUNDLE_ALIGN == 0, "messages align");
+
 /* ---- Creation ---- */
 
 static size_t message_bytes(size_t payload_bytes)
@@ -52,7 +54,7 @@ static size_t lay_out(tacit_bundle_t *bundle, bool count_only)
             if (!count_only) {
                 bundle->pieces[pieces] = (tacit_piece_t){i, first, end - first, at};
             }
-            at += tacit__part_bytes(codec, end - first);
+            at += tacit__round_up(tacit__part_bytes(codec, end - first), TACIT_BUNDLE_ALIGN);
             pieces++;
         }
         bundle->part_bytes[owner] = at;
@@ -333,6 +335,14 @@ static uint8_t *encoded_at(const tacit_bundle_t *bundle, int owner, const tacit_
     return bundle->sent + bundle->sent_at[owner] + TACIT_FRAME_HEADER_BYTES + piece->at;
 }
 
+/* Zeros behind a piece's payload. */
+static void pad(const tacit_bundle_t *bundle, const tacit_piece_t *piece, uint8_t *payload)
+{
+    const size_t bytes = tacit__part_bytes(bundle->codecs[piece->codec], piece->count);
+
+    memset(payload + bytes, 0, tacit__round_up(bytes, TACIT_BUNDLE_ALIGN) - bytes);
+}
+
 static void undo_pieces(tacit_bundle_t *bundle)
 {
     for (int owner = 0; owner < bundle->ranks; owner++) {
@@ -363,6 +373,9 @@ static void encode_pieces(tacit_bundle_t *bundle)
                 note(bundle, bundle->rank, tacit__codec_value_fault(codec, bundle->step));
                 undo_pieces(bundle);
                 return;
+            }
+            if (payload != NULL) {
+                pad(bundle, piece, payload);
             }
             bundle->encoded = p + 1;
         }
@@ -458,32 +471,31 @@ static void reduce_piece(tacit_bundle_t *bundle, const tacit_piece_t *piece, uin
                             bundle->op, bundle->sum, results + piece->at) != 0) {
         note(bundle, bundle->rank, tacit__codec_value_fault(codec, bundle->step));
     }
+    pad(bundle, piece, results + piece->at);
 }
 
 tacit_status_t tacit_bundle_reduce(tacit_bundle_t *bundle, const void *messages, void *message)
 {
     tacit_status_t status;
     uint8_t       *payload = message;
-    size_t         bytes;
+    size_t         part_bytes;
 
     TRY(check_phase(bundle, TACIT_BUNDLE_ENCODED, "tacit_bundle_reduce()",
                     message != NULL && (messages != NULL || bundle == NULL || !scatters(bundle))));
     payload += TACIT_FRAME_HEADER_BYTES;
-    bytes = bundle->part_bytes[bundle->rank];
+    part_bytes = bundle->part_bytes[bundle->rank];
     take_contributions(bundle, messages);
     for (size_t p = bundle->part[bundle->rank]; p < bundle->part[bundle->rank + 1] && bundle->fault == TACIT_OK; p++) {
         reduce_piece(bundle, &bundle->pieces[p], payload);
     }
     for (size_t w = 0; w < bundle->whole_count && bundle->fault == TACIT_OK; w++) {
-        size_t         used = 0;
-        tacit_status_t encoded = tacit__whole_encode(bundle, &bundle->wholes[w], payload + bytes, &used);
+        tacit_whole_t *whole = &bundle->wholes[w];
+        tacit_status_t encoded = tacit__whole_encode(bundle, whole, payload + part_bytes + whole->at);
 
         note(bundle, bundle->rank,
-             encoded == TACIT_ERR_VALUE ? tacit__codec_value_fault(bundle->codecs[bundle->wholes[w].codec], bundle->step)
-                                        : encoded);
-        bytes += used;
+             encoded == TACIT_ERR_VALUE ? tacit__codec_value_fault(bundle->codecs[whole->codec], bundle->step) : encoded);
     }
-    write_message(bundle, TACIT_FRAME_RESULT, bytes, message);
+    write_message(bundle, TACIT_FRAME_RESULT, part_bytes + bundle->whole_bytes, message);
     bundle->phase = TACIT_BUNDLE_REDUCED;
 out:
     return status;
@@ -539,17 +551,25 @@ static void commit(tacit_bundle_t *bundle, const uint8_t *message, void *const *
 /* Takes in one rank's message. */
 static tacit_status_t take_result(tacit_bundle_t *bundle, int rank, const uint8_t *message)
 {
-    size_t         at = bundle->part_bytes[rank];
+    const size_t   part_bytes = bundle->part_bytes[rank], bytes = part_bytes + bundle->whole_bytes;
     tacit_status_t status;
     tacit_frame_t  frame;
 
     TRY(read_message(bundle, rank, TACIT_FRAME_RESULT, message, bundle->gather_bytes, &frame));
-    for (size_t w = 0; w < bundle->whole_count && at <= frame.payload_bytes; w++) {
-        at += tacit__whole_take(bundle, &bundle->wholes[w], rank, frame.payload + at, frame.payload_bytes - at);
+    if (frame.payload_bytes != bytes) {
+        status = tacit__fail(TACIT_ERR_FRAME, "rank %d: rank %d's result has %u bytes, not %zu", bundle->rank, rank,
+                             frame.payload_bytes, bytes);
+        goto out;
     }
-    if (at != frame.payload_bytes) {
-        status = tacit__fail(TACIT_ERR_FRAME, "rank %d: the payload of rank %d's result (%u bytes) is not one of this bundle",
-                             bundle->rank, rank, frame.payload_bytes);
+    for (size_t w = 0; w < bundle->whole_count; w++) {
+        tacit_whole_t *whole = &bundle->wholes[w];
+
+        if (!tacit__whole_take(bundle, whole, rank, frame.payload + part_bytes + whole->at)) {
+            status =
+                tacit__fail(TACIT_ERR_FRAME, "rank %d: what rank %d has sent of slot '%s' is not a payload of '%s'", bundle->rank,
+                            rank, bundle->codecs[whole->codec]->name, bundle->codecs[whole->codec]->given.text);
+            goto out;
+        }
     }
 out:
     return status;

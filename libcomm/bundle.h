@@ -7,6 +7,10 @@
 #include "frame.h"
 #include "tacit_bundle.h"
 
+/* Payloads within a message, and messages, begin at multiples of this many bytes, so that a kernel loads them in the widest words
+   that there are. What lies between is zero. */
+enum { TACIT_BUNDLE_ALIGN = 16 };
+
 /* A range of a blockwise tensor in its owner's part. */
 typedef struct tacit_piece {
     size_t codec;
@@ -17,6 +21,8 @@ typedef struct tacit_piece {
 /* A sparse or linear tensor. */
 typedef struct tacit_whole {
     size_t           codec;
+    size_t           at;      /* where its place lies among those of the second message, behind the part … */
+    size_t           bound;   /* … and the longest payload in it */
     tacit_entries_t  own;     /* sparse: what goes out; the codec's */
     tacit_entries_t *entries; /* sparse: of every rank, as they came; values[] has them all */
     float           *factor;  /* linear: the own one, … */
@@ -39,7 +45,7 @@ struct tacit_bundle {
     size_t         *part_bytes; /* … and their payload; … */
     size_t         *sent_at;    /* … and where the message to it begins, among those sent */
     tacit_whole_t  *wholes;
-    size_t          whole_count, whole_bytes; /* payload of all of them at most */
+    size_t          whole_count, whole_bytes; /* places of all of them */
     size_t          gather_bytes;
     uint8_t        *own_coded;     /* payloads of the own part, where some tensor is encoded there too; or NULL */
     float          *sum;           /* a unit */
@@ -62,10 +68,11 @@ struct tacit_bundle {
 
 tacit_status_t tacit__wholes_create(tacit_bundle_t *bundle);
 void           tacit__wholes_destroy(tacit_bundle_t *bundle);
-/* Encodes the own contribution: a length and so many bytes. TACIT_ERR_VALUE without a text: it is not finite. */
-tacit_status_t tacit__whole_encode(tacit_bundle_t *bundle, tacit_whole_t *whole, uint8_t *payload, size_t *bytes_out);
-/* Reads a rank's, which may be hostile, from the next `room` bytes. Returns how many it takes; more than `room`: it is none. */
-size_t tacit__whole_take(tacit_bundle_t *bundle, tacit_whole_t *whole, int rank, const uint8_t *payload, size_t room);
+/* Encodes the own contribution, and fills its place: a length, so many bytes, zeros. TACIT_ERR_VALUE without a text: it is not
+   finite. */
+tacit_status_t tacit__whole_encode(tacit_bundle_t *bundle, tacit_whole_t *whole, uint8_t *place);
+/* Reads a rank's, which may be hostile. False: it is none. */
+bool tacit__whole_take(tacit_bundle_t *bundle, tacit_whole_t *whole, int rank, const uint8_t *place);
 /* Whether the sum of what was taken is finite, where it has to be. */
 bool tacit__whole_fits(const tacit_bundle_t *bundle, tacit_whole_t *whole);
 /* Writes the result, or takes back what encode() did to memory. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A bundle's tensors that travel whole: sparse ones as entries, linear ones as one factor, summed in rank order by every rank. */
+#include <assert.h>
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -7,7 +8,7 @@
 #include "bundle.h"
 #include "codec_unit.h"
 
-enum { LENGTH_BYTES = 4 };
+enum { LENGTH_BYTES = TACIT_BUNDLE_ALIGN }; /* four, and zeros */
 
 static tacit_codec_t *codec_of(const tacit_bundle_t *bundle, const tacit_whole_t *whole)
 {
@@ -76,8 +77,10 @@ tacit_status_t tacit__wholes_create(tacit_bundle_t *bundle)
             continue;
         }
         whole->codec = i;
+        whole->at = bundle->whole_bytes;
+        whole->bound = bound_of(bundle->codecs[i]);
         bundle->whole_count++;
-        bundle->whole_bytes += LENGTH_BYTES + tacit__round_up(bound_of(bundle->codecs[i]), 4);
+        bundle->whole_bytes += LENGTH_BYTES + tacit__round_up(whole->bound, TACIT_BUNDLE_ALIGN);
         if (!get_memory(bundle, whole)) {
             return tacit__fail(TACIT_ERR_MEMORY, "bundle: no memory to gather codec '%s'", bundle->codecs[i]->name);
         }
@@ -131,22 +134,22 @@ static tacit_status_t encode_linear(const tacit_bundle_t *bundle, tacit_whole_t 
     return TACIT_OK;
 }
 
-tacit_status_t tacit__whole_encode(tacit_bundle_t *bundle, tacit_whole_t *whole, uint8_t *payload, size_t *bytes_out)
+tacit_status_t tacit__whole_encode(tacit_bundle_t *bundle, tacit_whole_t *whole, uint8_t *place)
 {
     tacit_codec_t *codec = codec_of(bundle, whole);
+    uint8_t       *payload = place + LENGTH_BYTES;
     tacit_status_t status;
-    size_t         bytes, padded;
+    size_t         bytes;
     uint32_t       length;
 
     TRY(tacit__codec_expand(codec));
-    TRY(select_of(codec) != NULL ? encode_sparse(bundle, whole, payload + LENGTH_BYTES, &bytes)
-                                 : encode_linear(bundle, whole, payload + LENGTH_BYTES, &bytes));
+    TRY(select_of(codec) != NULL ? encode_sparse(bundle, whole, payload, &bytes) : encode_linear(bundle, whole, payload, &bytes));
+    assert(bytes <= whole->bound);
     whole->sent = true;
     length = (uint32_t)bytes;
-    padded = tacit__round_up(bytes, 4);
-    memcpy(payload, &length, sizeof length);
-    memset(payload + LENGTH_BYTES + bytes, 0, padded - bytes);
-    *bytes_out = LENGTH_BYTES + padded;
+    memset(place, 0, LENGTH_BYTES);
+    memcpy(place, &length, sizeof length);
+    memset(payload + bytes, 0, tacit__round_up(whole->bound, TACIT_BUNDLE_ALIGN) - bytes);
 out:
     return status;
 }
@@ -178,22 +181,15 @@ static bool take_linear(const tacit_bundle_t *bundle, tacit_whole_t *whole, int 
     return true;
 }
 
-size_t tacit__whole_take(tacit_bundle_t *bundle, tacit_whole_t *whole, int rank, const uint8_t *payload, size_t room)
+bool tacit__whole_take(tacit_bundle_t *bundle, tacit_whole_t *whole, int rank, const uint8_t *place)
 {
-    const tacit_codec_t *codec = codec_of(bundle, whole);
-    uint32_t             bytes = 0;
+    const uint8_t *payload = place + LENGTH_BYTES;
+    uint32_t       bytes;
 
-    if (room < LENGTH_BYTES) {
-        return room + 1;
-    }
-    memcpy(&bytes, payload, sizeof bytes);
-    room -= LENGTH_BYTES;
-    payload += LENGTH_BYTES;
-    if (tacit__round_up(bytes, 4) > room || !(select_of(codec) != NULL ? take_sparse(bundle, whole, rank, payload, bytes)
-                                                                       : take_linear(bundle, whole, rank, payload, bytes))) {
-        return LENGTH_BYTES + room + 1;
-    }
-    return LENGTH_BYTES + tacit__round_up(bytes, 4);
+    memcpy(&bytes, place, sizeof bytes);
+    return bytes <= whole->bound &&
+           (select_of(codec_of(bundle, whole)) != NULL ? take_sparse(bundle, whole, rank, payload, bytes)
+                                                       : take_linear(bundle, whole, rank, payload, bytes));
 }
 
 /* ---- Results ---- */

@@ -40,10 +40,10 @@ TACIT_API tacit_status_t tacit_bundle_create(tacit_codec_t *const *codecs, size_
 /* Cancels what runs; accepts NULL. */
 TACIT_API_VOID void tacit_bundle_destroy(tacit_bundle_t *bundle);
 
-/* Bytes from rank `from` to rank `to` in the first exchange. 0 from a rank to itself, and everywhere where all tensors are
-   sparse: then there is none. */
+/* Bytes from rank `from` to rank `to` in the first exchange, a multiple of 16. 0 from a rank to itself, and everywhere where all
+   tensors are sparse: then there is none. */
 TACIT_API_VOID size_t tacit_bundle_scatter_bytes(const tacit_bundle_t *bundle, int from, int to);
-/* Bytes from each rank in the second one. */
+/* Bytes from each rank in the second one, a multiple of 16. */
 TACIT_API_VOID size_t tacit_bundle_gather_bytes(const tacit_bundle_t *bundle);
 
 /* Begins a step, which keys random numbers and is the same on all ranks. in[i] is codec i's tensor, in its dtype. `messages` gets

@@ -610,6 +610,13 @@ mutant "bundle: entries are not taken back" libcomm/bundle_whole.c bundle:bundle
 mutant "bundle: factors are not taken back" libcomm/bundle_whole.c bundle:bundle 's/tacit__codec_unbuilt\(.*\);/;/'
 mutant "bundle: sums of entries unchecked" libcomm/bundle_whole.c bundle:bundle \
     's/fits = tacit__unit_is_finite\(.*\);/fits = true;/'
+mutant "bundle: payloads anywhere" libcomm/bundle.c bundle:bundle \
+    's/at \+= tacit__round_up\((tacit__part_bytes\(codec, end - first\)), TACIT_BUNDLE_ALIGN\)/at += \1/'
+mutant "bundle: what was there stays behind pieces" libcomm/bundle.c bundle:bundle 's/memset\(payload \+ bytes, 0, .*\);/;/'
+mutant "bundle: results as long as they like" libcomm/bundle.c bundle:bundle 's/frame.payload_bytes != bytes/false/'
+mutant "bundle: what was there stays behind lengths" libcomm/bundle_whole.c bundle:bundle 's/memset\(place, 0, .*\);/;/'
+mutant "bundle: what was there stays in places" libcomm/bundle_whole.c bundle:bundle 's/memset\(payload \+ bytes, 0, .*\);/;/'
+mutant "bundle: entries beyond their place" libcomm/bundle_whole.c bundle:bundle 's/return bytes <= whole->bound \&\&/return/'
 mutant "bundle: a sum of factors is a mean" libcomm/bundle_whole.c bundle:bundle \
     '/^static void finish_linear/,/^}/s/bundle->op == TACIT_AVERAGE/true/'
 mutant "codec: the state's tail is not looked at" libcomm/checkpoint.c codec:codec \

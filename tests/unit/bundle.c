@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Bundles: the same bits as a group of tacit_allreduce() calls, results and memory; and whatever a rank finds, all ranks return,
    with memory as before. */
+#include "bundle.h"
 #include "bundle_net.h"
+#include "parts.h"
 
 /* ---- What is right ---- */
 
@@ -45,6 +47,98 @@ START_TEST(bytes)
     net_free(&all);
     run_free(&whole);
     run_free(&mixed);
+}
+END_TEST
+
+static void all_zeros(const uint8_t *begin, const uint8_t *end, const char *where)
+{
+    for (; begin < end; begin++) {
+        ck_assert_msg(*begin == 0, "%s", where);
+    }
+}
+
+/* The pieces of a part, in a payload. */
+static void check_part(const tacit_bundle_t *bundle, int owner, const uint8_t *payload)
+{
+    const uint8_t *end = payload;
+
+    for (size_t p = bundle->part[owner]; p < bundle->part[owner + 1]; p++) {
+        const tacit_piece_t *piece = &bundle->pieces[p];
+        const uint8_t       *begin = payload + piece->at;
+
+        ck_assert(piece->at % 16 == 0 && begin >= end && begin < end + 16);
+        all_zeros(end, begin, "behind a piece");
+        end = begin + tacit__part_bytes(bundle->codecs[piece->codec], piece->count);
+    }
+    ck_assert_uint_eq(bundle->part_bytes[owner], (size_t)(end - payload + 15) / 16 * 16);
+    all_zeros(end, payload + bundle->part_bytes[owner], "behind a part");
+}
+
+/* Places of those that travel whole. */
+static void check_places(const tacit_bundle_t *bundle, const uint8_t *payload)
+{
+    size_t at = 0;
+
+    for (size_t w = 0; w < bundle->whole_count; w++) {
+        const tacit_whole_t *whole = &bundle->wholes[w];
+        const uint8_t       *place = payload + whole->at;
+        uint32_t             length;
+
+        ck_assert_uint_eq(whole->at, at);
+        memcpy(&length, place, sizeof length);
+        ck_assert_uint_le(length, whole->bound);
+        at += 16 + (whole->bound + 15) / 16 * 16;
+        all_zeros(place + 4, place + 16, "behind a length");
+        all_zeros(place + 16 + length, payload + at, "behind what travels whole");
+    }
+    ck_assert_uint_eq(bundle->whole_bytes, at);
+}
+
+/* Whatever was in the messages before: each byte of a frame is written, in every step. */
+START_TEST(layout)
+{
+    run_t run = run_of(MOST, bounds[_i][0], bounds[_i][1], TACIT_SUM, false);
+    net_t net = net_of(&run);
+
+    step_well(&net, 0);
+    begin(&net, 1);
+    for (int rank = 0; rank < MOST; rank++) {
+        node_t               *node = &net.nodes[rank];
+        const tacit_bundle_t *bundle = node->bundle;
+        uint8_t              *message = node->sent;
+
+        memset(node->own, 0xff, tacit_bundle_gather_bytes(bundle));
+        for (int to = 0; to < MOST; to++) {
+            memset(message, 0xff, tacit_bundle_scatter_bytes(bundle, rank, to));
+            message += tacit_bundle_scatter_bytes(bundle, rank, to);
+        }
+        SUCCEEDS(encode(node, &run, 1));
+        message = node->sent;
+        for (int to = 0; to < MOST; to++) {
+            const size_t length = tacit_bundle_scatter_bytes(bundle, rank, to);
+
+            if (length != 0) {
+                ck_assert_uint_eq(length % 16, 0);
+                ck_assert_uint_eq(tacit__frame_read(message).payload_bytes, bundle->part_bytes[to]);
+                check_part(bundle, to, message + TACIT_FRAME_HEADER_BYTES);
+            }
+            message += length;
+        }
+    }
+    all_to_all(&net);
+    reduce_all(&net);
+    for (int rank = 0; rank < MOST; rank++) {
+        const tacit_bundle_t *bundle = net.nodes[rank].bundle;
+        const uint8_t        *message = net.nodes[rank].own, *payload = message + TACIT_FRAME_HEADER_BYTES;
+
+        ck_assert_uint_eq(tacit_bundle_gather_bytes(bundle) % 16, 0);
+        ck_assert_uint_eq(tacit__frame_read(message).payload_bytes, bundle->part_bytes[rank] + bundle->whole_bytes);
+        check_part(bundle, rank, payload);
+        check_places(bundle, payload + bundle->part_bytes[rank]);
+    }
+    end(&net);
+    net_free(&net);
+    run_free(&run);
 }
 END_TEST
 
@@ -142,6 +236,65 @@ static void swap_own(net_t *net)
     net->nodes[1].own = own;
 }
 
+/* Another payload, with a header that is right: a peer's that means harm. */
+static void forge(uint8_t *message, size_t payload_bytes)
+{
+    tacit_frame_t frame = tacit__frame_read(message);
+
+    frame.payload_bytes = (uint32_t)payload_bytes;
+    (void)tacit__frame_write(&frame, message);
+}
+
+static void cut_sent(net_t *net)
+{
+    forge(net->nodes[1].sent, tacit__frame_read(net->nodes[1].sent).payload_bytes - 16);
+}
+
+static void cut_own(net_t *net)
+{
+    forge(net->nodes[1].own, tacit__frame_read(net->nodes[1].own).payload_bytes - 16);
+}
+
+static uint8_t *place_of(const net_t *net, size_t whole)
+{
+    const tacit_bundle_t *bundle = net->nodes[1].bundle;
+
+    return net->nodes[1].own + TACIT_FRAME_HEADER_BYTES + bundle->part_bytes[1] + bundle->wholes[whole].at;
+}
+
+static void forge_length(net_t *net, size_t whole, uint32_t length)
+{
+    memcpy(place_of(net, whole), &length, sizeof length);
+    forge(net->nodes[1].own, tacit__frame_read(net->nodes[1].own).payload_bytes);
+}
+
+/* As many entries as may be, in a coding that a sender would not choose: they end in another's place. */
+static void long_sparse(net_t *net)
+{
+    const uint32_t entries = 180, head[2] = {entries, 0}, length = sizeof head + entries * 8;
+    uint8_t       *payload = place_of(net, 0) + 16;
+
+    ck_assert_uint_gt(length, net->nodes[1].bundle->wholes[0].bound);
+    memcpy(payload, head, sizeof head);
+    for (uint32_t i = 0; i < entries; i++) {
+        const float value = 1;
+
+        memcpy(payload + sizeof head + 4 * i, &i, sizeof i);
+        memcpy(payload + sizeof head + 4 * (entries + i), &value, sizeof value);
+    }
+    forge_length(net, 0, length);
+}
+
+static void longest_last(net_t *net)
+{
+    forge_length(net, net->nodes[1].bundle->whole_count - 1, UINT32_MAX);
+}
+
+static void short_linear(net_t *net)
+{
+    forge_length(net, 2, (uint32_t)net->nodes[1].bundle->wholes[2].bound - 4);
+}
+
 static const mishap_t mishaps[] = {
     {"NaN in the first part", TACIT_ERR_VALUE, "rank 1: slot 'tensor 0' at step 2", -1, nan_first, NULL, NULL, NULL},
     {"infinity in the last part", TACIT_ERR_VALUE, "rank 1: slot 'tensor 0'", -1, nan_last, NULL, NULL, NULL},
@@ -155,6 +308,11 @@ static const mishap_t mishaps[] = {
     {"damage in the first exchange", TACIT_ERR_FRAME, "rank 0: a bundle's message from rank 1", -1, NULL, flip_sent, NULL, NULL},
     {"damage to a header", TACIT_ERR_FRAME, "rank 0: a bundle's message from rank 1", -1, NULL, flip_header, NULL, NULL},
     {"messages in another order", TACIT_ERR_FRAME, "ascending order", 7, NULL, NULL, swap_own, NULL},
+    {"a short part", TACIT_ERR_FRAME, "rank 0: rank 1 contributes", -1, NULL, cut_sent, NULL, NULL},
+    {"a short result", TACIT_ERR_FRAME, "rank 1's result has", 7, NULL, NULL, cut_own, NULL},
+    {"entries beyond their place", TACIT_ERR_FRAME, "rank 1 has sent of slot 'tensor 8'", 7, NULL, NULL, long_sparse, NULL},
+    {"a factor of 4 GiB", TACIT_ERR_FRAME, "rank 1 has sent of slot 'tensor 12'", 7, NULL, NULL, longest_last, NULL},
+    {"a factor that is short", TACIT_ERR_FRAME, "rank 1 has sent of slot 'tensor 10'", 7, NULL, NULL, short_linear, NULL},
     {"damage in the second exchange", TACIT_ERR_FRAME, "rank 2: a bundle's message from rank 1", 4, NULL, NULL, NULL,
      flip_gathered},
 };
@@ -457,6 +615,7 @@ int main(void)
 
     tcase_add_loop_test(tests, is_a_group, 0, MOST * BOUNDS);
     tcase_add_test(tests, bytes);
+    tcase_add_loop_test(tests, layout, 0, BOUNDS);
     tcase_add_loop_test(tests, faults, 0, 2 * MISHAPS);
     tcase_add_loop_test(tests, cancelled, 0, 4);
     tcase_add_test(tests, in_turns);
