@@ -92,6 +92,26 @@ typedef struct tacit_linear {
     void (*keep)(const tacit_block_t *block, const tacit_slot_config_t *tensor, const float *const *factors, float *work);
 } tacit_linear_t;
 
+/* Blockwise: what kernels on devices are told of a configuration (cuda/device.h). */
+typedef enum {
+    TACIT_CODE_NONE,
+    TACIT_CODE_FP16,
+    TACIT_CODE_BF16,
+    TACIT_CODE_FP8,
+    TACIT_CODE_ONEBIT,
+    TACIT_CODE_QSGD,
+    TACIT_CODE_ROTQ,
+    TACIT_CODES
+} tacit_code_t;
+
+typedef struct tacit_device_code {
+    uint32_t block; /* elements of a record; 0: all of a range */
+    uint8_t  code;  /* a tacit_code_t */
+    uint8_t  bits;
+    uint8_t  variant; /* fp8: the format; onebit: 1 is the l1 norm; qsgd: 1 is at random */
+    bool     coded;   /* an owner encodes its own contribution too */
+} tacit_device_code_t;
+
 /* How good decode(encode(x)) is. Decides which feedback is allowed. */
 typedef enum {
     TACIT_LOSSLESS,    /* x itself */
@@ -128,6 +148,8 @@ typedef struct tacit_compressor {
     size_t (*bound)(const void *config, size_t count);
     /* Blockwise, optional: whether an owner encodes its own contribution too, as if it came from another rank. NULL: no. */
     bool (*own_coded)(const void *config);
+    /* Blockwise, optional: what kernels are told. NULL: there are none. */
+    tacit_device_code_t (*device)(const void *config);
 } tacit_compressor_t;
 
 /* The index-th compressor, NULL past the last; by name or wire id, NULL if there is none. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Checksums of headers (CRC-32C) and payloads (a sum over words), and the hash by which names and specs are compared. */
 #include "checksum.h"
+#include "frame_layout.h"
 #include "internal.h"
 #include "isa.h"
 
@@ -9,19 +10,9 @@
 
 enum { LANES = 64 }; /* four vectors of AVX-512: with less, compilers multiply one word at a time, or wait for each sum */
 
-/* Castagnoli's polynomial, reflected; bytewise, because only headers and files pass through here. */
 uint32_t tacit__crc32c(const void *data, size_t bytes)
 {
-    const uint8_t *byte = data;
-    uint32_t       crc = ~0u;
-
-    for (size_t i = 0; i < bytes; i++) {
-        crc ^= byte[i];
-        for (int bit = 0; bit < 8; bit++) {
-            crc = (crc >> 1) ^ (0x82f63b78u & (0u - (crc & 1)));
-        }
-    }
-    return ~crc;
+    return tacit__crc32c_of(data, bytes);
 }
 
 /* Words are little-endian, as everything on the wire. */

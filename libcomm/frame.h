@@ -3,11 +3,10 @@
 #ifndef TACIT_FRAME_H
 #define TACIT_FRAME_H
 
+#include "frame_layout.h"
 #include "internal.h"
 
 enum {
-    TACIT_FRAME_HEADER_BYTES = 64,
-    TACIT_FRAME_VERSION = 1,
     TACIT_MOST_FRAMES = 0xffffff /* of one kind and round to one receiver: the index has 24 bits */
 };
 

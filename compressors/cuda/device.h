@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the host tells kernels of a bundle, and the table of launchers and memory by which the library calls the CUDA module. C and
+   C++; knows no type of CUDA. */
+#ifndef TACIT_CUDA_DEVICE_H
+#define TACIT_CUDA_DEVICE_H
+
+#include "compressor.h"
+#include "tacit.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    TACIT_DEVICE_ALIGNMENT = 16, /* of messages and of payloads in them */
+    TACIT_DEVICE_ARRAYS = 3      /* of a feedback, at most */
+};
+
+/* The feedbacks that kernels know, and which of their arrays is which. */
+typedef enum { TACIT_KEEP_NOTHING, TACIT_KEEP_EF, TACIT_KEEP_EF21, TACIT_KEEP_ECONTROL } tacit_keep_t;
+enum { TACIT_EF_RESIDUAL = 0, TACIT_TRACKER_H = 0, TACIT_TRACKER_HBAR = 1, TACIT_TRACKER_REST = 2 };
+
+/* A tensor in the bundle. Arrays that are not doubled are there twice. */
+typedef struct tacit_device_tensor {
+    const void          *in;
+    void                *out;
+    uint64_t             count;
+    tacit_key_t          key; /* all but the step */
+    tacit_device_code_t  code;
+    uint8_t              dtype, nonfinite, keep;
+    bool                 doubled;                    /* the sender's memory */
+    float                weight;                     /* econtrol: eta; ef21: average */
+    float               *memory[2][TACIT_DEVICE_ARRAYS]; /* [turn]: now, [1 - turn]: next */
+    float               *owner[2];                   /* of its owned part; NULL: the owner keeps nothing */
+    uint64_t             owner_first;
+    uint32_t            *turn; /* the codec's: 0 or 1, changes with each step that succeeds */
+} tacit_device_tensor_t;
+
+/* A range of a tensor in its owner's part. */
+typedef struct tacit_device_piece {
+    uint32_t tensor, owner;
+    uint64_t first, count;
+    uint64_t at; /* its payload, among those of the part */
+} tacit_device_piece_t;
+
+/* What a warp works on, or a block where `wide`: elements [first, first + count) of a piece. */
+typedef struct tacit_device_tile {
+    uint32_t piece, count;
+    uint64_t first;
+} tacit_device_tile_t;
+
+/* Why a step fails. A message that says so has 1 + the reason as its count, the detail as its first and the rank as its sequence:
+   all ranks can write the same text. */
+typedef enum tacit_reason {
+    TACIT_REASON_VALUE,   /* detail: the tensor */
+    TACIT_REASON_FOREIGN, /* a message of that rank cannot be used: … */
+    TACIT_REASON_HEADER,
+    TACIT_REASON_VERSION,
+    TACIT_REASON_LENGTH,
+    TACIT_REASON_CHECKSUM,
+    TACIT_REASON_ORDER,
+    TACIT_REASON_TENSORS,
+    TACIT_REASON_SPEC,
+    TACIT_REASON_STEP,
+    TACIT_REASON_HISTORY,
+    TACIT_REASON_STATUS, /* detail: a status that it has, with a text */
+    TACIT_REASONS
+} tacit_reason_t;
+
+/* A fault as one word: the least is that of the lowest rank. */
+#define TACIT_DEVICE_FAULT(rank, reason, detail) ((uint64_t)(rank) << 48 | (uint64_t)(reason) << 40 | (uint64_t)(uint32_t)(detail))
+#define TACIT_DEVICE_NO_FAULT UINT64_MAX
+
+/* A step's state, on the device. */
+typedef struct tacit_device_step {
+    uint64_t step, history;
+    uint64_t fault;         /* TACIT_DEVICE_FAULT */
+    uint64_t ended;         /* steps */
+    uint32_t bad_tensor;    /* the first of this rank that is not finite; UINT32_MAX: none */
+    uint32_t messages_done; /* of those that are being opened */
+} tacit_device_step_t;
+
+/* What the host reads of it, in its own memory: written step by step, `ended` last. */
+typedef struct tacit_device_report {
+    uint64_t ended;         /* steps … */
+    uint64_t failed;        /* … of which so many failed, and of the first of these since the host has set it to 0 … */
+    uint64_t step, fault;
+} tacit_device_report_t;
+
+/* One message, as it is sealed or opened. */
+typedef struct tacit_device_message {
+    uint64_t at;            /* where it begins in its buffer */
+    uint64_t payload_bytes; /* as it has to be */
+    uint64_t room;          /* of a payload */
+    uint32_t rank;          /* the one that it is from or to */
+    uint32_t first_block;   /* of the launch: it has those up to the next message's */
+} tacit_device_message_t;
+
+typedef struct tacit_device_messages {
+    const tacit_device_message_t *message;
+    uint32_t                      count, blocks;
+    uint32_t                     *sums, *blocks_done; /* one a message, zero between launches */
+    uint64_t                     *faults;             /* one a message */
+} tacit_device_messages_t;
+
+/* Everything that kernels are given: arrays on the device. */
+typedef struct tacit_device_bundle {
+    const tacit_device_tensor_t *tensors;
+    const tacit_device_piece_t  *pieces;
+    const uint64_t              *sent_at;     /* of the message to each rank, among those sent */
+    const uint64_t              *received_at; /* of the message from each rank, among those received */
+    uint64_t                     gather_bytes;
+    uint32_t                     tensor_count;
+    uint16_t                     rank, ranks;
+    bool                         average;
+    uint8_t                     *own_coded;
+    tacit_device_step_t         *step;
+    tacit_device_report_t       *report;
+    uint8_t                      header[64]; /* what all messages of this rank say, whatever the step */
+} tacit_device_bundle_t;
+
+/* Tiles of one kind of code, part by part. */
+typedef struct tacit_device_tiles {
+    const tacit_device_tile_t *tiles;
+    uint32_t                   count;
+    uint32_t                   own_first, own_count; /* those of this rank's part */
+    uint8_t                    kind, rows;           /* a record has at most 128 x rows elements; 0: it is wide */
+} tacit_device_tiles_t;
+
+/* ---- The module ---- */
+
+/* Launchers return 0 or CUDA's error, and do not wait. */
+typedef struct tacit_cuda_module {
+    uint32_t module_bytes; /* of this struct: what the library and the module were built with */
+    const char *(*error_text)(int error);
+    int (*device_count)(int *count_out);
+    /* Memory of the present device: its own; of both; of the host. Zeroed. */
+    int (*alloc)(void **memory_out, size_t bytes);
+    int (*alloc_shared)(void **memory_out, size_t bytes);
+    int (*alloc_host)(void **memory_out, size_t bytes);
+    int (*free)(void *memory);
+    int (*free_host)(void *memory);
+    int (*synchronize)(void); /* waits for all work */
+    int (*capturing)(void *stream, bool *capturing_out);
+    int (*query)(void *stream); /* an error, if there was one */
+    int (*copy)(void *to, const void *from, size_t bytes, void *stream); /* from the host's own memory or the device's */
+
+    int (*begin)(const tacit_device_bundle_t *bundle, uint64_t step, void *stream);
+    int (*encode)(const tacit_device_bundle_t *bundle, const tacit_device_tiles_t *tiles, void *sent, void *stream);
+    int (*reduce)(const tacit_device_bundle_t *bundle, const tacit_device_tiles_t *tiles, const void *received, void *message,
+                  void *stream);
+    int (*finish)(const tacit_device_bundle_t *bundle, const tacit_device_tiles_t *tiles, const void *gathered, void *sent,
+                  void *stream);
+    /* Headers of messages whose payloads are there; or, after a fault, of messages that say so instead. */
+    int (*seal)(const tacit_device_bundle_t *bundle, const tacit_device_messages_t *messages, int kind, void *out, void *stream);
+    /* Checks messages, and notes the fault of the lowest rank. verdict: whatever was noted before; all ranks judge by the same. */
+    int (*open)(const tacit_device_bundle_t *bundle, const tacit_device_messages_t *messages, int kind, const void *in,
+                bool verdict, void *stream);
+    int (*end)(const tacit_device_bundle_t *bundle, void *stream);
+} tacit_cuda_module_t;
+
+#endif

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+// `rotq` on a GPU: a warp has a block of 256 elements in its registers.
+#include "rotq.h"
+#include "tile.h"
+
+namespace tacit_rotq
+{
+
+using namespace tacit;
+
+constexpr int BLOCK = 256, SIDE = 16;
+
+// The Hadamard transform of 256 numbers, without its factor 1/16 and with the square of 16 rows left transposed, as on the CPU
+// (hadamard.h): over the columns, then over the rows.
+__device__ inline void hadamard(float (&v)[2][WIDTH])
+{
+    // What is read together lies 4 apart, what is written together in 4 rows of 64: these begin 8 banks apart.
+    __shared__ alignas(16) float squares[BLOCK_WARPS][BLOCK + 4 * 8];
+    float *const square = squares[threadIdx.x / WARP];
+
+#pragma unroll
+    for (int c = 0; c < WIDTH; c++) { // elements 128 apart
+        const float low = v[0][c], high = v[1][c];
+        v[0][c] = low + high;
+        v[1][c] = low - high;
+    }
+#pragma unroll
+    for (int apart = WARP / 2; apart > 0; apart /= 2) { // 64 to 4
+        const bool upper = (lane() & apart) != 0;
+
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+#pragma unroll
+            for (int c = 0; c < WIDTH; c++) {
+                const float other = __shfl_xor_sync(ALL, v[r][c], apart);
+                v[r][c] = upper ? other - v[r][c] : v[r][c] + other;
+            }
+        }
+    }
+#pragma unroll
+    for (int apart = WIDTH / 2; apart > 0; apart /= 2) {
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+#pragma unroll
+            for (int i = 0; i < WIDTH / 2; i++) {
+                const int   one = i / apart * 2 * apart + i % apart;
+                const float low = v[r][one], high = v[r][one + apart];
+                v[r][one] = low + high;
+                v[r][one + apart] = low - high;
+            }
+        }
+    }
+    __syncwarp();
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+#pragma unroll
+        for (int c = 0; c < WIDTH; c++) {
+            const int at = (place(r) + c) % SIDE * SIDE + (place(r) + c) / SIDE;
+            square[at + at / 64 * 8] = v[r][c];
+        }
+    }
+    __syncwarp();
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        const float4 four = *(const float4 *)(square + place(r) + place(r) / 64 * 8);
+
+        v[r][0] = four.x;
+        v[r][1] = four.y;
+        v[r][2] = four.z;
+        v[r][3] = four.w;
+    }
+}
+
+// This thread's signs of a row, as the highest bits.
+__device__ inline void signs_of(const tacit_stream_t &stream, uint64_t element, int row, uint32_t (&signs)[WIDTH])
+{
+    uint32_t words[4];
+
+    tacit__random4(&stream, element / ROW + (unsigned)row, words);
+#pragma unroll
+    for (int c = 0; c < WIDTH; c++) {
+        const uint32_t word = lane() < 16 ? (lane() < 8 ? words[0] : words[1]) : (lane() < 24 ? words[2] : words[3]);
+        signs[c] = word << (31 - (place(0) % 32 + c)) & 0x80000000u;
+    }
+}
+
+template <int BITS> __device__ float centre(unsigned level)
+{
+    constexpr unsigned half = 1u << (BITS - 1);
+    float              value = tacit__rotq_magnitude(BITS, 0);
+
+#pragma unroll
+    for (unsigned m = 1; m < half; m++) {
+        value = (level & (half - 1)) == m ? tacit__rotq_magnitude(BITS, m) : value;
+    }
+    return tacit__bits_float(tacit__float_bits(value) | (level & half) << (32 - BITS));
+}
+
+// v becomes the centres of its levels, four of which are packed in each of numbers[]. Returns the scale.
+template <int BITS> __device__ float quantize(float (&v)[2][WIDTH], uint32_t normalizer, uint32_t (&numbers)[2])
+{
+    constexpr unsigned half = 1u << (BITS - 1);
+    const float        squared = lanes_sum<float>(v, [&](int r, int c) { return v[r][c] * v[r][c]; });
+    const float        unit = sqrtf(squared / BLOCK);
+    float              centres[2][WIDTH];
+
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        numbers[r] = 0;
+#pragma unroll
+        for (int c = 0; c < WIDTH; c++) {
+            const float magnitude = fabsf(v[r][c]);
+            unsigned    level = v[r][c] < 0 ? half : 0;
+
+#pragma unroll
+            for (unsigned m = 1; m < half; m++) {
+                level += magnitude > tacit__rotq_border(BITS, m, unit);
+            }
+            numbers[r] |= level << BITS * c;
+            centres[r][c] = centre<BITS>(level);
+        }
+    }
+    const float products = lanes_sum<float>(v, [&](int r, int c) { return v[r][c] * centres[r][c]; });
+    const float squares = lanes_sum<float>(v, [&](int r, int c) { return centres[r][c] * centres[r][c]; });
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+#pragma unroll
+        for (int c = 0; c < WIDTH; c++) {
+            v[r][c] = centres[r][c];
+        }
+    }
+    return tacit__rotq_scale(products, squares, normalizer, BLOCK);
+}
+
+template <int BITS> __device__ void expand(const uint8_t *levels, float (&v)[2][WIDTH])
+{
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        const unsigned four = get_bits(levels + ROW / 8 * BITS * r, 4 * BITS, BITS);
+
+#pragma unroll
+        for (int c = 0; c < WIDTH; c++) {
+            v[r][c] = centre<BITS>(four >> BITS * c & ((1u << BITS) - 1));
+        }
+    }
+}
+
+template <int ROWS> struct Code {
+    static_assert(ROWS == 2, "a block is two rows");
+    typedef struct {
+    } Seen, Scale;
+
+    __device__ static uint64_t bytes(const tacit_device_tensor_t &t, uint64_t count)
+    {
+        return (count + BLOCK - 1) / BLOCK * (4 + BLOCK / 8 * t.code.bits);
+    }
+
+    __device__ static Seen see(const tacit_device_tensor_t &, const float (&)[ROWS][WIDTH], int)
+    {
+        return {};
+    }
+
+    __device__ static Scale scale(const tacit_device_tensor_t &, Seen, uint64_t)
+    {
+        return {};
+    }
+
+    __device__ static bool put(const tacit_device_tensor_t &t, const tacit_stream_t &stream, Scale, uint64_t element, uint64_t, int,
+                               const float (&a)[ROWS][WIDTH], uint8_t *record, float (&d)[ROWS][WIDTH])
+    {
+        const unsigned bits = t.code.bits;
+        uint32_t       signs[ROWS][WIDTH], numbers[ROWS], largest = 0x00800000u, normalizer;
+        float          v[ROWS][WIDTH], scale;
+        bool           finite = true;
+
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            signs_of(stream, element, r, signs[r]);
+#pragma unroll
+            for (int c = 0; c < WIDTH; c++) {
+                const uint32_t magnitude = tacit__float_bits(a[r][c]) & 0x7fffffffu;
+                largest = magnitude > largest ? magnitude : largest;
+            }
+        }
+        largest = join_lanes(largest, [](uint32_t one, uint32_t other) { return one > other ? one : other; });
+        normalizer = tacit__rotq_normalizer(largest);
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+#pragma unroll
+            for (int c = 0; c < WIDTH; c++) {
+                v[r][c] = tacit__bits_float(tacit__float_bits(a[r][c]) ^ signs[r][c]) * tacit__bits_float(normalizer);
+            }
+        }
+        hadamard(v);
+        switch (bits) {
+        case 1:
+            scale = quantize<1>(v, normalizer, numbers);
+            break;
+        case 2:
+            scale = quantize<2>(v, normalizer, numbers);
+            break;
+        case 3:
+            scale = quantize<3>(v, normalizer, numbers);
+            break;
+        default:
+            scale = quantize<4>(v, normalizer, numbers);
+        }
+        hadamard(v);
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+#pragma unroll
+            for (int c = 0; c < WIDTH; c++) {
+                d[r][c] = tacit__bits_float(tacit__float_bits(v[r][c]) ^ signs[r][c]) * scale;
+                finite = finite && is_finite(a[r][c] - d[r][c]);
+            }
+        }
+        finite = !__any_sync(ALL, !finite);
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+#pragma unroll
+            for (int c = 0; c < WIDTH; c++) {
+                d[r][c] = finite ? d[r][c] : tacit__bits_float(TACIT_FLOAT_NAN);
+            }
+            put_bits(record + 4 + ROW / 8 * r * (int)bits, 4 * bits, bits, finite ? numbers[r] : 0);
+        }
+        if (lane() == 0) {
+            *(float *)record = finite ? scale : tacit__bits_float(TACIT_FLOAT_NAN);
+        }
+        return finite;
+    }
+
+    __device__ static void get(const tacit_device_tensor_t &t, const tacit_stream_t &stream, uint64_t element, uint64_t, int,
+                               const uint8_t *record, float (&d)[ROWS][WIDTH])
+    {
+        const float scale = *(const float *)record;
+
+        switch (t.code.bits) {
+        case 1:
+            expand<1>(record + 4, d);
+            break;
+        case 2:
+            expand<2>(record + 4, d);
+            break;
+        case 3:
+            expand<3>(record + 4, d);
+            break;
+        default:
+            expand<4>(record + 4, d);
+        }
+        hadamard(d);
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            uint32_t signs[WIDTH];
+
+            signs_of(stream, element, r, signs);
+#pragma unroll
+            for (int c = 0; c < WIDTH; c++) {
+                d[r][c] = tacit__bits_float(tacit__float_bits(d[r][c]) ^ signs[c]) * scale;
+            }
+        }
+    }
+};
+
+} // namespace tacit_rotq
+
+TACIT_LAUNCHERS(rotq, tacit_rotq::Code, 2)
