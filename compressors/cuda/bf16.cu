@@ -23,4 +23,4 @@ template <int ROWS> using Code = tacit::Casts<Cast, ROWS>;
 
 } // namespace tacit_bf16
 
-TACIT_LAUNCHERS(bf16, tacit_bf16::Code, 2)
+TACIT_LAUNCHERS(bf16, tacit_bf16::Code, 2, false)

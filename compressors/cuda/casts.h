@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Codes that turn each element into one number of its own: a record may be any range. Cast says how: bits, put(), get(). */
+/* Codes that turn each element into one number of its own, so that a record may be any range. A Cast says how: Number, put(), get(). */
 #ifndef TACIT_CUDA_CASTS_H
 #define TACIT_CUDA_CASTS_H
 
@@ -9,9 +9,11 @@ namespace tacit
 {
 
 template <typename Cast, int ROWS> struct Casts {
-    typedef struct {
-    } Seen, Scale;
     typedef typename Cast::Number Number;
+    struct Seen {
+    };
+    struct Scale {
+    };
 
     __device__ static uint64_t bytes(const tacit_device_tensor_t &, uint64_t count)
     {
@@ -20,51 +22,62 @@ template <typename Cast, int ROWS> struct Casts {
 
     __device__ static Seen see(const tacit_device_tensor_t &, const float (&)[ROWS][WIDTH], int)
     {
-        return {};
-    }
-
-    __device__ static void join(Seen &, Seen)
-    {
+        return Seen();
     }
 
     __device__ static Scale scale(const tacit_device_tensor_t &, Seen, uint64_t)
     {
-        return {};
+        return Scale();
     }
 
-    __device__ static bool put(const tacit_device_tensor_t &, const tacit_stream_t &, Scale, uint64_t, uint64_t at, int count,
-                               const float (&a)[ROWS][WIDTH], uint8_t *record, float (&d)[ROWS][WIDTH])
-    {
-        Number numbers[ROWS][WIDTH];
-        bool   finite = true;
+    struct Put {
+        Number *to;
+        int     count;
+        bool    finite;
 
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) {
+        __device__ Put(const part_t &part, Scale, const float (&)[ROWS][WIDTH])
+            : to((Number *)part.record + part.at), count(part.count), finite(true)
+        {
+        }
+
+        __device__ void row(int r, const float (&a)[WIDTH], float (&d)[WIDTH])
+        {
+            Number numbers[WIDTH];
+
 #pragma unroll
             for (int c = 0; c < WIDTH; c++) {
-                finite = finite && is_finite(a[r][c]);
-                numbers[r][c] = Cast::put(a[r][c]);
-                d[r][c] = Cast::get(numbers[r][c]);
+                finite = finite && is_finite(a[c]);
+                numbers[c] = Cast::put(a[c]);
+                d[c] = Cast::get(numbers[c]);
             }
+            store(to, r, count, numbers);
         }
-        store((Number *)record + at, count, numbers);
-        return !__any_sync(ALL, !finite);
-    }
 
-    __device__ static void get(const tacit_device_tensor_t &, const tacit_stream_t &, uint64_t, uint64_t at, int count,
-                               const uint8_t *record, float (&d)[ROWS][WIDTH])
-    {
-        Number numbers[ROWS][WIDTH];
+        __device__ bool end() const
+        {
+            return !__any_sync(ALL, !finite);
+        }
+    };
 
-        load((const Number *)record + at, count, numbers);
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) {
+    struct Get {
+        const Number *from;
+        int           count;
+
+        __device__ Get(const part_t &part) : from((const Number *)part.record + part.at), count(part.count)
+        {
+        }
+
+        __device__ void row(int r, float (&d)[WIDTH]) const
+        {
+            Number numbers[WIDTH];
+
+            load(from, r, count, numbers);
 #pragma unroll
             for (int c = 0; c < WIDTH; c++) {
-                d[r][c] = Cast::get(numbers[r][c]);
+                d[c] = Cast::get(numbers[c]);
             }
         }
-    }
+    };
 };
 
 } // namespace tacit

@@ -43,7 +43,7 @@ typedef struct tacit_device_piece {
     uint64_t at; /* its payload, among those of the part */
 } tacit_device_piece_t;
 
-/* What a warp works on, or a block where `wide`: elements [first, first + count) of a piece. */
+/* What a warp works on, or a block where records are wide: elements [first, first + count) of a piece. */
 typedef struct tacit_device_tile {
     uint32_t piece, count;
     uint64_t first;
@@ -119,12 +119,17 @@ typedef struct tacit_device_bundle {
     uint8_t                      header[64]; /* what all messages of this rank say, whatever the step */
 } tacit_device_bundle_t;
 
-/* Tiles of one kind of code, part by part. */
+/* Records of up to 256 elements, of up to 2048 (onebit only), and longer ones. */
+typedef enum { TACIT_WIDTH_SHORT, TACIT_WIDTH_LONG, TACIT_WIDTH_WIDE, TACIT_WIDTHS } tacit_width_t;
+enum { TACIT_SHORT_RECORD = 256, TACIT_LONG_RECORD = 2048 };
+
+/* Tiles of one code and width, part by part. */
 typedef struct tacit_device_tiles {
     const tacit_device_tile_t *tiles;
     uint32_t                   count;
     uint32_t                   own_first, own_count; /* those of this rank's part */
-    uint8_t                    kind, rows;           /* a record has at most 128 x rows elements; 0: it is wide */
+    uint8_t                    code;                 /* a tacit_code_t */
+    uint8_t                    width;                /* a tacit_width_t */
 } tacit_device_tiles_t;
 
 /* ---- The module ---- */

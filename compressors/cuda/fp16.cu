@@ -23,4 +23,4 @@ template <int ROWS> using Code = tacit::Casts<Cast, ROWS>;
 
 } // namespace tacit_fp16
 
-TACIT_LAUNCHERS(fp16, tacit_fp16::Code, 2)
+TACIT_LAUNCHERS(fp16, tacit_fp16::Code, 2, false)

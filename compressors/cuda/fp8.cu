@@ -25,16 +25,15 @@ template <int ROWS> struct Code {
         for (int r = 0; r < ROWS; r++) {
 #pragma unroll
             for (int c = 0; c < WIDTH; c++) {
-                const uint32_t magnitude = tacit__float_bits(a[r][c]) & 0x7fffffffu;
-                largest = magnitude > largest ? magnitude : largest;
+                largest = max(largest, tacit__float_bits(a[r][c]) & 0x7fffffffu);
             }
         }
-        return join_lanes(largest, [](uint32_t one, uint32_t other) { return one > other ? one : other; });
+        return join_lanes(largest, [](uint32_t one, uint32_t other) { return max(one, other); });
     }
 
     __device__ static void join(Seen &total, Seen part)
     {
-        total = part > total ? part : total;
+        total = max(total, part);
     }
 
     __device__ static Scale scale(const tacit_device_tensor_t &t, Seen seen, uint64_t)
@@ -42,19 +41,25 @@ template <int ROWS> struct Code {
         return tacit__fp8_scale(seen, tacit__fp8(t.code.variant));
     }
 
-    __device__ static bool put(const tacit_device_tensor_t &t, const tacit_stream_t &, Scale scale, uint64_t, uint64_t at, int count,
-                               const float (&a)[ROWS][WIDTH], uint8_t *record, float (&d)[ROWS][WIDTH])
-    {
-        const tacit_fp8_t format = tacit__fp8(t.code.variant);
-        const bool        finite = scale != TACIT_FP8_NOT_FINITE;
-        const float       factor = finite ? tacit__fp8_power(TACIT_FP8_BIAS - scale) : 0, unit = tacit__fp8_unit(scale);
-        uint8_t *const    codes = record + 1 + at;
+    struct Put {
+        tacit_fp8_t format;
+        uint8_t    *to;
+        int         count;
+        bool        finite;
+        float       factor, unit;
 
-        if (at == 0 && lane() == 0) {
-            record[0] = scale;
+        __device__ Put(const part_t &part, Scale scale, const float (&)[ROWS][WIDTH])
+            : format(tacit__fp8(part.t->code.variant)), to(part.record + 1 + part.at), count(part.count),
+              finite(scale != TACIT_FP8_NOT_FINITE), factor(finite ? tacit__fp8_power(TACIT_FP8_BIAS - scale) : 0),
+              unit(tacit__fp8_unit(scale))
+        {
+            if (part.at == 0 && lane() == 0) {
+                part.record[0] = scale;
+            }
         }
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) {
+
+        __device__ void row(int r, const float (&a)[WIDTH], float (&d)[WIDTH])
+        {
             uint32_t four = 0;
 
 #pragma unroll
@@ -62,35 +67,44 @@ template <int ROWS> struct Code {
                 float value = 1;
 
                 if (finite) {
-                    four |= (uint32_t)tacit__fp8_code(a[r][c] * factor, format, &value) << 8 * c;
+                    four |= (uint32_t)tacit__fp8_code(a[c] * factor, format, &value) << 8 * c;
                 }
-                d[r][c] = finite ? value * unit : unit;
+                d[c] = value * unit;
             }
-            put_bytes(codes + ROW * r, count - ROW * r, four);
+            put_bytes(to + ROW * r, count - ROW * r, four);
         }
-        return finite;
-    }
 
-    __device__ static void get(const tacit_device_tensor_t &t, const tacit_stream_t &, uint64_t, uint64_t at, int count,
-                               const uint8_t *record, float (&d)[ROWS][WIDTH])
-    {
-        const tacit_fp8_t format = tacit__fp8(t.code.variant);
-        const float       unit = tacit__fp8_unit(record[0]);
+        __device__ bool end() const
+        {
+            return finite;
+        }
+    };
 
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-            const uint32_t four = get_bytes(record + 1 + at + ROW * r, count - ROW * r);
+    struct Get {
+        tacit_fp8_t    format;
+        const uint8_t *from;
+        int            count;
+        float          unit;
+
+        __device__ Get(const part_t &part)
+            : format(tacit__fp8(part.t->code.variant)), from(part.record + 1 + part.at), count(part.count),
+              unit(tacit__fp8_unit(part.record[0]))
+        {
+        }
+
+        __device__ void row(int r, float (&d)[WIDTH]) const
+        {
+            const uint32_t four = get_bytes(from + ROW * r, count - ROW * r);
 
 #pragma unroll
             for (int c = 0; c < WIDTH; c++) {
-                d[r][c] = tacit__fp8_value((uint8_t)(four >> 8 * c), format) * unit;
+                d[c] = tacit__fp8_value((uint8_t)(four >> 8 * c), format) * unit;
             }
         }
-    }
+    };
 };
 
 } // namespace tacit_fp8_cuda
 
-TACIT_LAUNCHERS(fp8, tacit_fp8_cuda::Code, 2)
-TACIT_LAUNCHERS(fp8_long, tacit_fp8_cuda::Code, 16)
-TACIT_LAUNCHERS(fp8_wide, tacit_fp8_cuda::Code, 0)
+TACIT_LAUNCHERS(fp8, tacit_fp8_cuda::Code, 2, false)
+TACIT_LAUNCHERS(fp8_wide, tacit_fp8_cuda::Code, 2, true)

@@ -23,4 +23,4 @@ template <int ROWS> using Code = tacit::Casts<Cast, ROWS>;
 
 } // namespace tacit_none
 
-TACIT_LAUNCHERS(none, tacit_none::Code, 2)
+TACIT_LAUNCHERS(none, tacit_none::Code, 2, false)

@@ -11,10 +11,10 @@ using namespace tacit;
 constexpr int WORDS = ROW / 32, SHARE = WARP / WORDS;
 
 template <int ROWS> struct Code {
-    typedef struct {
+    struct Seen {
         double sum;
         bool   finite;
-    } Seen;
+    };
     typedef float Scale;
 
     __device__ static bool is_l1(const tacit_device_tensor_t &t)
@@ -77,27 +77,30 @@ template <int ROWS> struct Code {
         return lane() % SHARE / 2 * 8 + (lane() % 2 == 0 ? 4 : 0);
     }
 
-    __device__ static bool put(const tacit_device_tensor_t &, const tacit_stream_t &, Scale scale, uint64_t, uint64_t at, int count,
-                               const float (&a)[ROWS][WIDTH], uint8_t *record, float (&d)[ROWS][WIDTH])
-    {
-        constexpr int   groups = (ROWS + SHARE - 1) / SHARE;
-        const int       words = (count + 31) / 32;
-        uint32_t *const bits = (uint32_t *)(record + 4 + at / 8);
-        uint32_t        kept[groups] = {}; // of every eighth row, one word
+    struct Put {
+        static constexpr int GROUPS = (ROWS + SHARE - 1) / SHARE;
 
-        if (at == 0 && lane() == 0) {
-            *(float *)record = scale;
+        const part_t &part;
+        Scale         scale;
+        uint32_t      kept[GROUPS]; // of every eighth row, one word
+
+        __device__ Put(const part_t &part, Scale scale, const float (&)[ROWS][WIDTH]) : part(part), scale(scale), kept()
+        {
+            if (part.at == 0 && lane() == 0) {
+                *(float *)part.record = scale;
+            }
         }
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) {
+
+        __device__ void row(int r, const float (&a)[WIDTH], float (&d)[WIDTH])
+        {
             uint32_t word = 0;
 
 #pragma unroll
             for (int c = 0; c < WIDTH; c++) {
-                const bool set = a[r][c] >= 0;
+                const bool set = a[c] >= 0;
 
                 word |= (uint32_t)set << (WIDTH - 1 - c);
-                d[r][c] = tacit__bits_float(tacit__float_bits(scale) ^ (set ? 0 : 0x80000000u));
+                d[c] = tacit__bits_float(tacit__float_bits(scale) ^ (set ? 0 : 0x80000000u));
             }
             word <<= shift();
 #pragma unroll
@@ -106,40 +109,50 @@ template <int ROWS> struct Code {
             }
             kept[r / SHARE] = lane() % SHARE == r % SHARE ? word : kept[r / SHARE];
         }
-#pragma unroll
-        for (int g = 0; g < groups; g++) {
-            const int row = SHARE * g + lane() % SHARE, word = WORDS * row + lane() / SHARE;
 
-            if (row < ROWS && word < words) {
-                bits[word] = kept[g];
+        __device__ bool end() const
+        {
+            uint32_t *const bits = (uint32_t *)(part.record + 4 + part.at / 8);
+
+#pragma unroll
+            for (int g = 0; g < GROUPS; g++) {
+                const int row = SHARE * g + lane() % SHARE, word = WORDS * row + lane() / SHARE;
+
+                if (row < ROWS && word < (part.count + 31) / 32) {
+                    bits[word] = kept[g];
+                }
             }
+            return is_finite(scale);
         }
-        return is_finite(scale);
-    }
+    };
 
-    __device__ static void get(const tacit_device_tensor_t &, const tacit_stream_t &, uint64_t, uint64_t at, int count,
-                               const uint8_t *record, float (&d)[ROWS][WIDTH])
-    {
-        const float           scale = *(const float *)record;
-        const uint32_t *const bits = (const uint32_t *)(record + 4 + at / 8);
-        const int             words = (count + 31) / 32;
+    struct Get {
+        const uint32_t *bits;
+        int             words;
+        float           scale;
 
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) {
+        __device__ Get(const part_t &part)
+            : bits((const uint32_t *)(part.record + 4 + part.at / 8)), words((part.count + 31) / 32),
+              scale(*(const float *)part.record)
+        {
+        }
+
+        __device__ void row(int r, float (&d)[WIDTH]) const
+        {
             const int      word = WORDS * r + lane() / SHARE;
             const uint32_t four = (word < words ? bits[word] : 0) >> shift();
 
 #pragma unroll
             for (int c = 0; c < WIDTH; c++) {
                 const bool set = (four >> (WIDTH - 1 - c) & 1) != 0;
-                d[r][c] = tacit__bits_float(tacit__float_bits(scale) ^ (set ? 0 : 0x80000000u));
+                d[c] = tacit__bits_float(tacit__float_bits(scale) ^ (set ? 0 : 0x80000000u));
             }
         }
-    }
+    };
 };
 
 } // namespace tacit_onebit
 
-TACIT_LAUNCHERS(onebit, tacit_onebit::Code, 2)
-TACIT_LAUNCHERS(onebit_long, tacit_onebit::Code, 16)
-TACIT_LAUNCHERS(onebit_wide, tacit_onebit::Code, 0)
+TACIT_LAUNCHERS(onebit, tacit_onebit::Code, 2, false)
+TACIT_LAUNCHERS(onebit_long, tacit_onebit::Code, 16, false)
+TACIT_LAUNCHERS(onebit_wide, tacit_onebit::Code, 16, true)

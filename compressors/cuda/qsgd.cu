@@ -8,11 +8,35 @@ namespace tacit_qsgd_cuda
 
 using namespace tacit;
 
+// A record's levels, of which row r has 4 * bits words.
+struct Levels {
+    unsigned bits, words; // of what is left of the record
+    uint8_t *at;
+
+    __device__ Levels(const part_t &part)
+        : bits(part.t->code.bits), words((bits * (((unsigned)part.count + 7) / 8) + 3) / 4),
+          at(part.record + 8 + part.at / 8 * bits)
+    {
+    }
+
+    __device__ uint8_t *row(int r) const
+    {
+        return at + ROW / 8 * bits * (unsigned)r;
+    }
+
+    __device__ unsigned row_words(int r) const
+    {
+        const unsigned before = 4 * bits * (unsigned)r;
+
+        return words > before ? words - before : 0;
+    }
+};
+
 template <int ROWS> struct Code {
-    typedef struct {
+    struct Seen {
         float low, high;
         bool  finite;
-    } Seen;
+    };
     typedef tacit_qsgd_t Scale;
 
     __device__ static uint64_t bytes(const tacit_device_tensor_t &t, uint64_t count)
@@ -54,66 +78,74 @@ template <int ROWS> struct Code {
         return tacit__qsgd_between(seen.low, seen.high, seen.finite, tacit__qsgd_top(t.code.bits));
     }
 
-    __device__ static bool put(const tacit_device_tensor_t &t, const tacit_stream_t &stream, Scale scale, uint64_t element,
-                               uint64_t at, int count, const float (&a)[ROWS][WIDTH], uint8_t *record, float (&d)[ROWS][WIDTH])
-    {
-        const unsigned bits = t.code.bits, words = (bits * (((unsigned)count + 7) / 8) + 3) / 4;
-        const float    top = tacit__qsgd_top(bits);
-        uint8_t *const levels = record + 8 + at / 8 * bits;
+    struct Put {
+        const part_t &part;
+        Levels        levels;
+        Scale         scale;
+        float         top;
 
-        if (at == 0 && lane() == 0) {
-            ((float *)record)[0] = scale.unit;
-            ((float *)record)[1] = scale.minimum;
-        }
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-            uint32_t random[WIDTH], four = 0;
-
-            if (ROW * r >= count) {
-                break;
+        __device__ Put(const part_t &part, Scale scale, const float (&)[ROWS][WIDTH])
+            : part(part), levels(part), scale(scale), top(tacit__qsgd_top(levels.bits))
+        {
+            if (part.at == 0 && lane() == 0) {
+                ((float *)part.record)[0] = scale.unit;
+                ((float *)part.record)[1] = scale.minimum;
             }
-            if (t.code.variant != 0) {
-                tacit__random4(&stream, (element + (unsigned)place(r)) / WIDTH, random);
+        }
+
+        __device__ void row(int r, const float (&a)[WIDTH], float (&d)[WIDTH])
+        {
+            const bool random = part.t->code.variant != 0;
+            uint32_t   words[WIDTH], four = 0;
+
+            if (levels.row_words(r) == 0) {
+                return;
+            }
+            if (random) {
+                tacit__random4(part.stream, (part.element + (unsigned)place(r)) / WIDTH, words);
             }
 #pragma unroll
             for (int c = 0; c < WIDTH; c++) {
                 uint8_t level = 0;
 
-                if (scale.unit > 0 && place(r) + c < count) {
-                    level = tacit__qsgd_level(a[r][c], scale, t.code.variant != 0 ? tacit__uniform(random[c]) : 0.5f, top);
+                if (scale.unit > 0 && place(r) + c < part.count) {
+                    level = tacit__qsgd_level(a[c], scale, random ? tacit__uniform(words[c]) : 0.5f, top);
                 }
-                d[r][c] = scale.unit > 0 ? tacit__qsgd_value(level, scale) : scale.minimum;
-                four |= (uint32_t)level << bits * (unsigned)c;
+                d[c] = scale.unit > 0 ? tacit__qsgd_value(level, scale) : scale.minimum;
+                four |= (uint32_t)level << levels.bits * (unsigned)c;
             }
-            put_bits(levels + ROW / 8 * r * (int)bits, words - 4 * bits * (unsigned)r, bits, four);
+            put_bits(levels.row(r), levels.row_words(r), levels.bits, four);
         }
-        return is_finite(scale.unit);
-    }
 
-    __device__ static void get(const tacit_device_tensor_t &t, const tacit_stream_t &, uint64_t, uint64_t at, int count,
-                               const uint8_t *record, float (&d)[ROWS][WIDTH])
-    {
-        const unsigned       bits = t.code.bits, words = (bits * (((unsigned)count + 7) / 8) + 3) / 4;
-        const tacit_qsgd_t   scale = {((const float *)record)[0], ((const float *)record)[1]};
-        const uint8_t *const levels = record + 8 + at / 8 * bits;
+        __device__ bool end() const
+        {
+            return is_finite(scale.unit);
+        }
+    };
 
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-            unsigned four = 0;
+    struct Get {
+        Levels levels;
+        Scale  scale;
 
-            if (ROW * r < count) {
-                four = get_bits(levels + ROW / 8 * r * (int)bits, words - 4 * bits * (unsigned)r, bits);
-            }
+        __device__ Get(const part_t &part) : levels(part)
+        {
+            scale.unit = ((const float *)part.record)[0];
+            scale.minimum = ((const float *)part.record)[1];
+        }
+
+        __device__ void row(int r, float (&d)[WIDTH]) const
+        {
+            const unsigned four = get_bits(levels.row(r), levels.row_words(r), levels.bits);
+
 #pragma unroll
             for (int c = 0; c < WIDTH; c++) {
-                d[r][c] = tacit__qsgd_value((uint8_t)(four >> bits * (unsigned)c & ((1u << bits) - 1)), scale);
+                d[c] = tacit__qsgd_value((uint8_t)(four >> levels.bits * (unsigned)c & ((1u << levels.bits) - 1)), scale);
             }
         }
-    }
+    };
 };
 
 } // namespace tacit_qsgd_cuda
 
-TACIT_LAUNCHERS(qsgd, tacit_qsgd_cuda::Code, 2)
-TACIT_LAUNCHERS(qsgd_long, tacit_qsgd_cuda::Code, 16)
-TACIT_LAUNCHERS(qsgd_wide, tacit_qsgd_cuda::Code, 0)
+TACIT_LAUNCHERS(qsgd, tacit_qsgd_cuda::Code, 2, false)
+TACIT_LAUNCHERS(qsgd_wide, tacit_qsgd_cuda::Code, 2, true)

@@ -147,8 +147,10 @@ template <int BITS> __device__ void expand(const uint8_t *levels, float (&v)[2][
 
 template <int ROWS> struct Code {
     static_assert(ROWS == 2, "a block is two rows");
-    typedef struct {
-    } Seen, Scale;
+    struct Seen {
+    };
+    struct Scale {
+    };
 
     __device__ static uint64_t bytes(const tacit_device_tensor_t &t, uint64_t count)
     {
@@ -157,110 +159,131 @@ template <int ROWS> struct Code {
 
     __device__ static Seen see(const tacit_device_tensor_t &, const float (&)[ROWS][WIDTH], int)
     {
-        return {};
+        return Seen();
     }
 
     __device__ static Scale scale(const tacit_device_tensor_t &, Seen, uint64_t)
     {
-        return {};
+        return Scale();
     }
 
-    __device__ static bool put(const tacit_device_tensor_t &t, const tacit_stream_t &stream, Scale, uint64_t element, uint64_t, int,
-                               const float (&a)[ROWS][WIDTH], uint8_t *record, float (&d)[ROWS][WIDTH])
-    {
-        const unsigned bits = t.code.bits;
-        uint32_t       signs[ROWS][WIDTH], numbers[ROWS], largest = 0x00800000u, normalizer;
-        float          v[ROWS][WIDTH], scale;
-        bool           finite = true;
+    struct Put {
+        float values[ROWS][WIDTH];
+        bool  finite;
+
+        __device__ Put(const part_t &part, Scale, const float (&a)[ROWS][WIDTH]) : finite(true)
+        {
+            const unsigned bits = part.t->code.bits;
+            uint32_t       signs[ROWS][WIDTH], numbers[ROWS], largest = 0x00800000u;
+            float          scale;
 
 #pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-            signs_of(stream, element, r, signs[r]);
+            for (int r = 0; r < ROWS; r++) {
+                signs_of(*part.stream, part.element, r, signs[r]);
 #pragma unroll
-            for (int c = 0; c < WIDTH; c++) {
-                const uint32_t magnitude = tacit__float_bits(a[r][c]) & 0x7fffffffu;
-                largest = magnitude > largest ? magnitude : largest;
+                for (int c = 0; c < WIDTH; c++) {
+                    largest = max(largest, tacit__float_bits(a[r][c]) & 0x7fffffffu);
+                }
+            }
+            largest = join_lanes(largest, [](uint32_t one, uint32_t other) { return max(one, other); });
+            const uint32_t normalizer = tacit__rotq_normalizer(largest);
+#pragma unroll
+            for (int r = 0; r < ROWS; r++) {
+#pragma unroll
+                for (int c = 0; c < WIDTH; c++) {
+                    values[r][c] = tacit__bits_float(tacit__float_bits(a[r][c]) ^ signs[r][c]) * tacit__bits_float(normalizer);
+                }
+            }
+            hadamard(values);
+            switch (bits) {
+            case 1:
+                scale = quantize<1>(values, normalizer, numbers);
+                break;
+            case 2:
+                scale = quantize<2>(values, normalizer, numbers);
+                break;
+            case 3:
+                scale = quantize<3>(values, normalizer, numbers);
+                break;
+            default:
+                scale = quantize<4>(values, normalizer, numbers);
+            }
+            hadamard(values);
+#pragma unroll
+            for (int r = 0; r < ROWS; r++) {
+#pragma unroll
+                for (int c = 0; c < WIDTH; c++) {
+                    values[r][c] = tacit__bits_float(tacit__float_bits(values[r][c]) ^ signs[r][c]) * scale;
+                    finite = finite && is_finite(a[r][c] - values[r][c]);
+                }
+            }
+            finite = !__any_sync(ALL, !finite);
+#pragma unroll
+            for (int r = 0; r < ROWS; r++) {
+                put_bits(part.record + 4 + ROW / 8 * r * (int)bits, 4 * bits, bits, finite ? numbers[r] : 0);
+            }
+            if (lane() == 0) {
+                *(float *)part.record = finite ? scale : tacit__bits_float(TACIT_FLOAT_NAN);
             }
         }
-        largest = join_lanes(largest, [](uint32_t one, uint32_t other) { return one > other ? one : other; });
-        normalizer = tacit__rotq_normalizer(largest);
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-#pragma unroll
-            for (int c = 0; c < WIDTH; c++) {
-                v[r][c] = tacit__bits_float(tacit__float_bits(a[r][c]) ^ signs[r][c]) * tacit__bits_float(normalizer);
-            }
-        }
-        hadamard(v);
-        switch (bits) {
-        case 1:
-            scale = quantize<1>(v, normalizer, numbers);
-            break;
-        case 2:
-            scale = quantize<2>(v, normalizer, numbers);
-            break;
-        case 3:
-            scale = quantize<3>(v, normalizer, numbers);
-            break;
-        default:
-            scale = quantize<4>(v, normalizer, numbers);
-        }
-        hadamard(v);
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-#pragma unroll
-            for (int c = 0; c < WIDTH; c++) {
-                d[r][c] = tacit__bits_float(tacit__float_bits(v[r][c]) ^ signs[r][c]) * scale;
-                finite = finite && is_finite(a[r][c] - d[r][c]);
-            }
-        }
-        finite = !__any_sync(ALL, !finite);
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-#pragma unroll
-            for (int c = 0; c < WIDTH; c++) {
-                d[r][c] = finite ? d[r][c] : tacit__bits_float(TACIT_FLOAT_NAN);
-            }
-            put_bits(record + 4 + ROW / 8 * r * (int)bits, 4 * bits, bits, finite ? numbers[r] : 0);
-        }
-        if (lane() == 0) {
-            *(float *)record = finite ? scale : tacit__bits_float(TACIT_FLOAT_NAN);
-        }
-        return finite;
-    }
 
-    __device__ static void get(const tacit_device_tensor_t &t, const tacit_stream_t &stream, uint64_t element, uint64_t, int,
-                               const uint8_t *record, float (&d)[ROWS][WIDTH])
-    {
-        const float scale = *(const float *)record;
-
-        switch (t.code.bits) {
-        case 1:
-            expand<1>(record + 4, d);
-            break;
-        case 2:
-            expand<2>(record + 4, d);
-            break;
-        case 3:
-            expand<3>(record + 4, d);
-            break;
-        default:
-            expand<4>(record + 4, d);
-        }
-        hadamard(d);
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-            uint32_t signs[WIDTH];
-
-            signs_of(stream, element, r, signs);
+        __device__ void row(int r, const float (&)[WIDTH], float (&d)[WIDTH]) const
+        {
 #pragma unroll
             for (int c = 0; c < WIDTH; c++) {
-                d[r][c] = tacit__bits_float(tacit__float_bits(d[r][c]) ^ signs[c]) * scale;
+                d[c] = finite ? values[r][c] : tacit__bits_float(TACIT_FLOAT_NAN);
             }
         }
-    }
+
+        __device__ bool end() const
+        {
+            return finite;
+        }
+    };
+
+    struct Get {
+        float values[ROWS][WIDTH];
+
+        __device__ Get(const part_t &part)
+        {
+            const float scale = *(const float *)part.record;
+
+            switch (part.t->code.bits) {
+            case 1:
+                expand<1>(part.record + 4, values);
+                break;
+            case 2:
+                expand<2>(part.record + 4, values);
+                break;
+            case 3:
+                expand<3>(part.record + 4, values);
+                break;
+            default:
+                expand<4>(part.record + 4, values);
+            }
+            hadamard(values);
+#pragma unroll
+            for (int r = 0; r < ROWS; r++) {
+                uint32_t signs[WIDTH];
+
+                signs_of(*part.stream, part.element, r, signs);
+#pragma unroll
+                for (int c = 0; c < WIDTH; c++) {
+                    values[r][c] = tacit__bits_float(tacit__float_bits(values[r][c]) ^ signs[c]) * scale;
+                }
+            }
+        }
+
+        __device__ void row(int r, float (&d)[WIDTH]) const
+        {
+#pragma unroll
+            for (int c = 0; c < WIDTH; c++) {
+                d[c] = values[r][c];
+            }
+        }
+    };
 };
 
 } // namespace tacit_rotq
 
-TACIT_LAUNCHERS(rotq, tacit_rotq::Code, 2)
+TACIT_LAUNCHERS(rotq, tacit_rotq::Code, 2, false)

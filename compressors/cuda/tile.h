@@ -2,15 +2,16 @@
 /* The three passes over a bundle's tensors, for any code: encode, reduce, finish. One warp works on a tile, record by record; where
    a record has more elements than a warp holds, a block works on it.
 
-   A Code<ROWS> is
+   A Code<ROWS> has
+       uint64_t bytes(tensor, count)      of `count` elements, a multiple of the record's but at the tensor's end
        Seen see(tensor, a, count)         what a warp learns of up to 128 x ROWS elements, on every lane
        void join(Seen &total, Seen part)  of parts in ascending order
        Scale scale(tensor, seen, count)   what a record of `count` elements is encoded with
-       bool put(tensor, stream, scale, element, at, count, a, record, d)
-                                          writes elements [at, at + count) of a record, of which the first in the tensor is
-                                          `element`, and what goes before them; d := what receivers decode. False: not finite
-       void get(tensor, stream, element, at, count, record, d)
-       uint64_t bytes(tensor, count)      of `count` elements, a multiple of the record's but at the end */
+       Put(part, scale, a)                writes a part of a record; the one at 0 also what goes before the elements
+           void row(r, a, d)              … row by row, all of them in ascending order; d := what receivers decode
+           bool end()                     … and whether all was finite
+       Get(part)                          reads it
+           void row(r, d)                 … in any order */
 #ifndef TACIT_CUDA_TILE_H
 #define TACIT_CUDA_TILE_H
 
@@ -22,60 +23,59 @@
 namespace tacit
 {
 
-constexpr int      BLOCK_WARPS = 8;
-constexpr int      WIDE_ROWS = 16; /* of a warp that helps with a wide record */
-constexpr unsigned WIDE = ROW * WIDE_ROWS;
+constexpr int BLOCK_WARPS = 8;
 
-/* ---- A tensor's elements as float32 ---- */
+/* ---- A row of a tensor, as float32 ---- */
 
-template <int ROWS> __device__ void load_x(const tacit_device_tensor_t &t, uint64_t first, int count, float (&x)[ROWS][WIDTH])
+/* Some elements of a tensor, from `first` on. */
+typedef struct range {
+    const tacit_device_tensor_t *t;
+    unsigned                     turn;
+    uint64_t                     first;
+    int                          count;
+} range_t;
+
+__device__ inline void load_x(const range_t &at, int row, float (&x)[WIDTH])
 {
-    if (t.dtype == TACIT_FLOAT32) {
-        load((const float *)t.in + first, count, x);
-    } else {
-        uint16_t halves[ROWS][WIDTH];
+    const tacit_device_tensor_t &t = *at.t;
 
-        load((const uint16_t *)t.in + first, count, halves);
+    if (t.dtype == TACIT_FLOAT32) {
+        load((const float *)t.in + at.first, row, at.count, x);
+    } else {
+        uint16_t halves[WIDTH];
+
+        load((const uint16_t *)t.in + at.first, row, at.count, halves);
 #pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-#pragma unroll
-            for (int c = 0; c < WIDTH; c++) {
-                x[r][c] = t.dtype == TACIT_FLOAT16 ? tacit__from_float16(halves[r][c]) : tacit__from_bfloat16(halves[r][c]);
-            }
+        for (int c = 0; c < WIDTH; c++) {
+            x[c] = t.dtype == TACIT_FLOAT16 ? tacit__from_float16(halves[c]) : tacit__from_bfloat16(halves[c]);
         }
     }
     if (t.nonfinite == TACIT_NONFINITE_SKIP) {
 #pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-#pragma unroll
-            for (int c = 0; c < WIDTH; c++) {
-                x[r][c] = is_finite(x[r][c]) ? x[r][c] : 0.0f;
-            }
+        for (int c = 0; c < WIDTH; c++) {
+            x[c] = is_finite(x[c]) ? x[c] : 0.0f;
         }
     }
 }
 
-template <int ROWS>
-__device__ void store_out(const tacit_device_tensor_t &t, uint64_t first, int count, const float (&x)[ROWS][WIDTH])
+__device__ inline void store_out(const range_t &at, int row, const float (&x)[WIDTH])
 {
+    const tacit_device_tensor_t &t = *at.t;
+
     if (t.dtype == TACIT_FLOAT32) {
-        store((float *)t.out + first, count, x);
+        store((float *)t.out + at.first, row, at.count, x);
     } else {
-        uint16_t halves[ROWS][WIDTH];
+        uint16_t halves[WIDTH];
 
 #pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-#pragma unroll
-            for (int c = 0; c < WIDTH; c++) {
-                halves[r][c] =
-                    t.dtype == TACIT_FLOAT16 ? tacit__to_float16(x[r][c], 0x7c00u) : tacit__to_bfloat16(x[r][c], 0x7f80u);
-            }
+        for (int c = 0; c < WIDTH; c++) {
+            halves[c] = t.dtype == TACIT_FLOAT16 ? tacit__to_float16(x[c], 0x7c00u) : tacit__to_bfloat16(x[c], 0x7f80u);
         }
-        store((uint16_t *)t.out + first, count, halves);
+        store((uint16_t *)t.out + at.first, row, at.count, halves);
     }
 }
 
-/* ---- Feedback (optim/feedback/: the same operations in the same order) ---- */
+/* ---- Feedback, a row at a time (optim/feedback/: the same operations in the same order) ---- */
 
 /* ef21's running average. */
 __device__ inline float averaged(float weight, float v, float x)
@@ -85,199 +85,177 @@ __device__ inline float averaged(float weight, float v, float x)
     return kept + added;
 }
 
-__device__ inline bool has_average(const tacit_device_tensor_t &t)
+/* Whether there is an array beside h and hbar: econtrol's error, ef21's average. */
+__device__ inline bool has_rest(const tacit_device_tensor_t &t)
 {
-    return t.keep == TACIT_KEEP_EF21 && t.weight < 1;
+    return t.keep == TACIT_KEEP_ECONTROL || (t.keep == TACIT_KEEP_EF21 && t.weight < 1);
 }
 
-/* a := what is encoded of x. */
-template <int ROWS>
-__device__ void before(const tacit_device_tensor_t &t, unsigned turn, uint64_t first, int count, float (&a)[ROWS][WIDTH])
+__device__ inline void load_now(const range_t &at, int array, int row, float (&x)[WIDTH])
 {
-    float *const *now = t.memory[turn];
-    float         memory[ROWS][WIDTH];
+    load(at.t->memory[at.turn][array] + at.first, row, at.count, x);
+}
 
-    if (t.keep == TACIT_KEEP_EF) {
-        load(now[TACIT_EF_RESIDUAL] + first, count, memory);
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-#pragma unroll
-            for (int c = 0; c < WIDTH; c++) {
-                a[r][c] = a[r][c] + memory[r][c];
-            }
-        }
-        return;
-    }
+__device__ inline void store_next(const range_t &at, int array, int row, const float (&x)[WIDTH])
+{
+    store(at.t->memory[1 - at.turn][array] + at.first, row, at.count, x);
+}
+
+/* a := what is encoded. */
+__device__ inline void before(const range_t &at, int row, float (&a)[WIDTH])
+{
+    const tacit_device_tensor_t &t = *at.t;
+    float                        h[WIDTH], rest[WIDTH];
+
+    load_x(at, row, a);
     if (t.keep == TACIT_KEEP_NOTHING) {
         return;
     }
-    if (t.keep == TACIT_KEEP_ECONTROL || has_average(t)) {
-        load(now[TACIT_TRACKER_REST] + first, count, memory);
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-#pragma unroll
-            for (int c = 0; c < WIDTH; c++) {
-                if (t.keep == TACIT_KEEP_ECONTROL) {
-                    const float fed_back = t.weight * memory[r][c];
-                    a[r][c] = fed_back + a[r][c];
-                } else {
-                    a[r][c] = averaged(t.weight, memory[r][c], a[r][c]);
-                }
-            }
-        }
-    }
-    load(now[TACIT_TRACKER_H] + first, count, memory);
-#pragma unroll
-    for (int r = 0; r < ROWS; r++) {
+    if (t.keep == TACIT_KEEP_EF) {
+        load_now(at, TACIT_EF_RESIDUAL, row, rest);
 #pragma unroll
         for (int c = 0; c < WIDTH; c++) {
-            a[r][c] = a[r][c] - memory[r][c];
+            a[c] = a[c] + rest[c];
         }
+        return;
+    }
+    load_now(at, TACIT_TRACKER_H, row, h);
+    if (has_rest(t)) {
+        load_now(at, TACIT_TRACKER_REST, row, rest);
+#pragma unroll
+        for (int c = 0; c < WIDTH; c++) {
+            const float fed_back = t.weight * rest[c];
+            a[c] = t.keep == TACIT_KEEP_ECONTROL ? fed_back + a[c] : averaged(t.weight, rest[c], a[c]);
+        }
+    }
+#pragma unroll
+    for (int c = 0; c < WIDTH; c++) {
+        a[c] = a[c] - h[c];
     }
 }
 
 /* Memory follows, of a[] encoded and d[] decoded; that of an element of which something is not finite stays. */
-template <int ROWS>
-__device__ void after(const tacit_device_tensor_t &t, unsigned turn, uint64_t first, int count, const float (&a)[ROWS][WIDTH],
-                      const float (&d)[ROWS][WIDTH])
+__device__ inline void after(const range_t &at, int row, const float (&a)[WIDTH], const float (&d)[WIDTH])
 {
-    float *const *now = t.memory[turn], *const *next = t.memory[1 - turn];
-    float         memory[ROWS][WIDTH], h[ROWS][WIDTH], x[ROWS][WIDTH];
-    bool          whole = true;
+    const tacit_device_tensor_t &t = *at.t;
+    float                        x[WIDTH], h[WIDTH], rest[WIDTH];
+    bool                         finite[WIDTH], all = true;
 
     if (t.keep == TACIT_KEEP_NOTHING) {
         return;
     }
 #pragma unroll
-    for (int r = 0; r < ROWS; r++) {
-#pragma unroll
-        for (int c = 0; c < WIDTH; c++) {
-            whole = whole && is_finite(a[r][c]) && is_finite(d[r][c]);
-        }
+    for (int c = 0; c < WIDTH; c++) {
+        finite[c] = is_finite(a[c]) && is_finite(d[c]);
+        all = all && finite[c];
     }
     if (t.keep == TACIT_KEEP_EF) {
-        if (!whole) {
-            load(now[TACIT_EF_RESIDUAL] + first, count, memory);
+        if (!all) {
+            load_now(at, TACIT_EF_RESIDUAL, row, rest);
         }
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-#pragma unroll
-            for (int c = 0; c < WIDTH; c++) {
-                memory[r][c] = whole || (is_finite(a[r][c]) && is_finite(d[r][c])) ? a[r][c] - d[r][c] : memory[r][c];
-            }
-        }
-        store(next[TACIT_EF_RESIDUAL] + first, count, memory);
-        return;
-    }
-    load(now[TACIT_TRACKER_H] + first, count, h);
-    if (t.keep == TACIT_KEEP_ECONTROL || has_average(t)) {
-        load_x(t, first, count, x);
-        load(now[TACIT_TRACKER_REST] + first, count, memory);
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-#pragma unroll
-            for (int c = 0; c < WIDTH; c++) {
-                if (!is_finite(a[r][c]) || !is_finite(d[r][c])) {
-                    continue;
-                }
-                memory[r][c] = t.keep == TACIT_KEEP_ECONTROL ? memory[r][c] + ((x[r][c] - h[r][c]) - d[r][c])
-                                                             : averaged(t.weight, memory[r][c], x[r][c]);
-            }
-        }
-        store(next[TACIT_TRACKER_REST] + first, count, memory);
-    }
-#pragma unroll
-    for (int r = 0; r < ROWS; r++) {
 #pragma unroll
         for (int c = 0; c < WIDTH; c++) {
-            h[r][c] = is_finite(a[r][c]) && is_finite(d[r][c]) ? h[r][c] + d[r][c] : h[r][c];
+            rest[c] = all || finite[c] ? a[c] - d[c] : rest[c];
         }
+        store_next(at, TACIT_EF_RESIDUAL, row, rest);
+        return;
     }
-    store(next[TACIT_TRACKER_H] + first, count, h);
+    load_now(at, TACIT_TRACKER_H, row, h);
+    if (has_rest(t)) {
+        load_x(at, row, x);
+        load_now(at, TACIT_TRACKER_REST, row, rest);
+#pragma unroll
+        for (int c = 0; c < WIDTH; c++) {
+            const float next = t.keep == TACIT_KEEP_ECONTROL ? rest[c] + ((x[c] - h[c]) - d[c]) : averaged(t.weight, rest[c], x[c]);
+            rest[c] = finite[c] ? next : rest[c];
+        }
+        store_next(at, TACIT_TRACKER_REST, row, rest);
+    }
+#pragma unroll
+    for (int c = 0; c < WIDTH; c++) {
+        h[c] = finite[c] ? h[c] + d[c] : h[c];
+    }
+    store_next(at, TACIT_TRACKER_H, row, h);
 }
 
 /* Takes back what after() did, to within rounding, where memory is not doubled. */
-template <int ROWS>
-__device__ void undo(const tacit_device_tensor_t &t, unsigned turn, uint64_t first, int count, const float (&d)[ROWS][WIDTH])
+__device__ inline void undo(const range_t &at, int row, const float (&d)[WIDTH])
 {
-    float *const *now = t.memory[turn];
-    float         memory[ROWS][WIDTH], h[ROWS][WIDTH], x[ROWS][WIDTH];
+    const tacit_device_tensor_t &t = *at.t;
+    float                        x[WIDTH], h[WIDTH], rest[WIDTH];
+    bool                         finite[WIDTH];
 
     if (t.keep == TACIT_KEEP_NOTHING || t.doubled) {
         return;
     }
-    load_x(t, first, count, x);
-    if (t.keep == TACIT_KEEP_EF) {
-        load(now[TACIT_EF_RESIDUAL] + first, count, memory);
+    load_x(at, row, x);
 #pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-#pragma unroll
-            for (int c = 0; c < WIDTH; c++) {
-                const bool finite = is_finite(x[r][c]) && is_finite(d[r][c]);
-                memory[r][c] = finite ? (memory[r][c] + d[r][c]) - x[r][c] : memory[r][c];
-            }
-        }
-        store(now[TACIT_EF_RESIDUAL] + first, count, memory);
-        return;
+    for (int c = 0; c < WIDTH; c++) {
+        finite[c] = is_finite(x[c]) && is_finite(d[c]);
     }
-    load(now[TACIT_TRACKER_H] + first, count, h);
-#pragma unroll
-    for (int r = 0; r < ROWS; r++) {
+    if (t.keep == TACIT_KEEP_EF) {
+        load_now(at, TACIT_EF_RESIDUAL, row, rest);
 #pragma unroll
         for (int c = 0; c < WIDTH; c++) {
-            h[r][c] = is_finite(x[r][c]) && is_finite(d[r][c]) ? h[r][c] - d[r][c] : h[r][c];
+            rest[c] = finite[c] ? (rest[c] + d[c]) - x[c] : rest[c];
         }
+        store_next(at, TACIT_EF_RESIDUAL, row, rest);
+        return;
     }
-    store(now[TACIT_TRACKER_H] + first, count, h);
-    if (t.keep == TACIT_KEEP_ECONTROL || has_average(t)) {
-        load(now[TACIT_TRACKER_REST] + first, count, memory);
+    load_now(at, TACIT_TRACKER_H, row, h);
 #pragma unroll
-        for (int r = 0; r < ROWS; r++) {
+    for (int c = 0; c < WIDTH; c++) {
+        h[c] = finite[c] ? h[c] - d[c] : h[c];
+    }
+    store_next(at, TACIT_TRACKER_H, row, h);
+    if (has_rest(t)) {
+        load_now(at, TACIT_TRACKER_REST, row, rest);
 #pragma unroll
-            for (int c = 0; c < WIDTH; c++) {
-                if (is_finite(x[r][c]) && is_finite(d[r][c])) {
-                    memory[r][c] = t.keep == TACIT_KEEP_ECONTROL ? memory[r][c] - ((x[r][c] - h[r][c]) - d[r][c])
-                                                                 : (memory[r][c] - t.weight * x[r][c]) / (1 - t.weight);
-                }
-            }
+        for (int c = 0; c < WIDTH; c++) {
+            const float former = t.keep == TACIT_KEEP_ECONTROL ? rest[c] - ((x[c] - h[c]) - d[c])
+                                                               : (rest[c] - t.weight * x[c]) / (1 - t.weight);
+            rest[c] = finite[c] ? former : rest[c];
         }
-        store(now[TACIT_TRACKER_REST] + first, count, memory);
+        store_next(at, TACIT_TRACKER_REST, row, rest);
     }
 }
 
 /* values := the result; trackers take it in. Where one is not finite then, every array forgets that element, on all ranks. */
-template <int ROWS>
-__device__ void combine(const tacit_device_tensor_t &t, unsigned turn, uint64_t first, int count, float (&values)[ROWS][WIDTH])
+__device__ inline void combine(const range_t &at, int row, float (&values)[WIDTH])
 {
-    float *const *now = t.memory[turn], *const *next = t.memory[1 - turn];
-    float         tracked[ROWS][WIDTH];
+    const tacit_device_tensor_t &t = *at.t;
+    float                        tracked[WIDTH];
 
     if (t.keep != TACIT_KEEP_EF21 && t.keep != TACIT_KEEP_ECONTROL) {
         return;
     }
-    load(now[TACIT_TRACKER_HBAR] + first, count, tracked);
+    load_now(at, TACIT_TRACKER_HBAR, row, tracked);
 #pragma unroll
-    for (int r = 0; r < ROWS; r++) {
-#pragma unroll
-        for (int c = 0; c < WIDTH; c++) {
-            values[r][c] = tracked[r][c] + values[r][c];
-            tracked[r][c] = values[r][c];
-            if (!is_finite(values[r][c])) {
-                tracked[r][c] = 0;
-                for (int i = 0; i < TACIT_DEVICE_ARRAYS && place(r) + c < count; i++) {
-                    if (next[i] != NULL) {
-                        next[i][first + (unsigned)(place(r) + c)] = 0;
-                    }
-                }
+    for (int c = 0; c < WIDTH; c++) {
+        values[c] = tracked[c] + values[c];
+        tracked[c] = is_finite(values[c]) ? values[c] : 0;
+        for (int i = 0; i < TACIT_DEVICE_ARRAYS && !is_finite(values[c]) && place(row) + c < at.count; i++) {
+            if (t.memory[1 - at.turn][i] != NULL) {
+                t.memory[1 - at.turn][i][at.first + (unsigned)(place(row) + c)] = 0;
             }
         }
     }
-    store(next[TACIT_TRACKER_HBAR] + first, count, tracked);
+    store_next(at, TACIT_TRACKER_HBAR, row, tracked);
 }
 
-/* ---- A record ---- */
+/* ---- Tiles and records ---- */
 
-/* Everything but its elements that a tile's work depends on. */
+/* Part of a record that a warp works on. */
+typedef struct part {
+    const tacit_device_tensor_t *t;
+    const tacit_stream_t        *stream;
+    uint64_t                     element; /* the first one, in the tensor, … */
+    uint64_t                     at;      /* … and in the record */
+    int                          count;
+    uint8_t                     *record;
+} part_t;
+
+/* What a tile's work depends on. */
 typedef struct work {
     const tacit_device_tensor_t *t;
     const tacit_device_piece_t  *piece;
@@ -311,48 +289,52 @@ __device__ inline tacit_stream_t stream_of(const tacit_device_bundle_t &bundle, 
 
 __device__ inline void note_value(const tacit_device_bundle_t &bundle, const work_t &w)
 {
-    atomicMin(&bundle.step->bad_tensor, w.piece->tensor);
+    if (w.t->nonfinite != TACIT_NONFINITE_PASS) {
+        atomicMin(&bundle.step->bad_tensor, w.piece->tensor);
+    }
 }
 
-/* What is written of elements that begin at `at` of a record, for encode and reduce. */
+/* Encodes what a warp has in its registers. sink gets it back, row by row, with what receivers decode. */
+template <template <int> class Code, int ROWS, typename Sink>
+__device__ void encode_part(const part_t &part, typename Code<ROWS>::Scale scale, float (&a)[ROWS][WIDTH], Sink sink)
+{
+    typename Code<ROWS>::Put put(part, scale, a);
+
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        float d[WIDTH];
+
+        put.row(r, a[r], d);
+        sink.row(part, r, a[r], d);
+    }
+    sink.end(part, put.end());
+}
+
+/* A record that a block works on: each warp has every BLOCK_WARPS-th part of it. */
 template <template <int> class Code, int ROWS, typename Source, typename Sink>
-__device__ void encode_record(const work_t &w, const tacit_stream_t &stream, uint64_t element, int count, uint8_t *record,
-                              Source source, Sink sink)
+__device__ void encode_wide(const part_t &all, uint64_t count, Source source, Sink sink)
 {
-    float a[ROWS][WIDTH], d[ROWS][WIDTH];
-    bool  finite;
-
-    source(element, count, a);
-    finite = Code<ROWS>::put(*w.t, stream, Code<ROWS>::scale(*w.t, Code<ROWS>::see(*w.t, a, count), (uint64_t)count), element, 0,
-                             count, a, record, d);
-    sink(element, count, finite, a, d);
-}
-
-/* The same of a record that a block works on: each warp has every BLOCK_WARPS-th part of it. */
-template <template <int> class Code, typename Source, typename Sink>
-__device__ void encode_wide(const work_t &w, const tacit_stream_t &stream, uint64_t element, uint64_t count, uint8_t *record,
-                            Source source, Sink sink)
-{
-    typedef Code<WIDE_ROWS> C;
+    typedef Code<ROWS> C;
+    constexpr unsigned          each = ROW * ROWS;
     __shared__ typename C::Seen seen[BLOCK_WARPS];
     typename C::Seen            total = {};
-    typename C::Scale           scale;
     const unsigned              warp = threadIdx.x / WARP;
-    float                       a[WIDE_ROWS][WIDTH], d[WIDE_ROWS][WIDTH];
+    float                       a[ROWS][WIDTH];
+    part_t                      part = all;
 
-    for (uint64_t base = 0; base < count; base += BLOCK_WARPS * WIDE) {
-        const uint64_t at = base + warp * WIDE;
-
-        if (at < count) {
-            const int part = (int)(count - at < WIDE ? count - at : WIDE);
-            source(element + at, part, a);
-            const typename C::Seen own = C::see(*w.t, a, part);
+    for (uint64_t base = 0; base < count; base += BLOCK_WARPS * each) {
+        part.at = base + warp * each;
+        if (part.at < count) {
+            part.element = all.element + part.at;
+            part.count = (int)(count - part.at < each ? count - part.at : each);
+            source(part, a);
+            const typename C::Seen own = C::see(*part.t, a, part.count);
             if (lane() == 0) {
                 seen[warp] = own;
             }
         }
         __syncthreads();
-        for (unsigned i = 0; i < BLOCK_WARPS && base + i * WIDE < count; i++) {
+        for (unsigned i = 0; i < BLOCK_WARPS && base + i * each < count; i++) {
             if (base + i == 0) {
                 total = seen[0];
             } else {
@@ -361,52 +343,63 @@ __device__ void encode_wide(const work_t &w, const tacit_stream_t &stream, uint6
         }
         __syncthreads();
     }
-    scale = C::scale(*w.t, total, count);
-    for (uint64_t at = warp * WIDE; at < count; at += BLOCK_WARPS * WIDE) {
-        const int  part = (int)(count - at < WIDE ? count - at : WIDE);
-        source(element + at, part, a);
-        const bool finite = C::put(*w.t, stream, scale, element + at, at, part, a, record, d);
-        sink(element + at, part, finite, a, d);
+    const typename C::Scale scale = C::scale(*all.t, total, count);
+    for (part.at = warp * each; part.at < count; part.at += BLOCK_WARPS * each) {
+        part.element = all.element + part.at;
+        part.count = (int)(count - part.at < each ? count - part.at : each);
+        source(part, a);
+        encode_part<Code, ROWS>(part, scale, a, sink);
     }
 }
 
-/* ROWS 0: wide. Calls encode_record() or encode_wide() for each record of the tile. */
-template <template <int> class Code, int ROWS, typename Source, typename Sink>
+/* Encodes all records of a tile into the piece's payload, and zeros up to where the next one's begins. */
+template <template <int> class Code, int ROWS, bool WIDE, typename Source, typename Sink>
 __device__ void encode_tile(const work_t &w, const tacit_stream_t &stream, uint8_t *payload, Source source, Sink sink)
 {
     for (uint64_t at = 0; at < w.count; at += w.record) {
         const uint64_t count = w.count - at < w.record ? w.count - at : w.record;
-        const uint64_t element = w.piece->first + w.first + at;
-        uint8_t *const record = payload + Code<ROWS == 0 ? WIDE_ROWS : ROWS>::bytes(*w.t, w.first + at);
+        const part_t   part = {w.t, &stream,    w.piece->first + w.first + at,
+                               0,   (int)count, payload + Code<ROWS>::bytes(*w.t, w.first + at)};
 
-        if constexpr (ROWS == 0) {
-            encode_wide<Code>(w, stream, element, count, record, source, sink);
+        if constexpr (WIDE) {
+            encode_wide<Code, ROWS>(part, count, source, sink);
         } else {
-            encode_record<Code, ROWS>(w, stream, element, (int)count, record, source, sink);
+            float a[ROWS][WIDTH];
+
+            source(part, a);
+            encode_part<Code, ROWS>(part, Code<ROWS>::scale(*w.t, Code<ROWS>::see(*w.t, a, part.count), count), a, sink);
+        }
+    }
+    if (w.first + w.count == w.piece->count && threadIdx.x % (WIDE ? BLOCK_WARPS * WARP : WARP) == 0) {
+        for (uint64_t end = Code<ROWS>::bytes(*w.t, w.piece->count); end % TACIT_DEVICE_ALIGNMENT != 0; end++) {
+            payload[end] = 0;
         }
     }
 }
 
-/* Calls visit(element, count, at, offset of the record) for what a warp does of each record. */
-template <template <int> class Code, int ROWS, typename Visit> __device__ void visit_tile(const work_t &w, Visit visit)
+/* Calls visit(part) for what a warp does of each record. */
+template <template <int> class Code, int ROWS, bool WIDE, typename Visit>
+__device__ void visit_tile(const work_t &w, const tacit_stream_t &stream, uint8_t *payload, Visit visit)
 {
-    const unsigned warp = ROWS == 0 ? threadIdx.x / WARP : 0;
-    const unsigned step = ROW * (ROWS == 0 ? WIDE_ROWS : ROWS), stride = ROWS == 0 ? BLOCK_WARPS * step : step;
+    constexpr unsigned each = ROW * ROWS, stride = WIDE ? BLOCK_WARPS * each : each;
+    const unsigned     first = WIDE ? threadIdx.x / WARP * each : 0;
 
     for (uint64_t at = 0; at < w.count; at += w.record) {
         const uint64_t count = w.count - at < w.record ? w.count - at : w.record;
-        const uint64_t offset = Code<ROWS == 0 ? WIDE_ROWS : ROWS>::bytes(*w.t, w.first + at);
+        part_t         part = {w.t, &stream, 0, 0, 0, payload + Code<ROWS>::bytes(*w.t, w.first + at)};
 
-        for (uint64_t part = warp * step; part < count; part += stride) {
-            visit(w.piece->first + w.first + at + part, (int)(count - part < step ? count - part : step), part, offset);
+        for (part.at = first; part.at < count; part.at += stride) {
+            part.element = w.piece->first + w.first + at + part.at;
+            part.count = (int)(count - part.at < each ? count - part.at : each);
+            visit(part);
         }
     }
 }
 
 /* The tile of this warp, or block; UINT32_MAX: none. */
-template <int ROWS> __device__ uint32_t own_tile(uint32_t count)
+template <bool WIDE> __device__ uint32_t own_tile(uint32_t count)
 {
-    const uint32_t tile = ROWS == 0 ? blockIdx.x : blockIdx.x * BLOCK_WARPS + threadIdx.x / WARP;
+    const uint32_t tile = WIDE ? blockIdx.x : blockIdx.x * BLOCK_WARPS + threadIdx.x / WARP;
 
     return tile < count ? tile : UINT32_MAX;
 }
@@ -422,11 +415,36 @@ __device__ inline uint8_t *sent_to(const tacit_device_bundle_t &bundle, const wo
     return sent + bundle.sent_at[w.piece->owner] + TACIT_FRAME_HEADER_BYTES + w.piece->at;
 }
 
-template <template <int> class Code, int ROWS>
+__device__ inline range_t range_of(const work_t &w, const part_t &part)
+{
+    const range_t range = {w.t, w.turn, part.element, part.count};
+
+    return range;
+}
+
+/* What becomes of a contribution: memory follows. */
+struct Contributed {
+    const tacit_device_bundle_t &bundle;
+    const work_t                &w;
+
+    __device__ void row(const part_t &part, int r, const float (&a)[WIDTH], const float (&d)[WIDTH]) const
+    {
+        after(range_of(w, part), r, a, d);
+    }
+
+    __device__ void end(const part_t &, bool finite) const
+    {
+        if (!finite) {
+            note_value(bundle, w);
+        }
+    }
+};
+
+template <template <int> class Code, int ROWS, bool WIDE>
 __global__ void __launch_bounds__(BLOCK_WARPS *WARP)
     encode_tiles(tacit_device_bundle_t bundle, const tacit_device_tile_t *tiles, uint32_t count, uint8_t *sent)
 {
-    const uint32_t tile = own_tile<ROWS>(count);
+    const uint32_t tile = own_tile<WIDE>(count);
 
     if (tile == UINT32_MAX) {
         return;
@@ -438,135 +456,149 @@ __global__ void __launch_bounds__(BLOCK_WARPS *WARP)
     if (payload == NULL) {
         return;
     }
-    encode_tile<Code, ROWS>(
+    encode_tile<Code, ROWS, WIDE>(
         w, stream, payload,
-        [&](uint64_t element, int part, auto &a) {
-            load_x(*w.t, element, part, a);
-            before(*w.t, w.turn, element, part, a);
-        },
-        [&](uint64_t element, int part, bool finite, auto &a, auto &d) {
-            after(*w.t, w.turn, element, part, a, d);
-            if (!finite && w.t->nonfinite != TACIT_NONFINITE_PASS) {
-                note_value(bundle, w);
+        [&](const part_t &part, auto &a) {
+            constexpr int rows = sizeof a / sizeof a[0];
+            const range_t range = range_of(w, part);
+#pragma unroll
+            for (int r = 0; r < rows; r++) {
+                before(range, r, a[r]);
             }
-        });
+        },
+        Contributed{bundle, w});
+}
+
+/* What becomes of a sum: the owner's memory follows, beside what it was. */
+struct Reduced {
+    const tacit_device_bundle_t &bundle;
+    const work_t                &w;
+
+    __device__ void row(const part_t &part, int r, const float (&a)[WIDTH], const float (&d)[WIDTH]) const
+    {
+        float kept[WIDTH];
+
+        if (w.t->owner[0] == NULL) {
+            return;
+        }
+#pragma unroll
+        for (int c = 0; c < WIDTH; c++) {
+            kept[c] = a[c] - d[c];
+            kept[c] = is_finite(kept[c]) ? kept[c] : 0.0f; /* it went with what was passed on */
+        }
+        store(w.t->owner[1 - w.turn] + (part.element - w.t->owner_first), r, part.count, kept);
+    }
+
+    __device__ void end(const part_t &, bool finite) const
+    {
+        if (!finite) {
+            note_value(bundle, w);
+        }
+    }
+};
+
+/* sum = or += this rank's own contribution, exactly. */
+template <int ROWS> __device__ bool add_own(const range_t &range, bool add, float (&sum)[ROWS][WIDTH])
+{
+    bool finite = true;
+
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        float a[WIDTH];
+
+        before(range, r, a);
+#pragma unroll
+        for (int c = 0; c < WIDTH; c++) {
+            finite = finite && is_finite(a[c]);
+            sum[r][c] = add ? sum[r][c] + a[c] : a[c];
+        }
+    }
+    return !__any_sync(ALL, !finite);
+}
+
+/* sum becomes the mean, if that is wanted, and what the owner has kept joins. What is behind the last element stays zero. */
+template <int ROWS>
+__device__ void conclude(const tacit_device_bundle_t &bundle, const work_t &w, const part_t &part, float (&sum)[ROWS][WIDTH])
+{
+    const float part_of_mean = 1.0f / (float)bundle.ranks;
+
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        float kept[WIDTH];
+
+        if (w.t->owner[0] != NULL) {
+            load(w.t->owner[w.turn] + (part.element - w.t->owner_first), r, part.count, kept);
+        }
+#pragma unroll
+        for (int c = 0; c < WIDTH; c++) {
+            if (bundle.average && bundle.ranks > 1) {
+                sum[r][c] *= part_of_mean;
+            }
+            if (w.t->owner[0] != NULL) {
+                sum[r][c] = sum[r][c] + kept[c];
+            }
+            sum[r][c] = place(r) + c < part.count ? sum[r][c] : 0.0f;
+        }
+    }
 }
 
 /* Adds up what the ranks contribute, in ascending order, and encodes the sum or the mean again. */
-template <template <int> class Code, int ROWS>
+template <template <int> class Code, int ROWS, bool WIDE>
 __global__ void __launch_bounds__(BLOCK_WARPS *WARP)
     reduce_tiles(tacit_device_bundle_t bundle, const tacit_device_tile_t *tiles, uint32_t count, const uint8_t *received,
                  uint8_t *message)
 {
-    const uint32_t tile = own_tile<ROWS>(count);
+    const uint32_t tile = own_tile<WIDE>(count);
 
     if (tile == UINT32_MAX || bundle.step->fault != TACIT_DEVICE_NO_FAULT) {
         return;
     }
     const work_t         w = work_of(bundle, &tiles[tile]);
     const tacit_stream_t mine = stream_of(bundle, *w.t, false), again = stream_of(bundle, *w.t, true);
-    const float          part_of_mean = 1.0f / (float)bundle.ranks;
-    const bool           passes = w.t->nonfinite == TACIT_NONFINITE_PASS;
+    uint8_t *const       payload = message + TACIT_FRAME_HEADER_BYTES + w.piece->at;
 
-    encode_tile<Code, ROWS>(
-        w, again, message + TACIT_FRAME_HEADER_BYTES + w.piece->at,
-        [&](uint64_t element, int part, auto &sum) {
-            constexpr int  rows = sizeof sum / sizeof sum[0];
-            const uint64_t at = element - w.piece->first, in_record = (at - w.first) % w.record;
-            const uint64_t offset = Code<rows>::bytes(*w.t, at - in_record);
+    encode_tile<Code, ROWS, WIDE>(
+        w, again, payload,
+        [&](const part_t &part, auto &sum) {
+            constexpr int rows = sizeof sum / sizeof sum[0];
+            part_t        theirs = part;
 
+            theirs.stream = &mine;
             for (unsigned rank = 0; rank < bundle.ranks; rank++) {
-                float value[rows][WIDTH];
+                const uint8_t *from =
+                    rank == bundle.rank ? bundle.own_coded : received + bundle.received_at[rank] + TACIT_FRAME_HEADER_BYTES;
 
                 if (rank == bundle.rank && !w.t->code.coded) {
-                    bool finite = true;
-
-                    load_x(*w.t, element, part, value);
-                    before(*w.t, w.turn, element, part, value);
-#pragma unroll
-                    for (int r = 0; r < rows; r++) {
-#pragma unroll
-                        for (int c = 0; c < WIDTH; c++) {
-                            finite = finite && is_finite(value[r][c]);
-                        }
-                    }
-                    if (!passes && __any_sync(ALL, !finite) && lane() == 0) {
+                    if (!add_own(range_of(w, part), rank != 0, sum)) {
                         note_value(bundle, w);
                     }
-                } else {
-                    const uint8_t *from = rank == bundle.rank ? bundle.own_coded
-                                                              : received + bundle.received_at[rank] + TACIT_FRAME_HEADER_BYTES;
-                    Code<rows>::get(*w.t, mine, element, in_record, part, from + w.piece->at + offset, value);
+                    continue;
                 }
+                theirs.record = const_cast<uint8_t *>(from) + w.piece->at + (part.record - payload);
+                typename Code<rows>::Get get(theirs);
 #pragma unroll
                 for (int r = 0; r < rows; r++) {
-#pragma unroll
-                    for (int c = 0; c < WIDTH; c++) {
-                        sum[r][c] = rank == 0 ? value[r][c] : sum[r][c] + value[r][c];
-                    }
-                }
-            }
-            if (bundle.average && bundle.ranks > 1) {
-#pragma unroll
-                for (int r = 0; r < rows; r++) {
-#pragma unroll
-                    for (int c = 0; c < WIDTH; c++) {
-                        sum[r][c] *= part_of_mean;
-                    }
-                }
-            }
-            if (w.t->owner[w.turn] != NULL) {
-                float kept[rows][WIDTH];
+                    float d[WIDTH];
 
-                load(w.t->owner[w.turn] + (element - w.t->owner_first), part, kept);
-#pragma unroll
-                for (int r = 0; r < rows; r++) {
+                    get.row(r, d);
 #pragma unroll
                     for (int c = 0; c < WIDTH; c++) {
-                        sum[r][c] = sum[r][c] + kept[r][c];
+                        sum[r][c] = rank == 0 ? d[c] : sum[r][c] + d[c];
                     }
                 }
             }
-            /* What is behind the last element is not encoded. */
-#pragma unroll
-            for (int r = 0; r < rows; r++) {
-#pragma unroll
-                for (int c = 0; c < WIDTH; c++) {
-                    sum[r][c] = place(r) + c < part ? sum[r][c] : 0.0f;
-                }
-            }
+            conclude(bundle, w, part, sum);
         },
-        [&](uint64_t element, int part, bool finite, auto &a, auto &d) {
-            constexpr int rows = sizeof a / sizeof a[0];
-
-            if (!finite && !passes) {
-                note_value(bundle, w);
-            }
-            if (w.t->owner[w.turn] == NULL) {
-                return;
-            }
-            float kept[rows][WIDTH];
-#pragma unroll
-            for (int r = 0; r < rows; r++) {
-#pragma unroll
-                for (int c = 0; c < WIDTH; c++) {
-                    kept[r][c] = a[r][c] - d[r][c];
-                    kept[r][c] = finite || is_finite(kept[r][c]) ? kept[r][c] : 0.0f; /* it went with what was passed on */
-                }
-            }
-            store(w.t->owner[1 - w.turn] + (element - w.t->owner_first), part, kept);
-        });
+        Reduced{bundle, w});
 }
 
 /* Results, and memory of the own part; or, after a fault, memory as it was. The elements of `in` are read before those of `out` are
    written, which may be the same. */
-template <template <int> class Code, int ROWS>
+template <template <int> class Code, int ROWS, bool WIDE>
 __global__ void __launch_bounds__(BLOCK_WARPS *WARP)
-    finish_tiles(tacit_device_bundle_t bundle, const tacit_device_tile_t *tiles, uint32_t count, const uint8_t *gathered,
-                 uint8_t *sent)
+    finish_tiles(tacit_device_bundle_t bundle, const tacit_device_tile_t *tiles, uint32_t count, uint8_t *gathered, uint8_t *sent)
 {
-    constexpr int  rows = ROWS == 0 ? WIDE_ROWS : ROWS;
-    const uint32_t tile = own_tile<ROWS>(count);
+    const uint32_t tile = own_tile<WIDE>(count);
 
     if (tile == UINT32_MAX) {
         return;
@@ -574,61 +606,65 @@ __global__ void __launch_bounds__(BLOCK_WARPS *WARP)
     const work_t         w = work_of(bundle, &tiles[tile]);
     const tacit_stream_t mine = stream_of(bundle, *w.t, false);
     const bool           failed = bundle.step->fault != TACIT_DEVICE_NO_FAULT;
-    const uint8_t *const encoded = sent_to(bundle, w, sent);
-    const uint8_t *const payload =
+    uint8_t *const       encoded = sent_to(bundle, w, sent);
+    uint8_t *const       payload =
         failed ? encoded : gathered + w.piece->owner * bundle.gather_bytes + TACIT_FRAME_HEADER_BYTES + w.piece->at;
 
     if (payload == NULL) {
         return;
     }
-    visit_tile<Code, ROWS>(w, [&](uint64_t element, int part, uint64_t at, uint64_t offset) {
-        float d[rows][WIDTH];
+    visit_tile<Code, ROWS, WIDE>(w, mine, payload, [&](const part_t &part) {
+        const range_t            range = range_of(w, part);
+        typename Code<ROWS>::Get get(part);
 
-        if (failed) {
-            Code<rows>::get(*w.t, mine, element, at, part, payload + offset, d);
-            undo(*w.t, w.turn, element, part, d);
-            return;
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            float d[WIDTH], own[WIDTH];
+
+            get.row(r, d);
+            if (failed) {
+                undo(range, r, d);
+                continue;
+            }
+            if (encoded == NULL && w.t->keep != TACIT_KEEP_NOTHING) {
+                before(range, r, own);
+                after(range, r, own, own);
+            }
+            combine(range, r, d);
+            store_out(range, r, d);
         }
-        if (encoded == NULL && w.t->keep != TACIT_KEEP_NOTHING) {
-            load_x(*w.t, element, part, d);
-            before(*w.t, w.turn, element, part, d);
-            after(*w.t, w.turn, element, part, d, d);
-        }
-        Code<rows>::get(*w.t, mine, element, at, part, payload + offset, d);
-        combine(*w.t, w.turn, element, part, d);
-        store_out(*w.t, element, part, d);
     });
 }
 
 /* ---- Launches ---- */
 
-template <int ROWS> inline unsigned blocks_of(uint32_t tiles)
+inline unsigned blocks_of(bool wide, uint32_t tiles)
 {
-    return ROWS == 0 ? tiles : (tiles + BLOCK_WARPS - 1) / BLOCK_WARPS;
+    return wide ? tiles : (tiles + BLOCK_WARPS - 1) / BLOCK_WARPS;
 }
 
 } // namespace tacit
 
 /* Defines tacit_cuda_<name>_encode(), _reduce() and _finish() with one of Code's widths. */
-#define TACIT_LAUNCHERS(name, Code, ROWS)                                                                                        \
+#define TACIT_LAUNCHERS(name, Code, ROWS, WIDE)                                                                                  \
     extern "C" void tacit_cuda_##name##_encode(const tacit_device_bundle_t *bundle, const tacit_device_tiles_t *tiles,           \
                                                void *sent, void *stream)                                                         \
     {                                                                                                                            \
-        TACIT_LAUNCH((tacit::encode_tiles<Code, ROWS>), tacit::blocks_of<ROWS>(tiles->count),                                    \
+        TACIT_LAUNCH((tacit::encode_tiles<Code, ROWS, WIDE>), tacit::blocks_of(WIDE, tiles->count),                              \
                      tacit::BLOCK_WARPS * tacit::WARP, stream, *bundle, tiles->tiles, tiles->count, (uint8_t *)sent);            \
     }                                                                                                                            \
     extern "C" void tacit_cuda_##name##_reduce(const tacit_device_bundle_t *bundle, const tacit_device_tiles_t *tiles,           \
                                                const void *received, void *message, void *stream)                                \
     {                                                                                                                            \
-        TACIT_LAUNCH((tacit::reduce_tiles<Code, ROWS>), tacit::blocks_of<ROWS>(tiles->own_count),                                \
+        TACIT_LAUNCH((tacit::reduce_tiles<Code, ROWS, WIDE>), tacit::blocks_of(WIDE, tiles->own_count),                          \
                      tacit::BLOCK_WARPS * tacit::WARP, stream, *bundle, tiles->tiles + tiles->own_first, tiles->own_count,       \
                      (const uint8_t *)received, (uint8_t *)message);                                                             \
     }                                                                                                                            \
     extern "C" void tacit_cuda_##name##_finish(const tacit_device_bundle_t *bundle, const tacit_device_tiles_t *tiles,           \
                                                const void *gathered, void *sent, void *stream)                                   \
     {                                                                                                                            \
-        TACIT_LAUNCH((tacit::finish_tiles<Code, ROWS>), tacit::blocks_of<ROWS>(tiles->count),                                    \
-                     tacit::BLOCK_WARPS * tacit::WARP, stream, *bundle, tiles->tiles, tiles->count, (const uint8_t *)gathered,   \
+        TACIT_LAUNCH((tacit::finish_tiles<Code, ROWS, WIDE>), tacit::blocks_of(WIDE, tiles->count),                              \
+                     tacit::BLOCK_WARPS * tacit::WARP, stream, *bundle, tiles->tiles, tiles->count, (uint8_t *)gathered,         \
                      (uint8_t *)sent);                                                                                           \
     }
 

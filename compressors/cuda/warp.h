@@ -37,96 +37,76 @@ __device__ inline bool is_aligned(const void *address, unsigned bytes)
     return (uintptr_t)address % bytes == 0;
 }
 
-/* ---- Memory ---- */
+/* ---- A row's four elements of this thread, of a[0..count) ---- */
 
-/* x := a[0..count), zero behind it. */
-template <int ROWS> __device__ void load(const float *a, int count, float (&x)[ROWS][WIDTH])
+/* x := them; zero behind the last. */
+__device__ inline void load(const float *a, int row, int count, float (&x)[WIDTH])
 {
-    const bool aligned = is_aligned(a, 16);
+    const int at = place(row);
 
+    if (is_aligned(a, 16) && at + WIDTH <= count) {
+        const float4 four = *(const float4 *)(a + at);
+
+        x[0] = four.x;
+        x[1] = four.y;
+        x[2] = four.z;
+        x[3] = four.w;
+        return;
+    }
 #pragma unroll
-    for (int r = 0; r < ROWS; r++) {
-        const int at = place(r);
-
-        if (aligned && at + WIDTH <= count) {
-            const float4 four = *(const float4 *)(a + at);
-
-            x[r][0] = four.x;
-            x[r][1] = four.y;
-            x[r][2] = four.z;
-            x[r][3] = four.w;
-        } else {
-#pragma unroll
-            for (int c = 0; c < WIDTH; c++) {
-                x[r][c] = at + c < count ? a[at + c] : 0.0f;
-            }
-        }
+    for (int c = 0; c < WIDTH; c++) {
+        x[c] = at + c < count ? a[at + c] : 0.0f;
     }
 }
 
-template <int ROWS> __device__ void store(float *a, int count, const float (&x)[ROWS][WIDTH])
+__device__ inline void store(float *a, int row, int count, const float (&x)[WIDTH])
 {
-    const bool aligned = is_aligned(a, 16);
+    const int at = place(row);
 
+    if (is_aligned(a, 16) && at + WIDTH <= count) {
+        *(float4 *)(a + at) = make_float4(x[0], x[1], x[2], x[3]);
+        return;
+    }
 #pragma unroll
-    for (int r = 0; r < ROWS; r++) {
-        const int at = place(r);
-
-        if (aligned && at + WIDTH <= count) {
-            *(float4 *)(a + at) = make_float4(x[r][0], x[r][1], x[r][2], x[r][3]);
-        } else {
-#pragma unroll
-            for (int c = 0; c < WIDTH; c++) {
-                if (at + c < count) {
-                    a[at + c] = x[r][c];
-                }
-            }
+    for (int c = 0; c < WIDTH; c++) {
+        if (at + c < count) {
+            a[at + c] = x[c];
         }
     }
 }
 
 /* Halves, as bits. */
-template <int ROWS> __device__ void load(const uint16_t *a, int count, uint16_t (&x)[ROWS][WIDTH])
+__device__ inline void load(const uint16_t *a, int row, int count, uint16_t (&x)[WIDTH])
 {
-    const bool aligned = is_aligned(a, 8);
+    const int at = place(row);
 
+    if (is_aligned(a, 8) && at + WIDTH <= count) {
+        const uint2 four = *(const uint2 *)(a + at);
+
+        x[0] = (uint16_t)four.x;
+        x[1] = (uint16_t)(four.x >> 16);
+        x[2] = (uint16_t)four.y;
+        x[3] = (uint16_t)(four.y >> 16);
+        return;
+    }
 #pragma unroll
-    for (int r = 0; r < ROWS; r++) {
-        const int at = place(r);
-
-        if (aligned && at + WIDTH <= count) {
-            const uint2 four = *(const uint2 *)(a + at);
-
-            x[r][0] = (uint16_t)four.x;
-            x[r][1] = (uint16_t)(four.x >> 16);
-            x[r][2] = (uint16_t)four.y;
-            x[r][3] = (uint16_t)(four.y >> 16);
-        } else {
-#pragma unroll
-            for (int c = 0; c < WIDTH; c++) {
-                x[r][c] = at + c < count ? a[at + c] : (uint16_t)0;
-            }
-        }
+    for (int c = 0; c < WIDTH; c++) {
+        x[c] = at + c < count ? a[at + c] : (uint16_t)0;
     }
 }
 
-template <int ROWS> __device__ void store(uint16_t *a, int count, const uint16_t (&x)[ROWS][WIDTH])
+__device__ inline void store(uint16_t *a, int row, int count, const uint16_t (&x)[WIDTH])
 {
-    const bool aligned = is_aligned(a, 8);
+    const int at = place(row);
 
+    if (is_aligned(a, 8) && at + WIDTH <= count) {
+        *(uint2 *)(a + at) = make_uint2(x[0] | (unsigned)x[1] << 16, x[2] | (unsigned)x[3] << 16);
+        return;
+    }
 #pragma unroll
-    for (int r = 0; r < ROWS; r++) {
-        const int at = place(r);
-
-        if (aligned && at + WIDTH <= count) {
-            *(uint2 *)(a + at) = make_uint2(x[r][0] | (unsigned)x[r][1] << 16, x[r][2] | (unsigned)x[r][3] << 16);
-        } else {
-#pragma unroll
-            for (int c = 0; c < WIDTH; c++) {
-                if (at + c < count) {
-                    a[at + c] = x[r][c];
-                }
-            }
+    for (int c = 0; c < WIDTH; c++) {
+        if (at + c < count) {
+            a[at + c] = x[c];
         }
     }
 }
