@@ -112,6 +112,8 @@ typedef struct tacit_device_code {
     bool     coded;   /* an owner encodes its own contribution too */
 } tacit_device_code_t;
 
+enum { TACIT_CAST_BLOCK = 256 }; /* of those that have no records */
+
 /* How good decode(encode(x)) is. Decides which feedback is allowed. */
 typedef enum {
     TACIT_LOSSLESS,    /* x itself */

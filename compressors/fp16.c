@@ -144,6 +144,11 @@ static size_t bound(const void *config, size_t count)
     return count * sizeof(uint16_t);
 }
 
+static tacit_device_code_t device(const void *config)
+{
+    return (tacit_device_code_t){.code = TACIT_CODE_FP16, .block = TACIT_CAST_BLOCK, .coded = tacit__own_coded(config)};
+}
+
 static const tacit_param_t params[] = {TACIT_PARAM_OWN, {.key = NULL}};
 TACIT_KERNELS
 
@@ -159,4 +164,5 @@ const tacit_compressor_t tacit__compressor_fp16 = {
     .grain = grain,
     .bound = bound,
     .own_coded = tacit__own_coded,
+    .device = device,
 };

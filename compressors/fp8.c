@@ -288,6 +288,16 @@ static size_t bound(const void *config, size_t count)
     return count + (count + step - 1) / step;
 }
 
+static tacit_device_code_t device(const void *config)
+{
+    const config_t *own = config;
+
+    return (tacit_device_code_t){.code = TACIT_CODE_FP8,
+                                 .variant = (uint8_t)own->format,
+                                 .block = (uint32_t)own->block,
+                                 .coded = tacit__own_coded(config)};
+}
+
 static const tacit_param_t params[] = {
     {.key = "format",
      .type = TACIT_PARAM_WORD,
@@ -323,4 +333,5 @@ const tacit_compressor_t tacit__compressor_fp8 = {
     .grain = grain,
     .bound = bound,
     .own_coded = tacit__own_coded,
+    .device = device,
 };

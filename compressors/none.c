@@ -95,6 +95,12 @@ static size_t bound(const void *config, size_t count)
     return count * sizeof(float);
 }
 
+static tacit_device_code_t device(const void *config)
+{
+    (void)config;
+    return (tacit_device_code_t){.code = TACIT_CODE_NONE, .block = TACIT_CAST_BLOCK};
+}
+
 static const tacit_param_t params[] = {{.key = NULL}};
 TACIT_KERNELS
 
@@ -108,4 +114,5 @@ const tacit_compressor_t tacit__compressor_none = {
     .kernels = TACIT_KERNEL_TABLE,
     .grain = grain,
     .bound = bound,
+    .device = device,
 };

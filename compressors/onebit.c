@@ -336,6 +336,16 @@ static size_t bound(const void *config, size_t count)
     return count > 0 ? count / step * record_bytes(step) + record_bytes(count % step) : 0;
 }
 
+static tacit_device_code_t device(const void *config)
+{
+    const config_t *own = config;
+
+    return (tacit_device_code_t){.code = TACIT_CODE_ONEBIT,
+                                 .variant = own->norm == NORM_L1,
+                                 .block = (uint32_t)own->block,
+                                 .coded = tacit__own_coded(config)};
+}
+
 static const tacit_param_t params[] = {
     {.key = "block",
      .type = TACIT_PARAM_INT,
@@ -372,4 +382,5 @@ const tacit_compressor_t tacit__compressor_onebit = {
     .grain = grain,
     .bound = bound,
     .own_coded = tacit__own_coded,
+    .device = device,
 };

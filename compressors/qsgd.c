@@ -496,6 +496,17 @@ static size_t bound(const void *config, size_t count)
     return count / block * record_bytes(bits, block) + record_bytes(bits, count % block);
 }
 
+static tacit_device_code_t device(const void *config)
+{
+    const config_t *own = config;
+
+    return (tacit_device_code_t){.code = TACIT_CODE_QSGD,
+                                 .bits = (uint8_t)own->bits,
+                                 .variant = own->rounding == ROUNDING_STOCHASTIC,
+                                 .block = (uint32_t)own->block,
+                                 .coded = tacit__own_coded(config)};
+}
+
 static const tacit_param_t params[] = {
     {.key = "bits",
      .type = TACIT_PARAM_INT,
@@ -541,4 +552,5 @@ const tacit_compressor_t tacit__compressor_qsgd = {
     .grain = grain,
     .bound = bound,
     .own_coded = tacit__own_coded,
+    .device = device,
 };

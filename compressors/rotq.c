@@ -537,6 +537,14 @@ static size_t bound(const void *config, size_t count)
     return (count + BLOCK - 1) / BLOCK * record_bytes((unsigned)own->bits);
 }
 
+static tacit_device_code_t device(const void *config)
+{
+    const config_t *own = config;
+
+    return (tacit_device_code_t){
+        .code = TACIT_CODE_ROTQ, .bits = (uint8_t)own->bits, .block = BLOCK, .coded = tacit__own_coded(config)};
+}
+
 static const tacit_param_t params[] = {
     {.key = "bits",
      .type = TACIT_PARAM_INT,
@@ -565,4 +573,5 @@ const tacit_compressor_t tacit__compressor_rotq = {
     .grain = grain,
     .bound = bound,
     .own_coded = tacit__own_coded,
+    .device = device,
 };

@@ -68,6 +68,9 @@ static tacit_status_t check_codecs(tacit_codec_t *const *codecs, size_t count)
     for (size_t i = 0; i < count; i++) {
         const tacit_codec_t *codec = codecs[i];
 
+        if (codec != NULL && codec->module != codecs[0]->module) {
+            return tacit__fail(TACIT_ERR_ARGUMENT, "bundle: codec '%s' is on another device than the first", codec->name);
+        }
         if (codec == NULL || codec->rank != codecs[0]->rank || codec->ranks != codecs[0]->ranks) {
             return tacit__fail(TACIT_ERR_ARGUMENT, "bundle: codec %zu %s", i,
                                codec == NULL ? "is NULL" : "is of another rank, or of other ranks, than the first");
@@ -115,7 +118,7 @@ static tacit_status_t lay_down(tacit_bundle_t *bundle)
 
         coded = coded || tacit__codec_own_coded(codec);
         unit = codec->unit > unit ? codec->unit : unit;
-        if (tacit__codec_is_uncut(codec)) {
+        if (tacit__codec_is_uncut(codec) && codec->module == NULL) {
             TRY(tacit__codec_reserve(codec, bundle->pieces[p].count));
             unit = bundle->pieces[p].count > unit ? bundle->pieces[p].count : unit;
         }
@@ -125,13 +128,17 @@ static tacit_status_t lay_down(tacit_bundle_t *bundle)
         most = bundle->part_bytes[owner] > most ? bundle->part_bytes[owner] : most;
     }
     bundle->gather_bytes = message_bytes(most + bundle->whole_bytes);
-    bundle->sum = tacit__alloc_unset(unit * sizeof *bundle->sum);
-    bundle->own_coded = coded ? tacit__alloc_unset(bundle->part_bytes[bundle->rank]) : NULL;
+    bundle->own_coded_bytes = coded ? bundle->part_bytes[bundle->rank] : 0;
     if (bundle->gather_bytes - TACIT_FRAME_HEADER_BYTES > UINT32_MAX) {
         status = tacit__fail(TACIT_ERR_ARGUMENT, "bundle: a message of %zu bytes is too long; make several bundles",
                              bundle->gather_bytes);
         goto out;
     }
+    if (bundle->codecs[0]->module != NULL) {
+        goto out;
+    }
+    bundle->sum = tacit__alloc_unset(unit * sizeof *bundle->sum);
+    bundle->own_coded = coded ? tacit__alloc_unset(bundle->own_coded_bytes) : NULL;
     if (bundle->sum != NULL && (bundle->own_coded != NULL || !coded)) {
         goto out;
     }
@@ -181,6 +188,9 @@ tacit_status_t tacit_bundle_create(tacit_codec_t *const *codecs, size_t count, t
     for (int to = 1; to < bundle->ranks; to++) {
         bundle->sent_at[to] = bundle->sent_at[to - 1] + tacit_bundle_scatter_bytes(bundle, bundle->rank, to - 1);
     }
+    if (codecs[0]->module != NULL) {
+        TRY(tacit__bundle_device_create(bundle));
+    }
     *bundle_out = bundle;
     bundle = NULL;
 out:
@@ -194,6 +204,7 @@ void tacit_bundle_destroy(tacit_bundle_t *bundle)
         return;
     }
     tacit_bundle_cancel(bundle);
+    tacit__bundle_device_destroy(bundle);
     tacit__wholes_destroy(bundle);
     tacit__free(bundle->codecs);
     tacit__free(bundle->part);
@@ -370,7 +381,7 @@ static void encode_pieces(tacit_bundle_t *bundle)
 
             if (payload != NULL &&
                 tacit__codec_encode(codec, bundle->step, bundle->in[piece->codec], piece->first, piece->count, payload) != 0) {
-                note(bundle, bundle->rank, tacit__codec_value_fault(codec, bundle->step));
+                note(bundle, bundle->rank, tacit__codec_value_fault(codec, bundle->rank, bundle->step));
                 undo_pieces(bundle);
                 return;
             }
@@ -417,10 +428,20 @@ tacit_status_t tacit_bundle_encode(tacit_bundle_t *bundle, uint64_t step, const 
         bundle->codecs[i]->bundle = bundle;
     }
     memcpy(bundle->in, in, bundle->count * sizeof *in);
+    bundle->sent = messages;
+    if (bundle->device != NULL) {
+        bundle->phase = TACIT_BUNDLE_ENCODED;
+        status = tacit__bundle_device_encode(bundle, step, in);
+        if (status != TACIT_OK) {
+            leave(bundle);
+        }
+        goto out;
+    }
+    step = step == TACIT_STEP_NEXT ? bundle->next_step : step;
+    bundle->next_step = step + 1;
     bundle->step = step;
     bundle->identity.step = (uint32_t)step;
     bundle->identity.history = (uint32_t)bundle->history;
-    bundle->sent = messages;
     bundle->encoded = 0;
     bundle->fault = TACIT_OK;
     bundle->phase = TACIT_BUNDLE_ENCODED;
@@ -469,7 +490,7 @@ static void reduce_piece(tacit_bundle_t *bundle, const tacit_piece_t *piece, uin
     }
     if (tacit__codec_reduce(codec, bundle->step, bundle->in[piece->codec], piece->first, piece->count, bundle->contributions,
                             bundle->op, bundle->sum, results + piece->at) != 0) {
-        note(bundle, bundle->rank, tacit__codec_value_fault(codec, bundle->step));
+        note(bundle, bundle->rank, tacit__codec_value_fault(codec, bundle->rank, bundle->step));
     }
     pad(bundle, piece, results + piece->at);
 }
@@ -482,6 +503,11 @@ tacit_status_t tacit_bundle_reduce(tacit_bundle_t *bundle, const void *messages,
 
     TRY(check_phase(bundle, TACIT_BUNDLE_ENCODED, "tacit_bundle_reduce()",
                     message != NULL && (messages != NULL || bundle == NULL || !scatters(bundle))));
+    if (bundle->device != NULL) {
+        TRY(tacit__bundle_device_reduce(bundle, messages, message));
+        bundle->phase = TACIT_BUNDLE_REDUCED;
+        goto out;
+    }
     payload += TACIT_FRAME_HEADER_BYTES;
     part_bytes = bundle->part_bytes[bundle->rank];
     take_contributions(bundle, messages);
@@ -493,7 +519,7 @@ tacit_status_t tacit_bundle_reduce(tacit_bundle_t *bundle, const void *messages,
         tacit_status_t encoded = tacit__whole_encode(bundle, whole, payload + part_bytes + whole->at);
 
         note(bundle, bundle->rank,
-             encoded == TACIT_ERR_VALUE ? tacit__codec_value_fault(bundle->codecs[whole->codec], bundle->step) : encoded);
+             encoded == TACIT_ERR_VALUE ? tacit__codec_value_fault(bundle->codecs[whole->codec], bundle->rank, bundle->step) : encoded);
     }
     write_message(bundle, TACIT_FRAME_RESULT, part_bytes + bundle->whole_bytes, message);
     bundle->phase = TACIT_BUNDLE_REDUCED;
@@ -505,6 +531,11 @@ out:
 
 static void undo(tacit_bundle_t *bundle)
 {
+    if (bundle->device != NULL) {
+        tacit__bundle_device_cancel(bundle);
+        leave(bundle);
+        return;
+    }
     undo_pieces(bundle);
     for (size_t w = 0; w < bundle->whole_count; w++) {
         tacit__whole_undo(bundle, &bundle->wholes[w]);
@@ -585,6 +616,11 @@ tacit_status_t tacit_bundle_finish(tacit_bundle_t *bundle, const void *messages,
         TRY(check_phase(bundle, TACIT_BUNDLE_REDUCED, "tacit_bundle_finish()",
                         out[i] != NULL || bundle->codecs[i]->tensor.count == 0));
     }
+    if (bundle->device != NULL) {
+        TRY(tacit__bundle_device_finish(bundle, messages, out));
+        leave(bundle);
+        goto out;
+    }
     bundle->fault = TACIT_OK; /* the own one comes back in the own message: all ranks judge by the same */
     for (int rank = 0; rank < bundle->ranks; rank++) {
         note(bundle, rank, take_result(bundle, rank, message + (size_t)rank * bundle->gather_bytes));
@@ -609,4 +645,23 @@ void tacit_bundle_cancel(tacit_bundle_t *bundle)
     if (bundle != NULL && bundle->phase != TACIT_BUNDLE_IDLE) {
         undo(bundle);
     }
+}
+
+/* ---- Devices ---- */
+
+tacit_status_t tacit_bundle_set_stream(tacit_bundle_t *bundle, void *stream)
+{
+    if (bundle == NULL || bundle->device == NULL) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "tacit_bundle_set_stream(): the bundle is NULL, or its tensors are on the CPU");
+    }
+    tacit__bundle_device_stream(bundle, stream);
+    return TACIT_OK;
+}
+
+tacit_status_t tacit_bundle_poll(tacit_bundle_t *bundle, uint64_t behind)
+{
+    if (bundle == NULL) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "tacit_bundle_poll(): the bundle is NULL");
+    }
+    return bundle->device != NULL ? tacit__bundle_device_poll(bundle, behind) : TACIT_OK;
 }

@@ -47,14 +47,15 @@ struct tacit_bundle {
     tacit_whole_t  *wholes;
     size_t          whole_count, whole_bytes; /* places of all of them */
     size_t          gather_bytes;
-    uint8_t        *own_coded;     /* payloads of the own part, where some tensor is encoded there too; or NULL */
+    size_t          own_coded_bytes; /* of the own part's payloads, where some tensor is encoded there too, … */
+    uint8_t        *own_coded;       /* … which are here, unless a GPU has them; or NULL */
     float          *sum;           /* a unit */
     const uint8_t **payloads;      /* of the own part, one a rank … */
     const uint8_t **contributions; /* … and where a piece's lie */
 
     tacit_frame_t        identity; /* what all messages of a step say */
     tacit_bundle_phase_t phase;
-    uint64_t             step;
+    uint64_t             step, next_step;
     uint64_t             history; /* hash of the steps that have succeeded: the same on all ranks */
     const void         **in;
     uint8_t             *sent;    /* the first exchange's messages */
@@ -62,7 +63,22 @@ struct tacit_bundle {
     tacit_status_t       fault;   /* of the lowest rank that is known to have one, … */
     int                  faulty;  /* … which is that */
     char                 text[TACIT_TEXT_BYTES];
+
+    struct tacit_bundle_device *device; /* of tensors on a GPU; else NULL */
 };
+
+/* ---- bundle_device.c: the same on a GPU, where bundle->device is ---- */
+
+typedef struct tacit_bundle_device tacit_bundle_device_t;
+
+tacit_status_t tacit__bundle_device_create(tacit_bundle_t *bundle);
+void           tacit__bundle_device_destroy(tacit_bundle_t *bundle);
+void           tacit__bundle_device_stream(tacit_bundle_t *bundle, void *stream);
+tacit_status_t tacit__bundle_device_encode(tacit_bundle_t *bundle, uint64_t step, const void *const *in);
+tacit_status_t tacit__bundle_device_reduce(tacit_bundle_t *bundle, const void *messages, void *message);
+tacit_status_t tacit__bundle_device_finish(tacit_bundle_t *bundle, const void *messages, void *const *out);
+void           tacit__bundle_device_cancel(tacit_bundle_t *bundle);
+tacit_status_t tacit__bundle_device_poll(tacit_bundle_t *bundle, uint64_t behind);
 
 /* ---- bundle_whole.c ---- */
 

@@ -320,6 +320,7 @@ tacit_status_t tacit_codec_save(const tacit_codec_t *codec, void *state, size_t 
     if (tacit__codec_is_free(codec) != TACIT_OK) {
         return TACIT_ERR_STATE;
     }
+    tacit__codec_settle((tacit_codec_t *)codec); /* nothing that is seen of it changes */
     bytes = tacit__state_put(codec->rank, codec->ranks, state, state != NULL ? capacity : 0, codec_magic, put_alone, codec);
     if (state != NULL && bytes > capacity) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "codec '%s': its state takes %zu bytes, capacity is %zu", codec->name, bytes,
@@ -339,6 +340,7 @@ tacit_status_t tacit_codec_load(tacit_codec_t *codec, const void *state, size_t 
         return tacit__fail(TACIT_ERR_ARGUMENT, "codec: the codec or its state is NULL");
     }
     TRY(tacit__codec_is_free(codec));
+    tacit__codec_settle(codec);
     TRY(tacit__state_get(&reader, codec->rank, codec->ranks, state, bytes, codec_magic));
     TRY(read_codec(&reader, codec, &staged));
     TRY(tacit__state_end(&reader));

@@ -16,6 +16,7 @@ void tacit_codec_reset(tacit_codec_t *codec)
     if (codec == NULL) {
         return;
     }
+    tacit__codec_settle(codec);
     tacit__memory_zero(codec);
     if (codec->work != NULL) {
         memset(codec->work, 0, codec->work_count * sizeof *codec->work);
@@ -31,13 +32,13 @@ void tacit__codec_identify(const tacit_codec_t *codec, tacit_op_t op, uint64_t *
     *spec = tacit__hash(*spec, &op, sizeof op);
 }
 
-tacit_status_t tacit__codec_value_fault(const tacit_codec_t *codec, uint64_t step)
+tacit_status_t tacit__codec_value_fault(const tacit_codec_t *codec, int rank, uint64_t step)
 {
     return tacit__fail(TACIT_ERR_VALUE,
                        "rank %d: slot '%s' at step %" PRIu64
                        " holds NaN or infinity (or values whose range is not finite); nothing "
                        "was changed. Skip the step, or set nonfinite to skip or pass",
-                       codec->rank, codec->name, step);
+                       rank, codec->name, step);
 }
 
 tacit_status_t tacit__codec_is_free(const tacit_codec_t *codec)
@@ -96,8 +97,8 @@ static tacit_status_t check_tensor(const char *name, const tacit_slot_config_t *
     if ((int)tensor->dtype < TACIT_FLOAT32 || tensor->dtype > TACIT_BFLOAT16) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "slot '%s': dtype %d is not a tacit_dtype_t", name, (int)tensor->dtype);
     }
-    if (tensor->device != TACIT_CPU) {
-        return tacit__fail(TACIT_ERR_UNSUPPORTED, "slot '%s': only TACIT_CPU is in this build", name);
+    if ((int)tensor->device < TACIT_CPU || tensor->device > TACIT_CUDA) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "slot '%s': device %d is not a tacit_device_t", name, (int)tensor->device);
     }
     if (tensor->ndim < 0 || tensor->ndim > 8) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "slot '%s': ndim %d is not from 0 to 8", name, tensor->ndim);
@@ -234,6 +235,33 @@ static tacit_status_t make_work(const tacit_codec_t *codec, const tacit_spec_t *
                                            codec->name, *count_out, spec->compressor->name);
 }
 
+/* Of a tensor on a GPU: whether there is one, and kernels for its spec. */
+static tacit_status_t find_device(tacit_codec_t *codec)
+{
+    const tacit_precision_t *precision = codec->spec.feedback_config;
+    tacit_status_t           status = TACIT_OK;
+
+    if (codec->tensor.device == TACIT_CPU) {
+        goto out;
+    }
+    if (codec->compressor->device == NULL || (codec->feedback != NULL && codec->feedback->keep == TACIT_KEEP_NOTHING)) {
+        status = tacit__fail(TACIT_ERR_UNSUPPORTED, "slot '%s': '%s' is not there on GPUs", codec->name, codec->given.text);
+        goto out;
+    }
+    if (codec->feedback != NULL && *precision != TACIT_PRECISION_FP32) {
+        status = tacit__fail(TACIT_ERR_UNSUPPORTED, "slot '%s', '%s': on GPUs memory is float32; leave out residual=",
+                             codec->name, codec->given.text);
+        goto out;
+    }
+    TRY(tacit__cuda_module(&codec->module));
+    codec->turn = tacit__cuda_alloc_shared(codec->module, 1, sizeof *codec->turn);
+    if (codec->turn == NULL) {
+        status = tacit__fail(TACIT_ERR_MEMORY, "slot '%s': no memory on the GPU for its codec", codec->name);
+    }
+out:
+    return status;
+}
+
 static tacit_status_t codec_init(tacit_codec_t *codec, const char *name, const char *spec)
 {
     tacit_status_t status;
@@ -248,6 +276,7 @@ static tacit_status_t codec_init(tacit_codec_t *codec, const char *name, const c
     TRY(tacit__spec_parse(spec, &codec->given));
     TRY(effective_spec(codec, &codec->given, &codec->spec));
     follow_spec(codec);
+    TRY(find_device(codec));
     TRY(tacit__memory_init(codec));
     TRY(tacit__codec_reserve(codec, codec->unit));
     if (begins_dense(&codec->spec)) {
@@ -299,6 +328,7 @@ void tacit_codec_destroy(tacit_codec_t *codec)
     if (codec == NULL) {
         return;
     }
+    tacit__codec_settle(codec);
     tacit__memory_release(codec);
     tacit__state_release(&codec->owner);
     tacit__codec_forget_former(codec);
@@ -311,6 +341,7 @@ void tacit_codec_destroy(tacit_codec_t *codec)
     tacit__free(codec->a);
     tacit__free(codec->d);
     tacit__free(codec->whole);
+    tacit__cuda_free_shared(codec->module, codec->turn);
     tacit__selection_release(codec->selection);
     tacit__selection_release(codec->owner_selection);
     tacit__free(codec);

@@ -3,6 +3,7 @@
 #ifndef TACIT_CODEC_H
 #define TACIT_CODEC_H
 
+#include "cuda_module.h"
 #include "deal.h"
 #include "spec.h"
 
@@ -19,6 +20,10 @@ struct tacit_codec {
     tacit_key_t               key; /* all but the step */
     int                       rank, ranks;
     const void               *bundle; /* in whose step it is; NULL: in none */
+    const tacit_cuda_module_t *module;     /* of a tensor on a GPU: whose memory the codec's is in; NULL: on the CPU */
+    uint32_t                  *turn;       /* kernels swap doubled memory by changing it … */
+    uint32_t                   turned;     /* … and this is what of that `now` and `next` below follow */
+    uint64_t                   generation; /* changes with the arrays */
     tacit_nonfinite_t         nonfinite;
     bool                      strict;
 
@@ -76,8 +81,8 @@ void tacit__specs_release(tacit_specs_t *specs);
 void tacit__codec_dress(tacit_codec_t *codec, bool first);
 /* Adds what all ranks must have in common of the tensor, with this operator, to hashes (doc/wire-format.md, "Operations"). */
 void tacit__codec_identify(const tacit_codec_t *codec, tacit_op_t op, uint64_t *slot, uint64_t *spec);
-/* TACIT_ERR_VALUE: what it was given at a step is not finite. */
-tacit_status_t tacit__codec_value_fault(const tacit_codec_t *codec, uint64_t step);
+/* TACIT_ERR_VALUE: what a rank was given at a step is not finite. */
+tacit_status_t tacit__codec_value_fault(const tacit_codec_t *codec, int rank, uint64_t step);
 /* TACIT_ERR_STATE while a bundle works with it. */
 tacit_status_t tacit__codec_is_free(const tacit_codec_t *codec);
 bool           tacit__codec_is_blockwise(const tacit_codec_t *codec);
@@ -101,6 +106,8 @@ size_t tacit__codec_owned(const tacit_codec_t *codec, size_t at, size_t *element
    was owned, its memory joins the sender's, so that no sum changes. count 0: owns nothing. Followed by commit(), which
    forgets what was owned before … */
 tacit_status_t tacit__codec_own_part(tacit_codec_t *codec, uint64_t step, size_t first, size_t count, bool mean);
+/* … unless it owns just that … */
+bool tacit__codec_owns(const tacit_codec_t *codec, size_t first, size_t count, bool mean);
 /* … or, where there is no step to commit, by this … */
 void tacit__codec_forget_former(tacit_codec_t *codec);
 /* … or by this, which owns it again, after what has been encoded since is undone. */
@@ -110,6 +117,9 @@ void tacit__codec_disown(tacit_codec_t *codec);
 tacit_status_t tacit__codec_make_owner(const tacit_codec_t *codec, size_t count, tacit_state_t *owner_out);
 void           tacit__codec_adopt_owner(tacit_codec_t *codec, tacit_state_t *owner, size_t first, bool mean);
 void           tacit__state_release(tacit_state_t *state);
+
+/* On a device: waits until kernels have done with memory, which is then as it is described here. */
+void tacit__codec_settle(tacit_codec_t *codec);
 
 /* ---- Blockwise. Ranges begin at edges. `in` and `out` are the start of the whole tensor, in its dtype. ---- */
 

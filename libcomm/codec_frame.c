@@ -93,6 +93,10 @@ static tacit_status_t check_call(const tacit_codec_t *codec, const void *data, s
         return tacit__fail(TACIT_ERR_ARGUMENT, "codec%s%s: the codec, the tensor, the frame or bytes_out is NULL",
                            codec != NULL ? " " : "", codec != NULL ? codec->name : "");
     }
+    if (codec->module != NULL) {
+        return tacit__fail(TACIT_ERR_UNSUPPORTED, "codec '%s': its tensor is on a GPU and goes through a bundle (tacit_bundle.h)",
+                           codec->name);
+    }
     return tacit__codec_is_free(codec);
 }
 

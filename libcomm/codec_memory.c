@@ -9,6 +9,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "cuda_module.h"
 #include "packed.h"
 
 /* ---- Arrays ---- */
@@ -32,24 +33,26 @@ void tacit__state_release(tacit_state_t *state)
 {
     for (size_t i = 0; i < TACIT_STATE_ARRAYS; i++) {
         if (state->next[i] != state->now[i]) {
-            tacit__free(state->next[i]);
+            tacit__cuda_free_shared(state->module, state->next[i]);
         }
-        tacit__free(state->now[i]);
+        tacit__cuda_free_shared(state->module, state->now[i]);
     }
     *state = (tacit_state_t){0};
 }
 
-/* All arrays but the packed ones. */
-static tacit_status_t state_init(tacit_state_t *state, const tacit_feedback_t *feedback, const void *config, unsigned packed,
-                                 size_t count, bool doubled)
+/* All arrays of a codec's state but the packed ones. */
+static tacit_status_t state_init(tacit_state_t *state, const tacit_codec_t *codec, const tacit_feedback_t *feedback,
+                                 unsigned packed, size_t count, bool doubled)
 {
-    *state = (tacit_state_t){.config = config, .count = count};
+    const void *config = codec->spec.feedback_config;
+
+    *state = (tacit_state_t){.config = config, .module = codec->module, .count = count};
     for (size_t i = 0; i < array_count(feedback); i++) {
         if (!has(feedback, config, (int)i) || (packed >> i & 1) != 0) {
             continue;
         }
-        state->now[i] = tacit__alloc(count, sizeof(float));
-        state->next[i] = doubled ? tacit__alloc(count, sizeof(float)) : state->now[i];
+        state->now[i] = tacit__cuda_alloc_shared(codec->module, count, sizeof(float));
+        state->next[i] = doubled ? tacit__cuda_alloc_shared(codec->module, count, sizeof(float)) : state->now[i];
         if (state->now[i] == NULL || state->next[i] == NULL) {
             tacit__state_release(state);
             return tacit__fail(TACIT_ERR_MEMORY, "no memory for %zu elements of feedback '%s'", count, feedback->name);
@@ -118,7 +121,7 @@ tacit_status_t tacit__memory_init(tacit_codec_t *codec)
 
     packed = precision_of(codec) != TACIT_PRECISION_FP32 ? feedback->rounded : 0;
     codec->precision = packed != 0 ? precision_of(codec) : TACIT_PRECISION_FP32;
-    TRY(state_init(&codec->memory, feedback, config, packed, codec->tensor.count, codec->strict));
+    TRY(state_init(&codec->memory, codec, feedback, packed, codec->tensor.count, codec->strict));
     for (size_t i = 0; packed != 0 && i < array_count(feedback); i++) {
         if ((packed >> i & 1) == 0 || !has(feedback, config, (int)i)) {
             continue;
@@ -410,7 +413,7 @@ tacit_status_t tacit__codec_make_owner(const tacit_codec_t *codec, size_t count,
     *owner_out = (tacit_state_t){0};
     return codec->feedback == NULL || codec->feedback->owner == NULL || count == 0
                ? TACIT_OK
-               : state_init(owner_out, codec->feedback->owner, codec->spec.feedback_config, 0, count, !is_dealt(codec));
+               : state_init(owner_out, codec, codec->feedback->owner, 0, count, !is_dealt(codec));
 }
 
 void tacit__codec_adopt_owner(tacit_codec_t *codec, tacit_state_t *owner, size_t first, bool mean)
@@ -420,6 +423,7 @@ void tacit__codec_adopt_owner(tacit_codec_t *codec, tacit_state_t *owner, size_t
     codec->owner_first = first;
     codec->owner_is_mean = mean;
     codec->own_is_zero = false;
+    codec->generation++;
     *owner = (tacit_state_t){0};
 }
 
@@ -452,14 +456,19 @@ static tacit_status_t fold_owner(tacit_codec_t *codec, uint64_t step)
     return TACIT_OK;
 }
 
+bool tacit__codec_owns(const tacit_codec_t *codec, size_t first, size_t count, bool mean)
+{
+    return codec->feedback == NULL || codec->feedback->owner == NULL ||
+           (codec->owner.count == count && (count == 0 || (codec->owner_first == first && codec->owner_is_mean == mean)));
+}
+
 tacit_status_t tacit__codec_own_part(tacit_codec_t *codec, uint64_t step, size_t first, size_t count, bool mean)
 {
     tacit_status_t status;
     tacit_state_t  owner = {0};
     float         *memory = NULL;
 
-    if (codec->feedback == NULL || codec->feedback->owner == NULL ||
-        (codec->owner.count == count && (count == 0 || (codec->owner_first == first && codec->owner_is_mean == mean)))) {
+    if (tacit__codec_owns(codec, first, count, mean)) {
         return TACIT_OK;
     }
     TRY(tacit__codec_make_owner(codec, count, &owner));
@@ -499,6 +508,23 @@ void tacit__codec_disown(tacit_codec_t *codec)
     }
     tacit__codec_adopt_owner(codec, &codec->former.owner, codec->former.first, codec->former.is_mean);
     tacit__codec_forget_former(codec);
+}
+
+/* ---- Memory on a device ---- */
+
+void tacit__codec_settle(tacit_codec_t *codec)
+{
+    if (codec->module == NULL || codec->turn == NULL) {
+        return;
+    }
+    (void)codec->module->synchronize(); /* an error comes back from the next call */
+    if (*codec->turn != codec->turned) {
+        codec->turned = *codec->turn;
+        state_swap(&codec->owner);
+        if (codec->strict) {
+            state_swap(&codec->memory);
+        }
+    }
 }
 
 /* ---- The step's end ---- */

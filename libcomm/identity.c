@@ -101,7 +101,7 @@ out:
 
 tacit_status_t tacit__item_fault(const tacit_item_t *item)
 {
-    return tacit__codec_value_fault(item->codec, item->step);
+    return tacit__codec_value_fault(item->codec, item->codec->rank, item->step);
 }
 
 tacit_status_t tacit__leg_unexpected(const tacit_leg_t *leg, const tacit_frame_t *frame)

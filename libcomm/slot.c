@@ -54,6 +54,12 @@ static tacit_status_t make(tacit_comm_t *comm, const char *name, const tacit_slo
                            comm->rank, name);
     }
     memcpy(&tensor, config, tacit__min(config->struct_bytes, sizeof tensor));
+    if (tensor.device != TACIT_CPU) {
+        return tacit__fail(TACIT_ERR_UNSUPPORTED,
+                           "rank %d: slot '%s': collectives reduce tensors of the CPU; those of GPUs go through bundles "
+                           "(tacit_bundle.h)",
+                           comm->rank, name);
+    }
     given = tensor.spec != NULL ? tensor.spec : comm->config.spec;
     tensor.spec = disabled ? "none" : given;
     status = tacit__codec_create(name, &tensor, &comm->config, comm->rank, comm->ranks, &slot->codec);

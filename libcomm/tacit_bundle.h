@@ -20,6 +20,13 @@
    Damage to a message of the second exchange is found by its receivers alone, and ends the step on these only. The next step
    then fails on all with TACIT_ERR_MISMATCH, and so do all that follow, until the bundle is made anew.
 
+   Tensors on a GPU (codecs whose device is TACIT_CUDA; of blockwise specs, with ef, ef21 or econtrol): in, out and messages are
+   memory of that GPU, messages at multiples of 16 bytes. The three calls then only launch kernels, nine of them in most bundles
+   however many tensors there are, on the stream of tacit_bundle_set_stream(), and wait for nothing. They return wrong arguments
+   and errors of CUDA; what a step finds is told by tacit_bundle_poll(). Steps may be captured in a CUDA graph, once one has been
+   made outside of it with the same tensors at the same places; give TACIT_STEP_NEXT as the step, or all replays have one. A codec
+   is used on one stream at a time. Bytes and results are those of the CPU; ranks with and without GPUs do not mix.
+
    Not thread-safe: one bundle, and its codecs, in one thread at a time. */
 #ifndef TACIT_BUNDLE_H
 #define TACIT_BUNDLE_H
@@ -32,9 +39,9 @@ extern "C" {
 
 typedef struct tacit_bundle tacit_bundle_t;
 
-/* Of codecs that were made with the same rank and ranks, in the same order on all ranks. They stay the caller's and outlive the
-   bundle, but are used by nobody else while a step runs; a codec may be in another bundle later, or in several by turns. Tensors
-   in memory of the CPU. powersgd: TACIT_ERR_UNSUPPORTED. */
+/* Of codecs that were made with the same rank and ranks, in the same order on all ranks, on one device. They stay the caller's and
+   outlive the bundle, but are used by nobody else while a step runs; a codec may be in another bundle later, or in several by
+   turns. powersgd: TACIT_ERR_UNSUPPORTED. */
 TACIT_API tacit_status_t tacit_bundle_create(tacit_codec_t *const *codecs, size_t count, tacit_op_t op,
                                              tacit_bundle_t **bundle_out);
 /* Cancels what runs; accepts NULL. */
@@ -46,6 +53,9 @@ TACIT_API_VOID size_t tacit_bundle_scatter_bytes(const tacit_bundle_t *bundle, i
 /* Bytes from each rank in the second one, a multiple of 16. */
 TACIT_API_VOID size_t tacit_bundle_gather_bytes(const tacit_bundle_t *bundle);
 
+/* One more than the bundle's last step; 0 in its first. */
+#define TACIT_STEP_NEXT UINT64_MAX
+
 /* Begins a step, which keys random numbers and is the same on all ranks. in[i] is codec i's tensor, in its dtype. `messages` gets
    the messages to all ranks one behind the other in ascending order. Both stay as they are until the step ends. */
 TACIT_API tacit_status_t tacit_bundle_encode(tacit_bundle_t *bundle, uint64_t step, const void *const *in, void *messages);
@@ -56,6 +66,13 @@ TACIT_API tacit_status_t tacit_bundle_reduce(tacit_bundle_t *bundle, const void 
 TACIT_API tacit_status_t tacit_bundle_finish(tacit_bundle_t *bundle, const void *messages, void *const *out);
 /* Ends the step without a result: memory is as before it. Nothing where none runs. */
 TACIT_API_VOID void tacit_bundle_cancel(tacit_bundle_t *bundle);
+
+/* Of tensors on a GPU: the cudaStream_t of the calls that follow; NULL, as at first: the default stream. */
+TACIT_API tacit_status_t tacit_bundle_set_stream(tacit_bundle_t *bundle, void *stream);
+/* Of tensors on a GPU: waits until all steps but the last `behind` have ended, and returns the first fault that it has not yet
+   returned of these: the same on all ranks that call it alike. With 1 or 2 nothing is waited for, as a rule. Of steps that a graph
+   replays it tells once their stream has come to an end. */
+TACIT_API tacit_status_t tacit_bundle_poll(tacit_bundle_t *bundle, uint64_t behind);
 
 #ifdef __cplusplus
 }

@@ -22,6 +22,9 @@ typedef enum { TACIT_PRECISION_FP32, TACIT_PRECISION_BF16, TACIT_PRECISION_INT8 
         .unit = "", .help = "What is kept back is stored in this precision: 4, 2 or 1.125 bytes an element; rounded at random."  \
     }
 
+/* The feedbacks that kernels on devices know (compressors/cuda/device.h). */
+typedef enum { TACIT_KEEP_NOTHING, TACIT_KEEP_EF, TACIT_KEEP_EF21, TACIT_KEEP_ECONTROL } tacit_keep_t;
+
 /* How memory begins: with zeros, or with a first operation that is dense. */
 typedef enum { TACIT_INIT_ZERO, TACIT_INIT_GRADIENT } tacit_init_t;
 
@@ -29,7 +32,8 @@ typedef enum { TACIT_INIT_ZERO, TACIT_INIT_GRADIENT } tacit_init_t;
    memory is doubled (strict mode, and always at the owner); a successful step then swaps them. */
 typedef struct tacit_state {
     const void *config;
-    size_t      count; /* elements of each array */
+    const void *module; /* whose memory the arrays are in, a tacit_cuda_module_t; NULL: the host's */
+    size_t      count;  /* elements of each array */
     float      *now[TACIT_STATE_ARRAYS], *next[TACIT_STATE_ARRAYS];
 } tacit_state_t;
 
@@ -95,6 +99,9 @@ typedef struct tacit_feedback {
     /* Optional, after the step has succeeded: mean[] is what all ranks agreed on and may be out. What it keeps of it goes from
        now to next. Where the tracker is not finite then, every array forgets that element, on all ranks. NULL: out = mean. */
     void (*combine)(const tacit_state_t *state, size_t first, size_t count, const float *mean, float *out);
+    /* What kernels on devices know it as, and the number that it depends on; 0: they do not. */
+    tacit_keep_t keep;
+    float (*weight)(const void *config);
     /* The feedback that an owner keeps around what it encodes again; it has no combine. */
     const struct tacit_feedback *owner;
 } tacit_feedback_t;

@@ -5,6 +5,7 @@
 #define TACIT_CUDA_DEVICE_H
 
 #include "compressor.h"
+#include "feedback.h"
 #include "tacit.h"
 
 #include <stdbool.h>
@@ -16,8 +17,7 @@ enum {
     TACIT_DEVICE_ARRAYS = 3      /* of a feedback, at most */
 };
 
-/* The feedbacks that kernels know, and which of their arrays is which. */
-typedef enum { TACIT_KEEP_NOTHING, TACIT_KEEP_EF, TACIT_KEEP_EF21, TACIT_KEEP_ECONTROL } tacit_keep_t;
+/* Which of a feedback's arrays is which. */
 enum { TACIT_EF_RESIDUAL = 0, TACIT_TRACKER_H = 0, TACIT_TRACKER_HBAR = 1, TACIT_TRACKER_REST = 2 };
 
 /* A tensor in the bundle. Arrays that are not doubled are there twice. */
@@ -81,10 +81,16 @@ typedef struct tacit_device_step {
 } tacit_device_step_t;
 
 /* What the host reads of it, in its own memory: written step by step, `ended` last. */
-typedef struct tacit_device_report {
-    uint64_t ended;         /* steps … */
-    uint64_t failed;        /* … of which so many failed, and of the first of these since the host has set it to 0 … */
+typedef struct tacit_device_fault {
+    uint64_t number; /* of the step, from 1 */
     uint64_t step, fault;
+} tacit_device_fault_t;
+
+enum { TACIT_DEVICE_FAULTS = 8 };
+
+typedef struct tacit_device_report {
+    uint64_t             ended, failed;               /* steps, and those of them that failed, … */
+    tacit_device_fault_t faults[TACIT_DEVICE_FAULTS]; /* … of which the n-th is at n modulo this, until the next one there */
 } tacit_device_report_t;
 
 /* One message, as it is sealed or opened. */
@@ -150,7 +156,7 @@ typedef struct tacit_cuda_module {
     int (*query)(void *stream); /* an error, if there was one */
     int (*copy)(void *to, const void *from, size_t bytes, void *stream); /* from the host's own memory or the device's */
 
-    int (*begin)(const tacit_device_bundle_t *bundle, uint64_t step, void *stream);
+    int (*begin)(const tacit_device_bundle_t *bundle, uint64_t step, void *stream); /* TACIT_STEP_NEXT: one more than the last */
     int (*encode)(const tacit_device_bundle_t *bundle, const tacit_device_tiles_t *tiles, void *sent, void *stream);
     int (*reduce)(const tacit_device_bundle_t *bundle, const tacit_device_tiles_t *tiles, const void *received, void *message,
                   void *stream);
@@ -162,6 +168,7 @@ typedef struct tacit_cuda_module {
     int (*open)(const tacit_device_bundle_t *bundle, const tacit_device_messages_t *messages, int kind, const void *in,
                 bool verdict, void *stream);
     int (*end)(const tacit_device_bundle_t *bundle, void *stream);
+    int (*cancel)(const tacit_device_bundle_t *bundle, void *stream); /* finish() then takes the step back */
 } tacit_cuda_module_t;
 
 #endif

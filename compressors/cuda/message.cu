@@ -262,13 +262,22 @@ __global__ void end(tacit_device_bundle_t bundle)
         for (int byte = 0; byte < 8; byte++) {
             step->history = (step->history ^ (step->step >> 8 * byte & 0xff)) * 0x100000001b3u;
         }
-    } else if (report->failed++ == 0) {
-        report->step = step->step;
-        report->fault = step->fault;
+    } else {
+        tacit_device_fault_t *const fault = &report->faults[report->failed % TACIT_DEVICE_FAULTS];
+
+        fault->number = step->ended + 1;
+        fault->step = step->step;
+        fault->fault = step->fault;
+        report->failed++;
     }
     step->ended++;
     __threadfence_system();
     *(volatile uint64_t *)&report->ended = step->ended;
+}
+
+__global__ void cancel(tacit_device_bundle_t bundle)
+{
+    bundle.step->fault = TACIT_DEVICE_FAULT(bundle.rank, TACIT_REASON_STATUS, 0);
 }
 
 } // namespace tacit_message
@@ -289,6 +298,11 @@ extern "C" void tacit_cuda_open(const tacit_device_bundle_t *bundle, const tacit
 {
     TACIT_LAUNCH(tacit_message::open, messages->blocks, tacit_message::THREADS, stream, *bundle, *messages, kind,
                  (const uint8_t *)in, verdict);
+}
+
+extern "C" void tacit_cuda_cancel(const tacit_device_bundle_t *bundle, void *stream)
+{
+    TACIT_LAUNCH(tacit_message::cancel, 1, 1, stream, *bundle);
 }
 
 extern "C" void tacit_cuda_end(const tacit_device_bundle_t *bundle, void *stream)

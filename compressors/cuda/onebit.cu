@@ -48,12 +48,12 @@ template <int ROWS> struct Code {
                 finite = finite && is_finite(a[r][c]);
             }
         }
-        sum = lanes_sum<float>(a, [&](int r, int c) { return l1 ? fabsf(a[r][c]) : a[r][c] * a[r][c]; });
+        sum = lanes_sum<float, ROWS>([&](int r, int c) { return l1 ? fabsf(a[r][c]) : a[r][c] * a[r][c]; });
         seen.finite = !__any_sync(ALL, !finite);
         seen.sum = sum;
         if (!is_finite(sum) || (!l1 && !(sum >= 0x1p-96f))) {
-            seen.sum = lanes_sum<double>(
-                a, [&](int r, int c) { return l1 ? fabs((double)a[r][c]) : (double)a[r][c] * (double)a[r][c]; });
+            seen.sum = lanes_sum<double, ROWS>(
+                [&](int r, int c) { return l1 ? fabs((double)a[r][c]) : (double)a[r][c] * (double)a[r][c]; });
         }
         return seen;
     }

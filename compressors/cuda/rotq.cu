@@ -15,7 +15,7 @@ constexpr int BLOCK = 256, SIDE = 16;
 __device__ inline void hadamard(float (&v)[2][WIDTH])
 {
     // What is read together lies 4 apart, what is written together in 4 rows of 64: these begin 8 banks apart.
-    __shared__ alignas(16) float squares[BLOCK_WARPS][BLOCK + 4 * 8];
+    alignas(16) __shared__ float squares[BLOCK_WARPS][BLOCK + 4 * 8];
     float *const square = squares[threadIdx.x / WARP];
 
 #pragma unroll
@@ -100,7 +100,7 @@ template <int BITS> __device__ float centre(unsigned level)
 template <int BITS> __device__ float quantize(float (&v)[2][WIDTH], uint32_t normalizer, uint32_t (&numbers)[2])
 {
     constexpr unsigned half = 1u << (BITS - 1);
-    const float        squared = lanes_sum<float>(v, [&](int r, int c) { return v[r][c] * v[r][c]; });
+    const float        squared = lanes_sum<float, 2>([&](int r, int c) { return v[r][c] * v[r][c]; });
     const float        unit = sqrtf(squared / BLOCK);
     float              centres[2][WIDTH];
 
@@ -120,8 +120,8 @@ template <int BITS> __device__ float quantize(float (&v)[2][WIDTH], uint32_t nor
             centres[r][c] = centre<BITS>(level);
         }
     }
-    const float products = lanes_sum<float>(v, [&](int r, int c) { return v[r][c] * centres[r][c]; });
-    const float squares = lanes_sum<float>(v, [&](int r, int c) { return centres[r][c] * centres[r][c]; });
+    const float products = lanes_sum<float, 2>([&](int r, int c) { return v[r][c] * centres[r][c]; });
+    const float squares = lanes_sum<float, 2>([&](int r, int c) { return centres[r][c] * centres[r][c]; });
 #pragma unroll
     for (int r = 0; r < 2; r++) {
 #pragma unroll

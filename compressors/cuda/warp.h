@@ -116,7 +116,7 @@ __device__ inline void store(uint16_t *a, int row, int count, const uint16_t (&x
 
 /* The sum of term(element) over all rows, on every lane. Lane j of 64 is that of elements of thread j / 4 in even rows of 64, and of
    thread 16 + j / 4 in odd ones: these two share it out. */
-template <typename T, int ROWS, typename Term> __device__ T lanes_sum(const float (&a)[ROWS][WIDTH], Term term)
+template <typename T, int ROWS, typename Term> __device__ T lanes_sum(Term term)
 {
     const bool upper = lane() >= WARP / 2;
     T          sum[2] = {0, 0};

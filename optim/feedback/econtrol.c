@@ -33,9 +33,14 @@ static void settle(void *config, double delta, char *warning, size_t warning_byt
     own->eta = own->eta > 0 ? own->eta : delta / 4;
 }
 
+static float weight_of(const void *config)
+{
+    return (float)((const config_t *)config)->eta;
+}
+
 static inline void before_loop(const tacit_state_t *state, size_t first, size_t count, const float *in, float *a)
 {
-    const float  eta = (float)((const config_t *)state->config)->eta;
+    const float  eta = weight_of(state->config);
     const float *h = state->now[TRACKER] + first, *e = state->now[RESIDUAL] + first;
 
     for (size_t i = 0; i < count; i++) {
@@ -131,5 +136,7 @@ const tacit_feedback_t tacit__feedback_econtrol = {
     .accumulator = -1,
     .undo = undo,
     .combine = tracker_combine,
+    .keep = TACIT_KEEP_ECONTROL,
+    .weight = weight_of,
     .owner = &tacit__feedback_ef,
 };

@@ -65,5 +65,6 @@ const tacit_feedback_t tacit__feedback_ef = {
     .after = after,
     .accumulator = RESIDUAL,
     .undo = undo,
+    .keep = TACIT_KEEP_EF,
     .owner = &tacit__feedback_ef,
 };

@@ -165,5 +165,7 @@ const tacit_feedback_t tacit__feedback_ef21 = {
     .sent = sent,
     .undo = undo,
     .combine = tracker_combine,
+    .keep = TACIT_KEEP_EF21,
+    .weight = weight_of,
     .owner = &tacit__feedback_ef,
 };

@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs kernels on the CPU, for tests: as much of CUDA as they use. Blocks run one after the other; the threads of a block are
+// coroutines, which change where they wait for each other, in ascending order. So there are no races, and none are found.
+#ifndef TACIT_TEST_EMULATION_H
+#define TACIT_TEST_EMULATION_H
+
+#include <csetjmp>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <cmath>
+#include <functional>
+#include <type_traits>
+#include <ucontext.h>
+
+#define __global__
+#define __device__
+#define __host__
+#define __shared__ static
+#define __launch_bounds__(...)
+
+struct dim3 {
+    unsigned x, y, z;
+};
+
+struct float4 {
+    float x, y, z, w;
+};
+struct uint4 {
+    unsigned x, y, z, w;
+};
+struct uint2 {
+    unsigned x, y;
+};
+
+inline float4 make_float4(float x, float y, float z, float w)
+{
+    return float4{x, y, z, w};
+}
+
+inline uint2 make_uint2(unsigned x, unsigned y)
+{
+    return uint2{x, y};
+}
+
+template <typename T> T max(T a, T b)
+{
+    return a > b ? a : b;
+}
+
+template <typename T> T min(T a, T b)
+{
+    return a < b ? a : b;
+}
+
+inline dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+namespace emulation
+{
+
+constexpr unsigned WARP = 32, MOST_THREADS = 1024, STACK = 64 * 1024;
+
+// Threads that wait for each other.
+struct Group {
+    unsigned alive, arrived, turn;
+};
+
+struct Thread {
+    ucontext_t start;
+    jmp_buf    here;
+    bool       started, ended;
+    char      *stack;
+    uint64_t   said; // to the warp
+};
+
+inline Thread                threads[MOST_THREADS];
+inline Group                 block, warps[MOST_THREADS / WARP];
+inline unsigned              current;
+inline jmp_buf               scheduler;
+inline std::function<void()> body;
+
+inline void change()
+{
+    if (_setjmp(threads[current].here) == 0) {
+        _longjmp(scheduler, 1);
+    }
+    threadIdx.x = current;
+}
+
+inline void arrive(Group &group)
+{
+    if (++group.arrived == group.alive) {
+        group.arrived = 0;
+        group.turn++;
+    }
+}
+
+inline void wait(Group &group)
+{
+    const unsigned turn = group.turn;
+
+    arrive(group);
+    while (group.turn == turn) {
+        change();
+    }
+}
+
+inline Group &warp()
+{
+    return warps[current / WARP];
+}
+
+// A thread that has ended is waited for no longer.
+inline void leave(Group &group)
+{
+    group.alive--;
+    if (group.alive != 0 && group.arrived == group.alive) {
+        group.arrived = 0;
+        group.turn++;
+    }
+}
+
+inline void run()
+{
+    threadIdx.x = current;
+    body();
+    threads[current].ended = true;
+    leave(warp());
+    leave(block);
+    _longjmp(scheduler, 1);
+}
+
+inline void run_block(unsigned count)
+{
+    block = Group{count, 0, 0};
+    for (unsigned i = 0; i < count; i++) {
+        Thread &thread = threads[i];
+
+        thread.started = thread.ended = false;
+        thread.stack = thread.stack != nullptr ? thread.stack : (char *)malloc(STACK);
+        warps[i / WARP] = Group{count - i / WARP * WARP < WARP ? count % WARP : WARP, 0, 0};
+    }
+    for (volatile bool left = true; left;) {
+        left = false;
+        for (volatile unsigned i = 0; i < count; i++) {
+            if (threads[i].ended) {
+                continue;
+            }
+            left = true;
+            if (_setjmp(scheduler) != 0) {
+                continue;
+            }
+            current = i;
+            if (threads[i].started) {
+                _longjmp(threads[i].here, 1);
+            }
+            threads[i].started = true;
+            getcontext(&threads[i].start);
+            threads[i].start.uc_stack.ss_sp = threads[i].stack;
+            threads[i].start.uc_stack.ss_size = STACK;
+            threads[i].start.uc_link = nullptr;
+            makecontext(&threads[i].start, run, 0);
+            setcontext(&threads[i].start);
+        }
+    }
+}
+
+template <typename T> T exchange(T value, unsigned from)
+{
+    const unsigned first = current / WARP * WARP;
+    T              got;
+
+    static_assert(sizeof value <= sizeof(uint64_t), "words are exchanged");
+    memcpy(&threads[current].said, &value, sizeof value);
+    wait(warp());
+    memcpy(&got, &threads[first + from % WARP].said, sizeof got);
+    wait(warp());
+    return got;
+}
+
+template <typename... Parameters, typename... Arguments>
+void launch(void (*kernel)(Parameters...), unsigned blocks, unsigned count, Arguments... arguments)
+{
+    blockDim = dim3{count, 1, 1};
+    gridDim = dim3{blocks, 1, 1};
+    body = [&] { kernel(arguments...); };
+    for (unsigned i = 0; i < blocks; i++) {
+        blockIdx = dim3{i, 0, 0};
+        run_block(count);
+    }
+}
+
+} // namespace emulation
+
+#define TACIT_LAUNCH(kernel, blocks, threads, stream, ...) ((void)(stream), emulation::launch(kernel, blocks, threads, __VA_ARGS__))
+
+template <typename T> T __shfl_sync(unsigned, T value, int from)
+{
+    return emulation::exchange(value, (unsigned)from);
+}
+
+template <typename T> T __shfl_xor_sync(unsigned, T value, int mask)
+{
+    return emulation::exchange(value, (threadIdx.x ^ (unsigned)mask) % emulation::WARP);
+}
+
+template <typename T> T __shfl_up_sync(unsigned, T value, unsigned apart)
+{
+    const unsigned own = threadIdx.x % emulation::WARP;
+
+    return emulation::exchange(value, own >= apart ? own - apart : own);
+}
+
+inline int __any_sync(unsigned, int value)
+{
+    for (int apart = 1; apart < (int)emulation::WARP; apart *= 2) {
+        value |= __shfl_xor_sync(0, value, apart);
+    }
+    return value;
+}
+
+inline void __syncwarp()
+{
+    emulation::wait(emulation::warp());
+}
+
+inline void __syncthreads()
+{
+    emulation::wait(emulation::block);
+}
+
+inline void __threadfence()
+{
+}
+
+inline void __threadfence_system()
+{
+}
+
+template <typename T> T atomicAdd(T *at, T value)
+{
+    const T before = *at;
+
+    *at = (T)(before + value);
+    return before;
+}
+
+template <typename T> T atomicMin(T *at, T value)
+{
+    const T before = *at;
+
+    *at = value < before ? value : before;
+    return before;
+}
+
+template <typename T> T atomicExch(T *at, T value)
+{
+    const T before = *at;
+
+    *at = value;
+    return before;
+}
+
+// ---- The runtime: its memory is the host's, and nothing is left to wait for ----
+
+typedef int   cudaError_t;
+typedef void *cudaStream_t;
+typedef int   cudaStreamCaptureStatus;
+enum {
+    cudaSuccess = 0,
+    cudaErrorInvalidValue = 1,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorNotReady = 600,
+    cudaStreamCaptureStatusNone = 0,
+    cudaMemcpyDefault = 4,
+    cudaHostAllocMapped = 2,
+    cudaHostAllocPortable = 1,
+    cudaMemAdviseSetPreferredLocation = 3,
+    cudaMemLocationTypeDevice = 1
+};
+
+struct cudaMemLocation {
+    int type, id;
+};
+
+inline const char *cudaGetErrorString(cudaError_t error)
+{
+    return error == cudaErrorMemoryAllocation ? "out of memory" : "an error";
+}
+
+inline cudaError_t cudaGetLastError()
+{
+    return cudaSuccess;
+}
+
+inline cudaError_t cudaPeekAtLastError()
+{
+    return cudaSuccess;
+}
+
+inline cudaError_t cudaGetDeviceCount(int *count)
+{
+    *count = 1;
+    return cudaSuccess;
+}
+
+inline cudaError_t cudaGetDevice(int *device)
+{
+    *device = 0;
+    return cudaSuccess;
+}
+
+inline cudaError_t cudaMalloc(void **memory, size_t bytes)
+{
+    *memory = aligned_alloc(256, (bytes + 255) / 256 * 256);
+    return *memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+
+inline cudaError_t cudaMallocManaged(void **memory, size_t bytes)
+{
+    return cudaMalloc(memory, bytes);
+}
+
+inline cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned)
+{
+    return cudaMalloc(memory, bytes);
+}
+
+inline cudaError_t cudaFree(void *memory)
+{
+    free(memory);
+    return cudaSuccess;
+}
+
+inline cudaError_t cudaFreeHost(void *memory)
+{
+    return cudaFree(memory);
+}
+
+inline cudaError_t cudaMemset(void *memory, int value, size_t bytes)
+{
+    memset(memory, value, bytes);
+    return cudaSuccess;
+}
+
+inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, int, cudaStream_t)
+{
+    memcpy(to, from, bytes);
+    return cudaSuccess;
+}
+
+inline cudaError_t cudaMemAdvise(const void *, size_t, int, cudaMemLocation)
+{
+    return cudaSuccess;
+}
+
+inline cudaError_t cudaDeviceSynchronize()
+{
+    return cudaSuccess;
+}
+
+inline cudaError_t cudaStreamSynchronize(cudaStream_t)
+{
+    return cudaSuccess;
+}
+
+inline cudaError_t cudaStreamQuery(cudaStream_t)
+{
+    return cudaSuccess;
+}
+
+inline cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus *status)
+{
+    *status = cudaStreamCaptureStatusNone;
+    return cudaSuccess;
+}
+
+#endif
