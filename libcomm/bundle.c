@@ -519,7 +519,8 @@ tacit_status_t tacit_bundle_reduce(tacit_bundle_t *bundle, const void *messages,
         tacit_status_t encoded = tacit__whole_encode(bundle, whole, payload + part_bytes + whole->at);
 
         note(bundle, bundle->rank,
-             encoded == TACIT_ERR_VALUE ? tacit__codec_value_fault(bundle->codecs[whole->codec], bundle->rank, bundle->step) : encoded);
+             encoded == TACIT_ERR_VALUE ? tacit__codec_value_fault(bundle->codecs[whole->codec], bundle->rank, bundle->step)
+                                        : encoded);
     }
     write_message(bundle, TACIT_FRAME_RESULT, part_bytes + bundle->whole_bytes, message);
     bundle->phase = TACIT_BUNDLE_REDUCED;

@@ -49,9 +49,9 @@ struct tacit_bundle {
     size_t          gather_bytes;
     size_t          own_coded_bytes; /* of the own part's payloads, where some tensor is encoded there too, … */
     uint8_t        *own_coded;       /* … which are here, unless a GPU has them; or NULL */
-    float          *sum;           /* a unit */
-    const uint8_t **payloads;      /* of the own part, one a rank … */
-    const uint8_t **contributions; /* … and where a piece's lie */
+    float          *sum;             /* a unit */
+    const uint8_t **payloads;        /* of the own part, one a rank … */
+    const uint8_t **contributions;   /* … and where a piece's lie */
 
     tacit_frame_t        identity; /* what all messages of a step say */
     tacit_bundle_phase_t phase;

@@ -29,16 +29,17 @@ struct tacit_bundle_device {
     tacit_device_tiles_t       groups[GROUPS];
     size_t                     group_count;
     tacit_device_messages_t    messages[MESSAGES];
-    void                      *memory; /* of the device, with all that is above */
-    uint8_t                   *image;  /* what it begins with, on the host */
-    size_t                     used;   /* bytes of both */
+    void                      *memory;          /* of the device, with all that is above */
+    uint8_t                   *image;           /* what it begins with, on the host */
+    size_t                     used;            /* bytes of both */
     uint64_t                   started, failed; /* steps; and failed ones that have been told of */
 };
 
 static tacit_status_t check(int error, const tacit_bundle_device_t *side, const char *what)
 {
-    return error == 0 ? TACIT_OK
-                      : tacit__fail(TACIT_ERR_DEVICE, "bundle: %s: %s (CUDA error %d)", what, side->module->error_text(error), error);
+    return error == 0
+               ? TACIT_OK
+               : tacit__fail(TACIT_ERR_DEVICE, "bundle: %s: %s (CUDA error %d)", what, side->module->error_text(error), error);
 }
 
 /* ---- Tables. They are laid out twice: first only counted, then written to the image ---- */
@@ -61,7 +62,7 @@ static tacit_width_t width_of(const tacit_codec_t *codec, const tacit_device_cod
         return TACIT_WIDTH_SHORT;
     }
     return code->code == TACIT_CODE_ONEBIT && record <= TACIT_LONG_RECORD && codec->unit <= TACIT_UNIT ? TACIT_WIDTH_LONG
-                                                                                                      : TACIT_WIDTH_WIDE;
+                                                                                                       : TACIT_WIDTH_WIDE;
 }
 
 static tacit_device_code_t code_of(const tacit_codec_t *codec)
@@ -302,8 +303,9 @@ static tacit_status_t update(tacit_bundle_t *bundle, const void *const *in, void
     }
     TRY(check(side->module->capturing(side->stream, &capturing), side, "its stream"));
     if (capturing) {
-        status = tacit__fail(TACIT_ERR_STATE, "bundle: the tensors are not where they were in the last step; make one with these, "
-                                              "outside of the capture, before it");
+        status =
+            tacit__fail(TACIT_ERR_STATE, "bundle: the tensors are not where they were in the last step; make one with these, "
+                                         "outside of the capture, before it");
         goto out;
     }
     TRY(check(side->module->copy(side->memory, side->tensors, bundle->count * sizeof *side->tensors, side->stream), side,
@@ -328,8 +330,8 @@ static tacit_status_t prepare(tacit_bundle_t *bundle)
     size_t         p = bundle->part[bundle->rank];
 
     for (size_t i = 0; i < bundle->count; i++) {
-        tacit_codec_t       *codec = bundle->codecs[i];
-        const bool           owned = p < bundle->part[bundle->rank + 1] && bundle->pieces[p].codec == i, mean = bundle->op == TACIT_AVERAGE;
+        tacit_codec_t *codec = bundle->codecs[i];
+        const bool owned = p < bundle->part[bundle->rank + 1] && bundle->pieces[p].codec == i, mean = bundle->op == TACIT_AVERAGE;
         const tacit_piece_t *piece = &bundle->pieces[p];
         const size_t         first = owned ? piece->first : 0, count = owned ? piece->count : 0;
 
@@ -361,8 +363,8 @@ tacit_status_t tacit__bundle_device_encode(tacit_bundle_t *bundle, uint64_t step
     for (size_t g = 0; g < side->group_count; g++) {
         TRY(check(module->encode(&side->bundle, &side->groups[g], bundle->sent, side->stream), side, "a launch"));
     }
-    TRY(check(module->seal(&side->bundle, &side->messages[SCATTER_OUT], TACIT_FRAME_CONTRIBUTION, bundle->sent, side->stream), side,
-              "a launch"));
+    TRY(check(module->seal(&side->bundle, &side->messages[SCATTER_OUT], TACIT_FRAME_CONTRIBUTION, bundle->sent, side->stream),
+              side, "a launch"));
 out:
     return status;
 }
@@ -437,8 +439,9 @@ static tacit_status_t report(const tacit_bundle_t *bundle, const tacit_device_fa
         [TACIT_REASON_TENSORS] = "that rank has other tensors",
         [TACIT_REASON_SPEC] = "that rank has another spec or operator",
         [TACIT_REASON_STEP] = "that rank is at another step",
-        [TACIT_REASON_HISTORY] = "that rank has other steps behind it: one of them has failed on some ranks only; bring all to one "
-                                 "state, and make the bundle again",
+        [TACIT_REASON_HISTORY] =
+            "that rank has other steps behind it: one of them has failed on some ranks only; bring all to one "
+            "state, and make the bundle again",
     };
     const int      rank = (int)(found->fault >> 48);
     const unsigned reason = (unsigned)(found->fault >> 40 & 0xff);
@@ -450,11 +453,12 @@ static tacit_status_t report(const tacit_bundle_t *bundle, const tacit_device_fa
     if (reason >= TACIT_REASONS || reasons[reason] == NULL) {
         const int16_t status = (int16_t)detail;
 
-        return tacit__fail(status < 0 ? (tacit_status_t)status : TACIT_ERR_FRAME, "rank %d has a fault at step %" PRIu64 ": %s", rank,
-                           found->step, tacit_strerror((tacit_status_t)status));
+        return tacit__fail(status < 0 ? (tacit_status_t)status : TACIT_ERR_FRAME, "rank %d has a fault at step %" PRIu64 ": %s",
+                           rank, found->step, tacit_strerror((tacit_status_t)status));
     }
     return tacit__fail(reason >= TACIT_REASON_TENSORS ? TACIT_ERR_MISMATCH : TACIT_ERR_FRAME,
-                       "a bundle's message from rank %d at step %" PRIu64 " cannot be used: %s", rank, found->step, reasons[reason]);
+                       "a bundle's message from rank %d at step %" PRIu64 " cannot be used: %s", rank, found->step,
+                       reasons[reason]);
 }
 
 tacit_status_t tacit__bundle_device_poll(tacit_bundle_t *bundle, uint64_t behind)

@@ -249,8 +249,8 @@ static tacit_status_t find_device(tacit_codec_t *codec)
         goto out;
     }
     if (codec->feedback != NULL && *precision != TACIT_PRECISION_FP32) {
-        status = tacit__fail(TACIT_ERR_UNSUPPORTED, "slot '%s', '%s': on GPUs memory is float32; leave out residual=",
-                             codec->name, codec->given.text);
+        status = tacit__fail(TACIT_ERR_UNSUPPORTED,
+                             "slot '%s', '%s': on GPUs memory is float32; leave out residual=", codec->name, codec->given.text);
         goto out;
     }
     TRY(tacit__cuda_module(&codec->module));

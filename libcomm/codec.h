@@ -8,24 +8,24 @@
 #include "spec.h"
 
 struct tacit_codec {
-    char                     *name;
-    tacit_slot_config_t       tensor;   /* spec: NULL */
-    tacit_spec_t              spec;     /* in force: for 16-bit tensors `none` is the cast of that type */
-    tacit_spec_t              given;    /* as the caller wrote it */
-    tacit_spec_t              other;    /* what spec is exchanged with around a dense first operation; empty: there is none */
-    bool                      is_first; /* it is exchanged */
-    const tacit_compressor_t *compressor;
-    const tacit_kernels_t    *kernels; /* blockwise */
-    const tacit_feedback_t   *feedback;
-    tacit_key_t               key; /* all but the step */
-    int                       rank, ranks;
-    const void               *bundle; /* in whose step it is; NULL: in none */
+    char                      *name;
+    tacit_slot_config_t        tensor;   /* spec: NULL */
+    tacit_spec_t               spec;     /* in force: for 16-bit tensors `none` is the cast of that type */
+    tacit_spec_t               given;    /* as the caller wrote it */
+    tacit_spec_t               other;    /* what spec is exchanged with around a dense first operation; empty: there is none */
+    bool                       is_first; /* it is exchanged */
+    const tacit_compressor_t  *compressor;
+    const tacit_kernels_t     *kernels; /* blockwise */
+    const tacit_feedback_t    *feedback;
+    tacit_key_t                key; /* all but the step */
+    int                        rank, ranks;
+    const void                *bundle;     /* in whose step it is; NULL: in none */
     const tacit_cuda_module_t *module;     /* of a tensor on a GPU: whose memory the codec's is in; NULL: on the CPU */
     uint32_t                  *turn;       /* kernels swap doubled memory by changing it … */
     uint32_t                   turned;     /* … and this is what of that `now` and `next` below follow */
     uint64_t                   generation; /* changes with the arrays */
-    tacit_nonfinite_t         nonfinite;
-    bool                      strict;
+    tacit_nonfinite_t          nonfinite;
+    bool                       strict;
 
     tacit_state_t     memory; /* the sender's; count elements. Arrays that are packed are NULL here, unless they are expanded */
     tacit_precision_t precision; /* of packed arrays */

@@ -5,15 +5,12 @@
 
 #include "tile.h"
 
-namespace tacit
-{
+namespace tacit {
 
 template <typename Cast, int ROWS> struct Casts {
     typedef typename Cast::Number Number;
-    struct Seen {
-    };
-    struct Scale {
-    };
+    struct Seen {};
+    struct Scale {};
 
     __device__ static uint64_t bytes(const tacit_device_tensor_t &, uint64_t count)
     {

@@ -22,18 +22,18 @@ enum { TACIT_EF_RESIDUAL = 0, TACIT_TRACKER_H = 0, TACIT_TRACKER_HBAR = 1, TACIT
 
 /* A tensor in the bundle. Arrays that are not doubled are there twice. */
 typedef struct tacit_device_tensor {
-    const void          *in;
-    void                *out;
-    uint64_t             count;
-    tacit_key_t          key; /* all but the step */
-    tacit_device_code_t  code;
-    uint8_t              dtype, nonfinite, keep;
-    bool                 doubled;                    /* the sender's memory */
-    float                weight;                     /* econtrol: eta; ef21: average */
-    float               *memory[2][TACIT_DEVICE_ARRAYS]; /* [turn]: now, [1 - turn]: next */
-    float               *owner[2];                   /* of its owned part; NULL: the owner keeps nothing */
-    uint64_t             owner_first;
-    uint32_t            *turn; /* the codec's: 0 or 1, changes with each step that succeeds */
+    const void         *in;
+    void               *out;
+    uint64_t            count;
+    tacit_key_t         key; /* all but the step */
+    tacit_device_code_t code;
+    uint8_t             dtype, nonfinite, keep;
+    bool                doubled;                        /* the sender's memory */
+    float               weight;                         /* econtrol: eta; ef21: average */
+    float              *memory[2][TACIT_DEVICE_ARRAYS]; /* [turn]: now, [1 - turn]: next */
+    float              *owner[2];                       /* of its owned part; NULL: the owner keeps nothing */
+    uint64_t            owner_first;
+    uint32_t           *turn; /* the codec's: 0 or 1, changes with each step that succeeds */
 } tacit_device_tensor_t;
 
 /* A range of a tensor in its owner's part. */
@@ -68,7 +68,8 @@ typedef enum tacit_reason {
 } tacit_reason_t;
 
 /* A fault as one word: the least is that of the lowest rank. */
-#define TACIT_DEVICE_FAULT(rank, reason, detail) ((uint64_t)(rank) << 48 | (uint64_t)(reason) << 40 | (uint64_t)(uint32_t)(detail))
+#define TACIT_DEVICE_FAULT(rank, reason, detail)                                                                                 \
+    ((uint64_t)(rank) << 48 | (uint64_t)(reason) << 40 | (uint64_t)(uint32_t)(detail))
 #define TACIT_DEVICE_NO_FAULT UINT64_MAX
 
 /* A step's state, on the device. */
@@ -153,7 +154,7 @@ typedef struct tacit_cuda_module {
     int (*free_host)(void *memory);
     int (*synchronize)(void); /* waits for all work */
     int (*capturing)(void *stream, bool *capturing_out);
-    int (*query)(void *stream); /* an error, if there was one */
+    int (*query)(void *stream);                                          /* an error, if there was one */
     int (*copy)(void *to, const void *from, size_t bytes, void *stream); /* from the host's own memory or the device's */
 
     int (*begin)(const tacit_device_bundle_t *bundle, uint64_t step, void *stream); /* TACIT_STEP_NEXT: one more than the last */

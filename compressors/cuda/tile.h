@@ -20,8 +20,7 @@
 
 #include "../../libcomm/frame_layout.h"
 
-namespace tacit
-{
+namespace tacit {
 
 constexpr int BLOCK_WARPS = 8;
 
@@ -166,7 +165,8 @@ __device__ inline void after(const range_t &at, int row, const float (&a)[WIDTH]
         load_now(at, TACIT_TRACKER_REST, row, rest);
 #pragma unroll
         for (int c = 0; c < WIDTH; c++) {
-            const float next = t.keep == TACIT_KEEP_ECONTROL ? rest[c] + ((x[c] - h[c]) - d[c]) : averaged(t.weight, rest[c], x[c]);
+            const float next =
+                t.keep == TACIT_KEEP_ECONTROL ? rest[c] + ((x[c] - h[c]) - d[c]) : averaged(t.weight, rest[c], x[c]);
             rest[c] = finite[c] ? next : rest[c];
         }
         store_next(at, TACIT_TRACKER_REST, row, rest);
@@ -212,8 +212,8 @@ __device__ inline void undo(const range_t &at, int row, const float (&d)[WIDTH])
         load_now(at, TACIT_TRACKER_REST, row, rest);
 #pragma unroll
         for (int c = 0; c < WIDTH; c++) {
-            const float former = t.keep == TACIT_KEEP_ECONTROL ? rest[c] - ((x[c] - h[c]) - d[c])
-                                                               : (rest[c] - t.weight * x[c]) / (1 - t.weight);
+            const float former =
+                t.keep == TACIT_KEEP_ECONTROL ? rest[c] - ((x[c] - h[c]) - d[c]) : (rest[c] - t.weight * x[c]) / (1 - t.weight);
             rest[c] = finite[c] ? former : rest[c];
         }
         store_next(at, TACIT_TRACKER_REST, row, rest);
@@ -314,7 +314,7 @@ __device__ void encode_part(const part_t &part, typename Code<ROWS>::Scale scale
 template <template <int> class Code, int ROWS, typename Source, typename Sink>
 __device__ void encode_wide(const part_t &all, uint64_t count, Source source, Sink sink)
 {
-    typedef Code<ROWS> C;
+    typedef Code<ROWS>          C;
     constexpr unsigned          each = ROW * ROWS;
     __shared__ typename C::Seen seen[BLOCK_WARPS];
     typename C::Seen            total = {};
@@ -544,9 +544,8 @@ __device__ void conclude(const tacit_device_bundle_t &bundle, const work_t &w, c
 
 /* Adds up what the ranks contribute, in ascending order, and encodes the sum or the mean again. */
 template <template <int> class Code, int ROWS, bool WIDE>
-__global__ void __launch_bounds__(BLOCK_WARPS *WARP)
-    reduce_tiles(tacit_device_bundle_t bundle, const tacit_device_tile_t *tiles, uint32_t count, const uint8_t *received,
-                 uint8_t *message)
+__global__ void __launch_bounds__(BLOCK_WARPS *WARP) reduce_tiles(tacit_device_bundle_t bundle, const tacit_device_tile_t *tiles,
+                                                                  uint32_t count, const uint8_t *received, uint8_t *message)
 {
     const uint32_t tile = own_tile<WIDE>(count);
 
@@ -651,20 +650,20 @@ inline unsigned blocks_of(bool wide, uint32_t tiles)
                                                void *sent, void *stream)                                                         \
     {                                                                                                                            \
         TACIT_LAUNCH((tacit::encode_tiles<Code, ROWS, WIDE>), tacit::blocks_of(WIDE, tiles->count),                              \
-                     tacit::BLOCK_WARPS * tacit::WARP, stream, *bundle, tiles->tiles, tiles->count, (uint8_t *)sent);            \
+                     tacit::BLOCK_WARPS *tacit::WARP, stream, *bundle, tiles->tiles, tiles->count, (uint8_t *)sent);             \
     }                                                                                                                            \
     extern "C" void tacit_cuda_##name##_reduce(const tacit_device_bundle_t *bundle, const tacit_device_tiles_t *tiles,           \
                                                const void *received, void *message, void *stream)                                \
     {                                                                                                                            \
         TACIT_LAUNCH((tacit::reduce_tiles<Code, ROWS, WIDE>), tacit::blocks_of(WIDE, tiles->own_count),                          \
-                     tacit::BLOCK_WARPS * tacit::WARP, stream, *bundle, tiles->tiles + tiles->own_first, tiles->own_count,       \
+                     tacit::BLOCK_WARPS *tacit::WARP, stream, *bundle, tiles->tiles + tiles->own_first, tiles->own_count,        \
                      (const uint8_t *)received, (uint8_t *)message);                                                             \
     }                                                                                                                            \
     extern "C" void tacit_cuda_##name##_finish(const tacit_device_bundle_t *bundle, const tacit_device_tiles_t *tiles,           \
                                                const void *gathered, void *sent, void *stream)                                   \
     {                                                                                                                            \
         TACIT_LAUNCH((tacit::finish_tiles<Code, ROWS, WIDE>), tacit::blocks_of(WIDE, tiles->count),                              \
-                     tacit::BLOCK_WARPS * tacit::WARP, stream, *bundle, tiles->tiles, tiles->count, (uint8_t *)gathered,         \
+                     tacit::BLOCK_WARPS *tacit::WARP, stream, *bundle, tiles->tiles, tiles->count, (uint8_t *)gathered,          \
                      (uint8_t *)sent);                                                                                           \
     }
 

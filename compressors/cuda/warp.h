@@ -10,8 +10,7 @@
 
 #include "launch.h"
 
-namespace tacit
-{
+namespace tacit {
 
 constexpr int      WARP = 32, WIDTH = 4, ROW = WARP * WIDTH;
 constexpr unsigned ALL = 0xffffffffu;
@@ -156,8 +155,8 @@ template <typename T, typename Join> __device__ T join_lanes(T value, Join join)
 /* Writes the words of a row, of which there are `words`. four: this thread's numbers, the first lowest. */
 __device__ inline void put_bits(uint8_t *row, unsigned words, unsigned bits, unsigned four)
 {
-    const unsigned own = 32 * (unsigned)lane();                       /* the first bit of this thread's word */
-    const unsigned first = own / (4 * bits), threads = 8 / bits + 2;  /* that have bits of it */
+    const unsigned own = 32 * (unsigned)lane();                      /* the first bit of this thread's word */
+    const unsigned first = own / (4 * bits), threads = 8 / bits + 2; /* that have bits of it */
     uint32_t       word = 0;
 
     if (bits == 8) {

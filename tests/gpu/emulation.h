@@ -56,8 +56,7 @@ template <typename T> T min(T a, T b)
 
 inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
-namespace emulation
-{
+namespace emulation {
 
 constexpr unsigned WARP = 32, MOST_THREADS = 1024, STACK = 64 * 1024;
 
@@ -193,7 +192,8 @@ void launch(void (*kernel)(Parameters...), unsigned blocks, unsigned count, Argu
 
 } // namespace emulation
 
-#define TACIT_LAUNCH(kernel, blocks, threads, stream, ...) ((void)(stream), emulation::launch(kernel, blocks, threads, __VA_ARGS__))
+#define TACIT_LAUNCH(kernel, blocks, threads, stream, ...)                                                                       \
+    ((void)(stream), emulation::launch(kernel, blocks, threads, __VA_ARGS__))
 
 template <typename T> T __shfl_sync(unsigned, T value, int from)
 {

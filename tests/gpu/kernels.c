@@ -78,7 +78,8 @@ static void spoil(tacit_dtype_t dtype, void *tensor, size_t element, float value
     if (dtype == TACIT_FLOAT32) {
         ((float *)tensor)[element] = value;
     } else {
-        ((uint16_t *)tensor)[element] = dtype == TACIT_FLOAT16 ? tacit__to_float16(value, 0x7c00) : tacit__to_bfloat16(value, 0x7f80);
+        ((uint16_t *)tensor)[element] =
+            dtype == TACIT_FLOAT16 ? tacit__to_float16(value, 0x7c00) : tacit__to_bfloat16(value, 0x7f80);
     }
 }
 
@@ -258,8 +259,10 @@ static void same(const void *one, const void *other, size_t bytes, const setup_t
     const uint8_t *a = one, *b = other;
 
     for (size_t i = 0; i < bytes; i++) {
-        ck_assert_msg(a[i] == b[i], "'%s' of dtype %d, %d ranks: %s of rank %d, tensor %d: byte %zu of %zu is %02x on the CPU, %02x on "
-                      "the GPU", setup->spec, (int)setup->dtype, setup->ranks, what, rank, tensor, i, bytes, a[i], b[i]);
+        ck_assert_msg(a[i] == b[i],
+                      "'%s' of dtype %d, %d ranks: %s of rank %d, tensor %d: byte %zu of %zu is %02x on the CPU, %02x on "
+                      "the GPU",
+                      setup->spec, (int)setup->dtype, setup->ranks, what, rank, tensor, i, bytes, a[i], b[i]);
     }
 }
 
@@ -303,7 +306,8 @@ static void step_both(net_t *cpu, net_t *gpu, uint64_t step)
     SUCCEEDS(finish(gpu));
     for (int rank = 0; rank < setup->ranks; rank++) {
         for (int t = 0; t < TENSORS; t++) {
-            same(cpu->nodes[rank].out[t], gpu->nodes[rank].out[t], bytes_of(setup->dtype, counts[t]), setup, "what comes out", rank, t);
+            same(cpu->nodes[rank].out[t], gpu->nodes[rank].out[t], bytes_of(setup->dtype, counts[t]), setup, "what comes out",
+                 rank, t);
         }
     }
 }
@@ -417,7 +421,8 @@ END_TEST
 /* The step fails on all ranks, nothing is written, memory is as before to within rounding, and the next step works. */
 START_TEST(a_value_is_everybodys_fault)
 {
-    static const char *const some[] = {"onebit:block=64+ef", "qsgd+econtrol:eta=0.1", "fp16+ef21:average=0.5", "rotq:own=coded+ef"};
+    static const char *const some[] = {"onebit:block=64+ef", "qsgd+econtrol:eta=0.1", "fp16+ef21:average=0.5",
+                                       "rotq:own=coded+ef"};
     const setup_t            setup = {.spec = some[_i], .ranks = 3};
     net_t                    cpu, gpu;
 
