@@ -39,9 +39,9 @@ extern "C" {
 
 typedef struct tacit_bundle tacit_bundle_t;
 
-/* Of codecs that were made with the same rank and ranks, in the same order on all ranks, on one device. They stay the caller's and
-   outlive the bundle, but are used by nobody else while a step runs; a codec may be in another bundle later, or in several by
-   turns. powersgd: TACIT_ERR_UNSUPPORTED. */
+/* Of codecs that were made with the same rank and ranks, in the same order on all ranks, on one device. They stay the caller's
+   and outlive the bundle, but are used by nobody else while a step runs; a codec may be in another bundle later, or in several
+   by turns. powersgd: TACIT_ERR_UNSUPPORTED. */
 TACIT_API tacit_status_t tacit_bundle_create(tacit_codec_t *const *codecs, size_t count, tacit_op_t op,
                                              tacit_bundle_t **bundle_out);
 /* Cancels what runs; accepts NULL. */
@@ -70,8 +70,8 @@ TACIT_API_VOID void tacit_bundle_cancel(tacit_bundle_t *bundle);
 /* Of tensors on a GPU: the cudaStream_t of the calls that follow; NULL, as at first: the default stream. */
 TACIT_API tacit_status_t tacit_bundle_set_stream(tacit_bundle_t *bundle, void *stream);
 /* Of tensors on a GPU: waits until all steps but the last `behind` have ended, and returns the first fault that it has not yet
-   returned of these: the same on all ranks that call it alike. With 1 or 2 nothing is waited for, as a rule. Of steps that a graph
-   replays it tells once their stream has come to an end. */
+   returned of these: the same on all ranks that call it alike. With 1 or 2 nothing is waited for, as a rule. Of steps that a
+   graph replays it tells once their stream has come to an end. */
 TACIT_API tacit_status_t tacit_bundle_poll(tacit_bundle_t *bundle, uint64_t behind);
 
 #ifdef __cplusplus

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0
-// `bf16` on a GPU.
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `bf16` on a GPU. */
 #include "casts.h"
 
 namespace tacit_bf16
@@ -21,6 +21,6 @@ struct Cast {
 
 template <int ROWS> using Code = tacit::Casts<Cast, ROWS>;
 
-} // namespace tacit_bf16
+} /* namespace tacit_bf16 */
 
 TACIT_LAUNCHERS(bf16, tacit_bf16::Code, 2, false)

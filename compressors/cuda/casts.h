@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Codes that turn each element into one number of its own, so that a record may be any range. A Cast says how: Number, put(), get(). */
+/* Codes that turn each element into one number of its own, so that a record may be any range. A Cast says how:
+   Number, put(), get(). */
 #ifndef TACIT_CUDA_CASTS_H
 #define TACIT_CUDA_CASTS_H
 
@@ -77,6 +78,6 @@ template <typename Cast, int ROWS> struct Casts {
     };
 };
 
-} // namespace tacit
+} /* namespace tacit */
 
 #endif

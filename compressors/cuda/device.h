@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the host tells kernels of a bundle, and the table of launchers and memory by which the library calls the CUDA module. C and
-   C++; knows no type of CUDA. */
+/* What the host tells kernels of a bundle, and the table of launchers and memory by which the library calls the CUDA module. C
+   and C++; knows no type of CUDA. */
 #ifndef TACIT_CUDA_DEVICE_H
 #define TACIT_CUDA_DEVICE_H
 
@@ -165,7 +165,8 @@ typedef struct tacit_cuda_module {
                   void *stream);
     /* Headers of messages whose payloads are there; or, after a fault, of messages that say so instead. */
     int (*seal)(const tacit_device_bundle_t *bundle, const tacit_device_messages_t *messages, int kind, void *out, void *stream);
-    /* Checks messages, and notes the fault of the lowest rank. verdict: whatever was noted before; all ranks judge by the same. */
+    /* Checks messages, and notes the fault of the lowest rank. verdict: whatever was noted before: all ranks judge by the
+       same. */
     int (*open)(const tacit_device_bundle_t *bundle, const tacit_device_messages_t *messages, int kind, const void *in,
                 bool verdict, void *stream);
     int (*end)(const tacit_device_bundle_t *bundle, void *stream);

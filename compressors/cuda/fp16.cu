@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0
-// `fp16` on a GPU.
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `fp16` on a GPU. */
 #include "casts.h"
 
 namespace tacit_fp16
@@ -21,6 +21,6 @@ struct Cast {
 
 template <int ROWS> using Code = tacit::Casts<Cast, ROWS>;
 
-} // namespace tacit_fp16
+} /* namespace tacit_fp16 */
 
 TACIT_LAUNCHERS(fp16, tacit_fp16::Code, 2, false)

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0
-// `fp8` on a GPU.
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `fp8` on a GPU. */
 #include "fp8.h"
 #include "tile.h"
 
@@ -9,7 +9,7 @@ namespace tacit_fp8_cuda
 using namespace tacit;
 
 template <int ROWS> struct Code {
-    typedef uint32_t Seen; // the bits of the largest magnitude
+    typedef uint32_t Seen; /* the bits of the largest magnitude */
     typedef uint8_t  Scale;
 
     __device__ static uint64_t bytes(const tacit_device_tensor_t &t, uint64_t count)
@@ -104,7 +104,7 @@ template <int ROWS> struct Code {
     };
 };
 
-} // namespace tacit_fp8_cuda
+} /* namespace tacit_fp8_cuda */
 
 TACIT_LAUNCHERS(fp8, tacit_fp8_cuda::Code, 2, false)
 TACIT_LAUNCHERS(fp8_wide, tacit_fp8_cuda::Code, 2, true)

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0
-// Messages on a GPU: sealed and opened, and what goes before and after a step. Format: doc/wire-format.md, "Bundles".
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Messages on a GPU: sealed and opened, and what goes before and after a step. Format: doc/wire-format.md, "Bundles". */
 #include "device.h"
 #include "launch.h"
 
@@ -9,7 +9,7 @@
 namespace tacit_message
 {
 
-constexpr unsigned THREADS = 256, WARP = 32, CHUNK = 16 * 1024; // bytes that a block sums
+constexpr unsigned THREADS = 256, WARP = 32, CHUNK = 16 * 1024; /* bytes that a block sums */
 
 __device__ void put16(uint8_t *at, uint32_t value)
 {
@@ -33,7 +33,7 @@ __device__ uint32_t get32(const uint8_t *at)
     return get16(at) | get16(at + 2) << 16;
 }
 
-// The fault that a message of this rank tells.
+/* The fault that a message of this rank tells. */
 __device__ uint64_t own_fault(const tacit_device_bundle_t &bundle)
 {
     const uint32_t bad = *(volatile uint32_t *)&bundle.step->bad_tensor;
@@ -81,7 +81,7 @@ __device__ void write_header(const tacit_device_bundle_t &bundle, int kind, uint
     put32(header + TACIT_AT_HEADER_CRC, tacit__crc32c_of(header, TACIT_AT_HEADER_CRC));
 }
 
-// What is wrong with a message that says it has payload_bytes bytes, whose terms add up to `sum`.
+/* What is wrong with a message that says it has payload_bytes bytes, whose terms add up to `sum`. */
 __device__ uint64_t judge(const tacit_device_bundle_t &bundle, int kind, const tacit_device_message_t &message,
                           const uint8_t *header, uint64_t payload_bytes, uint32_t sum)
 {
@@ -127,7 +127,7 @@ __device__ uint64_t judge(const tacit_device_bundle_t &bundle, int kind, const t
     return payload_bytes == message.payload_bytes ? TACIT_DEVICE_NO_FAULT : TACIT_DEVICE_FAULT(rank, TACIT_REASON_LENGTH, 0);
 }
 
-// The terms of a block's part of a payload, on the first thread. What is behind the last byte counts as zero.
+/* The terms of a block's part of a payload, on the first thread. What is behind the last byte counts as zero. */
 __device__ uint32_t sum_chunk(const uint8_t *payload, uint64_t bytes, uint64_t first)
 {
     __shared__ uint32_t sums[THREADS / WARP];
@@ -167,7 +167,7 @@ __device__ uint32_t sum_chunk(const uint8_t *payload, uint64_t bytes, uint64_t f
     return sum;
 }
 
-// The message that a block works on.
+/* The message that a block works on. */
 __device__ uint32_t message_of(const tacit_device_messages_t &messages)
 {
     uint32_t i = 0;
@@ -178,7 +178,7 @@ __device__ uint32_t message_of(const tacit_device_messages_t &messages)
     return i;
 }
 
-// Adds a block's sum to its message's. True for the last block of a message, which gets what all add up to.
+/* Adds a block's sum to its message's. True for the last block of a message, which gets what all add up to. */
 __device__ bool is_last(const tacit_device_messages_t &messages, uint32_t i, uint32_t sum, uint32_t *total_out)
 {
     const uint32_t end = i + 1 < messages.count ? messages.message[i + 1].first_block : messages.blocks;
@@ -208,7 +208,7 @@ __global__ void seal(tacit_device_bundle_t bundle, tacit_device_messages_t messa
     }
 }
 
-// A message says how long it is, which may be a lie: no more is read than it has room for.
+/* A message says how long it is, which may be a lie: no more is read than it has room for. */
 __global__ void open(tacit_device_bundle_t bundle, tacit_device_messages_t messages, int kind, const uint8_t *in, bool verdict)
 {
     const uint32_t               i = message_of(messages);
@@ -237,7 +237,7 @@ __global__ void open(tacit_device_bundle_t bundle, tacit_device_messages_t messa
     bundle.step->messages_done = 0;
 }
 
-// next: one more than the last step.
+/* next: one more than the last step. */
 __global__ void begin(tacit_device_bundle_t bundle, uint64_t step, bool next)
 {
     bundle.step->step = next ? bundle.step->step + 1 : step;
@@ -258,7 +258,7 @@ __global__ void end(tacit_device_bundle_t bundle)
     if (threadIdx.x != 0) {
         return;
     }
-    if (!failed) { // FNV-1a of the step's bytes
+    if (!failed) { /* FNV-1a of the step's bytes */
         for (int byte = 0; byte < 8; byte++) {
             step->history = (step->history ^ (step->step >> 8 * byte & 0xff)) * 0x100000001b3u;
         }
@@ -280,7 +280,7 @@ __global__ void cancel(tacit_device_bundle_t bundle)
     bundle.step->fault = TACIT_DEVICE_FAULT(bundle.rank, TACIT_REASON_STATUS, 0);
 }
 
-} // namespace tacit_message
+} /* namespace tacit_message */
 
 extern "C" void tacit_cuda_begin(const tacit_device_bundle_t *bundle, uint64_t step, void *stream)
 {

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0
-// The module's table: memory, by CUDA's runtime; which launcher has a code's records of a width.
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The module's table: memory, by CUDA's runtime; which launcher has a code's records of a width. */
 #include "device.h"
 #include "launch.h"
 
@@ -20,7 +20,7 @@ typedef struct {
     finish_t *finish;
 } launchers_t;
 
-} // namespace tacit_calls
+} /* namespace tacit_calls */
 
 #define TACIT_DECLARE(name)                                                                                                      \
     extern "C" tacit_calls::encode_t tacit_cuda_##name##_encode;                                                                 \
@@ -58,7 +58,7 @@ namespace tacit_calls
         NULL, NULL, NULL                                                                                                         \
     }
 
-// In the order of tacit_code_t and of tacit_width_t.
+/* In the order of tacit_code_t and of tacit_width_t. */
 static const launchers_t launchers[TACIT_CODES][TACIT_WIDTHS] = {
     {TACIT_OF(none), TACIT_NOT_THERE, TACIT_NOT_THERE},
     {TACIT_OF(fp16), TACIT_NOT_THERE, TACIT_NOT_THERE},
@@ -153,12 +153,12 @@ static int device_count(int *count_out)
 
     if (error != cudaSuccess) {
         *count_out = 0;
-        (void)cudaGetLastError(); // is told here, and to nobody else
+        (void)cudaGetLastError(); /* is told here, and to nobody else */
     }
     return (int)error;
 }
 
-// Zeroes what was allocated, and waits for that: streams that do not wait for the default one may use it at once.
+/* Zeroes what was allocated, and waits for that: streams that do not wait for the default one may use it at once. */
 static cudaError_t zero(void *memory, size_t bytes)
 {
     const cudaError_t error = cudaMemset(memory, 0, bytes);
@@ -180,7 +180,7 @@ static int alloc(void **memory_out, size_t bytes)
     return (int)error;
 }
 
-// A wish: where it cannot be had, memory works all the same.
+/* A wish: where it cannot be had, memory works all the same. */
 static void prefer_device(void *memory, size_t bytes)
 {
     int device = 0;
@@ -217,7 +217,7 @@ static int alloc_shared(void **memory_out, size_t bytes)
     return (int)error;
 }
 
-// Of which the device knows: where addresses are shared, as they are on 64 bits, by the same address.
+/* Of which the device knows: where addresses are shared, as they are on 64 bits, by the same address. */
 static int alloc_host(void **memory_out, size_t bytes)
 {
     void             *memory = NULL;
@@ -254,7 +254,7 @@ static int capturing(void *stream, bool *capturing_out)
     return (int)error;
 }
 
-// A stream that is being captured must not be asked.
+/* A stream that is being captured must not be asked. */
 static int query(void *stream)
 {
     cudaError_t error = cudaPeekAtLastError();
@@ -278,7 +278,7 @@ static int copy(void *to, const void *from, size_t bytes, void *stream)
     return (int)cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, (cudaStream_t)stream);
 }
 
-// In the order of tacit_cuda_module_t.
+/* In the order of tacit_cuda_module_t. */
 static const tacit_cuda_module_t table = {
     (uint32_t)sizeof(tacit_cuda_module_t),
     error_text,
@@ -302,9 +302,9 @@ static const tacit_cuda_module_t table = {
     cancel,
 };
 
-} // namespace tacit_calls
+} /* namespace tacit_calls */
 
-// What the module exports. NULL: the caller's table has another size, so it was built with another version.
+/* What the module exports. NULL: the caller's table has another size, so it was built with another version. */
 extern "C" __attribute__((visibility("default"))) const tacit_cuda_module_t *tacit_cuda_module(uint32_t module_bytes);
 
 const tacit_cuda_module_t *tacit_cuda_module(uint32_t module_bytes)

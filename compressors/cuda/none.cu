@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0
-// `none` on a GPU.
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `none` on a GPU. */
 #include "casts.h"
 
 namespace tacit_none
@@ -21,6 +21,6 @@ struct Cast {
 
 template <int ROWS> using Code = tacit::Casts<Cast, ROWS>;
 
-} // namespace tacit_none
+} /* namespace tacit_none */
 
 TACIT_LAUNCHERS(none, tacit_none::Code, 2, false)

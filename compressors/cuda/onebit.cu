@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0
-// `onebit` on a GPU.
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `onebit` on a GPU. */
 #include "tile.h"
 
 namespace tacit_onebit
@@ -7,7 +7,7 @@ namespace tacit_onebit
 
 using namespace tacit;
 
-// A row of 128 elements has four words of bits; eight threads know each.
+/* A row of 128 elements has four words of bits; eight threads know each. */
 constexpr int WORDS = ROW / 32, SHARE = WARP / WORDS;
 
 template <int ROWS> struct Code {
@@ -33,7 +33,7 @@ template <int ROWS> struct Code {
                                  : count / t.code.block * record_bytes(t.code.block) + record_bytes(count % t.code.block);
     }
 
-    // The sum of squares, or of magnitudes, in float32; in float64 where that leaves its range or loses bits.
+    /* The sum of squares, or of magnitudes, in float32; in float64 where that leaves its range or loses bits. */
     __device__ static Seen see(const tacit_device_tensor_t &t, const float (&a)[ROWS][WIDTH], int)
     {
         const bool l1 = is_l1(t);
@@ -71,7 +71,7 @@ template <int ROWS> struct Code {
         return seen.finite ? (float)(is_l1(t) ? mean : sqrt(mean)) : tacit__bits_float(TACIT_FLOAT_NAN);
     }
 
-    // Where this thread's bits of a row are in a word: a byte's first element is its most significant bit.
+    /* Where this thread's bits of a row are in a word: a byte's first element is its most significant bit. */
     __device__ static int shift()
     {
         return lane() % SHARE / 2 * 8 + (lane() % 2 == 0 ? 4 : 0);
@@ -82,7 +82,7 @@ template <int ROWS> struct Code {
 
         const part_t &part;
         Scale         scale;
-        uint32_t      kept[GROUPS]; // of every eighth row, one word
+        uint32_t      kept[GROUPS]; /* of every eighth row, one word */
 
         __device__ Put(const part_t &part, Scale scale, const float (&)[ROWS][WIDTH]) : part(part), scale(scale), kept()
         {
@@ -151,7 +151,7 @@ template <int ROWS> struct Code {
     };
 };
 
-} // namespace tacit_onebit
+} /* namespace tacit_onebit */
 
 TACIT_LAUNCHERS(onebit, tacit_onebit::Code, 2, false)
 TACIT_LAUNCHERS(onebit_long, tacit_onebit::Code, 16, false)

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0
-// `qsgd` on a GPU.
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `qsgd` on a GPU. */
 #include "qsgd.h"
 #include "tile.h"
 
@@ -8,9 +8,9 @@ namespace tacit_qsgd_cuda
 
 using namespace tacit;
 
-// A record's levels, of which row r has 4 * bits words.
+/* A record's levels, of which row r has 4 * bits words. */
 struct Levels {
-    unsigned bits, words; // of what is left of the record
+    unsigned bits, words; /* of what is left of the record */
     uint8_t *at;
 
     __device__ Levels(const part_t &part)
@@ -145,7 +145,7 @@ template <int ROWS> struct Code {
     };
 };
 
-} // namespace tacit_qsgd_cuda
+} /* namespace tacit_qsgd_cuda */
 
 TACIT_LAUNCHERS(qsgd, tacit_qsgd_cuda::Code, 2, false)
 TACIT_LAUNCHERS(qsgd_wide, tacit_qsgd_cuda::Code, 2, true)

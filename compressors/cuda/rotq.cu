@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0
-// `rotq` on a GPU: a warp has a block of 256 elements in its registers.
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `rotq` on a GPU: a warp has a block of 256 elements in its registers. */
 #include "rotq.h"
 #include "tile.h"
 
@@ -10,22 +10,22 @@ using namespace tacit;
 
 constexpr int BLOCK = 256, SIDE = 16;
 
-// The Hadamard transform of 256 numbers, without its factor 1/16 and with the square of 16 rows left transposed, as on the CPU
-// (hadamard.h): over the columns, then over the rows.
+/* The Hadamard transform of 256 numbers, without its factor 1/16 and with the square of 16 rows left transposed, as on the CPU
+   (hadamard.h): over the columns, then over the rows. */
 __device__ inline void hadamard(float (&v)[2][WIDTH])
 {
-    // What is read together lies 4 apart, what is written together in 4 rows of 64: these begin 8 banks apart.
+    /* What is read together lies 4 apart, what is written together in 4 rows of 64: these begin 8 banks apart. */
     alignas(16) __shared__ float squares[BLOCK_WARPS][BLOCK + 4 * 8];
     float *const square = squares[threadIdx.x / WARP];
 
 #pragma unroll
-    for (int c = 0; c < WIDTH; c++) { // elements 128 apart
+    for (int c = 0; c < WIDTH; c++) { /* elements 128 apart */
         const float low = v[0][c], high = v[1][c];
         v[0][c] = low + high;
         v[1][c] = low - high;
     }
 #pragma unroll
-    for (int apart = WARP / 2; apart > 0; apart /= 2) { // 64 to 4
+    for (int apart = WARP / 2; apart > 0; apart /= 2) { /* 64 to 4 */
         const bool upper = (lane() & apart) != 0;
 
 #pragma unroll
@@ -71,7 +71,7 @@ __device__ inline void hadamard(float (&v)[2][WIDTH])
     }
 }
 
-// This thread's signs of a row, as the highest bits.
+/* This thread's signs of a row, as the highest bits. */
 __device__ inline void signs_of(const tacit_stream_t &stream, uint64_t element, int row, uint32_t (&signs)[WIDTH])
 {
     uint32_t words[4];
@@ -96,7 +96,7 @@ template <int BITS> __device__ float centre(unsigned level)
     return tacit__bits_float(tacit__float_bits(value) | (level & half) << (32 - BITS));
 }
 
-// v becomes the centres of its levels, four of which are packed in each of numbers[]. Returns the scale.
+/* v becomes the centres of its levels, four of which are packed in each of numbers[]. Returns the scale. */
 template <int BITS> __device__ float quantize(float (&v)[2][WIDTH], uint32_t normalizer, uint32_t (&numbers)[2])
 {
     constexpr unsigned half = 1u << (BITS - 1);
@@ -284,6 +284,6 @@ template <int ROWS> struct Code {
     };
 };
 
-} // namespace tacit_rotq
+} /* namespace tacit_rotq */
 
 TACIT_LAUNCHERS(rotq, tacit_rotq::Code, 2, false)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The three passes over a bundle's tensors, for any code: encode, reduce, finish. One warp works on a tile, record by record; where
-   a record has more elements than a warp holds, a block works on it.
+/* The three passes over a bundle's tensors, for any code: encode, reduce, finish. One warp works on a tile, record by record;
+   where a record has more elements than a warp holds, a block works on it.
 
    A Code<ROWS> has
        uint64_t bytes(tensor, count)      of `count` elements, a multiple of the record's but at the tensor's end
@@ -591,8 +591,8 @@ __global__ void __launch_bounds__(BLOCK_WARPS *WARP) reduce_tiles(tacit_device_b
         Reduced{bundle, w});
 }
 
-/* Results, and memory of the own part; or, after a fault, memory as it was. The elements of `in` are read before those of `out` are
-   written, which may be the same. */
+/* Results, and memory of the own part; or, after a fault, memory as it was. The elements of `in` are read before those of `out`
+   are written, which may be the same. */
 template <template <int> class Code, int ROWS, bool WIDE>
 __global__ void __launch_bounds__(BLOCK_WARPS *WARP)
     finish_tiles(tacit_device_bundle_t bundle, const tacit_device_tile_t *tiles, uint32_t count, uint8_t *gathered, uint8_t *sent)
@@ -642,7 +642,7 @@ inline unsigned blocks_of(bool wide, uint32_t tiles)
     return wide ? tiles : (tiles + BLOCK_WARPS - 1) / BLOCK_WARPS;
 }
 
-} // namespace tacit
+} /* namespace tacit */
 
 /* Defines tacit_cuda_<name>_encode(), _reduce() and _finish() with one of Code's widths. */
 #define TACIT_LAUNCHERS(name, Code, ROWS, WIDE)                                                                                  \

@@ -113,8 +113,8 @@ __device__ inline void store(uint16_t *a, int row, int count, const uint16_t (&x
 /* ---- Sums, in the order of all block sums: lane j of 64 takes elements i = j mod 64 in ascending i; then halves are added to
    halves ---- */
 
-/* The sum of term(element) over all rows, on every lane. Lane j of 64 is that of elements of thread j / 4 in even rows of 64, and of
-   thread 16 + j / 4 in odd ones: these two share it out. */
+/* The sum of term(element) over all rows, on every lane. Lane j of 64 is that of elements of thread j / 4 in even rows of 64, and
+   of thread 16 + j / 4 in odd ones: these two share it out. */
 template <typename T, int ROWS, typename Term> __device__ T lanes_sum(Term term)
 {
     const bool upper = lane() >= WARP / 2;
@@ -219,6 +219,6 @@ __device__ inline uint32_t get_bytes(const uint8_t *from, int count)
     return at + WIDTH <= count ? four : at < count ? four & ((1u << 8 * (count - at)) - 1) : 0;
 }
 
-} // namespace tacit
+} /* namespace tacit */
 
 #endif

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0
-// All kernels, compiled for the CPU.
+/* SPDX-License-Identifier: Apache-2.0 */
+/* All kernels, compiled for the CPU. */
 #define TACIT_EMULATED 1
 
 #include "../../compressors/cuda/bf16.cu"

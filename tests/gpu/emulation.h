@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0
-// Runs kernels on the CPU, for tests: as much of CUDA as they use. Blocks run one after the other; the threads of a block are
-// coroutines, which change where they wait for each other, in ascending order. So there are no races, and none are found.
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Runs kernels on the CPU, for tests: as much of CUDA as they use. Blocks run one after the other; the threads of a block are
+   coroutines, which change where they wait for each other, in ascending order. So there are no races, and none are found. */
 #ifndef TACIT_TEST_EMULATION_H
 #define TACIT_TEST_EMULATION_H
 
@@ -60,7 +60,7 @@ namespace emulation {
 
 constexpr unsigned WARP = 32, MOST_THREADS = 1024, STACK = 64 * 1024;
 
-// Threads that wait for each other.
+/* Threads that wait for each other. */
 struct Group {
     unsigned alive, arrived, turn;
 };
@@ -70,7 +70,7 @@ struct Thread {
     jmp_buf    here;
     bool       started, ended;
     char      *stack;
-    uint64_t   said; // to the warp
+    uint64_t   said; /* to the warp */
 };
 
 inline Thread                threads[MOST_THREADS];
@@ -110,7 +110,7 @@ inline Group &warp()
     return warps[current / WARP];
 }
 
-// A thread that has ended is waited for no longer.
+/* A thread that has ended is waited for no longer. */
 inline void leave(Group &group)
 {
     group.alive--;
@@ -190,7 +190,7 @@ void launch(void (*kernel)(Parameters...), unsigned blocks, unsigned count, Argu
     }
 }
 
-} // namespace emulation
+} /* namespace emulation */
 
 #define TACIT_LAUNCH(kernel, blocks, threads, stream, ...)                                                                       \
     ((void)(stream), emulation::launch(kernel, blocks, threads, __VA_ARGS__))
@@ -262,7 +262,7 @@ template <typename T> T atomicExch(T *at, T value)
     return before;
 }
 
-// ---- The runtime: its memory is the host's, and nothing is left to wait for ----
+/* ---- The runtime: its memory is the host's, and nothing is left to wait for ---- */
 
 typedef int   cudaError_t;
 typedef void *cudaStream_t;
