@@ -208,10 +208,14 @@ static tacit_device_tensor_t tensor_of(const tacit_codec_t *codec, const void *i
         const tacit_feedback_t *feedback = codec->feedback;
 
         tensor.keep = (uint8_t)feedback->keep;
+        tensor.precision = (uint8_t)codec->precision;
+        tensor.packed = (uint8_t)feedback->rounded;
         tensor.weight = feedback->weight != NULL ? feedback->weight(codec->spec.feedback_config) : 0;
         for (size_t i = 0; i < TACIT_DEVICE_ARRAYS; i++) {
-            tensor.memory[now][i] = codec->memory.now[i];
-            tensor.memory[next][i] = codec->memory.next[i];
+            const bool packed = codec->packed[i] != NULL;
+
+            tensor.memory[now][i] = packed ? (void *)codec->packed[i] : (void *)codec->memory.now[i];
+            tensor.memory[next][i] = packed ? (void *)codec->packed_next[i] : (void *)codec->memory.next[i];
         }
         tensor.owner[now] = codec->owner.now[0];
         tensor.owner[next] = codec->owner.next[0];

@@ -126,8 +126,9 @@ tacit_status_t tacit__memory_init(tacit_codec_t *codec)
         if ((packed >> i & 1) == 0 || !has(feedback, config, (int)i)) {
             continue;
         }
-        codec->packed[i] = tacit__alloc(packed_bytes(codec), 1);
-        codec->packed_next[i] = codec->strict ? tacit__alloc(packed_bytes(codec), 1) : codec->packed[i];
+        codec->packed[i] = tacit__cuda_alloc_shared(codec->module, packed_bytes(codec), 1);
+        codec->packed_next[i] =
+            codec->strict ? tacit__cuda_alloc_shared(codec->module, packed_bytes(codec), 1) : codec->packed[i];
         if (codec->packed[i] == NULL || codec->packed_next[i] == NULL) {
             return no_memory(codec);
         }
@@ -142,9 +143,9 @@ void tacit__memory_release(tacit_codec_t *codec)
     tacit__state_release(&codec->memory);
     for (size_t i = 0; i < TACIT_STATE_ARRAYS; i++) {
         if (codec->packed_next[i] != codec->packed[i]) {
-            tacit__free(codec->packed_next[i]);
+            tacit__cuda_free_shared(codec->module, codec->packed_next[i]);
         }
-        tacit__free(codec->packed[i]);
+        tacit__cuda_free_shared(codec->module, codec->packed[i]);
         tacit__free(codec->scratch[i]);
     }
 }
@@ -510,6 +511,22 @@ void tacit__codec_disown(tacit_codec_t *codec)
     tacit__codec_forget_former(codec);
 }
 
+/* What doubled memory has become is what it is from now on. */
+static void swap(tacit_codec_t *codec)
+{
+    state_swap(&codec->owner);
+    if (!codec->strict) {
+        return;
+    }
+    state_swap(&codec->memory);
+    for (size_t i = 0; i < TACIT_STATE_ARRAYS; i++) {
+        uint8_t *packed = codec->packed[i];
+
+        codec->packed[i] = codec->packed_next[i];
+        codec->packed_next[i] = packed;
+    }
+}
+
 /* ---- Memory on a device ---- */
 
 void tacit__codec_settle(tacit_codec_t *codec)
@@ -520,10 +537,7 @@ void tacit__codec_settle(tacit_codec_t *codec)
     (void)codec->module->synchronize(); /* an error comes back from the next call */
     if (*codec->turn != codec->turned) {
         codec->turned = *codec->turn;
-        state_swap(&codec->owner);
-        if (codec->strict) {
-            state_swap(&codec->memory);
-        }
+        swap(codec);
     }
 }
 
@@ -555,16 +569,7 @@ void tacit__codec_conclude(tacit_codec_t *codec, tacit_op_t op)
 void tacit__codec_commit(tacit_codec_t *codec, uint64_t step)
 {
     tacit__codec_pack(codec, step);
-    if (codec->strict) {
-        state_swap(&codec->memory);
-        for (size_t i = 0; i < TACIT_STATE_ARRAYS; i++) {
-            uint8_t *packed = codec->packed[i];
-
-            codec->packed[i] = codec->packed_next[i];
-            codec->packed_next[i] = packed;
-        }
-    }
-    state_swap(&codec->owner);
+    swap(codec);
     tacit__codec_forget_former(codec);
     codec->own_is_zero = codec->feedback == &tacit__feedback_ef && tacit__codec_is_blockwise(codec) &&
                          !tacit__codec_own_coded(codec) && !codec->strict && codec->nonfinite != TACIT_NONFINITE_PASS;

@@ -8,9 +8,7 @@
 
 #include <string.h>
 
-#include "bits.h"
-
-enum { BLOCK = TACIT_PACKED_BLOCK, BLOCK_BYTES = 1 + BLOCK, SCALE_BIAS = 133, LARGEST_SCALE = 122, LARGEST_CODE = 127 };
+enum { BLOCK = TACIT_PACKED_BLOCK, BLOCK_BYTES = TACIT_PACKED_BYTES };
 
 size_t tacit__packed_bytes(tacit_precision_t precision, size_t count)
 {
@@ -26,28 +24,8 @@ static void draw(const tacit_stream_t *stream, uint64_t block, uint32_t random[B
 
     tacit__random4(stream, block, words);
     for (size_t i = 0; i < BLOCK; i++) {
-        random[i] = i % 2 == 0 ? words[i / 2] & 0xffff : words[i / 2] >> 16;
+        random[i] = tacit__packed_random(words, (unsigned)i);
     }
-}
-
-static bool is_finite_bits(uint32_t bits)
-{
-    return (bits & 0x7f800000u) != 0x7f800000u;
-}
-
-/* 2^exponent, exponent from -133 to 122. */
-static float float_power(int exponent)
-{
-    return tacit__bits_float(exponent < -126 ? 1u << (exponent + 149) : (uint32_t)(exponent + 127) << 23);
-}
-
-static double double_power(int exponent)
-{
-    const uint64_t bits = (uint64_t)(exponent + 1023) << 52;
-    double         power;
-
-    memcpy(&power, &bits, sizeof power);
-    return power;
 }
 
 static void pack_bfloat16(const uint32_t random[BLOCK], const float values[BLOCK], uint8_t *packed)
@@ -55,47 +33,31 @@ static void pack_bfloat16(const uint32_t random[BLOCK], const float values[BLOCK
     uint16_t halves[BLOCK];
 
     for (size_t i = 0; i < BLOCK; i++) {
-        const uint32_t given = tacit__float_bits(values[i]), bits = is_finite_bits(given) ? given : 0, sum = bits + random[i];
-
-        halves[i] = (uint16_t)((is_finite_bits(sum) ? sum : bits) >> 16); /* the largest numbers do not become infinite */
+        halves[i] = tacit__pack_bfloat16(values[i], random[i]);
     }
     memcpy(packed, halves, sizeof halves);
-}
-
-/* The least exponent e, from -133, for which a magnitude, given by its bits, is at most 127 x 2^e: by its own exponent, and one
-   more where it is above 127/128 of the next power of two. */
-static int scale_of(uint32_t magnitude)
-{
-    const int      exponent = (int)(magnitude >> 23);
-    const uint32_t mantissa = magnitude & 0x7fffffu;
-
-    return exponent == 0 ? -SCALE_BIAS + (mantissa > 0x7f0000u) : exponent - SCALE_BIAS + (mantissa > 0x7e0000u);
 }
 
 static void pack_int8(const uint32_t random[BLOCK], const float values[BLOCK], uint8_t *packed)
 {
     uint32_t largest = 0;
-    double   numbers[BLOCK], unit;
-    int      scale, codes[BLOCK], limit;
+    double   numbers[BLOCK], power;
+    int      scale;
+    int8_t   codes[BLOCK];
 
     for (size_t i = 0; i < BLOCK; i++) {
-        const uint32_t given = tacit__float_bits(values[i]), bits = is_finite_bits(given) ? given : 0;
+        const uint32_t bits = tacit__packed_bits(values[i]);
 
         numbers[i] = (double)tacit__bits_float(bits);
         largest = largest > (bits & 0x7fffffffu) ? largest : bits & 0x7fffffffu;
     }
-    scale = scale_of(largest);
-    unit = double_power(-scale);
-    limit = scale == LARGEST_SCALE ? LARGEST_CODE / 2 : LARGEST_CODE; /* 64 x 2^122 is infinite */
+    scale = tacit__packed_scale(largest);
+    power = tacit__packed_power(-scale);
     for (size_t i = 0; i < BLOCK; i++) {
-        codes[i] = (int)(numbers[i] * unit + (double)(int)random[i] * 0x1p-16 + 128) - 128; /* rounded down */
+        codes[i] = tacit__pack_code(numbers[i], power, scale, random[i]);
     }
-    packed[0] = largest != 0 ? (uint8_t)(scale + SCALE_BIAS) : 0;
-    for (size_t i = 0; i < BLOCK; i++) {
-        const int code = codes[i] > limit ? limit : codes[i] < -limit ? -limit : codes[i];
-
-        packed[1 + i] = (uint8_t)(int8_t)code;
-    }
+    packed[0] = tacit__packed_byte(largest, scale);
+    memcpy(packed + 1, codes, sizeof codes);
 }
 
 void tacit__pack(tacit_precision_t precision, const tacit_stream_t *stream, size_t first, size_t count, const float *values,
@@ -137,7 +99,7 @@ void tacit__unpack(tacit_precision_t precision, size_t first, size_t count, cons
         values[i] = tacit__bits_float((uint32_t)half << 16);
     }
     for (size_t i = 0; precision == TACIT_PRECISION_INT8 && i < count; i += BLOCK, at += BLOCK_BYTES) {
-        const float unit = float_power(at[0] - SCALE_BIAS);
+        const float unit = tacit__packed_unit(at[0] - TACIT_PACKED_BIAS);
 
         for (size_t j = 0; j < BLOCK && i + j < count; j++) {
             values[i + j] = (float)(int8_t)at[1 + j] * unit;

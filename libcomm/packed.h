@@ -5,10 +5,10 @@
 #define TACIT_PACKED_H
 
 #include "feedback.h"
+#include "packed_number.h"
 #include "random.h"
 
-/* Ranges begin at multiples of this and end at one, or at the array's end. */
-enum { TACIT_PACKED_BLOCK = 8 };
+/* Ranges begin at multiples of TACIT_PACKED_BLOCK and end at one, or at the array's end. */
 
 /* Bytes of an array's first `count` elements; below TACIT_PRECISION_FP32, that is. */
 size_t tacit__packed_bytes(tacit_precision_t precision, size_t count);

@@ -404,11 +404,11 @@ mutant "trackers keep the units of the last operator" libcomm/codec_memory.c tra
 mutant "trackers: an element that is not finite forgotten by hbar alone" libcomm/codec_block.c trackers:memory \
     's/tacit__memory_forget\(codec, first \+ i\);/codec->memory.next[codec->feedback->tracker][first + i] = 0;/'
 mutant "packed memory rounded to the nearest" libcomm/packed.c precision:memory \
-    's/random\[i\] = i % 2 == 0 .*/random[i] = 0x8000 + 0 * words[i % 4];/'
+    's/random\[i\] = tacit__packed_random.*/random[i] = 0x8000 + 0 * words[i % 4];/'
 mutant "packed memory rounded down" libcomm/packed.c precision:packing \
-    's/random\[i\] = i % 2 == 0 .*/random[i] = 0 * words[i % 4];/'
+    's/random\[i\] = tacit__packed_random.*/random[i] = 0 * words[i % 4];/'
 mutant "int8: a scale too coarse" libcomm/packed.c precision:packing \
-    's/exponent - SCALE_BIAS \+ \(mantissa > 0x7e0000u\)/exponent - SCALE_BIAS + 1/'
+    's/= tacit__packed_scale\(largest\)/= tacit__packed_scale(largest | 0x7fffffu)/'
 mutant "a rescaled memory that stays" libcomm/slot.c precision:rescaling \
     's/scale\(codec->a, units, factor\);/(void)factor;/'
 mutant "an owner around trackers rescaled" libcomm/slot.c precision:rescaling \

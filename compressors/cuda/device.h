@@ -28,9 +28,11 @@ typedef struct tacit_device_tensor {
     tacit_key_t         key; /* all but the step */
     tacit_device_code_t code;
     uint8_t             dtype, nonfinite, keep;
+    uint8_t             precision; /* a tacit_precision_t, of arrays whose bits are set in `packed`; others are float32 */
+    uint8_t             packed;
     bool                doubled;                        /* the sender's memory */
     float               weight;                         /* econtrol: eta; ef21: average */
-    float              *memory[2][TACIT_DEVICE_ARRAYS]; /* [turn]: now, [1 - turn]: next */
+    void               *memory[2][TACIT_DEVICE_ARRAYS]; /* [turn]: now, [1 - turn]: next */
     float              *owner[2];                       /* of its owned part; NULL: the owner keeps nothing */
     uint64_t            owner_first;
     uint32_t           *turn; /* the codec's: 0 or 1, changes with each step that succeeds */

@@ -19,6 +19,7 @@
 #include "warp.h"
 
 #include "../../libcomm/frame_layout.h"
+#include "../../libcomm/packed_number.h"
 
 namespace tacit {
 
@@ -28,6 +29,7 @@ constexpr int BLOCK_WARPS = 8;
 
 /* Some elements of a tensor, from `first` on. */
 typedef struct range {
+    const tacit_device_bundle_t *bundle;
     const tacit_device_tensor_t *t;
     unsigned                     turn;
     uint64_t                     first;
@@ -90,14 +92,135 @@ __device__ inline bool has_rest(const tacit_device_tensor_t &t)
     return t.keep == TACIT_KEEP_ECONTROL || (t.keep == TACIT_KEEP_EF21 && t.weight < 1);
 }
 
-__device__ inline void load_now(const range_t &at, int array, int row, float (&x)[WIDTH])
+__device__ inline tacit_precision_t precision_of(const tacit_device_tensor_t &t, int array)
 {
-    load(at.t->memory[at.turn][array] + at.first, row, at.count, x);
+    return (t.packed >> array & 1) != 0 ? (tacit_precision_t)t.precision : TACIT_PRECISION_FP32;
 }
 
+/* Where an element's code is in a packed array, in its block behind the scale. */
+__device__ inline uint8_t *code_at(void *packed, uint64_t element)
+{
+    return (uint8_t *)packed + element / TACIT_PACKED_BLOCK * TACIT_PACKED_BYTES + 1 + element % TACIT_PACKED_BLOCK;
+}
+
+/* A block of eight is two threads': its scale is read by both. */
+__device__ inline void load_int8(void *memory, const range_t &at, int row, float (&x)[WIDTH])
+{
+    const uint64_t       element = at.first + (unsigned)place(row);
+    const uint8_t *const codes = code_at(memory, element);
+    const bool           any = place(row) < at.count;
+    const float          unit = any ? tacit__packed_unit(*(codes - 1 - element % TACIT_PACKED_BLOCK) - TACIT_PACKED_BIAS) : 0.0f;
+
+#pragma unroll
+    for (int c = 0; c < WIDTH; c++) {
+        x[c] = place(row) + c < at.count ? (float)(int8_t)codes[c] * unit : 0.0f;
+    }
+}
+
+__device__ inline void store_int8(void *memory, const range_t &at, int row, const uint32_t (&words)[4], const float (&x)[WIDTH])
+{
+    const uint64_t element = at.first + (unsigned)place(row);
+    const unsigned in_block = (unsigned)(element % TACIT_PACKED_BLOCK);
+    uint8_t *const codes = code_at(memory, element);
+    float          numbers[WIDTH];
+    uint32_t       largest = 0;
+
+#pragma unroll
+    for (int c = 0; c < WIDTH; c++) {
+        numbers[c] = place(row) + c < at.count ? tacit__bits_float(tacit__packed_bits(x[c])) : 0.0f;
+        largest = max(largest, tacit__float_bits(numbers[c]) & 0x7fffffffu);
+    }
+    largest = max(largest, __shfl_xor_sync(ALL, largest, 1));
+    if (place(row) - (int)in_block >= at.count) {
+        return;
+    }
+    const int    scale = tacit__packed_scale(largest);
+    const double power = tacit__packed_power(-scale);
+
+    if (in_block == 0) {
+        codes[-1] = tacit__packed_byte(largest, scale);
+    }
+#pragma unroll
+    for (int c = 0; c < WIDTH; c++) {
+        codes[c] = (uint8_t)tacit__pack_code(numbers[c], power, scale, tacit__packed_random(words, in_block + (unsigned)c));
+    }
+}
+
+__device__ inline void load_now(const range_t &at, int array, int row, float (&x)[WIDTH])
+{
+    void *const memory = at.t->memory[at.turn][array];
+    uint16_t    halves[WIDTH];
+
+    switch (precision_of(*at.t, array)) {
+    case TACIT_PRECISION_FP32:
+        load((const float *)memory + at.first, row, at.count, x);
+        break;
+    case TACIT_PRECISION_BF16:
+        load((const uint16_t *)memory + at.first, row, at.count, halves);
+#pragma unroll
+        for (int c = 0; c < WIDTH; c++) {
+            x[c] = tacit__bits_float((uint32_t)halves[c] << 16);
+        }
+        break;
+    case TACIT_PRECISION_INT8:
+        load_int8(memory, at, row, x);
+        break;
+    }
+}
+
+/* All threads of a warp together. */
 __device__ inline void store_next(const range_t &at, int array, int row, const float (&x)[WIDTH])
 {
-    store(at.t->memory[1 - at.turn][array] + at.first, row, at.count, x);
+    void *const             memory = at.t->memory[1 - at.turn][array];
+    const tacit_precision_t precision = precision_of(*at.t, array);
+    const uint64_t          element = at.first + (unsigned)place(row);
+    tacit_key_t             key = at.t->key;
+    uint32_t                words[4];
+
+    if (precision == TACIT_PRECISION_FP32) {
+        store((float *)memory + at.first, row, at.count, x);
+        return;
+    }
+    key.step = at.bundle->step->step;
+    key.rank += (uint64_t)at.bundle->ranks * (2 + (unsigned)array); /* libcomm/codec_memory.c */
+    const tacit_stream_t stream = tacit__stream(&key, false);
+    tacit__random4(&stream, element / TACIT_PACKED_BLOCK, words);
+    if (precision == TACIT_PRECISION_INT8) {
+        store_int8(memory, at, row, words, x);
+        return;
+    }
+    uint16_t halves[WIDTH];
+#pragma unroll
+    for (int c = 0; c < WIDTH; c++) {
+        const unsigned in_block = (unsigned)(element % TACIT_PACKED_BLOCK) + (unsigned)c;
+        halves[c] = tacit__pack_bfloat16(x[c], tacit__packed_random(words, in_block));
+    }
+    store((uint16_t *)memory + at.first, row, at.count, halves);
+}
+
+/* Element `i` of a range becomes zero in every array. */
+__device__ inline void forget(const range_t &at, int i)
+{
+    const uint64_t element = at.first + (unsigned)i;
+
+    for (int array = 0; array < TACIT_DEVICE_ARRAYS; array++) {
+        void *const memory = at.t->memory[1 - at.turn][array];
+
+        if (memory == NULL) {
+            continue;
+        }
+        switch (precision_of(*at.t, array)) {
+        case TACIT_PRECISION_FP32:
+            ((float *)memory)[element] = 0;
+            break;
+        case TACIT_PRECISION_BF16:
+            ((uint16_t *)memory)[element] = 0;
+            break;
+        case TACIT_PRECISION_INT8:
+            *code_at(memory, element) = 0;
+            break;
+        }
+    }
 }
 
 /* a := what is encoded. */
@@ -234,10 +357,8 @@ __device__ inline void combine(const range_t &at, int row, float (&values)[WIDTH
     for (int c = 0; c < WIDTH; c++) {
         values[c] = tracked[c] + values[c];
         tracked[c] = is_finite(values[c]) ? values[c] : 0;
-        for (int i = 0; i < TACIT_DEVICE_ARRAYS && !is_finite(values[c]) && place(row) + c < at.count; i++) {
-            if (t.memory[1 - at.turn][i] != NULL) {
-                t.memory[1 - at.turn][i][at.first + (unsigned)(place(row) + c)] = 0;
-            }
+        if (!is_finite(values[c]) && place(row) + c < at.count) {
+            forget(at, place(row) + c);
         }
     }
     store_next(at, TACIT_TRACKER_HBAR, row, tracked);
@@ -415,9 +536,9 @@ __device__ inline uint8_t *sent_to(const tacit_device_bundle_t &bundle, const wo
     return sent + bundle.sent_at[w.piece->owner] + TACIT_FRAME_HEADER_BYTES + w.piece->at;
 }
 
-__device__ inline range_t range_of(const work_t &w, const part_t &part)
+__device__ inline range_t range_of(const tacit_device_bundle_t &bundle, const work_t &w, const part_t &part)
 {
-    const range_t range = {w.t, w.turn, part.element, part.count};
+    const range_t range = {&bundle, w.t, w.turn, part.element, part.count};
 
     return range;
 }
@@ -429,7 +550,7 @@ struct Contributed {
 
     __device__ void row(const part_t &part, int r, const float (&a)[WIDTH], const float (&d)[WIDTH]) const
     {
-        after(range_of(w, part), r, a, d);
+        after(range_of(bundle, w, part), r, a, d);
     }
 
     __device__ void end(const part_t &, bool finite) const
@@ -460,7 +581,7 @@ __global__ void __launch_bounds__(BLOCK_WARPS *WARP)
         w, stream, payload,
         [&](const part_t &part, auto &a) {
             constexpr int rows = sizeof a / sizeof a[0];
-            const range_t range = range_of(w, part);
+            const range_t range = range_of(bundle, w, part);
 #pragma unroll
             for (int r = 0; r < rows; r++) {
                 before(range, r, a[r]);
@@ -568,7 +689,7 @@ __global__ void __launch_bounds__(BLOCK_WARPS *WARP) reduce_tiles(tacit_device_b
                     rank == bundle.rank ? bundle.own_coded : received + bundle.received_at[rank] + TACIT_FRAME_HEADER_BYTES;
 
                 if (rank == bundle.rank && !w.t->code.coded) {
-                    if (!add_own(range_of(w, part), rank != 0, sum)) {
+                    if (!add_own(range_of(bundle, w, part), rank != 0, sum)) {
                         note_value(bundle, w);
                     }
                     continue;
@@ -613,7 +734,7 @@ __global__ void __launch_bounds__(BLOCK_WARPS *WARP)
         return;
     }
     visit_tile<Code, ROWS, WIDE>(w, mine, payload, [&](const part_t &part) {
-        const range_t            range = range_of(w, part);
+        const range_t            range = range_of(bundle, w, part);
         typename Code<ROWS>::Get get(part);
 
 #pragma unroll

@@ -355,6 +355,11 @@ static const char *const specs[] = {
     "rotq:bits=1+ef",
     "rotq:bits=3",
     "rotq:bits=4,own=coded+ef21",
+    "onebit+ef:residual=bf16",
+    "qsgd+ef:residual=int8",
+    "fp16+econtrol:eta=0.2,residual=int8",
+    "onebit:block=0+ef:residual=int8",
+    "rotq+ef21:average=0.5,residual=bf16",
 };
 enum { SPECS = sizeof specs / sizeof *specs };
 
@@ -378,6 +383,7 @@ START_TEST(strict_memory)
 {
     run_both(&(setup_t){.spec = "onebit:block=64+ef", .ranks = 2, .strict = 1});
     run_both(&(setup_t){.spec = "qsgd+econtrol:eta=0.1", .ranks = 3, .strict = 1});
+    run_both(&(setup_t){.spec = "qsgd+ef:residual=int8", .ranks = 2, .strict = 1});
 }
 END_TEST
 
@@ -549,7 +555,7 @@ END_TEST
 /* What is not there on GPUs is refused when a codec is made, and codec calls when they are made. */
 START_TEST(refused)
 {
-    static const char *const not_there[] = {"topk+ef", "powersgd+ef", "onebit+ef:residual=bf16"};
+    static const char *const not_there[] = {"topk+ef", "powersgd+ef"};
     tacit_slot_config_t      tensor = TACIT_SLOT_CONFIG_INIT;
     tacit_codec_t           *codec;
     float                    x[64] = {0};
