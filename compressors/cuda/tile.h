@@ -103,23 +103,40 @@ __device__ inline uint8_t *code_at(void *packed, uint64_t element)
     return (uint8_t *)packed + element / TACIT_PACKED_BLOCK * TACIT_PACKED_BYTES + 1 + element % TACIT_PACKED_BLOCK;
 }
 
-/* A block of eight is two threads': its scale is read by both. */
-__device__ inline void load_int8(void *memory, const range_t &at, int row, float (&x)[WIDTH])
+/* Packed arrays: functions of their own, so that others need no registers for them. A block of eight int8 is two threads': its
+   scale is read by both, and written by one. */
+
+__device__ __noinline__ inline float4 load_packed(const void *memory, tacit_precision_t precision, uint64_t first, int count,
+                                                  int row)
 {
-    const uint64_t       element = at.first + (unsigned)place(row);
-    const uint8_t *const codes = code_at(memory, element);
-    const bool           any = place(row) < at.count;
-    const float          unit = any ? tacit__packed_unit(*(codes - 1 - element % TACIT_PACKED_BLOCK) - TACIT_PACKED_BIAS) : 0.0f;
+    const uint64_t element = first + (unsigned)place(row);
+    const uint8_t *codes = code_at(const_cast<void *>(memory), element);
+    float          x[WIDTH];
+
+    if (precision == TACIT_PRECISION_BF16) {
+        uint16_t halves[WIDTH];
+
+        load((const uint16_t *)memory + first, row, count, halves);
+#pragma unroll
+        for (int c = 0; c < WIDTH; c++) {
+            x[c] = tacit__bits_float((uint32_t)halves[c] << 16);
+        }
+    } else {
+        const bool  any = place(row) < count;
+        const float unit = any ? tacit__packed_unit(*(codes - 1 - element % TACIT_PACKED_BLOCK) - TACIT_PACKED_BIAS) : 0.0f;
 
 #pragma unroll
-    for (int c = 0; c < WIDTH; c++) {
-        x[c] = place(row) + c < at.count ? (float)(int8_t)codes[c] * unit : 0.0f;
+        for (int c = 0; c < WIDTH; c++) {
+            x[c] = place(row) + c < count ? (float)(int8_t)codes[c] * unit : 0.0f;
+        }
     }
+    return make_float4(x[0], x[1], x[2], x[3]);
 }
 
-__device__ inline void store_int8(void *memory, const range_t &at, int row, const uint32_t (&words)[4], const float (&x)[WIDTH])
+__device__ inline void store_int8(void *memory, uint64_t first, int count, int row, const uint32_t (&words)[4],
+                                  const float (&x)[WIDTH])
 {
-    const uint64_t element = at.first + (unsigned)place(row);
+    const uint64_t element = first + (unsigned)place(row);
     const unsigned in_block = (unsigned)(element % TACIT_PACKED_BLOCK);
     uint8_t *const codes = code_at(memory, element);
     float          numbers[WIDTH];
@@ -127,11 +144,11 @@ __device__ inline void store_int8(void *memory, const range_t &at, int row, cons
 
 #pragma unroll
     for (int c = 0; c < WIDTH; c++) {
-        numbers[c] = place(row) + c < at.count ? tacit__bits_float(tacit__packed_bits(x[c])) : 0.0f;
+        numbers[c] = place(row) + c < count ? tacit__bits_float(tacit__packed_bits(x[c])) : 0.0f;
         largest = max(largest, tacit__float_bits(numbers[c]) & 0x7fffffffu);
     }
     largest = max(largest, __shfl_xor_sync(ALL, largest, 1));
-    if (place(row) - (int)in_block >= at.count) {
+    if (place(row) - (int)in_block >= count) {
         return;
     }
     const int    scale = tacit__packed_scale(largest);
@@ -146,25 +163,46 @@ __device__ inline void store_int8(void *memory, const range_t &at, int row, cons
     }
 }
 
+__device__ __noinline__ inline void store_packed(void *memory, tacit_precision_t precision, uint64_t first, int count, int row,
+                                                 const tacit_device_bundle_t *bundle, const tacit_device_tensor_t *t, int array,
+                                                 float4 four)
+{
+    const float    x[WIDTH] = {four.x, four.y, four.z, four.w};
+    const uint64_t element = first + (unsigned)place(row);
+    tacit_key_t    key = t->key;
+    uint32_t       words[4];
+    uint16_t       halves[WIDTH];
+
+    key.step = bundle->step->step;
+    key.rank += (uint64_t)bundle->ranks * (2 + (unsigned)array); /* libcomm/codec_memory.c */
+    const tacit_stream_t stream = tacit__stream(&key, false);
+    tacit__random4(&stream, element / TACIT_PACKED_BLOCK, words);
+    if (precision == TACIT_PRECISION_INT8) {
+        store_int8(memory, first, count, row, words, x);
+        return;
+    }
+#pragma unroll
+    for (int c = 0; c < WIDTH; c++) {
+        const unsigned in_block = (unsigned)(element % TACIT_PACKED_BLOCK) + (unsigned)c;
+        halves[c] = tacit__pack_bfloat16(x[c], tacit__packed_random(words, in_block));
+    }
+    store((uint16_t *)memory + first, row, count, halves);
+}
+
 __device__ inline void load_now(const range_t &at, int array, int row, float (&x)[WIDTH])
 {
-    void *const memory = at.t->memory[at.turn][array];
-    uint16_t    halves[WIDTH];
+    const void *const       memory = at.t->memory[at.turn][array];
+    const tacit_precision_t precision = precision_of(*at.t, array);
 
-    switch (precision_of(*at.t, array)) {
-    case TACIT_PRECISION_FP32:
+    if (precision == TACIT_PRECISION_FP32) {
         load((const float *)memory + at.first, row, at.count, x);
-        break;
-    case TACIT_PRECISION_BF16:
-        load((const uint16_t *)memory + at.first, row, at.count, halves);
-#pragma unroll
-        for (int c = 0; c < WIDTH; c++) {
-            x[c] = tacit__bits_float((uint32_t)halves[c] << 16);
-        }
-        break;
-    case TACIT_PRECISION_INT8:
-        load_int8(memory, at, row, x);
-        break;
+    } else {
+        const float4 four = load_packed(memory, precision, at.first, at.count, row);
+
+        x[0] = four.x;
+        x[1] = four.y;
+        x[2] = four.z;
+        x[3] = four.w;
     }
 }
 
@@ -173,29 +211,12 @@ __device__ inline void store_next(const range_t &at, int array, int row, const f
 {
     void *const             memory = at.t->memory[1 - at.turn][array];
     const tacit_precision_t precision = precision_of(*at.t, array);
-    const uint64_t          element = at.first + (unsigned)place(row);
-    tacit_key_t             key = at.t->key;
-    uint32_t                words[4];
 
     if (precision == TACIT_PRECISION_FP32) {
         store((float *)memory + at.first, row, at.count, x);
-        return;
+    } else {
+        store_packed(memory, precision, at.first, at.count, row, at.bundle, at.t, array, make_float4(x[0], x[1], x[2], x[3]));
     }
-    key.step = at.bundle->step->step;
-    key.rank += (uint64_t)at.bundle->ranks * (2 + (unsigned)array); /* libcomm/codec_memory.c */
-    const tacit_stream_t stream = tacit__stream(&key, false);
-    tacit__random4(&stream, element / TACIT_PACKED_BLOCK, words);
-    if (precision == TACIT_PRECISION_INT8) {
-        store_int8(memory, at, row, words, x);
-        return;
-    }
-    uint16_t halves[WIDTH];
-#pragma unroll
-    for (int c = 0; c < WIDTH; c++) {
-        const unsigned in_block = (unsigned)(element % TACIT_PACKED_BLOCK) + (unsigned)c;
-        halves[c] = tacit__pack_bfloat16(x[c], tacit__packed_random(words, in_block));
-    }
-    store((uint16_t *)memory + at.first, row, at.count, halves);
 }
 
 /* Element `i` of a range becomes zero in every array. */
