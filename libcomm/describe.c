@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What specs may name, for tools and manuals. */
+/* What specs may name, and what there is to compute on, for tools and manuals. */
+#include "cuda_module.h"
 #include "environment.h"
 #include "isa.h"
 #include "optimizer.h"
@@ -9,9 +10,17 @@ static const tacit_param_t no_params[] = {
     {NULL, TACIT_PARAM_INT, 0, 0, 0, 0, 0, NULL, NULL, NULL},
 };
 
+/* Of a device that cannot be used the text says why. */
+static tacit_status_t describe_device(tacit_device_t device, tacit_module_t *module)
+{
+    *module = (tacit_module_t){device == TACIT_CPU ? "cpu" : "cuda", tacit_isa(), no_params};
+    return device == TACIT_CPU ? TACIT_OK : tacit__cuda_summary(&module->summary);
+}
+
 tacit_status_t tacit_module(tacit_kind_t kind, size_t index, tacit_module_t *module_out)
 {
     tacit_module_t module = {NULL, NULL, NULL};
+    tacit_status_t status = TACIT_OK;
 
     if (kind == TACIT_COMPRESSORS && tacit__compressor_at(index) != NULL) {
         const tacit_compressor_t *compressor = tacit__compressor_at(index);
@@ -30,12 +39,16 @@ tacit_status_t tacit_module(tacit_kind_t kind, size_t index, tacit_module_t *mod
     } else if (kind == TACIT_ENVIRONMENT && index == 0) {
         module = (tacit_module_t){"environment", "variables, read when a communicator or a codec is made",
                                   tacit__environment_params()};
+    } else if (kind == TACIT_DEVICES && index <= TACIT_CUDA && module_out != NULL) {
+        status = describe_device((tacit_device_t)index, &module);
     }
     if (module.name == NULL || module_out == NULL) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "kind %d has no module %zu", (int)kind, index);
     }
-    *module_out = module;
-    return TACIT_OK;
+    if (status == TACIT_OK) {
+        *module_out = module;
+    }
+    return status;
 }
 
 const char *tacit_isa(void)

@@ -284,10 +284,18 @@ typedef struct tacit_module {
     const tacit_param_t *params;  /* ends with a NULL key; never NULL */
 } tacit_module_t;
 
-typedef enum tacit_kind { TACIT_COMPRESSORS, TACIT_FEEDBACKS, TACIT_SCHEDULES, TACIT_ENVIRONMENT, TACIT_OPTIMIZERS } tacit_kind_t;
+typedef enum tacit_kind {
+    TACIT_COMPRESSORS,
+    TACIT_FEEDBACKS,
+    TACIT_SCHEDULES,
+    TACIT_ENVIRONMENT,
+    TACIT_OPTIMIZERS,
+    TACIT_DEVICES
+} tacit_kind_t;
 
 /* The index-th module of a kind: what specs may name and what tacit-info prints. TACIT_ERR_ARGUMENT past the last. The
-   environment is one module whose params are the variables. */
+   environment is one module whose params are the variables. A device's index is its tacit_device_t; TACIT_ERR_UNSUPPORTED where
+   it cannot be used here, and tacit_last_error() says why. */
 TACIT_API tacit_status_t tacit_module(tacit_kind_t kind, size_t index, tacit_module_t *module_out);
 
 /* Checks a spec and writes it with every parameter spelled out (truncated to capacity, 0-terminated; NULL, 0: only check). */

@@ -47,4 +47,8 @@ for path in "$root"/libcomm/*.h "$root"/compressors/*.h "$root"/optim/*.h; do
     checksum.h | device_code.h) try_cxx "$header" ;;
     esac
 done
+# What the library and the CUDA module share.
+# shellcheck disable=SC2086
+try cuda/device.h $CC -std=gnu11 -x c -Wall -Wextra -Werror
+try_cxx cuda/device.h
 exit $failed

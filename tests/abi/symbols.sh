@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# The shared libraries export the names that libtacit.symbols and libtacit_mpi.symbols list, no more and no fewer, and libtacit
-# needs no MPI. Runs in the build directory.
+# The shared libraries export the names that libtacit.symbols and libtacit_mpi.symbols list, no more and no fewer, the CUDA module
+# one; libtacit needs no MPI, and neither library CUDA or NCCL. Runs in the build directory.
 set -u
 abi=${srcdir:-.}/tests/abi
 failed=0
@@ -26,5 +26,19 @@ compare libtacit
 if ${NM:-nm} -D --undefined-only .libs/libtacit.so | grep ' P\?MPI_\| nccl\| cuda'; then
     echo "libtacit needs the names above, which belong in another library"
     failed=1
+fi
+for library in libtacit libtacit_mpi; do
+    [ -e .libs/$library.so ] || continue
+    if ${READELF:-readelf} -d .libs/$library.so | grep 'NEEDED.*\(libcu\|libnccl\|libnv\|libtacit_cuda\)'; then
+        echo "$library needs what is named above, which only the CUDA module may"
+        failed=1
+    fi
+done
+if [ -e .libs/libtacit_cuda.so ]; then
+    exported=$(${NM:-nm} -D --defined-only .libs/libtacit_cuda.so | sed 's/.* //')
+    [ "$exported" = tacit_cuda_module ] || {
+        echo "libtacit_cuda exports more than tacit_cuda_module: $exported"
+        failed=1
+    }
 fi
 exit $failed
