@@ -40,7 +40,11 @@ ends 0 "$tools/tacit-info"
 for word in onebit qsgd topk randk ef onebit-adam blockwise sparse TACIT_TIMEOUT_MS; do
     says out "$word"
 done
+says out '^CUDA  '
+cuda=$(grep -q "^CUDA .*no: " "$folder/out" || echo ",\"cuda\"")
 ends 0 "$tools/tacit-info" --json
+has version isa transports devices cuda compressors feedbacks optimizers schedules environment
+says out "\"devices\":\[\"cpu\"$cuda\],\"cuda\":\".\+\""
 ends 0 "$tools/tacit-info" --help
 ends 0 "$tools/tacit-info" --check onebit+ef
 says out 'onebit:block=2048,norm=l2,own=exact+ef'

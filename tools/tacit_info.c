@@ -15,8 +15,8 @@ static const char help[] =
     "usage: tacit-info [--json]\n"
     "       tacit-info --check SPEC\n"
     "\n"
-    "Prints the version, the vector instructions in use, the transports, everything that a spec may name with its parameters,\n"
-    "and the environment variables.\n"
+    "Prints the version, the vector instructions in use, the transports, whether CUDA can be used and if not why, everything\n"
+    "that a spec may name with its parameters, and the environment variables.\n"
     "\n"
     "  --check SPEC   print SPEC, a slot's or an optimizer's, with every parameter spelled out, and warn of what may not\n"
     "                 converge (status 0); or print what is wrong with it (status 2)\n"
@@ -75,6 +75,16 @@ static void write_default(const tacit_param_t *param, char *text, size_t capacit
     snprintf(text, capacity, "%.*s", (int)bytes, word);
 }
 
+/* Whether CUDA can be used; the text says what was found, or why not. */
+static bool has_cuda(const char **text_out)
+{
+    tacit_module_t module;
+    const bool     has = tacit_module(TACIT_DEVICES, TACIT_CUDA, &module) == TACIT_OK;
+
+    *text_out = has ? module.summary : tacit_last_error();
+    return has;
+}
+
 /* ---- For people ---- */
 
 static void print_param(const tacit_param_t *param)
@@ -106,12 +116,15 @@ static void print_param(const tacit_param_t *param)
 static void print_text(void)
 {
     tacit_module_t module;
+    const char    *cuda;
+    bool           has;
 
     printf("Tacit %s\n\ninstructions  %s\ntransports   ", tacit_version(), tacit_isa());
     for (size_t i = 0; i < COUNT_OF(transports); i++) {
         printf(" %s", transports[i]);
     }
-    putchar('\n');
+    has = has_cuda(&cuda);
+    printf("\nCUDA          %s%s\n", has ? "" : "no: ", cuda);
     for (size_t i = 0; i < COUNT_OF(kinds); i++) {
         printf("\n%s\n", kinds[i].name);
         for (size_t index = 0; tacit_module(kinds[i].kind, index, &module) == TACIT_OK; index++) {
@@ -165,6 +178,7 @@ static void print_json(void)
 {
     json_t         json = {0};
     tacit_module_t module;
+    const char    *cuda;
 
     json_open(&json, NULL, '{');
     json_text(&json, "version", tacit_version());
@@ -174,6 +188,13 @@ static void print_json(void)
         json_text(&json, NULL, transports[i]);
     }
     json_close(&json, ']');
+    json_open(&json, "devices", '[');
+    json_text(&json, NULL, "cpu");
+    if (has_cuda(&cuda)) {
+        json_text(&json, NULL, "cuda");
+    }
+    json_close(&json, ']');
+    json_text(&json, "cuda", cuda);
     for (size_t i = 0; i < COUNT_OF(kinds); i++) {
         json_open(&json, kinds[i].name, '[');
         for (size_t index = 0; tacit_module(kinds[i].kind, index, &module) == TACIT_OK; index++) {
