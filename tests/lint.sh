@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.." || exit 1
 # A file may come from an archive without git; then everything under the rooms counts.
 list_files() { git ls-files 2>/dev/null || find . -type f -not -path './build*' | sed 's|^\./||'; }
 mapfile -t files < <(list_files | grep -v '^tests/fuzz/corpus/' | while read -r file; do [ ! -f "$file" ] || echo "$file"; done)
-mapfile -t c_files < <(printf '%s\n' "${files[@]}" | grep '\.[ch]$')
+mapfile -t c_files < <(printf '%s\n' "${files[@]}" | grep -E '\.(c|h|cu|cc)$')
 mapfile -t library_files < <(printf '%s\n' "${c_files[@]}" | grep -E '^(libcomm|compressors|optim)/')
 mapfile -t scripts < <(for file in "${files[@]}"; do head -c 32 "$file" | grep -qa '^#!.*sh$' && echo "$file"; done)
 
@@ -68,7 +68,7 @@ if [ "${1:-}" = --fix ]; then
     clang-format -i "${c_files[@]}"
 fi
 
-rule "the first line of a C file, or the second of a script, is not the SPDX line" wrong_first_line
+rule "the first line of a C or CUDA file, or the second of a script, is not the SPDX line" wrong_first_line
 rule "the second line does not begin to say what the file holds" wrong_second_line
 rule "lines of more than 130 columns" long_lines "${c_files[@]}" "${scripts[@]}"
 rule "tabs" search '\t' "${c_files[@]}" "${scripts[@]}"
