@@ -112,7 +112,8 @@ if [ -f "$prefix/lib/pkgconfig/tacit-mpi.pc" ]; then
     TACIT_TEST_RANKS=3 "$tests/mpirun.sh" "$scratch/reduce.np" || fail "the program with tacit-mpi fails"
 fi
 if [ -x "$prefix/bin/tacit-info" ]; then
-    "$prefix/bin/tacit-info" >/dev/null || fail "the installed tacit-info fails"
+    "$prefix/bin/tacit-info" >info || fail "the installed tacit-info fails"
+    ! grep '^CUDA .*cannot be loaded' info || fail "the installed CUDA module is not found"
 fi
 
 make -C "$build" uninstall DESTDIR="$scratch/root" >"$scratch/uninstall.log" 2>&1 || fail "make uninstall failed"
