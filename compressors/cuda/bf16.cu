@@ -2,8 +2,7 @@
 /* `bf16` on a GPU. */
 #include "casts.h"
 
-namespace tacit_bf16
-{
+namespace tacit_bf16 {
 
 struct Cast {
     typedef uint16_t Number;

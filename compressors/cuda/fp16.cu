@@ -2,8 +2,7 @@
 /* `fp16` on a GPU. */
 #include "casts.h"
 
-namespace tacit_fp16
-{
+namespace tacit_fp16 {
 
 struct Cast {
     typedef uint16_t Number;

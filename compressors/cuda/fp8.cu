@@ -3,8 +3,7 @@
 #include "fp8.h"
 #include "tile.h"
 
-namespace tacit_fp8_cuda
-{
+namespace tacit_fp8_cuda {
 
 using namespace tacit;
 

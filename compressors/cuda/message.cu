@@ -6,8 +6,7 @@
 #include "../../libcomm/checksum.h"
 #include "../../libcomm/frame_layout.h"
 
-namespace tacit_message
-{
+namespace tacit_message {
 
 constexpr unsigned THREADS = 256, WARP = 32, CHUNK = 16 * 1024; /* bytes that a block sums */
 
@@ -107,9 +106,9 @@ __device__ uint64_t judge(const tacit_device_bundle_t &bundle, int kind, const t
         return TACIT_DEVICE_FAULT(rank, TACIT_REASON_ORDER, 0);
     }
     if (status != 0) {
-        return reason >= 1 && reason <= TACIT_REASONS ? TACIT_DEVICE_FAULT(get32(header + TACIT_AT_SEQUENCE) & 0xffff, reason - 1,
-                                                                           get32(header + TACIT_AT_FIRST))
-                                                      : TACIT_DEVICE_FAULT(rank, TACIT_REASON_STATUS, status);
+        return reason >= 1 && reason <= TACIT_REASONS
+                   ? TACIT_DEVICE_FAULT(get32(header + TACIT_AT_SEQUENCE) & 0xffff, reason - 1, get32(header + TACIT_AT_FIRST))
+                   : TACIT_DEVICE_FAULT(rank, TACIT_REASON_STATUS, status);
     }
     if (get32(header + TACIT_AT_SLOT) != get32(bundle.header + TACIT_AT_SLOT) ||
         get32(header + TACIT_AT_ELEMENTS) != get32(bundle.header + TACIT_AT_ELEMENTS)) {
@@ -199,9 +198,9 @@ __global__ void seal(tacit_device_bundle_t bundle, tacit_device_messages_t messa
     const uint32_t               i = message_of(messages);
     const tacit_device_message_t message = messages.message[i];
     uint8_t *const               header = out + message.at;
-    const uint32_t               sum = sum_chunk(header + TACIT_FRAME_HEADER_BYTES, message.payload_bytes,
-                                                 (uint64_t)(blockIdx.x - message.first_block) * CHUNK);
-    uint32_t                     total;
+    const uint32_t               sum =
+        sum_chunk(header + TACIT_FRAME_HEADER_BYTES, message.payload_bytes, (uint64_t)(blockIdx.x - message.first_block) * CHUNK);
+    uint32_t total;
 
     if (threadIdx.x == 0 && is_last(messages, i, sum, &total)) {
         write_header(bundle, kind, message.payload_bytes, total, header);

@@ -5,8 +5,7 @@
 
 #include <string.h>
 
-namespace tacit_calls
-{
+namespace tacit_calls {
 
 typedef void encode_t(const tacit_device_bundle_t *, const tacit_device_tiles_t *, void *sent, void *stream);
 typedef void reduce_t(const tacit_device_bundle_t *, const tacit_device_tiles_t *, const void *received, void *message,
@@ -50,8 +49,7 @@ extern "C" void tacit_cuda_open(const tacit_device_bundle_t *, const tacit_devic
 extern "C" void tacit_cuda_end(const tacit_device_bundle_t *, void *stream);
 extern "C" void tacit_cuda_cancel(const tacit_device_bundle_t *, void *stream);
 
-namespace tacit_calls
-{
+namespace tacit_calls {
 
 #define TACIT_NOT_THERE                                                                                                          \
     {                                                                                                                            \

@@ -2,8 +2,7 @@
 /* `none` on a GPU. */
 #include "casts.h"
 
-namespace tacit_none
-{
+namespace tacit_none {
 
 struct Cast {
     typedef float Number;

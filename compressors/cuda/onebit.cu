@@ -2,8 +2,7 @@
 /* `onebit` on a GPU. */
 #include "tile.h"
 
-namespace tacit_onebit
-{
+namespace tacit_onebit {
 
 using namespace tacit;
 

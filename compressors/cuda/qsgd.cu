@@ -3,8 +3,7 @@
 #include "qsgd.h"
 #include "tile.h"
 
-namespace tacit_qsgd_cuda
-{
+namespace tacit_qsgd_cuda {
 
 using namespace tacit;
 

@@ -3,8 +3,7 @@
 #include "rotq.h"
 #include "tile.h"
 
-namespace tacit_rotq
-{
+namespace tacit_rotq {
 
 using namespace tacit;
 
@@ -16,7 +15,7 @@ __device__ inline void hadamard(float (&v)[2][WIDTH])
 {
     /* What is read together lies 4 apart, what is written together in 4 rows of 64: these begin 8 banks apart. */
     alignas(16) __shared__ float squares[BLOCK_WARPS][BLOCK + 4 * 8];
-    float *const square = squares[threadIdx.x / WARP];
+    float *const                 square = squares[threadIdx.x / WARP];
 
 #pragma unroll
     for (int c = 0; c < WIDTH; c++) { /* elements 128 apart */
@@ -147,10 +146,8 @@ template <int BITS> __device__ void expand(const uint8_t *levels, float (&v)[2][
 
 template <int ROWS> struct Code {
     static_assert(ROWS == 2, "a block is two rows");
-    struct Seen {
-    };
-    struct Scale {
-    };
+    struct Seen {};
+    struct Scale {};
 
     __device__ static uint64_t bytes(const tacit_device_tensor_t &t, uint64_t count)
     {

@@ -15,375 +15,13 @@
 #ifndef TACIT_CUDA_TILE_H
 #define TACIT_CUDA_TILE_H
 
-#include "random.h"
-#include "warp.h"
+#include "memory.h"
 
 #include "../../libcomm/frame_layout.h"
-#include "../../libcomm/packed_number.h"
 
 namespace tacit {
 
 constexpr int BLOCK_WARPS = 8;
-
-/* ---- A row of a tensor, as float32 ---- */
-
-/* Some elements of a tensor, from `first` on. */
-typedef struct range {
-    const tacit_device_bundle_t *bundle;
-    const tacit_device_tensor_t *t;
-    unsigned                     turn;
-    uint64_t                     first;
-    int                          count;
-} range_t;
-
-__device__ inline void load_x(const range_t &at, int row, float (&x)[WIDTH])
-{
-    const tacit_device_tensor_t &t = *at.t;
-
-    if (t.dtype == TACIT_FLOAT32) {
-        load((const float *)t.in + at.first, row, at.count, x);
-    } else {
-        uint16_t halves[WIDTH];
-
-        load((const uint16_t *)t.in + at.first, row, at.count, halves);
-#pragma unroll
-        for (int c = 0; c < WIDTH; c++) {
-            x[c] = t.dtype == TACIT_FLOAT16 ? tacit__from_float16(halves[c]) : tacit__from_bfloat16(halves[c]);
-        }
-    }
-    if (t.nonfinite == TACIT_NONFINITE_SKIP) {
-#pragma unroll
-        for (int c = 0; c < WIDTH; c++) {
-            x[c] = is_finite(x[c]) ? x[c] : 0.0f;
-        }
-    }
-}
-
-__device__ inline void store_out(const range_t &at, int row, const float (&x)[WIDTH])
-{
-    const tacit_device_tensor_t &t = *at.t;
-
-    if (t.dtype == TACIT_FLOAT32) {
-        store((float *)t.out + at.first, row, at.count, x);
-    } else {
-        uint16_t halves[WIDTH];
-
-#pragma unroll
-        for (int c = 0; c < WIDTH; c++) {
-            halves[c] = t.dtype == TACIT_FLOAT16 ? tacit__to_float16(x[c], 0x7c00u) : tacit__to_bfloat16(x[c], 0x7f80u);
-        }
-        store((uint16_t *)t.out + at.first, row, at.count, halves);
-    }
-}
-
-/* ---- Feedback, a row at a time (optim/feedback/: the same operations in the same order) ---- */
-
-/* ef21's running average. */
-__device__ inline float averaged(float weight, float v, float x)
-{
-    const float kept = (1 - weight) * v, added = weight * x;
-
-    return kept + added;
-}
-
-/* Whether there is an array beside h and hbar: econtrol's error, ef21's average. */
-__device__ inline bool has_rest(const tacit_device_tensor_t &t)
-{
-    return t.keep == TACIT_KEEP_ECONTROL || (t.keep == TACIT_KEEP_EF21 && t.weight < 1);
-}
-
-__device__ inline tacit_precision_t precision_of(const tacit_device_tensor_t &t, int array)
-{
-    return (t.packed >> array & 1) != 0 ? (tacit_precision_t)t.precision : TACIT_PRECISION_FP32;
-}
-
-/* Where an element's code is in a packed array, in its block behind the scale. */
-__device__ inline uint8_t *code_at(void *packed, uint64_t element)
-{
-    return (uint8_t *)packed + element / TACIT_PACKED_BLOCK * TACIT_PACKED_BYTES + 1 + element % TACIT_PACKED_BLOCK;
-}
-
-/* Packed arrays: functions of their own, so that others need no registers for them. A block of eight int8 is two threads': its
-   scale is read by both, and written by one. */
-
-__device__ __noinline__ inline float4 load_packed(const void *memory, tacit_precision_t precision, uint64_t first, int count,
-                                                  int row)
-{
-    const uint64_t element = first + (unsigned)place(row);
-    const uint8_t *codes = code_at(const_cast<void *>(memory), element);
-    float          x[WIDTH];
-
-    if (precision == TACIT_PRECISION_BF16) {
-        uint16_t halves[WIDTH];
-
-        load((const uint16_t *)memory + first, row, count, halves);
-#pragma unroll
-        for (int c = 0; c < WIDTH; c++) {
-            x[c] = tacit__bits_float((uint32_t)halves[c] << 16);
-        }
-    } else {
-        const bool  any = place(row) < count;
-        const float unit = any ? tacit__packed_unit(*(codes - 1 - element % TACIT_PACKED_BLOCK) - TACIT_PACKED_BIAS) : 0.0f;
-
-#pragma unroll
-        for (int c = 0; c < WIDTH; c++) {
-            x[c] = place(row) + c < count ? (float)(int8_t)codes[c] * unit : 0.0f;
-        }
-    }
-    return make_float4(x[0], x[1], x[2], x[3]);
-}
-
-__device__ inline void store_int8(void *memory, uint64_t first, int count, int row, const uint32_t (&words)[4],
-                                  const float (&x)[WIDTH])
-{
-    const uint64_t element = first + (unsigned)place(row);
-    const unsigned in_block = (unsigned)(element % TACIT_PACKED_BLOCK);
-    uint8_t *const codes = code_at(memory, element);
-    float          numbers[WIDTH];
-    uint32_t       largest = 0;
-
-#pragma unroll
-    for (int c = 0; c < WIDTH; c++) {
-        numbers[c] = place(row) + c < count ? tacit__bits_float(tacit__packed_bits(x[c])) : 0.0f;
-        largest = max(largest, tacit__float_bits(numbers[c]) & 0x7fffffffu);
-    }
-    largest = max(largest, __shfl_xor_sync(ALL, largest, 1));
-    if (place(row) - (int)in_block >= count) {
-        return;
-    }
-    const int    scale = tacit__packed_scale(largest);
-    const double power = tacit__packed_power(-scale);
-
-    if (in_block == 0) {
-        codes[-1] = tacit__packed_byte(largest, scale);
-    }
-#pragma unroll
-    for (int c = 0; c < WIDTH; c++) {
-        codes[c] = (uint8_t)tacit__pack_code(numbers[c], power, scale, tacit__packed_random(words, in_block + (unsigned)c));
-    }
-}
-
-__device__ __noinline__ inline void store_packed(void *memory, tacit_precision_t precision, uint64_t first, int count, int row,
-                                                 const tacit_device_bundle_t *bundle, const tacit_device_tensor_t *t, int array,
-                                                 float4 four)
-{
-    const float    x[WIDTH] = {four.x, four.y, four.z, four.w};
-    const uint64_t element = first + (unsigned)place(row);
-    tacit_key_t    key = t->key;
-    uint32_t       words[4];
-    uint16_t       halves[WIDTH];
-
-    key.step = bundle->step->step;
-    key.rank += (uint64_t)bundle->ranks * (2 + (unsigned)array); /* libcomm/codec_memory.c */
-    const tacit_stream_t stream = tacit__stream(&key, false);
-    tacit__random4(&stream, element / TACIT_PACKED_BLOCK, words);
-    if (precision == TACIT_PRECISION_INT8) {
-        store_int8(memory, first, count, row, words, x);
-        return;
-    }
-#pragma unroll
-    for (int c = 0; c < WIDTH; c++) {
-        const unsigned in_block = (unsigned)(element % TACIT_PACKED_BLOCK) + (unsigned)c;
-        halves[c] = tacit__pack_bfloat16(x[c], tacit__packed_random(words, in_block));
-    }
-    store((uint16_t *)memory + first, row, count, halves);
-}
-
-__device__ inline void load_now(const range_t &at, int array, int row, float (&x)[WIDTH])
-{
-    const void *const       memory = at.t->memory[at.turn][array];
-    const tacit_precision_t precision = precision_of(*at.t, array);
-
-    if (precision == TACIT_PRECISION_FP32) {
-        load((const float *)memory + at.first, row, at.count, x);
-    } else {
-        const float4 four = load_packed(memory, precision, at.first, at.count, row);
-
-        x[0] = four.x;
-        x[1] = four.y;
-        x[2] = four.z;
-        x[3] = four.w;
-    }
-}
-
-/* All threads of a warp together. */
-__device__ inline void store_next(const range_t &at, int array, int row, const float (&x)[WIDTH])
-{
-    void *const             memory = at.t->memory[1 - at.turn][array];
-    const tacit_precision_t precision = precision_of(*at.t, array);
-
-    if (precision == TACIT_PRECISION_FP32) {
-        store((float *)memory + at.first, row, at.count, x);
-    } else {
-        store_packed(memory, precision, at.first, at.count, row, at.bundle, at.t, array, make_float4(x[0], x[1], x[2], x[3]));
-    }
-}
-
-/* Element `i` of a range becomes zero in every array. */
-__device__ inline void forget(const range_t &at, int i)
-{
-    const uint64_t element = at.first + (unsigned)i;
-
-    for (int array = 0; array < TACIT_DEVICE_ARRAYS; array++) {
-        void *const memory = at.t->memory[1 - at.turn][array];
-
-        if (memory == NULL) {
-            continue;
-        }
-        switch (precision_of(*at.t, array)) {
-        case TACIT_PRECISION_FP32:
-            ((float *)memory)[element] = 0;
-            break;
-        case TACIT_PRECISION_BF16:
-            ((uint16_t *)memory)[element] = 0;
-            break;
-        case TACIT_PRECISION_INT8:
-            *code_at(memory, element) = 0;
-            break;
-        }
-    }
-}
-
-/* a := what is encoded. */
-__device__ inline void before(const range_t &at, int row, float (&a)[WIDTH])
-{
-    const tacit_device_tensor_t &t = *at.t;
-    float                        h[WIDTH], rest[WIDTH];
-
-    load_x(at, row, a);
-    if (t.keep == TACIT_KEEP_NOTHING) {
-        return;
-    }
-    if (t.keep == TACIT_KEEP_EF) {
-        load_now(at, TACIT_EF_RESIDUAL, row, rest);
-#pragma unroll
-        for (int c = 0; c < WIDTH; c++) {
-            a[c] = a[c] + rest[c];
-        }
-        return;
-    }
-    load_now(at, TACIT_TRACKER_H, row, h);
-    if (has_rest(t)) {
-        load_now(at, TACIT_TRACKER_REST, row, rest);
-#pragma unroll
-        for (int c = 0; c < WIDTH; c++) {
-            const float fed_back = t.weight * rest[c];
-            a[c] = t.keep == TACIT_KEEP_ECONTROL ? fed_back + a[c] : averaged(t.weight, rest[c], a[c]);
-        }
-    }
-#pragma unroll
-    for (int c = 0; c < WIDTH; c++) {
-        a[c] = a[c] - h[c];
-    }
-}
-
-/* Memory follows, of a[] encoded and d[] decoded; that of an element of which something is not finite stays. */
-__device__ inline void after(const range_t &at, int row, const float (&a)[WIDTH], const float (&d)[WIDTH])
-{
-    const tacit_device_tensor_t &t = *at.t;
-    float                        x[WIDTH], h[WIDTH], rest[WIDTH];
-    bool                         finite[WIDTH], all = true;
-
-    if (t.keep == TACIT_KEEP_NOTHING) {
-        return;
-    }
-#pragma unroll
-    for (int c = 0; c < WIDTH; c++) {
-        finite[c] = is_finite(a[c]) && is_finite(d[c]);
-        all = all && finite[c];
-    }
-    if (t.keep == TACIT_KEEP_EF) {
-        if (!all) {
-            load_now(at, TACIT_EF_RESIDUAL, row, rest);
-        }
-#pragma unroll
-        for (int c = 0; c < WIDTH; c++) {
-            rest[c] = all || finite[c] ? a[c] - d[c] : rest[c];
-        }
-        store_next(at, TACIT_EF_RESIDUAL, row, rest);
-        return;
-    }
-    load_now(at, TACIT_TRACKER_H, row, h);
-    if (has_rest(t)) {
-        load_x(at, row, x);
-        load_now(at, TACIT_TRACKER_REST, row, rest);
-#pragma unroll
-        for (int c = 0; c < WIDTH; c++) {
-            const float next =
-                t.keep == TACIT_KEEP_ECONTROL ? rest[c] + ((x[c] - h[c]) - d[c]) : averaged(t.weight, rest[c], x[c]);
-            rest[c] = finite[c] ? next : rest[c];
-        }
-        store_next(at, TACIT_TRACKER_REST, row, rest);
-    }
-#pragma unroll
-    for (int c = 0; c < WIDTH; c++) {
-        h[c] = finite[c] ? h[c] + d[c] : h[c];
-    }
-    store_next(at, TACIT_TRACKER_H, row, h);
-}
-
-/* Takes back what after() did, to within rounding, where memory is not doubled. */
-__device__ inline void undo(const range_t &at, int row, const float (&d)[WIDTH])
-{
-    const tacit_device_tensor_t &t = *at.t;
-    float                        x[WIDTH], h[WIDTH], rest[WIDTH];
-    bool                         finite[WIDTH];
-
-    if (t.keep == TACIT_KEEP_NOTHING || t.doubled) {
-        return;
-    }
-    load_x(at, row, x);
-#pragma unroll
-    for (int c = 0; c < WIDTH; c++) {
-        finite[c] = is_finite(x[c]) && is_finite(d[c]);
-    }
-    if (t.keep == TACIT_KEEP_EF) {
-        load_now(at, TACIT_EF_RESIDUAL, row, rest);
-#pragma unroll
-        for (int c = 0; c < WIDTH; c++) {
-            rest[c] = finite[c] ? (rest[c] + d[c]) - x[c] : rest[c];
-        }
-        store_next(at, TACIT_EF_RESIDUAL, row, rest);
-        return;
-    }
-    load_now(at, TACIT_TRACKER_H, row, h);
-#pragma unroll
-    for (int c = 0; c < WIDTH; c++) {
-        h[c] = finite[c] ? h[c] - d[c] : h[c];
-    }
-    store_next(at, TACIT_TRACKER_H, row, h);
-    if (has_rest(t)) {
-        load_now(at, TACIT_TRACKER_REST, row, rest);
-#pragma unroll
-        for (int c = 0; c < WIDTH; c++) {
-            const float former =
-                t.keep == TACIT_KEEP_ECONTROL ? rest[c] - ((x[c] - h[c]) - d[c]) : (rest[c] - t.weight * x[c]) / (1 - t.weight);
-            rest[c] = finite[c] ? former : rest[c];
-        }
-        store_next(at, TACIT_TRACKER_REST, row, rest);
-    }
-}
-
-/* values := the result; trackers take it in. Where one is not finite then, every array forgets that element, on all ranks. */
-__device__ inline void combine(const range_t &at, int row, float (&values)[WIDTH])
-{
-    const tacit_device_tensor_t &t = *at.t;
-    float                        tracked[WIDTH];
-
-    if (t.keep != TACIT_KEEP_EF21 && t.keep != TACIT_KEEP_ECONTROL) {
-        return;
-    }
-    load_now(at, TACIT_TRACKER_HBAR, row, tracked);
-#pragma unroll
-    for (int c = 0; c < WIDTH; c++) {
-        values[c] = tracked[c] + values[c];
-        tracked[c] = is_finite(values[c]) ? values[c] : 0;
-        if (!is_finite(values[c]) && place(row) + c < at.count) {
-            forget(at, place(row) + c);
-        }
-    }
-    store_next(at, TACIT_TRACKER_HBAR, row, tracked);
-}
 
 /* ---- Tiles and records ---- */
 
@@ -599,16 +237,7 @@ __global__ void __launch_bounds__(BLOCK_WARPS *WARP)
         return;
     }
     encode_tile<Code, ROWS, WIDE>(
-        w, stream, payload,
-        [&](const part_t &part, auto &a) {
-            constexpr int rows = sizeof a / sizeof a[0];
-            const range_t range = range_of(bundle, w, part);
-#pragma unroll
-            for (int r = 0; r < rows; r++) {
-                before(range, r, a[r]);
-            }
-        },
-        Contributed{bundle, w});
+        w, stream, payload, [&](const part_t &part, auto &a) { before(range_of(bundle, w, part), a); }, Contributed{bundle, w});
 }
 
 /* What becomes of a sum: the owner's memory follows, beside what it was. */
@@ -644,15 +273,22 @@ template <int ROWS> __device__ bool add_own(const range_t &range, bool add, floa
 {
     bool finite = true;
 
+    if (!add) {
+        before(range, sum);
+    }
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        float a[WIDTH];
+        float a[1][WIDTH];
 
-        before(range, r, a);
+        if (add) {
+            before(row_of(range, r), a);
+        }
 #pragma unroll
         for (int c = 0; c < WIDTH; c++) {
-            finite = finite && is_finite(a[c]);
-            sum[r][c] = add ? sum[r][c] + a[c] : a[c];
+            const float own = add ? a[0][c] : sum[r][c];
+
+            finite = finite && is_finite(own);
+            sum[r][c] = add ? sum[r][c] + own : own;
         }
     }
     return !__any_sync(ALL, !finite);
@@ -760,19 +396,10 @@ __global__ void __launch_bounds__(BLOCK_WARPS *WARP)
 
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
-            float d[WIDTH], own[WIDTH];
+            float d[WIDTH];
 
             get.row(r, d);
-            if (failed) {
-                undo(range, r, d);
-                continue;
-            }
-            if (encoded == NULL && w.t->keep != TACIT_KEEP_NOTHING) {
-                before(range, r, own);
-                after(range, r, own, own);
-            }
-            combine(range, r, d);
-            store_out(range, r, d);
+            finish(range, r, failed, encoded == NULL && w.t->keep != TACIT_KEEP_NOTHING, d);
         }
     });
 }

@@ -10,7 +10,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <cmath>
-#include <functional>
 #include <type_traits>
 #include <ucontext.h>
 
@@ -74,11 +73,12 @@ struct Thread {
     uint64_t   said; /* to the warp */
 };
 
-inline Thread                threads[MOST_THREADS];
-inline Group                 block, warps[MOST_THREADS / WARP];
-inline unsigned              current;
-inline jmp_buf               scheduler;
-inline std::function<void()> body;
+inline Thread   threads[MOST_THREADS];
+inline Group    block, warps[MOST_THREADS / WARP];
+inline unsigned current;
+inline jmp_buf  scheduler;
+inline void    *closure;
+inline void (*call)(void *closure);
 
 inline void change()
 {
@@ -124,7 +124,7 @@ inline void leave(Group &group)
 inline void run()
 {
     threadIdx.x = current;
-    body();
+    call(closure);
     threads[current].ended = true;
     leave(warp());
     leave(block);
@@ -180,15 +180,18 @@ template <typename T> T exchange(T value, unsigned from)
 }
 
 template <typename... Parameters, typename... Arguments>
-void launch(void (*kernel)(Parameters...), unsigned blocks, unsigned count, Arguments... arguments)
+void launch(void (*given)(Parameters...), unsigned blocks, unsigned count, Arguments... arguments)
 {
     blockDim = dim3{count, 1, 1};
     gridDim = dim3{blocks, 1, 1};
-    body = [&] { kernel(arguments...); };
+    auto with_arguments = [&] { given(arguments...); };
+    closure = &with_arguments;
+    call = [](void *it) { (*(decltype(with_arguments) *)it)(); };
     for (unsigned i = 0; i < blocks; i++) {
         blockIdx = dim3{i, 0, 0};
         run_block(count);
     }
+    closure = nullptr;
 }
 
 } /* namespace emulation */

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "codec.h"
-#include "cuda_module.h"
+#include "gpu.h"
 #include "half.h"
 #include "harness.h"
 #include "internal.h"
@@ -587,11 +587,10 @@ int main(void)
 #ifdef TACIT_EMULATED
     tacit__cuda_use(tacit_cuda_module(sizeof(tacit_cuda_module_t)));
 #endif
-    setenv("CK_FORK", "no", 0); /* a context of CUDA does not survive a fork */
-    if (tacit__cuda_module(&module) != TACIT_OK) {
-        printf("skipped: %s\n", tacit_last_error());
-        return 77;
+    if (gpu_is_missing()) {
+        return GPU_SKIPPED;
     }
+    tacit__cuda_module(&module);
     suite = suite_create("kernels");
     cases = tcase_create("kernels");
     tcase_set_timeout(cases, 120);
