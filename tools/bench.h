@@ -23,10 +23,12 @@ typedef struct bench_options {
     const char *schedule;
     bool        native; /* measure the native collective beside ours */
     bool        json;
+    bool        cuda; /* kernels: those of a GPU */
 } bench_options_t;
 
 /* Both return the tool's status. */
 int bench_kernels(const bench_options_t *options);
+int bench_device(const bench_options_t *options, const char *spec, size_t bytes);
 int bench_allreduce(const bench_options_t *options);
 
 /* ---- What a spec says ---- */

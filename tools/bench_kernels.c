@@ -298,7 +298,8 @@ int bench_kernels(const bench_options_t *options)
     }
     for (size_t i = 0; i < options->spec_count; i++) {
         for (size_t j = 0; j < options->size_count; j++) {
-            int one = run_one(options, options->specs[i], options->bytes[j]);
+            int one = options->cuda ? bench_device(options, options->specs[i], options->bytes[j])
+                                    : run_one(options, options->specs[i], options->bytes[j]);
 
             status = one != EXIT_SUCCESS ? one : status;
         }

@@ -20,13 +20,14 @@ static const char help[] =
     "allreduce: tacit_allreduce() and MPI_Allreduce() of the same buffer, in turns, in one run.\n"
     "\n"
     "  --spec SPEC       what to measure; may be repeated (kernels: all but powersgd; allreduce: $TACIT_SPEC, then auto)\n"
-    "  --bytes N         of the tensor, uncompressed; K, M and G are 1024 (kernels: 1G, more than any cache; allreduce: 64M)\n"
+    "  --bytes N         of the tensor, uncompressed; K, M and G are 1024 (kernels: 1G, more than any cache, on a GPU 256M;\n"
+    "                    allreduce: 64M)\n"
     "  --schedule NAME   reduce by this schedule instead of the library's choice; all: one line for each that carries the spec\n"
     "  --link-rate RATE  of each rank's network link, as in 1gbit: gives limit_seconds and of_limit\n"
     "  --calls N         pairs to measure, 9 where that is fewer; with --no-native: exactly N operations, warm-up included\n"
     "  --no-native       do not call MPI_Allreduce, so that nothing else is on the wire\n"
     "  --compute MS      start each reduction, compute for MS milliseconds of processor time, then wait for it\n"
-    "  --device cpu      where the data is\n"
+    "  --device DEVICE   kernels: cpu or cuda, where the data is (cpu)\n"
     "  --seed N          of the data (1)\n"
     "  --json            one JSON object a line, and nothing else on standard output\n"
     "  --help            this text\n"
@@ -47,6 +48,7 @@ static const struct {
 };
 
 enum { MODES = sizeof modes / sizeof *modes };
+static const size_t device_bytes = (size_t)256 << 20; /* default with --device cuda */
 
 static const struct option long_options[] = {
     {"spec", required_argument, NULL, 's'},
@@ -112,9 +114,9 @@ static bool read_option(int letter, bench_options_t *options)
     case 'l':
         return option_rate("--link-rate", optarg, &options->link_rate);
     case 'd':
-        if (strcmp(optarg, "cpu") != 0) {
-            usage_error(strcmp(optarg, "cuda") == 0 ? "--device cuda is not in this version" : "--device takes cpu, not '%s'",
-                        optarg);
+        options->cuda = strcmp(optarg, "cuda") == 0;
+        if (!options->cuda && strcmp(optarg, "cpu") != 0) {
+            usage_error("--device takes cpu or cuda, not '%s'", optarg);
             return false;
         }
         return true;
@@ -167,7 +169,11 @@ static bool complete(bench_options_t *options, size_t mode)
     const char *spec = getenv("TACIT_SPEC");
 
     if (options->size_count == 0) {
-        options->bytes[options->size_count++] = modes[mode].bytes;
+        options->bytes[options->size_count++] = options->cuda ? device_bytes : modes[mode].bytes;
+    }
+    if (options->cuda && modes[mode].run != bench_kernels) {
+        usage_error("--device cuda is there for kernels only");
+        return false;
     }
     if (options->spec_count == 0 && modes[mode].run == bench_kernels) {
         default_specs(options);

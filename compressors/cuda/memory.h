@@ -9,8 +9,7 @@
 
 #include "../../libcomm/packed_number.h"
 
-namespace tacit
-{
+namespace tacit {
 
 /* ---- A row of a tensor, as float32 ---- */
 
