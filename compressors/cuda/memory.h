@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A tensor's elements and its memory, a warp's row at a time: what optim/feedback/ does on the CPU, the same operations in the same
-   order. */
+/* A tensor's elements and its memory, a warp's row at a time: what optim/feedback/ does on the CPU, the same operations in the
+   same order. */
 #ifndef TACIT_CUDA_MEMORY_H
 #define TACIT_CUDA_MEMORY_H
 
