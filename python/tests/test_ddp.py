@@ -61,7 +61,7 @@ def ddp_of(bucket_cap_mb=0.01, dtype=torch.float32):
     return DistributedDataParallel(model_of(dtype), bucket_cap_mb=bucket_cap_mb)
 
 
-SPECS = ("", "none", "onebit:block=64+ef", "topk:ratio=0.05+ef")
+SPECS = ("", "none", "onebit:block=64+ef", "topk:ratio=0.05+ef", "topk:ratio=0.05+dgc:momentum=0.5")
 
 
 def converge(rank, ranks):

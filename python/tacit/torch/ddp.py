@@ -1,95 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """A communication hook for DistributedDataParallel.
 
-Each bucket is a bundle (tacit_bundle.h): its messages go all to all, and what each rank has reduced is gathered. Two threads do
-that beside the backward pass, one for each exchange, each with a process group of its own, so that the order of exchanges is that
-of buckets on all ranks. Memory is kept by parameter, not by bucket: rebuilt buckets lose nothing.
+Each bucket is a bundle, reduced beside the backward pass (exchange.py). Memory is kept by parameter, not by bucket: rebuilt buckets
+lose nothing.
 """
 
 from __future__ import annotations
 
-import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from .codec import Bundle, Codec, Nonfinite
-
-
-@dataclass
-class _Bucket:
-    """A bucket's tensors, and memory for their messages."""
-
-    bundle: Bundle
-    sent: torch.Tensor
-    received: torch.Tensor
-    own: torch.Tensor
-    gathered: torch.Tensor
-    seconds: float = 0.0
-    steps: int = 0
-
-
-@dataclass
-class _Job:
-    bucket: _Bucket
-    step: int
-    buffer: torch.Tensor
-    tensors: list[torch.Tensor]
-    future: torch.futures.Future[torch.Tensor] = field(default_factory=torch.futures.Future)
-
-    def fail(self, error: Exception) -> None:
-        self.bucket.bundle.cancel()
-        self.future.set_exception(error)
-
-
-class _Exchanges:
-    """The two threads, each with a process group. They know nothing of the model, and end with it."""
-
-    def __init__(self, ranks: list[int], backend: str) -> None:
-        self._groups = [
-            dist.new_group(ranks, backend=backend, use_local_synchronization=True, group_desc=f"tacit {name}")
-            for name in ("scatter", "gather")
-        ]
-        self._threads = [ThreadPoolExecutor(1, f"tacit {name}") for name in ("scatter", "gather")]
-
-    def start(self, job: _Job) -> None:
-        """Jobs are worked off in this order, which is the same on all ranks."""
-        self._threads[0].submit(self._scatter, job)
-
-    def drain(self) -> None:
-        """Waits until nothing is under way: after an error in one bucket, others still are."""
-        self._threads[0].submit(self._threads[1].submit, int).result().result()
-
-    def _scatter(self, job: _Job) -> None:
-        bucket, began = job.bucket, time.monotonic()
-        try:
-            bucket.bundle.encode(job.step, job.tensors, bucket.sent)
-            if bucket.received.numel() != 0:
-                dist.all_to_all_single(
-                    bucket.received, bucket.sent, bucket.bundle.receives, bucket.bundle.sends, group=self._groups[0]
-                )
-        except Exception as error:
-            job.fail(error)
-            return
-        bucket.seconds += time.monotonic() - began
-        self._threads[1].submit(self._gather, job)
-
-    def _gather(self, job: _Job) -> None:
-        bucket, began = job.bucket, time.monotonic()
-        try:
-            bucket.bundle.reduce(bucket.received, bucket.own)
-            dist.all_gather_into_tensor(bucket.gathered, bucket.own, group=self._groups[1])
-            bucket.bundle.finish(bucket.gathered, job.tensors)
-        except Exception as error:
-            job.fail(error)
-            return
-        bucket.seconds += time.monotonic() - began
-        bucket.steps += 1
-        job.future.set_result(job.buffer)
+from .codec import Codec, Nonfinite
+from .exchange import Bucket, Exchanges
 
 
 class Compression:
@@ -112,14 +37,14 @@ class Compression:
         self._rank, self._ranks = dist.get_rank(group), dist.get_world_size(group)
         self._names = {id(parameter): name for name, parameter in model.module.named_parameters()}
         self._codecs: dict[str, Codec] = {}
-        self._buckets: dict[tuple[str, ...], _Bucket] = {}
+        self._buckets: dict[tuple[str, ...], Bucket] = {}
         self._loaded: dict[str, torch.Tensor] = {}
-        self._exchanges = _Exchanges(dist.get_process_group_ranks(group), dist.get_backend(group))
+        self._exchanges = Exchanges(group)
         model.register_comm_hook(self, _hook)
 
     # ---- The hook ----
 
-    def _reduce(self, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    def _reduce(self, bucket: Any) -> torch.futures.Future[torch.Tensor]:
         step = self.step
         if bucket.is_last():
             self.step += 1
@@ -129,16 +54,10 @@ class Compression:
         parameters = bucket.parameters()
         names = tuple(self._names[id(parameter)] for parameter in parameters)
         if names not in self._buckets:
-            self._buckets[names] = self._bucket(names, parameters, bucket.buffer().dtype)
+            dtype = bucket.buffer().dtype
+            self._buckets[names] = Bucket([self._codec(name, parameter, dtype) for name, parameter in zip(names, parameters)])
         tensors = list(bucket.buffer().split([parameter.numel() for parameter in parameters]))
-        job = _Job(self._buckets[names], step, bucket.buffer(), tensors)
-        self._exchanges.start(job)
-        return job.future
-
-    def _bucket(self, names: tuple[str, ...], parameters: list[torch.Tensor], dtype: torch.dtype) -> _Bucket:
-        bundle = Bundle([self._codec(name, parameter, dtype) for name, parameter in zip(names, parameters)])
-        sizes = sum(bundle.sends), sum(bundle.receives), bundle.gathers, bundle.gathers * self._ranks
-        return _Bucket(bundle, *(torch.empty(size, dtype=torch.uint8) for size in sizes))
+        return self._exchanges.start(self._buckets[names], step, tensors, bucket.buffer())
 
     def _codec(self, name: str, parameter: torch.Tensor, dtype: torch.dtype) -> Codec:
         if name not in self._codecs:
@@ -181,18 +100,18 @@ class Compression:
         for bucket in self._buckets.values():
             codecs = bucket.bundle.codecs
             elements = sum(codec.count for codec in codecs) or 1
-            sent = sum(bucket.bundle.sends) + (self._ranks - 1) * bucket.bundle.gathers
+            messages = sum(bucket.bundle.sends) + (self._ranks - 1) * bucket.bundle.gathers
             for codec in codecs:
-                row = rows.setdefault(codec.name.rpartition(".")[0] or codec.name, [0, 0.0, 0.0, 0.0])
+                row = rows.setdefault(codec.name.rpartition(".")[0] or codec.name, [0.0, 0.0, 0.0, 0.0])
                 share = codec.count / elements
                 row[0] += codec.count
                 row[1] += bucket.steps * 2 * (self._ranks - 1) / self._ranks * codec.count * 4
-                row[2] += bucket.steps * sent * share
+                row[2] += bucket.steps * messages * share
                 row[3] += bucket.seconds * share
         lines = [f"{'module':<40} {'elements':>12} {'dense MB':>12} {'sent MB':>12} {'ratio':>8} {'seconds':>9}"]
         for name, (count, dense, sent, seconds) in [*rows.items(), ("all", [sum(row[i] for row in rows.values()) for i in range(4)])]:
             ratio = dense / sent if sent else float("nan")
-            lines.append(f"{name:<40} {count:>12} {dense / 1e6:>12.2f} {sent / 1e6:>12.2f} {ratio:>8.1f} {seconds:>9.2f}")
+            lines.append(f"{name:<40} {count:>12.0f} {dense / 1e6:>12.2f} {sent / 1e6:>12.2f} {ratio:>8.1f} {seconds:>9.2f}")
         return "\n".join(lines)
 
 

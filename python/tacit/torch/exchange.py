@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two exchanges of bundles (tacit_bundle.h), over a process group.
+
+Messages go all to all, and what each rank has reduced is gathered. Two threads do that beside the program, one for each exchange, each
+with a process group of its own, so that the order of exchanges is that of jobs on all ranks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from .codec import Bundle, Codec
+
+
+class Bucket:
+    """A bundle, memory for its messages, and the time it took."""
+
+    def __init__(self, codecs: Sequence[Codec]) -> None:
+        self.bundle = Bundle(codecs)
+        sizes = sum(self.bundle.sends), sum(self.bundle.receives), self.bundle.gathers, self.bundle.gathers * codecs[0].ranks
+        self.sent, self.received, self.own, self.gathered = (torch.empty(size, dtype=torch.uint8) for size in sizes)
+        self.seconds, self.steps = 0.0, 0
+
+
+@dataclass
+class _Job:
+    bucket: Bucket
+    step: int
+    tensors: list[torch.Tensor]
+    result: torch.Tensor
+    future: torch.futures.Future[torch.Tensor] = field(default_factory=torch.futures.Future)
+
+    def fail(self, error: Exception) -> None:
+        self.bucket.bundle.cancel()
+        self.future.set_exception(error)  # type: ignore[arg-type]  # its annotation is of results
+
+
+class Exchanges:
+    """The two threads. They know nothing of a model, and end with it."""
+
+    def __init__(self, group: dist.ProcessGroup | None) -> None:
+        ranks, backend = dist.get_process_group_ranks(group), dist.get_backend(group)
+        self._groups: list[Any] = [
+            dist.new_group(ranks, backend=backend, use_local_synchronization=True, group_desc=f"tacit {name}")
+            for name in ("scatter", "gather")
+        ]
+        self._threads = [ThreadPoolExecutor(1, f"tacit {name}") for name in ("scatter", "gather")]
+
+    def start(
+        self, bucket: Bucket, step: int, tensors: list[torch.Tensor], result: torch.Tensor
+    ) -> torch.futures.Future[torch.Tensor]:
+        """Reduces tensors in place; the future then gives `result`. Jobs are worked off in this order, the same on all ranks."""
+        job = _Job(bucket, step, tensors, result)
+        self._threads[0].submit(self._scatter, job)
+        return job.future
+
+    def drain(self) -> None:
+        """Waits until nothing is under way: after an error in one bucket, others still are."""
+        self._threads[0].submit(self._threads[1].submit, int).result().result()
+
+    def _scatter(self, job: _Job) -> None:
+        bucket, began = job.bucket, time.monotonic()
+        try:
+            bucket.bundle.encode(job.step, job.tensors, bucket.sent)
+            if bucket.received.numel() != 0:
+                dist.all_to_all_single(
+                    bucket.received, bucket.sent, bucket.bundle.receives, bucket.bundle.sends, group=self._groups[0]
+                )
+        except Exception as error:
+            job.fail(error)
+            return
+        bucket.seconds += time.monotonic() - began
+        self._threads[1].submit(self._gather, job)
+
+    def _gather(self, job: _Job) -> None:
+        bucket, began = job.bucket, time.monotonic()
+        try:
+            bucket.bundle.reduce(bucket.received, bucket.own)
+            dist.all_gather_into_tensor(bucket.gathered, bucket.own, group=self._groups[1])
+            bucket.bundle.finish(bucket.gathered, job.tensors)
+        except Exception as error:
+            job.fail(error)
+            return
+        bucket.seconds += time.monotonic() - began
+        bucket.steps += 1
+        job.future.set_result(job.result)
