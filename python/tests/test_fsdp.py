@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """FSDP2's exchanges, on processes over gloo."""
 
+import os
+import tempfile
 import unittest
 
 import torch
@@ -48,6 +50,27 @@ def stumble(rank, ranks):
     return ""
 
 
+def resume(rank, ranks, folder):
+    """With memory; parameters travel as they are, so that those of the model are all there is beside it."""
+
+    def fresh():
+        model = sharded(ranks)
+        return model, tacit.torch.compress(model, "topk:ratio=0.1+ef", parameters="none")
+
+    model, _ = fresh()
+    train(model, rank, range(8))
+    first, compression = fresh()
+    train(first, rank, range(4))
+    path = os.path.join(folder, f"{rank}.pt")
+    torch.save({"model": first.state_dict(), "tacit": compression.state_dict()}, path)
+    again, compression = fresh()
+    saved = torch.load(path, weights_only=False)
+    again.load_state_dict(saved["model"])
+    compression.load_state_dict(saved["tacit"])
+    train(again, rank, range(4, 8))
+    return whole(model), whole(again)
+
+
 class FSDPTest(unittest.TestCase):
     def test_converges(self):
         by_rank = processes(2, converge)
@@ -57,6 +80,11 @@ class FSDPTest(unittest.TestCase):
         self.assertIn("2/gradients", summary)
         for mine, theirs in zip(dense_parameters, exact_parameters):
             self.assertAlmostEqual(mine, theirs, delta=1e-5)
+
+    def test_resume(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for uninterrupted, again in processes(2, resume, folder).values():
+                self.assertEqual(uninterrupted, again)
 
     def test_nan_is_everybodys(self):
         for text in processes(3, stumble).values():
