@@ -25,7 +25,8 @@ class ReadmeTest(unittest.TestCase):
                 self.assertEqual(done.returncode, 0, done.stderr)
                 loss = float(re.search(r"^loss ([\d.]+)$", done.stdout, re.M).group(1))
                 self.assertLess(loss, 0.3)
-                self.assertRegex(done.stdout, r"(?m)^(all|root/gradients) +(51001|100) ")
+                if "summary" in example:
+                    self.assertRegex(done.stdout, r"(?m)^(all|root/gradients) +(51001|100) ")
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 from .codec import Bundle, Codec
 from .ddp import Compression
 from .fsdp import FSDPCompression
+from .optim import OneBitAdam
 
-__all__ = ["Bundle", "Codec", "Compression", "FSDPCompression", "compress"]
+__all__ = ["Bundle", "Codec", "Compression", "FSDPCompression", "OneBitAdam", "compress"]
 
 
 def compress(
