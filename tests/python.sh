@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# The Python package on the library that was built: its version, and its own tests where PyTorch is installed. Runs in the build
-# directory; PYTHON names an interpreter.
+# The Python package on the library that was built: its version, its types where mypy is installed, and its own tests where
+# PyTorch is. Runs in the build directory; PYTHON names an interpreter.
 set -u
 source=$(cd "${srcdir:-.}" && pwd)
 python=${PYTHON:-python3}
@@ -20,4 +20,7 @@ if ! grep -q "^PACKAGE_VERSION = $version\$" Makefile; then
     exit 1
 fi
 export LD_LIBRARY_PATH=$PWD/.libs${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} PYTHONPATH=$source/python PYTHONDONTWRITEBYTECODE=1
+if "$python" -c 'import mypy' 2>/dev/null; then
+    "$python" -m mypy --strict --cache-dir /dev/null "$source/python/tacit" || exit 1
+fi
 "$python" -W ignore -m unittest discover -s "$source/python/tests" 2>&1
