@@ -194,7 +194,8 @@ out:
 static void print(run_t *run, const bench_options_t *options)
 {
     const double gigabytes = 1e-9 * (double)run->count * sizeof(float), payload = 1e-9 * (double)run->nodes[0][0].sent_bytes;
-    const double copying = bench_median(run->seconds[COPY], PASSES) / RANKS, encoding = bench_median(run->seconds[ENCODE], PASSES);
+    const double copying = bench_median(run->seconds[COPY], PASSES) / RANKS;
+    const double encoding = bench_median(run->seconds[ENCODE], PASSES);
     const double decoding = bench_median(run->seconds[DECODE], PASSES) / RANKS, rate = 2 * gigabytes / copying;
     const double encode_limit = (gigabytes * (1 + bench_encode_traffic(run->spec) / sizeof(float)) + payload) / rate;
     const double decode_limit = (gigabytes * (1 + bench_result_traffic(run->spec) / sizeof(float)) + payload) / rate;

@@ -82,6 +82,8 @@ _STATUS = {
     "tacit_bundle_encode": [c_void_p, c_uint64, POINTER(c_void_p), c_void_p],
     "tacit_bundle_reduce": [c_void_p, c_void_p, c_void_p],
     "tacit_bundle_finish": [c_void_p, c_void_p, POINTER(c_void_p)],
+    "tacit_bundle_set_stream": [c_void_p, c_void_p],
+    "tacit_bundle_poll": [c_void_p, c_uint64],
 }
 _OTHERS = {
     "tacit_version": (c_char_p, []),

@@ -39,15 +39,17 @@ def compress(
     A model of fully_shard() (FSDP2): spec, of gradients, is "rotq:bits=4" unless given; `parameters`, of parameters where they are
     gathered, is "qsgd:bits=8" unless given, and "none" sends them as they are. NaN and infinity raise on all ranks.
     """
-    elsewhere = {str(parameter.device) for parameter in model.parameters()} - {"cpu"}
-    if elsewhere:
-        raise ValueError(f"parameters on {', '.join(sorted(elsewhere))}: this version compresses on the CPU only")
+    devices = {parameter.device for parameter in model.parameters()}
     if isinstance(model, DistributedDataParallel):
+        if len(devices) != 1:
+            raise ValueError(f"parameters on one device are needed, not on {', '.join(sorted(map(str, devices)))}")
         if parameters is not None:
             raise TypeError("parameters are gathered by FSDP only: DDP has no use for `parameters`")
         spec = "onebit+ef" if spec is None else spec
-        Bundle([Codec("spec", (64, 64), spec)])  # or it would be refused in the middle of a backward pass
+        Bundle([Codec("spec", (64, 64), spec, device=devices.pop())])  # or it would be refused in the middle of a backward pass
         return Compression(model, spec, seed=seed, **options)
+    if elsewhere := sorted(str(device) for device in devices if device.type != "cpu"):
+        raise ValueError(f"parameters on {', '.join(elsewhere)}: this version compresses those of FSDP on the CPU only")
     if options:
         raise TypeError(f"FSDP has no use for {', '.join(options)}")
     spec = "rotq:bits=4" if spec is None else spec

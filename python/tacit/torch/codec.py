@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from ctypes import byref, c_size_t, c_void_p
 from typing import Literal
 
@@ -19,17 +20,31 @@ Op = Literal["sum", "average"]
 Nonfinite = Literal["error", "skip", "pass"]
 
 
-def _address(tensor: torch.Tensor) -> int:
-    if tensor.device.type != "cpu" or not tensor.is_contiguous():
-        raise ValueError(f"a contiguous tensor on the CPU is needed, not one of shape {tuple(tensor.shape)} on {tensor.device}")
+def _address(tensor: torch.Tensor, device: torch.device = torch.device("cpu")) -> int:
+    if tensor.device != device or not tensor.is_contiguous():
+        raise ValueError(
+            f"a contiguous tensor on {device} is needed, not one of shape {tuple(tensor.shape)} on {tensor.device}"
+        )
     return tensor.data_ptr()
+
+
+def _device(device: torch.device | str) -> torch.device:
+    found = torch.device(device)
+    if found.type not in ("cpu", "cuda"):
+        raise ValueError(f"tensors on cpu or cuda are compressed, not on {found}")
+    return torch.device("cuda", torch.cuda.current_device()) if found.type == "cuda" and found.index is None else found
+
+
+def _on(device: torch.device) -> AbstractContextManager[object]:
+    """CUDA's calls in it go to that GPU."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 class Codec:
     """Compression of one tensor, with memory: tacit_codec_t.
 
     `name` keys random numbers, so it is the same on all ranks; `spec` is as in doc/concepts.md ("onebit+ef"). What a step
-    is made of is told in tacit.h. Frames are tensors of uint8. Not thread-safe.
+    is made of is told in tacit.h. Frames are tensors of uint8. Not thread-safe. On a GPU, only bundles take its tensor.
     """
 
     def __init__(
@@ -39,6 +54,7 @@ class Codec:
         spec: str,
         *,
         dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
         rank: int = 0,
         ranks: int = 1,
         nonfinite: Nonfinite = "error",
@@ -49,16 +65,19 @@ class Codec:
         if dtype not in DTYPES:
             raise TypeError(f"codec '{name}': {dtype} is none of {', '.join(map(str, DTYPES))}")
         self.name, self.shape, self.spec, self.dtype = name, tuple(shape), spec, dtype
+        self.device = _device(device)
         self.rank, self.ranks = rank, ranks
         self.count = 1
         for size in self.shape:
             self.count *= size
-        slot = SlotConfig(ctypes.sizeof(SlotConfig), self.count, DTYPES[dtype], 0, 0, (c_size_t * 8)(), spec.encode())
+        on_gpu = int(self.device.type == "cuda")
+        slot = SlotConfig(ctypes.sizeof(SlotConfig), self.count, DTYPES[dtype], on_gpu, 0, (c_size_t * 8)(), spec.encode())
         if len(self.shape) <= 8 and self.count != 0:
             slot.ndim = len(self.shape)
             slot.shape = (c_size_t * 8)(*self.shape)
         config = Config(ctypes.sizeof(Config), None, 0, 0, seed, NONFINITE[nonfinite], strict, 0)
-        check(library.tacit_codec_create(name.encode(), byref(slot), byref(config), rank, ranks, byref(self._handle)))
+        with _on(self.device):
+            check(library.tacit_codec_create(name.encode(), byref(slot), byref(config), rank, ranks, byref(self._handle)))
 
     def __del__(self) -> None:
         if self._handle:
@@ -142,13 +161,17 @@ class Bundle:
 
     Between encode() and reduce() the `messages` go all to all, `sends[q]` bytes to rank q and `receives[q]` bytes from it; between
     reduce() and finish() `gathers` bytes go from each rank to all. Tensors given to encode() must not change until the step ends.
+
+    On a GPU all tensors are on it, the calls only launch kernels on its current stream, and what a step finds is raised by poll().
     """
 
     def __init__(self, codecs: Sequence[Codec], op: Op = "average") -> None:
         self._handle = c_void_p()
         self.codecs = list(codecs)
         handles = (c_void_p * len(self.codecs))(*[codec._handle for codec in self.codecs])
-        check(library.tacit_bundle_create(handles, len(self.codecs), OPS[op], byref(self._handle)))
+        self.device = self.codecs[0].device
+        with _on(self.device):
+            check(library.tacit_bundle_create(handles, len(self.codecs), OPS[op], byref(self._handle)))
         rank, ranks = self.codecs[0].rank, self.codecs[0].ranks
         self.sends = [int(library.tacit_bundle_scatter_bytes(self._handle, rank, q)) for q in range(ranks)]
         self.receives = [int(library.tacit_bundle_scatter_bytes(self._handle, q, rank)) for q in range(ranks)]
@@ -163,21 +186,29 @@ class Bundle:
         """Begins a step: writes the messages to all ranks, sum(sends) bytes."""
         self._room(messages, sum(self.sends))
         addresses = self._addresses(tensors)
-        check(library.tacit_bundle_encode(self._handle, step, addresses, _address(messages)))
+        if self.device.type == "cuda":
+            check(library.tacit_bundle_set_stream(self._handle, torch.cuda.current_stream(self.device).cuda_stream))
+        check(library.tacit_bundle_encode(self._handle, step, addresses, _address(messages, self.device)))
         self._kept = [*tensors, messages]
 
     def reduce(self, messages: torch.Tensor, message: torch.Tensor) -> None:
         """Takes the messages from all ranks, sum(receives) bytes, and writes the one to all, `gathers` bytes."""
         self._room(messages, sum(self.receives))
         self._room(message, self.gathers)
-        check(library.tacit_bundle_reduce(self._handle, _address(messages), _address(message)))
+        if self.device.type == "cuda":
+            check(library.tacit_bundle_set_stream(self._handle, torch.cuda.current_stream(self.device).cuda_stream))
+        check(library.tacit_bundle_reduce(self._handle, _address(messages, self.device), _address(message, self.device)))
 
     def finish(self, messages: torch.Tensor, tensors: Sequence[torch.Tensor]) -> None:
-        """Takes all ranks' messages, in ascending order, and writes the results. Raises what any rank found."""
+        """Takes all ranks' messages, in ascending order, and writes the results. Raises what any rank found, unless on a GPU."""
         self._room(messages, self.gathers * self.codecs[0].ranks)
         addresses = self._addresses(tensors)
-        check(library.tacit_bundle_finish(self._handle, _address(messages), addresses))
+        check(library.tacit_bundle_finish(self._handle, _address(messages, self.device), addresses))
         self._kept = []
+
+    def poll(self, behind: int = 0) -> None:
+        """On a GPU: waits for all steps but the last `behind`, and raises what any rank found in them."""
+        check(library.tacit_bundle_poll(self._handle, behind))
 
     def cancel(self) -> None:
         """Ends the step without a result, with memory as before it."""
@@ -189,7 +220,7 @@ class Bundle:
             raise ValueError(f"a bundle of {len(self.codecs)} tensors was given {len(tensors)}")
         for codec, tensor in zip(self.codecs, tensors):
             codec._expect(tensor, codec.dtype, codec.count)
-        return (c_void_p * len(tensors))(*[_address(tensor) for tensor in tensors])
+        return (c_void_p * len(tensors))(*[_address(tensor, self.device) for tensor in tensors])
 
     @staticmethod
     def _room(messages: torch.Tensor, size: int) -> None:

@@ -62,7 +62,14 @@ class Compression:
     def _codec(self, name: str, parameter: torch.Tensor, dtype: torch.dtype) -> Codec:
         if name not in self._codecs:
             codec = Codec(
-                name, parameter.shape, self.spec, dtype=dtype, rank=self._rank, ranks=self._ranks, **self._options
+                name,
+                parameter.shape,
+                self.spec,
+                dtype=dtype,
+                device=parameter.device,
+                rank=self._rank,
+                ranks=self._ranks,
+                **self._options,
             )
             if name in self._loaded:
                 codec.load(self._loaded.pop(name))

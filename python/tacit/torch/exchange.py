@@ -2,14 +2,16 @@
 """The two exchanges of bundles (tacit_bundle.h), over a process group.
 
 Messages go all to all, and what each rank has reduced is gathered. Two threads do that beside the program, one for each exchange, each
-with a process group of its own, so that the order of exchanges is that of jobs on all ranks.
+with a process group of its own, so that the order of exchanges is that of jobs on all ranks. On a GPU each has a stream of its own, too:
+threads only launch, and streams wait for each other.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +27,9 @@ class Bucket:
     def __init__(self, codecs: Sequence[Codec]) -> None:
         self.bundle = Bundle(codecs)
         sizes = sum(self.bundle.sends), sum(self.bundle.receives), self.bundle.gathers, self.bundle.gathers * codecs[0].ranks
-        self.sent, self.received, self.own, self.gathered = (torch.empty(size, dtype=torch.uint8) for size in sizes)
+        self.sent, self.received, self.own, self.gathered = (
+            torch.empty(size, dtype=torch.uint8, device=self.bundle.device) for size in sizes
+        )
         self.seconds, self.steps = 0.0, 0
 
 
@@ -35,7 +39,18 @@ class _Job:
     step: int
     tensors: list[torch.Tensor]
     result: torch.Tensor
-    future: torch.futures.Future[torch.Tensor] = field(default_factory=torch.futures.Future)
+    future: torch.futures.Future[torch.Tensor] = field(init=False)
+    ready: torch.cuda.Event | None = None  # what the stream that goes on with it waits for
+
+    def __post_init__(self) -> None:
+        device = self.bucket.bundle.device
+        self.future = torch.futures.Future(devices=[device] if device.type == "cuda" else [])
+        self.hand_over()
+
+    def hand_over(self) -> None:
+        """What is on the current stream by now comes before what the next one does with this."""
+        if self.bucket.bundle.device.type == "cuda":
+            self.ready = torch.cuda.current_stream(self.bucket.bundle.device).record_event()
 
     def fail(self, error: Exception) -> None:
         self.bucket.bundle.cancel()
@@ -52,6 +67,20 @@ class Exchanges:
             for name in ("scatter", "gather")
         ]
         self._threads = [ThreadPoolExecutor(1, f"tacit {name}") for name in ("scatter", "gather")]
+        self._streams: dict[tuple[torch.device, int], torch.cuda.Stream] = {}
+
+    @contextmanager
+    def _beside(self, job: _Job, thread: int) -> Iterator[None]:
+        """On a GPU: on the thread's stream, behind all that the job has been through."""
+        if job.ready is None:
+            yield
+            return
+        device = job.bucket.bundle.device
+        with torch.cuda.device(device):
+            stream = self._streams.setdefault((device, thread), torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
+            stream.wait_event(job.ready)
+            with torch.cuda.stream(stream):
+                yield
 
     def start(
         self, bucket: Bucket, step: int, tensors: list[torch.Tensor], result: torch.Tensor
@@ -68,11 +97,13 @@ class Exchanges:
     def _scatter(self, job: _Job) -> None:
         bucket, began = job.bucket, time.monotonic()
         try:
-            bucket.bundle.encode(job.step, job.tensors, bucket.sent)
-            if bucket.received.numel() != 0:
-                dist.all_to_all_single(
-                    bucket.received, bucket.sent, bucket.bundle.receives, bucket.bundle.sends, group=self._groups[0]
-                )
+            with self._beside(job, 0):
+                bucket.bundle.encode(job.step, job.tensors, bucket.sent)
+                if bucket.received.numel() != 0:
+                    dist.all_to_all_single(
+                        bucket.received, bucket.sent, bucket.bundle.receives, bucket.bundle.sends, group=self._groups[0]
+                    )
+                job.hand_over()
         except Exception as error:
             job.fail(error)
             return
@@ -82,12 +113,13 @@ class Exchanges:
     def _gather(self, job: _Job) -> None:
         bucket, began = job.bucket, time.monotonic()
         try:
-            bucket.bundle.reduce(bucket.received, bucket.own)
-            dist.all_gather_into_tensor(bucket.gathered, bucket.own, group=self._groups[1])
-            bucket.bundle.finish(bucket.gathered, job.tensors)
+            with self._beside(job, 1):
+                bucket.bundle.reduce(bucket.received, bucket.own)
+                dist.all_gather_into_tensor(bucket.gathered, bucket.own, group=self._groups[1])
+                bucket.bundle.finish(bucket.gathered, job.tensors)
+                bucket.bundle.poll(1)  # on a GPU, the step before: nothing is waited for, and all ranks find the same
+                bucket.seconds += time.monotonic() - began
+                bucket.steps += 1
+                job.future.set_result(job.result)
         except Exception as error:
             job.fail(error)
-            return
-        bucket.seconds += time.monotonic() - began
-        bucket.steps += 1
-        job.future.set_result(job.result)
