@@ -5,6 +5,7 @@
 
 #include "compressor.h"
 #include "sieve.h"
+#include "topk_size.h"
 
 /* ---- Selection. Indices ascend; equal magnitudes go to the lower index; zeros are never among them; NaN is largest. ---- */
 
@@ -20,6 +21,7 @@ typedef struct tacit_geometry {
     size_t stride, samples, sample_keep, keep;
 } tacit_geometry_t;
 tacit_geometry_t tacit__topk_geometry(size_t count, double density, double sample);
+bool             tacit__topk_is_sampled(const tacit_geometry_t *geometry, size_t count);
 
 /* After begin: the elements above a threshold that comes from a sample beginning at element `start` < stride, the largest
    geometry->keep of them if there are more; the threshold falls until there are 0.8 of these, ten times at most. What is not
@@ -27,13 +29,6 @@ tacit_geometry_t tacit__topk_geometry(size_t count, double density, double sampl
 void tacit__topk_sample(tacit_selection_t *selection, const tacit_geometry_t *geometry, size_t start);
 
 /* ---- Indices: ascending, relative to `first` where they are encoded, to 0 where they are decoded ---- */
-
-typedef enum { TACIT_INDEX_U32, TACIT_INDEX_U16, TACIT_INDEX_RLE16, TACIT_INDEX_BITMAP, TACIT_INDEX_RICE } tacit_index_t;
-enum {
-    TACIT_INDEX_CODINGS = 5,
-    TACIT_INDEX_ESCAPE = 65535, /* a run that stands for 65536 zeros, if its value is +0 */
-    TACIT_RICE_MOST = 31
-};
 
 /* Entries of a range of `count` elements. */
 typedef struct tacit_index_range {

@@ -5,14 +5,7 @@
 #include "bits.h"
 #include "topk.h"
 
-enum {
-    SPAN = 65536 /* elements that 16 bits tell apart */
-};
-
-static size_t words(size_t bytes)
-{
-    return (bytes + 3) / 4 * 4;
-}
+enum { SPAN = TACIT_INDEX_SPAN };
 
 /* Zeros before an entry, since the one before it. */
 static inline size_t gap_before(const tacit_index_range_t *range, size_t entry)
@@ -61,21 +54,6 @@ static size_t quotients(const tacit_index_range_t *range, unsigned rice)
     return sum;
 }
 
-/* Bits at most: all zeros in as few gaps as there are. The parameter for which that is least. */
-static size_t rice_bits_bound(size_t count, size_t entries, unsigned *rice_out)
-{
-    size_t bits = SIZE_MAX;
-
-    for (unsigned rice = 0; rice <= TACIT_RICE_MOST; rice++) {
-        const size_t most = entries * (rice + 1) + ((count - entries) >> rice);
-        if (most < bits) {
-            bits = most;
-            *rice_out = rice;
-        }
-    }
-    return bits;
-}
-
 /* The bits are convex in the parameter, and clustered entries want a smaller one than evenly spread ones. */
 unsigned tacit__rice_parameter(const tacit_index_range_t *range)
 {
@@ -85,7 +63,7 @@ unsigned tacit__rice_parameter(const tacit_index_range_t *range)
     if (range->entries == 0) {
         return 0;
     }
-    (void)rice_bits_bound(range->count, range->entries, &rice);
+    (void)tacit__rice_bits_bound(range->count, range->entries, &rice);
     sum = quotients(range, rice);
     while (rice > 0 && (below = quotients(range, rice - 1)) < sum + range->entries) {
         rice--;
@@ -94,36 +72,19 @@ unsigned tacit__rice_parameter(const tacit_index_range_t *range)
     return rice;
 }
 
-static size_t bytes_of(tacit_index_t coding, size_t count, size_t entries, size_t pairs, size_t rice_bits)
-{
-    switch (coding) {
-    case TACIT_INDEX_U16:
-        return (count + SPAN - 1) / SPAN * 4 + words(2 * entries);
-    case TACIT_INDEX_RLE16:
-        return words(2 * pairs);
-    case TACIT_INDEX_BITMAP:
-        return words((count + 7) / 8);
-    case TACIT_INDEX_RICE:
-        return words((rice_bits + 7) / 8);
-    case TACIT_INDEX_U32:
-        break;
-    }
-    return 4 * entries;
-}
-
 size_t tacit__index_bytes(tacit_index_t coding, const tacit_index_range_t *range, unsigned rice)
 {
     const size_t bits = coding == TACIT_INDEX_RICE ? range->entries * (rice + 1) + quotients(range, rice) : 0;
 
-    return bytes_of(coding, range->count, range->entries, tacit__index_pairs(coding, range), bits);
+    return tacit__index_bytes_of(coding, range->count, range->entries, tacit__index_pairs(coding, range), bits);
 }
 
 size_t tacit__index_bytes_bound(tacit_index_t coding, size_t count, size_t entries)
 {
     unsigned     rice;
-    const size_t bits = coding == TACIT_INDEX_RICE && entries > 0 ? rice_bits_bound(count, entries, &rice) : 0;
+    const size_t bits = coding == TACIT_INDEX_RICE && entries > 0 ? tacit__rice_bits_bound(count, entries, &rice) : 0;
 
-    return bytes_of(coding, count, entries, tacit__index_pairs_bound(coding, count, entries), bits);
+    return tacit__index_bytes_of(coding, count, entries, tacit__index_pairs_bound(coding, count, entries), bits);
 }
 
 /* ---- Encoding: exactly tacit__index_bytes() ---- */
@@ -171,7 +132,7 @@ static void encode_rle16(const tacit_index_range_t *range, uint8_t *out)
 
 static void encode_bitmap(const tacit_index_range_t *range, uint8_t *out)
 {
-    memset(out, 0, words((range->count + 7) / 8));
+    memset(out, 0, tacit__index_words((range->count + 7) / 8));
     for (size_t i = 0; i < range->entries; i++) {
         const size_t index = range->indices[i] - range->first;
         out[index / 8] |= (uint8_t)(1u << index % 8);
@@ -271,7 +232,7 @@ static bool decode_u16(const uint8_t *in, size_t bytes, size_t count, size_t ent
     const uint8_t *offsets = in + 4 * spans;
     size_t         i = 0;
 
-    if (bytes != 4 * spans + words(2 * entries)) {
+    if (bytes != 4 * spans + tacit__index_words(2 * entries)) {
         return false;
     }
     for (size_t span = 0; span < spans; span++) {
@@ -293,7 +254,7 @@ static bool decode_bitmap(const uint8_t *in, size_t bytes, size_t count, size_t 
 {
     size_t found = 0;
 
-    if (bytes != words((count + 7) / 8)) {
+    if (bytes != tacit__index_words((count + 7) / 8)) {
         return false;
     }
     for (size_t at = 0; at < bytes; at += 4) {

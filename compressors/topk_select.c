@@ -381,9 +381,14 @@ tacit_geometry_t tacit__topk_geometry(size_t count, double density, double sampl
     return geometry;
 }
 
+bool tacit__topk_is_sampled(const tacit_geometry_t *geometry, size_t count)
+{
+    return geometry->stride > 1 && geometry->keep <= count / 2;
+}
+
 void tacit__topk_sample(tacit_selection_t *selection, const tacit_geometry_t *geometry, size_t start)
 {
-    if (geometry->stride > 1 && geometry->keep <= selection->count / 2) {
+    if (tacit__topk_is_sampled(geometry, selection->count)) {
         selection->sample_keep = geometry->sample_keep;
         selection->sieve.stride = geometry->stride;
         selection->sieve.sample_at = start;
