@@ -59,6 +59,10 @@ typedef struct tacit_select {
     /* … and after the last, the sieve holds what is chosen, none of it zero, nor travelling as zero. False: now they must go
        through it again, from the first on, unchanged and without a[]. */
     bool (*finish)(const tacit_block_t *block, struct tacit_selection *selection);
+    /* The sample that the threshold comes from: every so many elements one, and how many of them are above it; a stride of 0:
+       there is none. Where less than 0.8 of what is wanted is not below the threshold, it falls to 0.8 of itself, ten times
+       at most. */
+    size_t (*sample)(const void *config, size_t count, size_t *keep_out);
     /* Bytes at most for `entries` entries among `count` elements. */
     size_t (*bound)(const void *config, size_t count, size_t entries);
     /* Whether values travel as they are. */
@@ -92,7 +96,7 @@ typedef struct tacit_linear {
     void (*keep)(const tacit_block_t *block, const tacit_slot_config_t *tensor, const float *const *factors, float *work);
 } tacit_linear_t;
 
-/* Blockwise: what kernels on devices are told of a configuration (cuda/device.h). */
+/* What kernels on devices are told of a configuration (cuda/device.h). */
 typedef enum {
     TACIT_CODE_NONE,
     TACIT_CODE_FP16,
@@ -101,6 +105,8 @@ typedef enum {
     TACIT_CODE_ONEBIT,
     TACIT_CODE_QSGD,
     TACIT_CODE_ROTQ,
+    TACIT_CODE_TOPK,
+    TACIT_CODE_RANDK,
     TACIT_CODES
 } tacit_code_t;
 
@@ -108,7 +114,8 @@ typedef struct tacit_device_code {
     uint32_t block; /* elements of a record; 0: all of a range */
     uint8_t  code;  /* a tacit_code_t */
     uint8_t  bits;
-    uint8_t  variant; /* fp8: the format; onebit: 1 is the l1 norm; qsgd: 1 is at random */
+    uint8_t  variant; /* fp8: the format; onebit: 1 is the l1 norm; qsgd: 1 is at random; topk: 1 + the index coding; randk: 1 is
+                         scaled */
     bool     coded;   /* an owner encodes its own contribution too */
 } tacit_device_code_t;
 
@@ -150,7 +157,7 @@ typedef struct tacit_compressor {
     size_t (*bound)(const void *config, size_t count);
     /* Blockwise, optional: whether an owner encodes its own contribution too, as if it came from another rank. NULL: no. */
     bool (*own_coded)(const void *config);
-    /* Blockwise, optional: what kernels are told. NULL: there are none. */
+    /* Optional: what kernels are told. NULL: there are none. */
     tacit_device_code_t (*device)(const void *config);
 } tacit_compressor_t;
 

@@ -119,6 +119,11 @@ static tacit_quality_t quality(const void *config, size_t count, double *factor)
     return own->scale == SCALE_UNBIASED ? TACIT_UNBIASED : TACIT_CONTRACTION;
 }
 
+static tacit_device_code_t device(const void *config)
+{
+    return (tacit_device_code_t){.code = TACIT_CODE_RANDK, .variant = ((const config_t *)config)->scale == SCALE_UNBIASED};
+}
+
 static const tacit_param_t params[] = {
     {.key = "ratio",
      .type = TACIT_PARAM_REAL,
@@ -155,4 +160,5 @@ const tacit_compressor_t tacit__compressor_randk = {
     .settle = settle,
     .quality = quality,
     .linear = &linear,
+    .device = device,
 };

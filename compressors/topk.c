@@ -11,7 +11,7 @@
 #include "half.h"
 #include "random.h"
 
-enum { HEADER_BYTES = 8 };
+enum { HEADER_BYTES = TACIT_TOPK_HEADER };
 
 typedef enum { VALUES_FLOAT32, VALUES_FLOAT16 } values_t;
 typedef enum { SELECT_EXACT, SELECT_SAMPLED } select_t;
@@ -38,6 +38,15 @@ static size_t room(const void *config, size_t count, size_t *sample_out)
     *sample_out =
         own->select == SELECT_SAMPLED && count != 0 ? tacit__topk_geometry(count, own->ratio, own->sample).samples + 1 : 0;
     return tacit__topk_room(count, limit(config, count));
+}
+
+static size_t sample_stride(const void *config, size_t count, size_t *keep_out)
+{
+    const config_t        *own = config;
+    const tacit_geometry_t geometry = tacit__topk_geometry(count, own->ratio, own->sample);
+
+    *keep_out = geometry.sample_keep;
+    return own->select == SELECT_SAMPLED && count != 0 && tacit__topk_is_sampled(&geometry, count) ? geometry.stride : 0;
 }
 
 static void begin(const tacit_block_t *block, tacit_selection_t *selection)
@@ -270,6 +279,14 @@ static double delta(const void *config, const tacit_slot_config_t *tensor)
     return tensor->count > 0 ? (double)limit(config, tensor->count) / (double)tensor->count : 1;
 }
 
+static tacit_device_code_t device(const void *config)
+{
+    const config_t *own = config;
+
+    return (tacit_device_code_t){
+        .code = TACIT_CODE_TOPK, .bits = (uint8_t)(8 * value_bytes((values_t)own->values)), .variant = (uint8_t)own->index};
+}
+
 static const tacit_param_t params[] = {
     {.key = "ratio",
      .type = TACIT_PARAM_REAL,
@@ -319,6 +336,7 @@ static const tacit_select_t sparse = {
     .begin = begin,
     .pause = tacit__topk_pause,
     .finish = finish,
+    .sample = sample_stride,
     .bound = bound,
     .exact = exact,
     .encode = encode,
@@ -335,4 +353,5 @@ const tacit_compressor_t tacit__compressor_topk = {
     .quality = quality,
     .delta = delta,
     .select = &sparse,
+    .device = device,
 };

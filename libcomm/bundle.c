@@ -248,14 +248,19 @@ static void note(tacit_bundle_t *bundle, int rank, tacit_status_t status)
     }
 }
 
-/* All ranks find it, in the same words. */
-static tacit_status_t sum_fault(const tacit_bundle_t *bundle, const tacit_codec_t *codec)
+tacit_status_t tacit__bundle_place_fault(const tacit_bundle_t *bundle, int rank, const tacit_codec_t *codec)
+{
+    return tacit__fail(TACIT_ERR_FRAME, "rank %d: what rank %d has sent of slot '%s' is not a payload of '%s'", bundle->rank,
+                       rank, codec->name, codec->given.text);
+}
+
+tacit_status_t tacit__bundle_sum_fault(const tacit_bundle_t *bundle, const tacit_codec_t *codec, uint64_t step)
 {
     return tacit__fail(TACIT_ERR_VALUE,
                        "slot '%s' at step %" PRIu64
                        ": the sum over %d ranks leaves the range of float32; nothing was changed. Skip "
                        "the step, or set nonfinite to pass",
-                       codec->name, bundle->step, bundle->ranks);
+                       codec->name, step, bundle->ranks);
 }
 
 /* The header of a message whose payload is written already; or, after a fault, its text instead. */
@@ -597,9 +602,7 @@ static tacit_status_t take_result(tacit_bundle_t *bundle, int rank, const uint8_
         tacit_whole_t *whole = &bundle->wholes[w];
 
         if (!tacit__whole_take(bundle, whole, rank, frame.payload + part_bytes + whole->at)) {
-            status =
-                tacit__fail(TACIT_ERR_FRAME, "rank %d: what rank %d has sent of slot '%s' is not a payload of '%s'", bundle->rank,
-                            rank, bundle->codecs[whole->codec]->name, bundle->codecs[whole->codec]->given.text);
+            status = tacit__bundle_place_fault(bundle, rank, bundle->codecs[whole->codec]);
             goto out;
         }
     }
@@ -628,7 +631,7 @@ tacit_status_t tacit_bundle_finish(tacit_bundle_t *bundle, const void *messages,
     }
     for (size_t w = 0; w < bundle->whole_count && bundle->fault == TACIT_OK; w++) {
         if (!tacit__whole_fits(bundle, &bundle->wholes[w])) {
-            note(bundle, 0, sum_fault(bundle, bundle->codecs[bundle->wholes[w].codec]));
+            note(bundle, 0, tacit__bundle_sum_fault(bundle, bundle->codecs[bundle->wholes[w].codec], bundle->step));
         }
     }
     if (bundle->fault != TACIT_OK) {

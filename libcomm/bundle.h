@@ -67,6 +67,11 @@ struct tacit_bundle {
     struct tacit_bundle_device *device; /* of tensors on a GPU; else NULL */
 };
 
+/* ---- bundle.c: faults in what all ranks have sent, which all find ---- */
+
+tacit_status_t tacit__bundle_place_fault(const tacit_bundle_t *bundle, int rank, const tacit_codec_t *codec);
+tacit_status_t tacit__bundle_sum_fault(const tacit_bundle_t *bundle, const tacit_codec_t *codec, uint64_t step);
+
 /* ---- bundle_device.c: the same on a GPU, where bundle->device is ---- */
 
 typedef struct tacit_bundle_device tacit_bundle_device_t;
@@ -79,6 +84,11 @@ tacit_status_t tacit__bundle_device_reduce(tacit_bundle_t *bundle, const void *m
 tacit_status_t tacit__bundle_device_finish(tacit_bundle_t *bundle, const void *messages, void *const *out);
 void           tacit__bundle_device_cancel(tacit_bundle_t *bundle);
 tacit_status_t tacit__bundle_device_poll(tacit_bundle_t *bundle, uint64_t behind);
+
+/* ---- wholes_device.c ---- */
+
+/* Tables and workspace, one piece of the device's memory, for tensors that travel whole. */
+tacit_status_t tacit__wholes_device_create(const tacit_bundle_t *bundle, tacit_device_wholes_t *wholes_out, void **memory_out);
 
 /* ---- bundle_whole.c ---- */
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Bundles of tensors on a GPU: what kernels are told, and which are launched when. Nothing waits for them but
-   tacit_bundle_poll(). A step is nine launches, and two more for each further code that is in the bundle thrice; how many tensors
-   there are does not matter. */
+   tacit_bundle_poll(). A step is nine launches, two more for each further code that is in the bundle thrice, and some more
+   where tensors travel whole (wholes_device.c); how many tensors there are does not matter. */
 #include "bundle.h"
 
 #include <inttypes.h>
@@ -29,7 +29,9 @@ struct tacit_bundle_device {
     tacit_device_tiles_t       groups[GROUPS];
     size_t                     group_count;
     tacit_device_messages_t    messages[MESSAGES];
-    void                      *memory;          /* of the device, with all that is above */
+    tacit_device_wholes_t      wholes;
+    void                      *wholes_memory;
+    void                      *memory;          /* of the device, with all that is above but tensors that travel whole */
     uint8_t                   *image;           /* what it begins with, on the host */
     size_t                     used;            /* bytes of both */
     uint64_t                   started, failed; /* steps; and failed ones that have been told of */
@@ -128,7 +130,7 @@ static void lay_messages(const tacit_bundle_t *bundle, exchange_t exchange)
         const bool   out = exchange == SCATTER_OUT || exchange == GATHER_OUT, scatter = exchange <= SCATTER_IN;
         const int    from = out ? bundle->rank : other, to = out ? other : bundle->rank;
         const size_t bytes = scatter ? tacit_bundle_scatter_bytes(bundle, from, to) : bundle->gather_bytes;
-        const size_t payload = bundle->part_bytes[scatter ? to : from];
+        const size_t payload = bundle->part_bytes[scatter ? to : from] + (scatter ? 0 : bundle->whole_bytes);
         const size_t room = bytes - tacit__min(bytes, TACIT_FRAME_HEADER_BYTES), summed = out ? payload : room;
 
         if (bytes == 0 || (exchange == GATHER_OUT && other != bundle->rank)) {
@@ -210,6 +212,7 @@ static tacit_device_tensor_t tensor_of(const tacit_codec_t *codec, const void *i
         tensor.keep = (uint8_t)feedback->keep;
         tensor.precision = (uint8_t)codec->precision;
         tensor.packed = (uint8_t)feedback->rounded;
+        tensor.flags = (uint8_t)(feedback->flags != NULL ? feedback->flags(codec->spec.feedback_config) : 0);
         tensor.weight = feedback->weight != NULL ? feedback->weight(codec->spec.feedback_config) : 0;
         for (size_t i = 0; i < TACIT_DEVICE_ARRAYS; i++) {
             const bool packed = codec->packed[i] != NULL;
@@ -246,6 +249,9 @@ tacit_status_t tacit__bundle_device_create(tacit_bundle_t *bundle)
     TRY(check(side->module->alloc_host((void **)&side->bundle.report, sizeof *side->bundle.report), side,
               "memory of the host that a GPU writes to"));
     lay_tables(bundle);
+    if (bundle->whole_count != 0) {
+        TRY(tacit__wholes_device_create(bundle, &side->wholes, &side->wholes_memory));
+    }
     side->bundle.gather_bytes = bundle->gather_bytes;
     side->bundle.tensor_count = (uint32_t)bundle->count;
     side->bundle.rank = (uint16_t)bundle->rank;
@@ -273,6 +279,7 @@ void tacit__bundle_device_destroy(tacit_bundle_t *bundle)
     if (side->module != NULL) {
         (void)side->module->synchronize();
         (void)side->module->free(side->memory);
+        (void)side->module->free(side->wholes_memory);
         (void)side->module->free_host(side->bundle.report);
     }
     tacit__free(side->generations);
@@ -386,6 +393,9 @@ tacit_status_t tacit__bundle_device_reduce(tacit_bundle_t *bundle, const void *m
     for (size_t g = 0; g < side->group_count; g++) {
         TRY(check(module->reduce(&side->bundle, &side->groups[g], messages, message, side->stream), side, "a launch"));
     }
+    if (bundle->whole_count != 0) {
+        TRY(check(module->encode_wholes(&side->bundle, &side->wholes, message, side->stream), side, "a launch"));
+    }
     TRY(check(module->seal(&side->bundle, &side->messages[GATHER_OUT], TACIT_FRAME_RESULT, message, side->stream), side,
               "a launch"));
 out:
@@ -399,6 +409,9 @@ static tacit_status_t finish_tiles(tacit_bundle_t *bundle, const void *messages)
 
     for (size_t g = 0; g < side->group_count; g++) {
         TRY(check(side->module->finish(&side->bundle, &side->groups[g], messages, bundle->sent, side->stream), side, "a launch"));
+    }
+    if (bundle->whole_count != 0) {
+        TRY(check(side->module->finish_wholes(&side->bundle, &side->wholes, side->stream), side, "a launch"));
     }
 out:
     return status;
@@ -414,6 +427,10 @@ tacit_status_t tacit__bundle_device_finish(tacit_bundle_t *bundle, const void *m
     TRY(update(bundle, NULL, out));
     TRY(check(module->open(&side->bundle, &side->messages[GATHER_IN], TACIT_FRAME_RESULT, messages, true, side->stream), side,
               "a launch"));
+    if (bundle->whole_count != 0) {
+        TRY(check(module->take_wholes(&side->bundle, &side->wholes, side->messages[GATHER_IN].faults, messages, side->stream),
+                  side, "a launch"));
+    }
     TRY(finish_tiles(bundle, messages));
     TRY(check(module->end(&side->bundle, side->stream), side, "a launch"));
     side->started++;
@@ -453,6 +470,12 @@ static tacit_status_t report(const tacit_bundle_t *bundle, const tacit_device_fa
 
     if (reason == TACIT_REASON_VALUE && detail < bundle->count) {
         return tacit__codec_value_fault(bundle->codecs[detail], rank, found->step);
+    }
+    if (reason == TACIT_REASON_PLACE && detail < bundle->count) {
+        return tacit__bundle_place_fault(bundle, rank, bundle->codecs[detail]);
+    }
+    if (reason == TACIT_REASON_SUM && detail < bundle->count) {
+        return tacit__bundle_sum_fault(bundle, bundle->codecs[detail], found->step);
     }
     if (reason >= TACIT_REASONS || reasons[reason] == NULL) {
         const int16_t status = (int16_t)detail;

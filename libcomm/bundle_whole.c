@@ -81,7 +81,7 @@ tacit_status_t tacit__wholes_create(tacit_bundle_t *bundle)
         whole->bound = bound_of(bundle->codecs[i]);
         bundle->whole_count++;
         bundle->whole_bytes += LENGTH_BYTES + tacit__round_up(whole->bound, TACIT_BUNDLE_ALIGN);
-        if (!get_memory(bundle, whole)) {
+        if (bundle->codecs[i]->module == NULL && !get_memory(bundle, whole)) {
             return tacit__fail(TACIT_ERR_MEMORY, "bundle: no memory to gather codec '%s'", bundle->codecs[i]->name);
         }
     }

@@ -238,13 +238,20 @@ static tacit_status_t make_work(const tacit_codec_t *codec, const tacit_spec_t *
 /* Of a tensor on a GPU: whether there is one, and kernels for its spec. */
 static tacit_status_t find_device(tacit_codec_t *codec)
 {
-    tacit_status_t status = TACIT_OK;
+    const tacit_precision_t *precision = codec->spec.feedback_config;
+    tacit_status_t           status = TACIT_OK;
 
     if (codec->tensor.device == TACIT_CPU) {
         goto out;
     }
     if (codec->compressor->device == NULL || (codec->feedback != NULL && codec->feedback->keep == TACIT_KEEP_NOTHING)) {
         status = tacit__fail(TACIT_ERR_UNSUPPORTED, "slot '%s': '%s' is not there on GPUs", codec->name, codec->given.text);
+        goto out;
+    }
+    if (!tacit__codec_is_blockwise(codec) && codec->feedback != NULL && *precision != TACIT_PRECISION_FP32) {
+        status = tacit__fail(TACIT_ERR_UNSUPPORTED,
+                             "slot '%s', '%s': on GPUs memory around '%s' is float32; leave out residual=", codec->name,
+                             codec->given.text, codec->compressor->name);
         goto out;
     }
     TRY(tacit__cuda_module(&codec->module));
@@ -279,7 +286,7 @@ static tacit_status_t codec_init(tacit_codec_t *codec, const char *name, const c
     }
     needs_whole = codec->feedback != NULL ? codec->feedback->accumulator < 0
                                           : codec->tensor.dtype != TACIT_FLOAT32 || codec->nonfinite == TACIT_NONFINITE_SKIP;
-    if (codec->compressor->linear != NULL && needs_whole) {
+    if (codec->compressor->linear != NULL && needs_whole && codec->module == NULL) {
         codec->whole = tacit__alloc(codec->tensor.count, sizeof(float));
         if (codec->whole == NULL) {
             status = tacit__fail(TACIT_ERR_MEMORY, "slot '%s': no memory for its codec", name);

@@ -23,7 +23,16 @@ typedef enum { TACIT_PRECISION_FP32, TACIT_PRECISION_BF16, TACIT_PRECISION_INT8 
     }
 
 /* The feedbacks that kernels on devices know (compressors/cuda/device.h). */
-typedef enum { TACIT_KEEP_NOTHING, TACIT_KEEP_EF, TACIT_KEEP_EF21, TACIT_KEEP_ECONTROL } tacit_keep_t;
+typedef enum {
+    TACIT_KEEP_NOTHING,
+    TACIT_KEEP_EF,
+    TACIT_KEEP_EF21,
+    TACIT_KEEP_ECONTROL,
+    TACIT_KEEP_DGC,
+    TACIT_KEEP_MOMENTUM /* dgc's tensors that stay dense */
+} tacit_keep_t;
+
+enum { TACIT_DGC_NESTEROV = 1u << 0, TACIT_DGC_MASKS = 1u << 1 };
 
 /* How memory begins: with zeros, or with a first operation that is dense. */
 typedef enum { TACIT_INIT_ZERO, TACIT_INIT_GRADIENT } tacit_init_t;
@@ -99,9 +108,10 @@ typedef struct tacit_feedback {
     /* Optional, after the step has succeeded: mean[] is what all ranks agreed on and may be out. What it keeps of it goes from
        now to next. Where the tracker is not finite then, every array forgets that element, on all ranks. NULL: out = mean. */
     void (*combine)(const tacit_state_t *state, size_t first, size_t count, const float *mean, float *out);
-    /* What kernels on devices know it as, and the number that it depends on; 0: they do not. */
+    /* What kernels on devices know it as, and the number and the flags that it depends on; 0: they do not. */
     tacit_keep_t keep;
     float (*weight)(const void *config);
+    unsigned (*flags)(const void *config);
     /* The feedback that an owner keeps around what it encodes again; it has no combine. */
     const struct tacit_feedback *owner;
 } tacit_feedback_t;

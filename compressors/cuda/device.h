@@ -18,7 +18,14 @@ enum {
 };
 
 /* Which of a feedback's arrays is which. */
-enum { TACIT_EF_RESIDUAL = 0, TACIT_TRACKER_H = 0, TACIT_TRACKER_HBAR = 1, TACIT_TRACKER_REST = 2 };
+enum {
+    TACIT_EF_RESIDUAL = 0,
+    TACIT_TRACKER_H = 0,
+    TACIT_TRACKER_HBAR = 1,
+    TACIT_TRACKER_REST = 2,
+    TACIT_DGC_MOMENTUM = 0,
+    TACIT_DGC_VELOCITY = 1
+};
 
 /* A tensor in the bundle. Arrays that are not doubled are there twice. */
 typedef struct tacit_device_tensor {
@@ -31,7 +38,8 @@ typedef struct tacit_device_tensor {
     uint8_t             precision; /* a tacit_precision_t, of arrays whose bits are set in `packed`; others are float32 */
     uint8_t             packed;
     bool                doubled;                        /* the sender's memory */
-    float               weight;                         /* econtrol: eta; ef21: average */
+    uint8_t             flags;                          /* of the feedback: TACIT_DGC_… */
+    float               weight;                         /* econtrol: eta; ef21: average; dgc: momentum */
     void               *memory[2][TACIT_DEVICE_ARRAYS]; /* [turn]: now, [1 - turn]: next */
     float              *owner[2];                       /* of its owned part; NULL: the owner keeps nothing */
     uint64_t            owner_first;
@@ -66,6 +74,8 @@ typedef enum tacit_reason {
     TACIT_REASON_STEP,
     TACIT_REASON_HISTORY,
     TACIT_REASON_STATUS, /* detail: a status that it has, with a text */
+    TACIT_REASON_PLACE,  /* detail: the tensor of which that rank has sent no payload */
+    TACIT_REASON_SUM,    /* detail: the tensor of which it is not finite */
     TACIT_REASONS
 } tacit_reason_t;
 
@@ -81,6 +91,7 @@ typedef struct tacit_device_step {
     uint64_t ended;         /* steps */
     uint32_t bad_tensor;    /* the first of this rank that is not finite; UINT32_MAX: none */
     uint32_t messages_done; /* of those that are being opened */
+    uint32_t wholes_sent;   /* 1: memory of tensors that travel whole has followed */
 } tacit_device_step_t;
 
 /* What the host reads of it, in its own memory: written step by step, `ended` last. */
@@ -141,6 +152,98 @@ typedef struct tacit_device_tiles {
     uint8_t                    width;                /* a tacit_width_t */
 } tacit_device_tiles_t;
 
+/* ---- Tensors that travel whole ---- */
+
+enum {
+    TACIT_DIGITS = 2048,        /* values of the first digit of a magnitude, … */
+    TACIT_LOWER_DIGITS = 1024,  /* … and of the second and the third */
+    TACIT_WHOLE_TILE = 4096,    /* elements that a block of threads works on */
+    TACIT_WHOLE_CHUNK = 2048,   /* entries, or factors */
+    TACIT_WHOLE_STRETCH = 4096, /* bytes of a payload's indices */
+    TACIT_RICE_STATES = 32,     /* and of sums for as many parameters */
+    TACIT_LOWERED = 11          /* thresholds of a sample, each 0.8 of the one before */
+};
+
+/* The digits of the smallest of so many largest magnitudes: by counts, one digit after the other. */
+typedef struct tacit_device_digits {
+    uint32_t first[TACIT_DIGITS], lower[2][TACIT_LOWER_DIGITS];
+    uint32_t prefix, left; /* digits that are known; how many of those that begin with these are among the largest */
+} tacit_device_digits_t;
+
+/* What is learnt of a tensor while its largest elements are found and encoded. Zero before. */
+typedef struct tacit_device_tally {
+    tacit_device_digits_t chosen, sampled;              /* of what is sent, and of what of a sample is above its threshold */
+    uint32_t              lowered[TACIT_LOWERED];       /* magnitudes from that threshold on, and from each lower one */
+    uint32_t              quotients[TACIT_RICE_STATES]; /* of all gaps together, for each Rice parameter */
+    uint32_t              all;                          /* 1: all that is not zero is sent */
+    uint32_t              candidates;                   /* elements that may be sent; … */
+    uint32_t              crowded; /* … 1: there is no room for them, and elements are looked at where they are */
+    uint32_t              entries;
+    uint32_t              index, rice, index_bytes, pairs; /* how they travel */
+    uint32_t              done;                            /* blocks of threads, in the present launch */
+} tacit_device_tally_t;
+
+/* A tile's candidates, and what of earlier tiles is sent. */
+typedef struct tacit_device_mark {
+    uint32_t at, count;
+    uint32_t above, equal; /* magnitudes above the smallest that is sent, and equal to it: of this tile, then before it */
+} tacit_device_mark_t;
+
+/* What a stretch of indices is, for a state that it begins in: the one that it ends in, entries in it, and elements. */
+typedef struct tacit_device_run {
+    uint32_t state, entries, advance;
+} tacit_device_run_t;
+
+/* One rank's payload for a tensor, as it is found to be. */
+typedef struct tacit_device_taken {
+    uint32_t entries, index, rice, half; /* half: values are float16 */
+    uint32_t index_bytes;
+    uint32_t bad;     /* 1: it is none */
+    uint32_t largest; /* bits of the largest magnitude */
+    uint32_t done;    /* blocks of threads, in the present launch */
+} tacit_device_taken_t;
+
+/* A tensor, and where its own begins in the arrays below. */
+typedef struct tacit_device_whole {
+    uint32_t tensor;
+    uint32_t keep;                /* entries at most, or factors */
+    uint32_t room;                /* for candidates */
+    uint32_t spans;               /* of 65536 elements */
+    uint32_t stride;              /* of a sample; 0: there is none */
+    uint32_t sample_keep, enough; /* of the sample above its threshold; of the tensor, or that falls */
+    uint64_t at;                  /* its place, among those of a message … */
+    uint64_t bound;               /* … and the longest payload in it */
+    uint32_t tile, tiles, chunk, chunks, stretch, stretches;
+    uint64_t entry;     /* of every rank's `keep` */
+    uint64_t candidate; /* of `room` */
+    uint64_t sample;    /* of every stride-th element */
+    uint64_t span;      /* of every rank's `spans` */
+} tacit_device_whole_t;
+
+/* Some of a tensor's elements, entries, factors or bytes. */
+typedef struct tacit_device_extent {
+    uint32_t whole, count;
+    uint64_t first;
+} tacit_device_extent_t;
+
+/* The first are topk's, the others randk's. */
+typedef struct tacit_device_wholes {
+    const tacit_device_whole_t  *wholes;
+    const tacit_device_extent_t *tiles, *chunks, *stretches;
+    const uint64_t              *part_bytes; /* of each rank: what comes before the places */
+    uint32_t                     count, tile_count, topk_tiles, chunk_count, topk_chunks, stretch_count;
+    bool                         sampled;  /* one of topk's has a sample */
+    bool                         followed; /* one of topk's has memory that changes everywhere with what is sent */
+    uint64_t                     bytes;    /* of all places */
+    tacit_device_tally_t        *tallies;  /* of a tensor */
+    tacit_device_mark_t         *marks;    /* of a tile */
+    uint32_t                    *sums;     /* of a chunk: TACIT_RICE_STATES */
+    uint32_t                    *candidate_indices, *indices, *taken_indices, *spans, *samples;
+    float                       *candidate_values, *values, *kept, *taken_values;
+    tacit_device_taken_t        *taken; /* of a tensor and a rank */
+    tacit_device_run_t          *runs;  /* of a rank and a stretch: TACIT_RICE_STATES */
+} tacit_device_wholes_t;
+
 /* ---- The module ---- */
 
 /* Launchers return 0 or CUDA's error, and do not wait. */
@@ -173,6 +276,12 @@ typedef struct tacit_cuda_module {
                 bool verdict, void *stream);
     int (*end)(const tacit_device_bundle_t *bundle, void *stream);
     int (*cancel)(const tacit_device_bundle_t *bundle, void *stream); /* finish() then takes the step back */
+    /* The same of tensors that travel whole: to their places in a message; from those of all ranks, of which faults[] are known;
+       and results, or memory as it was. */
+    int (*encode_wholes)(const tacit_device_bundle_t *bundle, const tacit_device_wholes_t *wholes, void *message, void *stream);
+    int (*take_wholes)(const tacit_device_bundle_t *bundle, const tacit_device_wholes_t *wholes, const uint64_t *faults,
+                       const void *gathered, void *stream);
+    int (*finish_wholes)(const tacit_device_bundle_t *bundle, const tacit_device_wholes_t *wholes, void *stream);
 } tacit_cuda_module_t;
 
 #endif

@@ -240,6 +240,12 @@ __device__ inline void forget(const range_t &at, int i)
     }
 }
 
+/* Whether there is nothing to be done around an encoder. */
+__device__ inline bool keeps_nothing(const tacit_device_tensor_t &t)
+{
+    return t.keep == TACIT_KEEP_NOTHING || t.keep == TACIT_KEEP_MOMENTUM;
+}
+
 /* a := what is encoded. */
 __device__ inline void before_any(const range_t &at, int row, float (&a)[WIDTH])
 {
@@ -247,7 +253,7 @@ __device__ inline void before_any(const range_t &at, int row, float (&a)[WIDTH])
     float                        h[WIDTH], rest[WIDTH];
 
     load_x(at, row, a);
-    if (t.keep == TACIT_KEEP_NOTHING) {
+    if (keeps_nothing(t)) {
         return;
     }
     if (t.keep == TACIT_KEEP_EF) {
@@ -280,7 +286,7 @@ __device__ inline void after_any(const range_t &at, int row, const float (&a)[WI
     float                        x[WIDTH], h[WIDTH], rest[WIDTH];
     bool                         finite[WIDTH], all = true;
 
-    if (t.keep == TACIT_KEEP_NOTHING) {
+    if (keeps_nothing(t)) {
         return;
     }
 #pragma unroll
@@ -325,7 +331,7 @@ __device__ inline void undo_any(const range_t &at, int row, const float (&d)[WID
     float                        x[WIDTH], h[WIDTH], rest[WIDTH];
     bool                         finite[WIDTH];
 
-    if (t.keep == TACIT_KEEP_NOTHING || t.doubled) {
+    if (keeps_nothing(t) || t.doubled) {
         return;
     }
     load_x(at, row, x);
@@ -360,12 +366,33 @@ __device__ inline void undo_any(const range_t &at, int row, const float (&d)[WID
     }
 }
 
+/* values := the result, of which momentum is taken; what is not finite stays out of it. */
+__device__ inline void move(const range_t &at, int row, float (&values)[WIDTH])
+{
+    const float mu = at.t->weight;
+    const bool  nesterov = (at.t->flags & TACIT_DGC_NESTEROV) != 0;
+    float       u[WIDTH];
+
+    load_now(at, TACIT_DGC_MOMENTUM, row, u);
+#pragma unroll
+    for (int c = 0; c < WIDTH; c++) {
+        const float moved = nesterov ? mu * (u[c] + values[c]) : mu * u[c] + values[c];
+
+        values[c] = nesterov ? moved + values[c] : moved;
+        u[c] = is_finite(moved) ? moved : u[c];
+    }
+    store_next(at, TACIT_DGC_MOMENTUM, row, u);
+}
+
 /* values := the result; trackers take it in. Where one is not finite then, every array forgets that element, on all ranks. */
 __device__ inline void combine_any(const range_t &at, int row, float (&values)[WIDTH])
 {
     const tacit_device_tensor_t &t = *at.t;
     float                        tracked[WIDTH];
 
+    if (t.keep == TACIT_KEEP_MOMENTUM) {
+        move(at, row, values);
+    }
     if (t.keep != TACIT_KEEP_EF21 && t.keep != TACIT_KEEP_ECONTROL) {
         return;
     }

@@ -242,6 +242,7 @@ __global__ void begin(tacit_device_bundle_t bundle, uint64_t step, bool next)
     bundle.step->step = next ? bundle.step->step + 1 : step;
     bundle.step->fault = TACIT_DEVICE_NO_FAULT;
     bundle.step->bad_tensor = UINT32_MAX;
+    bundle.step->wholes_sent = 0;
 }
 
 __global__ void end(tacit_device_bundle_t bundle)

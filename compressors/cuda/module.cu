@@ -48,6 +48,17 @@ extern "C" void tacit_cuda_open(const tacit_device_bundle_t *, const tacit_devic
                                 bool verdict, void *stream);
 extern "C" void tacit_cuda_end(const tacit_device_bundle_t *, void *stream);
 extern "C" void tacit_cuda_cancel(const tacit_device_bundle_t *, void *stream);
+#define TACIT_DECLARE_WHOLES(name, ...)                                                                                          \
+    extern "C" void tacit_cuda_##name(const tacit_device_bundle_t *, const tacit_device_wholes_t *, __VA_ARGS__);
+TACIT_DECLARE_WHOLES(wholes_clear, void *message, void *stream)
+TACIT_DECLARE_WHOLES(wholes_follow, void *stream)
+TACIT_DECLARE_WHOLES(wholes_fit, void *stream)
+TACIT_DECLARE_WHOLES(wholes_finish, void *stream)
+TACIT_DECLARE_WHOLES(randk_encode, void *message, void *stream)
+TACIT_DECLARE_WHOLES(randk_take, const uint64_t *faults, const void *gathered, void *stream)
+TACIT_DECLARE_WHOLES(topk_select, void *stream)
+TACIT_DECLARE_WHOLES(topk_encode, void *message, void *stream)
+TACIT_DECLARE_WHOLES(topk_take, const uint64_t *faults, const void *gathered, void *stream)
 
 namespace tacit_calls {
 
@@ -137,6 +148,31 @@ static int end(const tacit_device_bundle_t *bundle, void *stream)
 static int cancel(const tacit_device_bundle_t *bundle, void *stream)
 {
     tacit_cuda_cancel(bundle, stream);
+    return (int)cudaGetLastError();
+}
+
+static int encode_wholes(const tacit_device_bundle_t *bundle, const tacit_device_wholes_t *wholes, void *message, void *stream)
+{
+    tacit_cuda_wholes_clear(bundle, wholes, message, stream);
+    tacit_cuda_randk_encode(bundle, wholes, message, stream);
+    tacit_cuda_topk_select(bundle, wholes, stream);
+    tacit_cuda_topk_encode(bundle, wholes, message, stream);
+    tacit_cuda_wholes_follow(bundle, wholes, stream);
+    return (int)cudaGetLastError();
+}
+
+static int take_wholes(const tacit_device_bundle_t *bundle, const tacit_device_wholes_t *wholes, const uint64_t *faults,
+                       const void *gathered, void *stream)
+{
+    tacit_cuda_randk_take(bundle, wholes, faults, gathered, stream);
+    tacit_cuda_topk_take(bundle, wholes, faults, gathered, stream);
+    tacit_cuda_wholes_fit(bundle, wholes, stream);
+    return (int)cudaGetLastError();
+}
+
+static int finish_wholes(const tacit_device_bundle_t *bundle, const tacit_device_wholes_t *wholes, void *stream)
+{
+    tacit_cuda_wholes_finish(bundle, wholes, stream);
     return (int)cudaGetLastError();
 }
 
@@ -298,6 +334,9 @@ static const tacit_cuda_module_t table = {
     open,
     end,
     cancel,
+    encode_wholes,
+    take_wholes,
+    finish_wholes,
 };
 
 } /* namespace tacit_calls */

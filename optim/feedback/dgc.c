@@ -78,6 +78,16 @@ static bool masks(const config_t *config)
     return config->masking && !config->complete;
 }
 
+static float weight_of(const void *config)
+{
+    return (float)((const config_t *)config)->momentum;
+}
+
+static unsigned flags_of(const void *config)
+{
+    return (((const config_t *)config)->nesterov ? TACIT_DGC_NESTEROV : 0u) | (masks(config) ? TACIT_DGC_MASKS : 0u);
+}
+
 static bool sent(const tacit_state_t *state, const uint32_t *indices, const float *values, float *kept, size_t entries)
 {
     float *u = state->next[MOMENTUM];
@@ -210,6 +220,9 @@ static const tacit_feedback_t dense_feedback = {
     .accumulator = -1,
     .undo = dense_undo,
     .combine = dense_combine,
+    .keep = TACIT_KEEP_MOMENTUM,
+    .weight = weight_of,
+    .flags = flags_of,
 };
 
 const tacit_feedback_t tacit__feedback_dgc = {
@@ -231,4 +244,7 @@ const tacit_feedback_t tacit__feedback_dgc = {
     .sent = sent,
     .undo = undo,
     .unsent = unsent,
+    .keep = TACIT_KEEP_DGC,
+    .weight = weight_of,
+    .flags = flags_of,
 };

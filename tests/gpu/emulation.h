@@ -258,6 +258,32 @@ template <typename T> T atomicMin(T *at, T value)
     return before;
 }
 
+template <typename T> T atomicMax(T *at, T value)
+{
+    const T before = *at;
+
+    *at = value > before ? value : before;
+    return before;
+}
+
+template <typename T> T atomicOr(T *at, T value)
+{
+    const T before = *at;
+
+    *at = before | value;
+    return before;
+}
+
+inline int __ffs(int word)
+{
+    return __builtin_ffs(word);
+}
+
+inline int __popc(unsigned word)
+{
+    return __builtin_popcount(word);
+}
+
 template <typename T> T atomicExch(T *at, T value)
 {
     const T before = *at;
