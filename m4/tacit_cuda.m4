@@ -27,6 +27,7 @@ AS_IF([test "$with_cuda" != no && test "$enable_shared" != yes], [
 ])
 AS_IF([test "$have_cuda" = yes], [AC_DEFINE([HAVE_CUDA], [1], [Define to 1 if libtacit_cuda is built.])])
 AC_SUBST([CUDA_CPPFLAGS])
+AC_SUBST([CUDA_INCLUDES])
 AC_SUBST([CUDA_LIBS])
 ])
 
@@ -40,6 +41,7 @@ AS_IF([test -z "$NVCCFLAGS"], [
 ])
 cuda_folder=`dirname "$NVCC"`/..
 CUDA_CPPFLAGS="-std=c++17 --fmad=false"
+CUDA_INCLUDES="-isystem $cuda_folder/include"
 CUDA_LIBS="-lcudart_static -lrt -ldl -lpthread"
 for cuda_lib in lib64 lib targets/x86_64-linux/lib; do
     AS_IF([test -f "$cuda_folder/$cuda_lib/libcudart_static.a"],

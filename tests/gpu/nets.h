@@ -38,13 +38,13 @@ typedef struct setup {
     tacit_nonfinite_t nonfinite;
 } setup_t;
 
-static size_t bytes_of(tacit_dtype_t dtype, size_t count)
+static inline size_t bytes_of(tacit_dtype_t dtype, size_t count)
 {
     return count * (dtype == TACIT_FLOAT32 ? 4 : 2);
 }
 
 /* Normal numbers; of every eighth tensor's blocks some are zero, tiny, huge or all alike. */
-static void fill(tacit_dtype_t dtype, size_t count, uint64_t seed, void *tensor)
+static inline void fill(tacit_dtype_t dtype, size_t count, uint64_t seed, void *tensor)
 {
     float *x = malloc((count + 1) * sizeof *x);
 
@@ -77,7 +77,7 @@ static void fill(tacit_dtype_t dtype, size_t count, uint64_t seed, void *tensor)
     free(x);
 }
 
-static void spoil(tacit_dtype_t dtype, void *tensor, size_t element, float value)
+static inline void spoil(tacit_dtype_t dtype, void *tensor, size_t element, float value)
 {
     if (dtype == TACIT_FLOAT32) {
         ((float *)tensor)[element] = value;
@@ -103,7 +103,7 @@ typedef struct net {
     node_t         nodes[MOST_RANKS];
 } net_t;
 
-static void *get(tacit_device_t device, size_t bytes)
+static inline void *get(tacit_device_t device, size_t bytes)
 {
     void *memory = tacit__cuda_alloc_shared(device == TACIT_CUDA ? module : NULL, bytes + 1, 1);
 
@@ -111,12 +111,12 @@ static void *get(tacit_device_t device, size_t bytes)
     return memory;
 }
 
-static void give(tacit_device_t device, void *memory)
+static inline void give(tacit_device_t device, void *memory)
 {
     tacit__cuda_free_shared(device == TACIT_CUDA ? module : NULL, memory);
 }
 
-static void net_init(net_t *net, const setup_t *setup, tacit_device_t device)
+static inline void net_init(net_t *net, const setup_t *setup, tacit_device_t device)
 {
     *net = (net_t){.setup = *setup, .device = device};
     for (int rank = 0; rank < setup->ranks; rank++) {
@@ -151,7 +151,7 @@ static void net_init(net_t *net, const setup_t *setup, tacit_device_t device)
     }
 }
 
-static void net_free(net_t *net)
+static inline void net_free(net_t *net)
 {
     for (int rank = 0; rank < net->setup.ranks; rank++) {
         node_t *node = &net->nodes[rank];
@@ -169,14 +169,14 @@ static void net_free(net_t *net)
     }
 }
 
-static void settle(const net_t *net)
+static inline void settle(const net_t *net)
 {
     if (net->device == TACIT_CUDA) {
         ck_assert_int_eq(module->synchronize(), 0);
     }
 }
 
-static void all_to_all(net_t *net)
+static inline void all_to_all(net_t *net)
 {
     for (int to = 0; to < net->setup.ranks; to++) {
         uint8_t *at = net->nodes[to].received;
@@ -194,7 +194,7 @@ static void all_to_all(net_t *net)
     }
 }
 
-static void all_gather(net_t *net)
+static inline void all_gather(net_t *net)
 {
     for (int to = 0; to < net->setup.ranks; to++) {
         for (int from = 0; from < net->setup.ranks; from++) {
@@ -204,7 +204,7 @@ static void all_gather(net_t *net)
     }
 }
 
-static void inputs(net_t *net, uint64_t step)
+static inline void inputs(net_t *net, uint64_t step)
 {
     for (int rank = 0; rank < net->setup.ranks; rank++) {
         for (int t = 0; t < TENSORS; t++) {
@@ -214,7 +214,7 @@ static void inputs(net_t *net, uint64_t step)
     }
 }
 
-static void encode(net_t *net, uint64_t step)
+static inline void encode(net_t *net, uint64_t step)
 {
     for (int rank = 0; rank < net->setup.ranks; rank++) {
         node_t *node = &net->nodes[rank];
@@ -227,7 +227,7 @@ static void encode(net_t *net, uint64_t step)
     all_to_all(net);
 }
 
-static void reduce(net_t *net)
+static inline void reduce(net_t *net)
 {
     for (int rank = 0; rank < net->setup.ranks; rank++) {
         SUCCEEDS(tacit_bundle_reduce(net->nodes[rank].bundle, net->nodes[rank].received, net->nodes[rank].own));
@@ -237,7 +237,7 @@ static void reduce(net_t *net)
 }
 
 /* What finish() or, on a GPU, poll() returns: the same on all ranks. */
-static tacit_status_t finish(net_t *net)
+static inline tacit_status_t finish(net_t *net)
 {
     tacit_status_t all = TACIT_OK;
 
@@ -258,7 +258,8 @@ static tacit_status_t finish(net_t *net)
 
 /* ---- Comparison ---- */
 
-static void same(const void *one, const void *other, size_t bytes, const setup_t *setup, const char *what, int rank, int tensor)
+static inline void same(const void *one, const void *other, size_t bytes, const setup_t *setup, const char *what, int rank,
+                        int tensor)
 {
     const uint8_t *a = one, *b = other;
 
@@ -270,7 +271,7 @@ static void same(const void *one, const void *other, size_t bytes, const setup_t
     }
 }
 
-static void same_memory(net_t *cpu, net_t *gpu)
+static inline void same_memory(net_t *cpu, net_t *gpu)
 {
     for (int rank = 0; rank < cpu->setup.ranks; rank++) {
         for (int t = 0; t < TENSORS; t++) {
@@ -292,7 +293,7 @@ static void same_memory(net_t *cpu, net_t *gpu)
 }
 
 /* A step on both, of which every byte is compared. */
-static void step_both(net_t *cpu, net_t *gpu, uint64_t step)
+static inline void step_both(net_t *cpu, net_t *gpu, uint64_t step)
 {
     const setup_t *setup = &cpu->setup;
 
@@ -316,7 +317,7 @@ static void step_both(net_t *cpu, net_t *gpu, uint64_t step)
     }
 }
 
-static void run_both(const setup_t *setup)
+static inline void run_both(const setup_t *setup)
 {
     net_t cpu, gpu;
 
@@ -333,7 +334,7 @@ static void run_both(const setup_t *setup)
 }
 
 /* Finds the module. False: there is none, as has been said. */
-static bool nets_begin(void)
+static inline bool nets_begin(void)
 {
 #ifdef TACIT_EMULATED
     tacit__cuda_use(tacit_cuda_module(sizeof(tacit_cuda_module_t)));
