@@ -78,7 +78,8 @@ static void same_results(const net_t *cpu, const net_t *gpu)
     for (int rank = 0; rank < RANKS; rank++) {
         SUCCEEDS(tacit_bundle_poll(gpu->nodes[rank].bundle, 0));
         for (int t = 0; t < TENSORS; t++) {
-            same(cpu->nodes[rank].out[t], gpu->nodes[rank].out[t], bytes_of(setup.dtype, counts[t]), &setup, "what comes out", rank, t);
+            same(cpu->nodes[rank].out[t], gpu->nodes[rank].out[t], bytes_of(setup.dtype, counts[t]), &setup, "what comes out",
+                 rank, t);
         }
     }
 }
@@ -182,7 +183,8 @@ START_TEST(graph_of_other_tensors)
     WORKS(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     SUCCEEDS(tacit_bundle_set_stream(node->bundle, stream));
     WORKS(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-    ck_assert_int_eq(tacit_bundle_encode(node->bundle, TACIT_STEP_NEXT, (const void *const *)node->in, node->sent), TACIT_ERR_STATE);
+    ck_assert_int_eq(tacit_bundle_encode(node->bundle, TACIT_STEP_NEXT, (const void *const *)node->in, node->sent),
+                     TACIT_ERR_STATE);
     WORKS(cudaStreamEndCapture(stream, &captured));
     WORKS(cudaGraphDestroy(captured));
     WORKS(cudaStreamDestroy(stream));
