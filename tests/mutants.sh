@@ -30,6 +30,9 @@ libraries="$build/tests/.libs/libharness.a $build/.libs/libtacit_core.a $(settin
 # shellcheck disable=SC2086 # words
 $compile -c -o "$work/isa.o" "$source/compressors/isa.c" || exit 1
 
+compile_kernels="$(setting CXX) -std=c++17 -O0 -ffp-contract=off -fno-exceptions -fno-rtti -fno-threadsafe-statics -w \
+    -U_FORTIFY_SOURCE -DHAVE_CONFIG_H -I$build -I$build/libcomm -I$source/libcomm -I$source/optim"
+
 # A mutant that makes ranks wait for each other is not waited for.
 export TACIT_TIMEOUT_MS=5000
 
@@ -90,6 +93,37 @@ accept() {
     return 1
 }
 
+# judge_kernel PLACE NAME FILE TEST SCRIPT: the same of a kernel, in the test that runs it on the CPU.
+judge_kernel() {
+    local place=$1 name=$2 file=$3 test=$4 script=$5 tree=$1/tree
+    mkdir -p "$tree/compressors" "$tree/tests"
+    cp -r "$source/compressors/cuda" "$tree/compressors/cuda"
+    cp -r "$source/tests/gpu" "$tree/tests/gpu"
+    ln -s "$(cd "$source" && pwd)/libcomm" "$tree/libcomm"
+    sed -E -i "$script" "$tree/$file" || return 1
+    if cmp -s "$tree/$file" "$source/$file"; then
+        echo "$name: nothing to change in $file: the mutant must follow the code"
+        return 1
+    fi
+    # shellcheck disable=SC2086 # words
+    if ! $compile_kernels -I"$tree/compressors/cuda" -I"$tree/tests/gpu" -I"$source/compressors" -c -o "$place/mutant.o" \
+        "$tree/tests/gpu/emulated.cc"; then
+        echo "$name: cannot be compiled"
+        return 1
+    fi
+    # shellcheck disable=SC2086 # words
+    if ! $compile -s -o "$place/$test" "$build/tests/gpu/${test}_emulated-$test.o" "$place/mutant.o" $libraries; then
+        echo "$name: $test cannot be linked"
+        return 1
+    fi
+    if CK_VERBOSITY=silent CK_TAP_LOG_FILE_NAME=- timeout 120 "$place/$test" 2>&1 | grep -q '^not ok'; then
+        echo "$name: caught by $test"
+        return 0
+    fi
+    echo "$name: SURVIVES $test"
+    return 1
+}
+
 # Whoever begins takes a line out of here, and gives it back at the end.
 mkfifo "$work/turns"
 exec 3<>"$work/turns"
@@ -114,6 +148,13 @@ begin() {
 mutant() {
     case $1 in
     *"$only"*) begin judge "$@" ;;
+    esac
+}
+
+# kernel_mutant NAME FILE TEST SED-SCRIPT: where the tests of kernels are built.
+kernel_mutant() {
+    case $1 in
+    *"$only"*) [ ! -f "$build/tests/gpu/emulated.o" ] || begin judge_kernel "$@" ;;
     esac
 }
 
@@ -629,6 +670,22 @@ mutant "cost: unknown hosts are one" libcomm/cost.c cost:cost \
     's/report.host\[0\] == 1.0f \&\& //'
 mutant "cost: small tensors too" libcomm/cost.c cost:cost \
     's/bytes >= worthwhile \&\&//'
+
+kernel_mutant "kernels: lanes in another order" compressors/cuda/warp.h kernels \
+    's/sum\[c\] \+= upper \? other : kept;/sum[c] += upper ? kept : other;/'
+kernel_mutant "kernels: feedback off" compressors/cuda/memory.h kernels 's/left\[c\] = a\[c\] - d\[c\];/left[c] = 0;/'
+kernel_mutant "kernels: the owner keeps its exact sum" compressors/cuda/tile.h kernels \
+    's/kept\[c\] = a\[c\] - d\[c\];/kept[c] = 0;/'
+kernel_mutant "kernels: memory of the own part stays" compressors/cuda/tile.h kernels \
+    's/encoded == NULL \&\& w.t->keep != TACIT_KEEP_NOTHING/false/'
+kernel_mutant "kernels: an owner draws the sender's random numbers" compressors/cuda/tile.h kernels \
+    's/key.rank \+= reencoded \? bundle.ranks : 0u;//'
+kernel_mutant "kernels: nothing is taken back" compressors/cuda/memory.h kernels 's/\(rest\[c\] \+ d\[c\]\) - x\[c\]/rest[c]/'
+kernel_mutant "kernels: damage passes" compressors/cuda/message.cu kernels \
+    's/return TACIT_DEVICE_FAULT\(rank, TACIT_REASON_CHECKSUM, 0\);/;/'
+kernel_mutant "kernels: gaps are not written" compressors/cuda/tile.h kernels 's/^            payload\[end\] = 0;/            ;/'
+kernel_mutant "kernels: rotq's square is not turned" compressors/cuda/rotq.cu kernels \
+    's/% SIDE \* SIDE \+ \(place\(r\) \+ c\) \/ SIDE/+ 0/'
 
 wait
 failed=$(find "$work" -mindepth 1 -maxdepth 1 -type d | wc -l)
