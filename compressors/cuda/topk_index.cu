@@ -117,13 +117,20 @@ __device__ void scan_chunks(const tacit_device_wholes_t &wholes, const chunk_t &
     }
 }
 
-/* For each parameter, the gaps' quotients together. */
+/* Parameters that may be chosen; and by 2^16 runs are escaped. */
+__device__ bool is_measured(unsigned rice, unsigned most)
+{
+    return rice <= most || rice == 16;
+}
+
+/* For each of these parameters, the gaps' quotients together. */
 __global__ void __launch_bounds__(THREADS) measure(tacit_device_bundle_t bundle, tacit_device_wholes_t wholes, uint8_t *message)
 {
     __shared__ uint32_t   warps[BLOCK_WARPS][TACIT_RICE_STATES];
     const chunk_t         chunk = chunk_of(bundle, wholes, blockIdx.x);
     const uint32_t *const indices = wholes.indices + chunk.w->entry;
     uint32_t              gaps[EACH];
+    unsigned              most = 0;
 
     if (is_stopped(bundle)) {
         return;
@@ -132,8 +139,15 @@ __global__ void __launch_bounds__(THREADS) measure(tacit_device_bundle_t bundle,
     for (int i = 0; i < EACH; i++) {
         gaps[i] = chunk.mine + (unsigned)i < chunk.past ? gap_before(indices, chunk.mine + (unsigned)i) : 0;
     }
+    if (chunk.tally->entries != 0) {
+        (void)tacit__rice_bits_bound(chunk.t->count, chunk.tally->entries, &most);
+    }
     for (unsigned rice = 0; rice < TACIT_RICE_STATES; rice++) {
         uint32_t sum = 0;
+
+        if (!is_measured(rice, most)) {
+            continue;
+        }
 
 #pragma unroll
         for (int i = 0; i < EACH; i++) {
@@ -145,7 +159,7 @@ __global__ void __launch_bounds__(THREADS) measure(tacit_device_bundle_t bundle,
         }
     }
     __syncthreads();
-    if (threadIdx.x < TACIT_RICE_STATES && chunk.first < chunk.end) {
+    if (is_measured(threadIdx.x, most) && chunk.first < chunk.end) {
         uint32_t sum = 0;
 
         for (int warp = 0; warp < BLOCK_WARPS; warp++) {

@@ -192,8 +192,8 @@ __device__ void unmask(const tacit_device_wholes_t &wholes, const tile_t &tile)
     __syncthreads();
 }
 
-__device__ void undo_tile(const tacit_device_bundle_t &bundle, const tacit_device_wholes_t &wholes, const tile_t &tile,
-                          float *sent)
+__device__ __noinline__ void undo_tile(const tacit_device_bundle_t &bundle, const tacit_device_wholes_t &wholes,
+                                       const tile_t &tile, float *sent)
 {
     const tacit_device_whole_t &w = *tile.w;
 
@@ -251,7 +251,8 @@ __device__ void scrub(const range_t &range)
     }
 }
 
-__global__ void __launch_bounds__(THREADS) finish(tacit_device_bundle_t bundle, tacit_device_wholes_t wholes)
+__global__ void __launch_bounds__(THREADS)
+    finish(const __grid_constant__ tacit_device_bundle_t bundle, const __grid_constant__ tacit_device_wholes_t wholes)
 {
     __shared__ float sums[TACIT_WHOLE_TILE];
     const tile_t     tile = tile_of(bundle, wholes, blockIdx.x);

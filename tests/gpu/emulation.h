@@ -19,6 +19,7 @@
 #define __shared__ static
 #define __launch_bounds__(...)
 #define __noinline__
+#define __grid_constant__
 
 struct dim3 {
     unsigned x, y, z;
