@@ -344,6 +344,24 @@ static tacit_status_t finish_both(net_t *cpu, net_t *gpu)
     return status;
 }
 
+/* A word of zeros more behind a payload's indices, where there is room: a payload with too many. */
+static void lengthen(const tacit_whole_t *whole, uint8_t *place)
+{
+    uint32_t words[6]; /* the length, zeros, pairs, format */
+    size_t   values;
+
+    memcpy(words, place, sizeof words);
+    values = (size_t)words[4] * ((words[5] >> 8 & 0xff) != 0 ? 2 : 4);
+    if (words[0] >= 8 + values && words[0] + 4 <= whole->bound) {
+        uint8_t *const at = place + 16 + words[0] - values;
+
+        memmove(at + 4, at, values);
+        memset(at, 0, 4);
+        words[0] += 4;
+        memcpy(place, words, 4);
+    }
+}
+
 /* Payloads that are none, or other ones, are on a GPU what they are on the CPU. */
 START_TEST(hostile)
 {
@@ -355,7 +373,7 @@ START_TEST(hostile)
                                        "topk:ratio=0.3,values=fp16,index=rice",
                                        "topk:ratio=0.001,index=rle16",
                                        "randk:ratio=0.3"};
-    enum { TRIES = 40 };
+    enum { TRIES = 27 };
     const setup_t setup = {.spec = some[_i], .ranks = 2, .nonfinite = TACIT_NONFINITE_PASS};
     net_t         cpu, gpu;
     int           failed = 0;
@@ -364,7 +382,7 @@ START_TEST(hostile)
     net_init(&cpu, &setup, TACIT_CPU);
     net_init(&gpu, &setup, TACIT_CUDA);
     for (uint64_t step = 0; step < TRIES; step++) {
-        const tacit_whole_t *whole = &cpu.nodes[0].bundle->wholes[step % 9];
+        const tacit_whole_t *whole = &cpu.nodes[0].bundle->wholes[step % TENSORS];
         uint8_t             *payload = cpu.nodes[1].own + TACIT_FRAME_HEADER_BYTES + whole->at;
 
         inputs(&cpu, step);
@@ -373,7 +391,10 @@ START_TEST(hostile)
         encode(&gpu, step);
         reduce(&cpu);
         reduce(&gpu);
-        for (uint64_t changes = 1 + step % 3; changes > 0; changes--) {
+        if (step % 4 == 3 && _i < 7) {
+            lengthen(whole, payload);
+        }
+        for (uint64_t changes = step % 4 == 3 ? 0 : 1 + step % 4; changes > 0; changes--) {
             size_t at, room = (size_t)4 + *(uint32_t *)(void *)payload + 12;
 
             random ^= random << 13;
@@ -392,7 +413,7 @@ START_TEST(hostile)
             ck_assert_int_eq(tacit_bundle_poll(gpu.nodes[rank].bundle, 0), TACIT_OK);
         }
     }
-    ck_assert_int_gt(failed, 3);
+    ck_assert_int_gt(failed, 1);
     ck_assert_int_lt(failed, TRIES);
     net_free(&cpu);
     net_free(&gpu);
