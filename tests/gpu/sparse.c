@@ -343,21 +343,24 @@ static tacit_status_t finish_both(net_t *cpu, net_t *gpu)
     return status;
 }
 
-/* A word of zeros more behind a payload's indices, where there is room: a payload with too many. */
-static void lengthen(const tacit_whole_t *whole, uint8_t *place)
+/* Behind a payload's indices, where there is room, a word of zeros more; or in their last bit a one, which begins an entry that
+   does not end. */
+static void spoil_end(const tacit_whole_t *whole, uint8_t *place, bool longer)
 {
     uint32_t words[6]; /* the length, zeros, pairs, format */
     size_t   values;
+    uint8_t *end;
 
     memcpy(words, place, sizeof words);
     values = (size_t)words[4] * ((words[5] >> 8 & 0xff) != 0 ? 2 : 4);
-    if (words[0] >= 8 + values && words[0] + 4 <= whole->bound) {
-        uint8_t *const at = place + 16 + words[0] - values;
-
-        memmove(at + 4, at, values);
-        memset(at, 0, 4);
+    end = place + 16 + words[0] - values;
+    if (longer && words[0] + 4 <= whole->bound) {
+        memmove(end + 4, end, values);
+        memset(end, 0, 4);
         words[0] += 4;
         memcpy(place, words, 4);
+    } else if (words[0] > 8 + values) {
+        end[-1] |= 0x80;
     }
 }
 
@@ -393,7 +396,7 @@ START_TEST(hostile)
         reduce(&cpu);
         reduce(&gpu);
         if (step % 4 == 3 && _i < 7) {
-            lengthen(whole, payload);
+            spoil_end(whole, payload, step % 8 == 3);
         }
         for (uint64_t changes = step % 4 == 3 ? 0 : 1 + step % 4; changes > 0; changes--) {
             size_t at, room = (size_t)4 + *(uint32_t *)(void *)payload + 12;
