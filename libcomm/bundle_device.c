@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Bundles of tensors on a GPU: what kernels are told, and which are launched when. Nothing waits for them but
-   tacit_bundle_poll(). A step is nine launches, two more for each further code that is in the bundle thrice, and some more
+   tacit_bundle_poll(). A step is nine launches, three more for each further code that is in the bundle, and some more
    where tensors travel whole (wholes_device.c); how many tensors there are does not matter. */
 #include "bundle.h"
 
