@@ -186,24 +186,23 @@ class Bundle:
         """Begins a step: writes the messages to all ranks, sum(sends) bytes."""
         self._room(messages, sum(self.sends))
         addresses = self._addresses(tensors)
-        if self.device.type == "cuda":
-            check(library.tacit_bundle_set_stream(self._handle, torch.cuda.current_stream(self.device).cuda_stream))
-        check(library.tacit_bundle_encode(self._handle, step, addresses, _address(messages, self.device)))
+        with self._stream():
+            check(library.tacit_bundle_encode(self._handle, step, addresses, _address(messages, self.device)))
         self._kept = [*tensors, messages]
 
     def reduce(self, messages: torch.Tensor, message: torch.Tensor) -> None:
         """Takes the messages from all ranks, sum(receives) bytes, and writes the one to all, `gathers` bytes."""
         self._room(messages, sum(self.receives))
         self._room(message, self.gathers)
-        if self.device.type == "cuda":
-            check(library.tacit_bundle_set_stream(self._handle, torch.cuda.current_stream(self.device).cuda_stream))
-        check(library.tacit_bundle_reduce(self._handle, _address(messages, self.device), _address(message, self.device)))
+        with self._stream():
+            check(library.tacit_bundle_reduce(self._handle, _address(messages, self.device), _address(message, self.device)))
 
     def finish(self, messages: torch.Tensor, tensors: Sequence[torch.Tensor]) -> None:
         """Takes all ranks' messages, in ascending order, and writes the results. Raises what any rank found, unless on a GPU."""
         self._room(messages, self.gathers * self.codecs[0].ranks)
         addresses = self._addresses(tensors)
-        check(library.tacit_bundle_finish(self._handle, _address(messages, self.device), addresses))
+        with self._stream():
+            check(library.tacit_bundle_finish(self._handle, _address(messages, self.device), addresses))
         self._kept = []
 
     def poll(self, behind: int = 0) -> None:
@@ -214,6 +213,11 @@ class Bundle:
         """Ends the step without a result, with memory as before it."""
         library.tacit_bundle_cancel(self._handle)
         self._kept = []
+
+    def _stream(self) -> AbstractContextManager[object]:
+        if self.device.type == "cuda":
+            check(library.tacit_bundle_set_stream(self._handle, torch.cuda.current_stream(self.device).cuda_stream))
+        return _on(self.device)
 
     def _addresses(self, tensors: Sequence[torch.Tensor]) -> ctypes.Array[c_void_p]:
         if len(tensors) != len(self.codecs):
