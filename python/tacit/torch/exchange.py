@@ -2,8 +2,7 @@
 """The two exchanges of bundles (tacit_bundle.h), over a process group.
 
 Messages go all to all, and what each rank has reduced is gathered. Two threads do that beside the program, one for each exchange, each
-with a process group of its own, so that the order of exchanges is that of jobs on all ranks. On a GPU each has a stream of its own, too:
-threads only launch, and streams wait for each other.
+with a process group of its own, so that the order of exchanges is that of jobs on all ranks. On a GPU each has a stream of its own, too.
 """
 
 from __future__ import annotations
@@ -117,7 +116,7 @@ class Exchanges:
                 bucket.bundle.reduce(bucket.received, bucket.own)
                 dist.all_gather_into_tensor(bucket.gathered, bucket.own, group=self._groups[1])
                 bucket.bundle.finish(bucket.gathered, job.tensors)
-                bucket.bundle.poll(1)  # on a GPU, the step before: nothing is waited for, and all ranks find the same
+                bucket.bundle.poll()  # on a GPU this thread waits, so that a fault is known before anybody uses what is there
                 bucket.seconds += time.monotonic() - began
                 bucket.steps += 1
                 job.future.set_result(job.result)

@@ -23,7 +23,7 @@ class OneBitAdam(torch.optim.Optimizer):
     """Adam with decoupled weight decay, which averages gradients itself: of a model without DistributedDataParallel.
 
     For `warmup_steps` steps gradients are averaged dense; 15 to 25 % of a training is advised. Then the second moment is frozen, and
-    the first one travels by `spec`. Parameters, float32 on the CPU, begin as those of rank 0, and are the same bits on all ranks.
+    the first one travels by `spec`. Parameters, float32 on one device, begin as those of rank 0, and are the same bits on all ranks.
     A gradient that is None counts as zero. NaN or infinity on one rank raises on all, and nothing has changed then.
     """
 
@@ -45,10 +45,13 @@ class OneBitAdam(torch.optim.Optimizer):
         if "+dgc" in spec:
             raise ValueError(f"'{spec}' brings a momentum of its own, which does not go with Adam's; use '+ef'")
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        self._device = next(parameter.device for parameter, _ in self._each())
         for parameter, _ in self._each():
-            if parameter.dtype != torch.float32 or parameter.device.type != "cpu":
-                raise TypeError(f"parameters in float32 on the CPU are needed, not {parameter.dtype} on {parameter.device}")
-        Bucket([Codec("spec", (64, 64), spec)])
+            if parameter.dtype != torch.float32 or parameter.device != self._device:
+                raise TypeError(
+                    f"parameters in float32 on one device are needed, not {parameter.dtype} on {parameter.device} after {self._device}"
+                )
+        Bucket([Codec("spec", (64, 64), spec, device=self._device)])
         self.warmup_steps, self.spec, self.steps = warmup_steps, spec, 0
         self._group, self._seed = group, seed
         self._rank, self._ranks = dist.get_rank(group), dist.get_world_size(group)
@@ -128,7 +131,9 @@ class OneBitAdam(torch.optim.Optimizer):
             self._active.append(None if count == parameter.numel() else active.nonzero().view(-1))
             if count != 0:
                 name, shape = self._name(i), tuple(parameter.shape) if count == parameter.numel() else (count,)
-                codecs.append(Codec(name, shape, self.spec, rank=self._rank, ranks=self._ranks, seed=self._seed))
+                codecs.append(
+                    Codec(name, shape, self.spec, device=self._device, rank=self._rank, ranks=self._ranks, seed=self._seed)
+                )
                 if name in self._loaded:
                     codecs[-1].load(self._loaded.pop(name))
         self._bucket = Bucket(codecs) if codecs else None
@@ -166,7 +171,7 @@ class OneBitAdam(torch.optim.Optimizer):
         if group["weight_decay"] != 0:
             update += group["weight_decay"] * parameter
         if active is not None:
-            stays = torch.ones(parameter.numel(), dtype=torch.bool)
+            stays = torch.ones(parameter.numel(), dtype=torch.bool, device=parameter.device)
             stays[active] = False
             update.view(-1)[stays] = 0
         parameter.sub_(update, alpha=group["lr"])
