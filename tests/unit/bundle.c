@@ -136,6 +136,9 @@ START_TEST(layout)
         check_part(bundle, rank, payload);
         check_places(bundle, payload + bundle->part_bytes[rank]);
     }
+    for (int rank = 0; rank < run.ranks; rank++) {
+        tacit_bundle_cancel(net.nodes[rank].bundle);
+    }
     end(&net);
     net_free(&net);
     run_free(&run);
