@@ -7,10 +7,6 @@
 #include "frame.h"
 #include "tacit_bundle.h"
 
-/* Payloads within a message, and messages, begin at multiples of this many bytes, so that a kernel loads them in the widest words
-   that there are. What lies between is zero. */
-enum { TACIT_BUNDLE_ALIGN = 16 };
-
 /* A range of a blockwise tensor in its owner's part. */
 typedef struct tacit_piece {
     size_t codec;

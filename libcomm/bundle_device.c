@@ -11,10 +11,7 @@
 #include "cuda_module.h"
 #include "parts.h"
 
-enum {
-    CHUNK = 16 * 1024, /* bytes of a message that a block of threads sums (cuda/message.cu) */
-    GROUPS = TACIT_CODES * TACIT_WIDTHS
-};
+enum { GROUPS = TACIT_CODES * TACIT_WIDTHS };
 
 /* The four kinds of messages: sent and received, in either exchange. */
 typedef enum { SCATTER_OUT, SCATTER_IN, GATHER_OUT, GATHER_IN, MESSAGES } exchange_t;
@@ -140,7 +137,7 @@ static void lay_messages(const tacit_bundle_t *bundle, exchange_t exchange)
             table[messages->count] = (tacit_device_message_t){at, payload, room, (uint32_t)other, messages->blocks};
         }
         messages->count++;
-        messages->blocks += (uint32_t)(summed / CHUNK + 1);
+        messages->blocks += (uint32_t)(summed / TACIT_MESSAGE_CHUNK + 1);
         at += bytes;
     }
 }

@@ -8,8 +8,6 @@
 #include "bundle.h"
 #include "codec_unit.h"
 
-enum { LENGTH_BYTES = TACIT_BUNDLE_ALIGN }; /* four, and zeros */
-
 static tacit_codec_t *codec_of(const tacit_bundle_t *bundle, const tacit_whole_t *whole)
 {
     return bundle->codecs[whole->codec];
@@ -80,7 +78,7 @@ tacit_status_t tacit__wholes_create(tacit_bundle_t *bundle)
         whole->at = bundle->whole_bytes;
         whole->bound = bound_of(bundle->codecs[i]);
         bundle->whole_count++;
-        bundle->whole_bytes += LENGTH_BYTES + tacit__round_up(whole->bound, TACIT_BUNDLE_ALIGN);
+        bundle->whole_bytes += TACIT_PLACE_HEADER + tacit__round_up(whole->bound, TACIT_BUNDLE_ALIGN);
         if (bundle->codecs[i]->module == NULL && !get_memory(bundle, whole)) {
             return tacit__fail(TACIT_ERR_MEMORY, "bundle: no memory to gather codec '%s'", bundle->codecs[i]->name);
         }
@@ -137,7 +135,7 @@ static tacit_status_t encode_linear(const tacit_bundle_t *bundle, tacit_whole_t 
 tacit_status_t tacit__whole_encode(tacit_bundle_t *bundle, tacit_whole_t *whole, uint8_t *place)
 {
     tacit_codec_t *codec = codec_of(bundle, whole);
-    uint8_t       *payload = place + LENGTH_BYTES;
+    uint8_t       *payload = place + TACIT_PLACE_HEADER;
     tacit_status_t status;
     size_t         bytes;
     uint32_t       length;
@@ -147,7 +145,7 @@ tacit_status_t tacit__whole_encode(tacit_bundle_t *bundle, tacit_whole_t *whole,
     assert(bytes <= whole->bound);
     whole->sent = true;
     length = (uint32_t)bytes;
-    memset(place, 0, LENGTH_BYTES);
+    memset(place, 0, TACIT_PLACE_HEADER);
     memcpy(place, &length, sizeof length);
     memset(payload + bytes, 0, tacit__round_up(whole->bound, TACIT_BUNDLE_ALIGN) - bytes);
 out:
@@ -183,7 +181,7 @@ static bool take_linear(const tacit_bundle_t *bundle, tacit_whole_t *whole, int 
 
 bool tacit__whole_take(tacit_bundle_t *bundle, tacit_whole_t *whole, int rank, const uint8_t *place)
 {
-    const uint8_t *payload = place + LENGTH_BYTES;
+    const uint8_t *payload = place + TACIT_PLACE_HEADER;
     uint32_t       bytes;
 
     memcpy(&bytes, place, sizeof bytes);

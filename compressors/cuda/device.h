@@ -13,8 +13,12 @@
 #include <stdint.h>
 
 enum {
-    TACIT_DEVICE_ALIGNMENT = 16, /* of messages and of payloads in them */
-    TACIT_DEVICE_ARRAYS = 3      /* of a feedback, at most */
+    /* Payloads within a message, and messages, begin at multiples of this many bytes, so that a kernel loads them in the widest
+       words that there are. What lies between is zero. */
+    TACIT_BUNDLE_ALIGN = 16,
+    TACIT_MESSAGE_CHUNK = 16 * 1024, /* bytes of a message that a block of threads sums */
+    TACIT_PLACE_HEADER = 16,         /* of a tensor that travels whole, in a message: a length of four bytes, and zeros */
+    TACIT_DEVICE_ARRAYS = 3          /* of a feedback, at most */
 };
 
 /* Which of a feedback's arrays is which. */

@@ -1,36 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Messages on a GPU: sealed and opened, and what goes before and after a step. Format: doc/wire-format.md, "Bundles". */
-#include "device.h"
-#include "launch.h"
+#include "scan.h"
 
 #include "../../libcomm/checksum.h"
 #include "../../libcomm/frame_layout.h"
 
 namespace tacit_message {
 
-constexpr unsigned THREADS = 256, WARP = 32, CHUNK = 16 * 1024; /* bytes that a block sums */
-
-__device__ void put16(uint8_t *at, uint32_t value)
-{
-    at[0] = (uint8_t)value;
-    at[1] = (uint8_t)(value >> 8);
-}
-
-__device__ void put32(uint8_t *at, uint32_t value)
-{
-    put16(at, value);
-    put16(at + 2, value >> 16);
-}
-
-__device__ uint32_t get16(const uint8_t *at)
-{
-    return at[0] | (uint32_t)at[1] << 8;
-}
-
-__device__ uint32_t get32(const uint8_t *at)
-{
-    return get16(at) | get16(at + 2) << 16;
-}
+constexpr unsigned THREADS = 256, CHUNK = TACIT_MESSAGE_CHUNK;
 
 /* The fault that a message of this rank tells. */
 __device__ uint64_t own_fault(const tacit_device_bundle_t &bundle)
@@ -65,19 +42,19 @@ __device__ void write_header(const tacit_device_bundle_t &bundle, int kind, uint
 
     memcpy(header, bundle.header, TACIT_FRAME_HEADER_BYTES);
     header[TACIT_AT_KIND] = (uint8_t)kind;
-    put32(header + TACIT_AT_STEP, (uint32_t)bundle.step->step);
-    put32(header + TACIT_AT_HISTORY, (uint32_t)bundle.step->history);
+    tacit__store32(header + TACIT_AT_STEP, (uint32_t)bundle.step->step);
+    tacit__store32(header + TACIT_AT_HISTORY, (uint32_t)bundle.step->history);
     if (fault != TACIT_DEVICE_NO_FAULT) {
         payload_bytes = 0;
         sum = 0;
-        put16(header + TACIT_AT_STATUS, (uint32_t)status_of(fault));
-        put32(header + TACIT_AT_SEQUENCE, (uint32_t)(fault >> 48));
-        put32(header + TACIT_AT_FIRST, (uint32_t)fault);
-        put32(header + TACIT_AT_COUNT, 1 + (uint32_t)(fault >> 40 & 0xff));
+        tacit__store16(header + TACIT_AT_STATUS, (uint16_t)status_of(fault));
+        tacit__store32(header + TACIT_AT_SEQUENCE, (uint32_t)(fault >> 48));
+        tacit__store32(header + TACIT_AT_FIRST, (uint32_t)fault);
+        tacit__store32(header + TACIT_AT_COUNT, 1 + (uint32_t)(fault >> 40 & 0xff));
     }
-    put32(header + TACIT_AT_PAYLOAD_BYTES, (uint32_t)payload_bytes);
-    put32(header + TACIT_AT_PAYLOAD_CHECKSUM, sum + (uint32_t)payload_bytes * TACIT_CHECKSUM_LENGTH);
-    put32(header + TACIT_AT_HEADER_CRC, tacit__crc32c_of(header, TACIT_AT_HEADER_CRC));
+    tacit__store32(header + TACIT_AT_PAYLOAD_BYTES, (uint32_t)payload_bytes);
+    tacit__store32(header + TACIT_AT_PAYLOAD_CHECKSUM, sum + (uint32_t)payload_bytes * TACIT_CHECKSUM_LENGTH);
+    tacit__store32(header + TACIT_AT_HEADER_CRC, tacit__crc32c_of(header, TACIT_AT_HEADER_CRC));
 }
 
 /* What is wrong with a message that says it has payload_bytes bytes, whose terms add up to `sum`. */
@@ -85,53 +62,52 @@ __device__ uint64_t judge(const tacit_device_bundle_t &bundle, int kind, const t
                           const uint8_t *header, uint64_t payload_bytes, uint32_t sum)
 {
     const uint64_t rank = message.rank;
-    const uint32_t status = get16(header + TACIT_AT_STATUS), reason = get32(header + TACIT_AT_COUNT);
+    const uint32_t status = tacit__load16(header + TACIT_AT_STATUS), reason = tacit__load32(header + TACIT_AT_COUNT);
 
-    if (get32(header + TACIT_AT_MAGIC) != TACIT_FRAME_MAGIC) {
+    if (tacit__load32(header + TACIT_AT_MAGIC) != TACIT_FRAME_MAGIC) {
         return TACIT_DEVICE_FAULT(rank, TACIT_REASON_FOREIGN, 0);
     }
-    if (tacit__crc32c_of(header, TACIT_AT_HEADER_CRC) != get32(header + TACIT_AT_HEADER_CRC)) {
+    if (tacit__crc32c_of(header, TACIT_AT_HEADER_CRC) != tacit__load32(header + TACIT_AT_HEADER_CRC)) {
         return TACIT_DEVICE_FAULT(rank, TACIT_REASON_HEADER, 0);
     }
     if (header[TACIT_AT_VERSION] != TACIT_FRAME_VERSION) {
         return TACIT_DEVICE_FAULT(rank, TACIT_REASON_VERSION, 0);
     }
-    if (get32(header + TACIT_AT_PAYLOAD_BYTES) != payload_bytes) {
+    if (tacit__load32(header + TACIT_AT_PAYLOAD_BYTES) != payload_bytes) {
         return TACIT_DEVICE_FAULT(rank, TACIT_REASON_LENGTH, 0);
     }
-    if (sum + (uint32_t)payload_bytes * TACIT_CHECKSUM_LENGTH != get32(header + TACIT_AT_PAYLOAD_CHECKSUM)) {
+    if (sum + (uint32_t)payload_bytes * TACIT_CHECKSUM_LENGTH != tacit__load32(header + TACIT_AT_PAYLOAD_CHECKSUM)) {
         return TACIT_DEVICE_FAULT(rank, TACIT_REASON_CHECKSUM, 0);
     }
-    if (header[TACIT_AT_KIND] != kind || get16(header + TACIT_AT_RANK) != rank) {
+    if (header[TACIT_AT_KIND] != kind || tacit__load16(header + TACIT_AT_RANK) != rank) {
         return TACIT_DEVICE_FAULT(rank, TACIT_REASON_ORDER, 0);
     }
     if (status != 0) {
-        return reason >= 1 && reason <= TACIT_REASONS
-                   ? TACIT_DEVICE_FAULT(get32(header + TACIT_AT_SEQUENCE) & 0xffff, reason - 1, get32(header + TACIT_AT_FIRST))
-                   : TACIT_DEVICE_FAULT(rank, TACIT_REASON_STATUS, status);
+        return reason >= 1 && reason <= TACIT_REASONS ? TACIT_DEVICE_FAULT(tacit__load32(header + TACIT_AT_SEQUENCE) & 0xffff,
+                                                                           reason - 1, tacit__load32(header + TACIT_AT_FIRST))
+                                                      : TACIT_DEVICE_FAULT(rank, TACIT_REASON_STATUS, status);
     }
-    if (get32(header + TACIT_AT_SLOT) != get32(bundle.header + TACIT_AT_SLOT) ||
-        get32(header + TACIT_AT_ELEMENTS) != get32(bundle.header + TACIT_AT_ELEMENTS)) {
+    if (tacit__load32(header + TACIT_AT_SLOT) != tacit__load32(bundle.header + TACIT_AT_SLOT) ||
+        tacit__load32(header + TACIT_AT_ELEMENTS) != tacit__load32(bundle.header + TACIT_AT_ELEMENTS)) {
         return TACIT_DEVICE_FAULT(rank, TACIT_REASON_TENSORS, 0);
     }
-    if (get32(header + TACIT_AT_SPEC) != get32(bundle.header + TACIT_AT_SPEC)) {
+    if (tacit__load32(header + TACIT_AT_SPEC) != tacit__load32(bundle.header + TACIT_AT_SPEC)) {
         return TACIT_DEVICE_FAULT(rank, TACIT_REASON_SPEC, 0);
     }
-    if (get32(header + TACIT_AT_STEP) != (uint32_t)bundle.step->step) {
+    if (tacit__load32(header + TACIT_AT_STEP) != (uint32_t)bundle.step->step) {
         return TACIT_DEVICE_FAULT(rank, TACIT_REASON_STEP, 0);
     }
-    if (get32(header + TACIT_AT_HISTORY) != (uint32_t)bundle.step->history) {
+    if (tacit__load32(header + TACIT_AT_HISTORY) != (uint32_t)bundle.step->history) {
         return TACIT_DEVICE_FAULT(rank, TACIT_REASON_HISTORY, 0);
     }
     return payload_bytes == message.payload_bytes ? TACIT_DEVICE_NO_FAULT : TACIT_DEVICE_FAULT(rank, TACIT_REASON_LENGTH, 0);
 }
 
-/* The terms of a block's part of a payload, on the first thread. What is behind the last byte counts as zero. */
+/* The terms of a block's part of a payload. What is behind the last byte counts as zero. */
 __device__ uint32_t sum_chunk(const uint8_t *payload, uint64_t bytes, uint64_t first)
 {
-    __shared__ uint32_t sums[THREADS / WARP];
-    const uint64_t      end = bytes - first < CHUNK ? bytes : first + CHUNK;
-    uint32_t            sum = 0;
+    const uint64_t end = bytes - first < CHUNK ? bytes : first + CHUNK;
+    uint32_t       sum = 0;
 
     for (uint64_t at = first + 16 * threadIdx.x; at < end; at += 16 * THREADS) {
         uint32_t words[4] = {0, 0, 0, 0};
@@ -153,17 +129,7 @@ __device__ uint32_t sum_chunk(const uint8_t *payload, uint64_t bytes, uint64_t f
             sum += at + 4 * i < end ? tacit__checksum_term(words[i], (uint32_t)(at / 4) + i) : 0;
         }
     }
-    for (int apart = WARP / 2; apart > 0; apart /= 2) {
-        sum += __shfl_xor_sync(0xffffffffu, sum, apart);
-    }
-    if (threadIdx.x % WARP == 0) {
-        sums[threadIdx.x / WARP] = sum;
-    }
-    __syncthreads();
-    for (unsigned i = 1; threadIdx.x == 0 && i < THREADS / WARP; i++) {
-        sum += sums[i];
-    }
-    return sum;
+    return tacit::block_sum(sum);
 }
 
 /* The message that a block works on. */
@@ -213,10 +179,10 @@ __global__ void open(tacit_device_bundle_t bundle, tacit_device_messages_t messa
     const uint32_t               i = message_of(messages);
     const tacit_device_message_t message = messages.message[i];
     const uint8_t *const         header = in + message.at;
-    const uint64_t               says = get32(header + TACIT_AT_PAYLOAD_BYTES), bytes = says < message.room ? says : message.room;
-    const uint64_t               first = (uint64_t)(blockIdx.x - message.first_block) * CHUNK;
-    const uint32_t               sum = first < bytes ? sum_chunk(header + TACIT_FRAME_HEADER_BYTES, bytes, first) : 0;
-    uint32_t                     total;
+    const uint64_t says = tacit__load32(header + TACIT_AT_PAYLOAD_BYTES), bytes = says < message.room ? says : message.room;
+    const uint64_t first = (uint64_t)(blockIdx.x - message.first_block) * CHUNK;
+    const uint32_t sum = first < bytes ? sum_chunk(header + TACIT_FRAME_HEADER_BYTES, bytes, first) : 0;
+    uint32_t       total;
 
     if (threadIdx.x != 0 || !is_last(messages, i, sum, &total)) {
         return;

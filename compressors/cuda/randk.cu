@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(THREADS)
     const tile_t     tile = tile_of(bundle, wholes, wholes.topk_tiles + blockIdx.x);
     const bool       scaled = tile.t->code.variant != 0;
     uint8_t *const   place_at = place_of(wholes, *tile.w, bundle.rank, message);
-    float *const     factors = (float *)(place_at + PLACE_HEADER);
+    float *const     factors = (float *)(place_at + TACIT_PLACE_HEADER);
     float *const     own = wholes.values + tile.w->entry;
     float            row[WIDTH], rebuilt[WIDTH];
     bool             finite = true;
@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(THREADS)
         float sum = 0;
 
         for (uint32_t rank = 0; rank < bundle.ranks; rank++) {
-            const float factor = ((const float *)(place_from(bundle, wholes, w, rank, gathered) + PLACE_HEADER))[j];
+            const float factor = ((const float *)(place_from(bundle, wholes, w, rank, gathered) + TACIT_PLACE_HEADER))[j];
             sum = rank == 0 ? factor : sum + factor;
         }
         sums[j] = sum;

@@ -151,7 +151,7 @@ __device__ void encode_tile(const work_t &w, const tacit_stream_t &stream, uint8
         }
     }
     if (w.first + w.count == w.piece->count && threadIdx.x % (WIDE ? BLOCK_WARPS * WARP : WARP) == 0) {
-        for (uint64_t end = Code<ROWS>::bytes(*w.t, w.piece->count); end % TACIT_DEVICE_ALIGNMENT != 0; end++) {
+        for (uint64_t end = Code<ROWS>::bytes(*w.t, w.piece->count); end % TACIT_BUNDLE_ALIGN != 0; end++) {
             payload[end] = 0;
         }
     }

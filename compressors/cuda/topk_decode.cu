@@ -36,8 +36,8 @@ __device__ bool has_format(const payload_t &payload, uint32_t bytes)
 
 __device__ void read_header(payload_t *payload, const uint8_t *place)
 {
-    const uint32_t length = tacit__load32(place), pairs = tacit__load32(place + PLACE_HEADER);
-    const uint32_t format = tacit__load32(place + PLACE_HEADER + 4), index = format & 0xff, half = format >> 8 & 0xff;
+    const uint32_t length = tacit__load32(place), pairs = tacit__load32(place + TACIT_PLACE_HEADER);
+    const uint32_t format = tacit__load32(place + TACIT_PLACE_HEADER + 4), index = format & 0xff, half = format >> 8 & 0xff;
     const uint32_t rice = format >> 16, one = half != 0 ? 2 : 4;
 
     payload->good = length <= payload->w->bound && length >= TACIT_TOPK_HEADER && index < TACIT_INDEX_CODINGS && half <= 1 &&
@@ -49,7 +49,7 @@ __device__ void read_header(payload_t *payload, const uint8_t *place)
     payload->rice = payload->good ? rice : 0;
     payload->index_bytes = payload->good ? length - TACIT_TOPK_HEADER - pairs * one : 0;
     payload->good = payload->good && has_format(*payload, payload->index_bytes);
-    payload->indices = place + PLACE_HEADER + TACIT_TOPK_HEADER;
+    payload->indices = place + TACIT_PLACE_HEADER + TACIT_TOPK_HEADER;
     payload->values = payload->indices + payload->index_bytes;
 }
 

@@ -90,7 +90,7 @@ __device__ void write_header(const chunk_t &chunk, uint32_t *place)
 {
     const tacit_device_tally_t &tally = *chunk.tally;
     const bool                  halves = has_halves(*chunk.t);
-    uint32_t *const             payload = place + PLACE_HEADER / 4;
+    uint32_t *const             payload = place + TACIT_PLACE_HEADER / 4;
 
     place[0] = TACIT_TOPK_HEADER + tally.index_bytes + tally.pairs * (halves ? 2 : 4);
     payload[0] = tally.pairs;
@@ -250,7 +250,7 @@ __global__ void __launch_bounds__(THREADS) encode(tacit_device_bundle_t bundle, 
     float *const          values = wholes.values + chunk.w->entry;
     const unsigned        shift = chunk.tally->index == TACIT_INDEX_RICE ? chunk.tally->rice : 16, turn = *chunk.t->turn;
     const bool            halves = has_halves(*chunk.t);
-    uint8_t *const        out = place_of(wholes, *chunk.w, bundle.rank, message) + PLACE_HEADER + TACIT_TOPK_HEADER;
+    uint8_t *const        out = place_of(wholes, *chunk.w, bundle.rank, message) + TACIT_PLACE_HEADER + TACIT_TOPK_HEADER;
     uint8_t *const        values_out = out + chunk.tally->index_bytes;
     uint32_t              own = 0, total, before;
 

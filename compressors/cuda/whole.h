@@ -11,8 +11,7 @@ namespace tacit_whole {
 
 using namespace tacit;
 
-constexpr int      THREADS = BLOCK_WARPS * WARP, STEP = THREADS * WIDTH, TILE_ROWS = TACIT_WHOLE_TILE / STEP;
-constexpr uint64_t PLACE_HEADER = 16; /* a length, and zeros */
+constexpr int THREADS = BLOCK_WARPS * WARP, STEP = THREADS * WIDTH, TILE_ROWS = TACIT_WHOLE_TILE / STEP;
 
 typedef struct tile {
     const tacit_device_bundle_t *bundle;
