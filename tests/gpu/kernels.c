@@ -82,24 +82,8 @@ START_TEST(what_is_not_finite)
 
     for (int skip = 0; skip < 2; skip++) {
         const setup_t setup = {.spec = some[_i], .ranks = 2, .nonfinite = skip ? TACIT_NONFINITE_SKIP : TACIT_NONFINITE_PASS};
-        net_t         cpu, gpu;
 
-        net_init(&cpu, &setup, TACIT_CPU);
-        net_init(&gpu, &setup, TACIT_CUDA);
-        for (uint64_t step = 0; step < STEPS; step++) {
-            for (int device = 0; device < 2; device++) {
-                net_t *net = device == 0 ? &cpu : &gpu;
-
-                inputs(net, step);
-                spoil(setup.dtype, net->nodes[0].in[0], 100 + step, NAN);
-                spoil(setup.dtype, net->nodes[1].in[0], 4000, INFINITY);
-                spoil(setup.dtype, net->nodes[1].in[3], 700, -INFINITY);
-            }
-            step_both(&cpu, &gpu, step);
-        }
-        same_memory(&cpu, &gpu);
-        net_free(&cpu);
-        net_free(&gpu);
+        run_spoiled(&setup);
     }
 }
 END_TEST
@@ -112,8 +96,7 @@ START_TEST(a_value_is_everybodys_fault)
     const setup_t            setup = {.spec = some[_i], .ranks = 3};
     net_t                    cpu, gpu;
 
-    net_init(&cpu, &setup, TACIT_CPU);
-    net_init(&gpu, &setup, TACIT_CUDA);
+    nets_init(&cpu, &gpu, &setup);
     for (uint64_t step = 0; step < 4; step++) {
         inputs(&cpu, step);
         inputs(&gpu, step);
@@ -207,8 +190,7 @@ START_TEST(cancelled)
     const setup_t setup = {.spec = "qsgd+ef", .ranks = 2};
     net_t         cpu, gpu;
 
-    net_init(&cpu, &setup, TACIT_CPU);
-    net_init(&gpu, &setup, TACIT_CUDA);
+    nets_init(&cpu, &gpu, &setup);
     for (uint64_t step = 0; step < 2; step++) {
         inputs(&cpu, step);
         inputs(&gpu, step);

@@ -292,6 +292,20 @@ static inline void same_memory(net_t *cpu, net_t *gpu)
     }
 }
 
+static inline void nets_init(net_t *cpu, net_t *gpu, const setup_t *setup)
+{
+    net_init(cpu, setup, TACIT_CPU);
+    net_init(gpu, setup, TACIT_CUDA);
+}
+
+/* What both remember is the same at the end. */
+static inline void nets_end(net_t *cpu, net_t *gpu)
+{
+    same_memory(cpu, gpu);
+    net_free(cpu);
+    net_free(gpu);
+}
+
 /* A step on both, of which every byte is compared. */
 static inline void step_both(net_t *cpu, net_t *gpu, uint64_t step)
 {
@@ -321,16 +335,34 @@ static inline void run_both(const setup_t *setup)
 {
     net_t cpu, gpu;
 
-    net_init(&cpu, setup, TACIT_CPU);
-    net_init(&gpu, setup, TACIT_CUDA);
+    nets_init(&cpu, &gpu, setup);
     for (uint64_t step = 0; step < STEPS; step++) {
         inputs(&cpu, step);
         inputs(&gpu, step);
         step_both(&cpu, &gpu, step);
     }
-    same_memory(&cpu, &gpu);
-    net_free(&cpu);
-    net_free(&gpu);
+    nets_end(&cpu, &gpu);
+}
+
+/* The same with some NaN and infinities, which pass, or count as zero. */
+static inline void run_spoiled(const setup_t *setup)
+{
+    net_t nets[2]; /* CPU, GPU */
+
+    nets_init(&nets[0], &nets[1], setup);
+    for (uint64_t step = 0; step < STEPS; step++) {
+        for (int device = 0; device < 2; device++) {
+            net_t *net = &nets[device];
+
+            inputs(net, step);
+            spoil(setup->dtype, net->nodes[0].in[0], 100 + step, NAN);
+            spoil(setup->dtype, net->nodes[0].in[0], 200 + step, NAN);
+            spoil(setup->dtype, net->nodes[1].in[0], 4000, INFINITY);
+            spoil(setup->dtype, net->nodes[1].in[3], 700, -INFINITY);
+        }
+        step_both(&nets[0], &nets[1], step);
+    }
+    nets_end(&nets[0], &nets[1]);
 }
 
 /* Finds the module. False: there is none, as has been said. */

@@ -98,25 +98,8 @@ START_TEST(what_is_not_finite)
                                .ranks = 2,
                                .strict = skip / 2,
                                .nonfinite = skip % 2 ? TACIT_NONFINITE_SKIP : TACIT_NONFINITE_PASS};
-        net_t         cpu, gpu;
 
-        net_init(&cpu, &setup, TACIT_CPU);
-        net_init(&gpu, &setup, TACIT_CUDA);
-        for (uint64_t step = 0; step < STEPS; step++) {
-            for (int device = 0; device < 2; device++) {
-                net_t *net = device == 0 ? &cpu : &gpu;
-
-                inputs(net, step);
-                spoil(setup.dtype, net->nodes[0].in[0], 100 + step, NAN);
-                spoil(setup.dtype, net->nodes[0].in[0], 200 + step, NAN);
-                spoil(setup.dtype, net->nodes[1].in[0], 4000, INFINITY);
-                spoil(setup.dtype, net->nodes[1].in[3], 700, -INFINITY);
-            }
-            step_both(&cpu, &gpu, step);
-        }
-        same_memory(&cpu, &gpu);
-        net_free(&cpu);
-        net_free(&gpu);
+        run_spoiled(&setup);
     }
 }
 END_TEST
@@ -129,8 +112,7 @@ START_TEST(alike)
     const setup_t            setup = {.spec = some[_i], .ranks = 2};
     net_t                    cpu, gpu;
 
-    net_init(&cpu, &setup, TACIT_CPU);
-    net_init(&gpu, &setup, TACIT_CUDA);
+    nets_init(&cpu, &gpu, &setup);
     for (uint64_t step = 0; step < STEPS; step++) {
         for (int rank = 0; rank < setup.ranks; rank++) {
             for (int t = 0; t < TENSORS; t++) {
@@ -144,9 +126,7 @@ START_TEST(alike)
         }
         step_both(&cpu, &gpu, step);
     }
-    same_memory(&cpu, &gpu);
-    net_free(&cpu);
-    net_free(&gpu);
+    nets_end(&cpu, &gpu);
 }
 END_TEST
 
@@ -160,8 +140,7 @@ START_TEST(far_apart)
     net_t                    cpu, gpu;
 
     counts[LARGE] = LARGE_COUNT;
-    net_init(&cpu, &setup, TACIT_CPU);
-    net_init(&gpu, &setup, TACIT_CUDA);
+    nets_init(&cpu, &gpu, &setup);
     inputs(&cpu, 0);
     inputs(&gpu, 0);
     for (int rank = 0; rank < setup.ranks; rank++) {
@@ -174,9 +153,7 @@ START_TEST(far_apart)
         memcpy(to, from, LARGE_COUNT * sizeof *to);
     }
     step_both(&cpu, &gpu, 0);
-    same_memory(&cpu, &gpu);
-    net_free(&cpu);
-    net_free(&gpu);
+    nets_end(&cpu, &gpu);
     counts[LARGE] = usual;
 }
 END_TEST
@@ -226,8 +203,7 @@ START_TEST(a_value_is_everybodys_fault)
     const setup_t setup = {.spec = remembering[_i], .ranks = 3};
     net_t         cpu, gpu;
 
-    net_init(&cpu, &setup, TACIT_CPU);
-    net_init(&gpu, &setup, TACIT_CUDA);
+    nets_init(&cpu, &gpu, &setup);
     for (uint64_t step = 0; step < 4; step++) {
         tame(&cpu, step);
         tame(&gpu, step);
@@ -259,8 +235,7 @@ START_TEST(cancelled)
     const setup_t setup = {.spec = remembering[_i], .ranks = 2};
     net_t         cpu, gpu;
 
-    net_init(&cpu, &setup, TACIT_CPU);
-    net_init(&gpu, &setup, TACIT_CUDA);
+    nets_init(&cpu, &gpu, &setup);
     tame(&cpu, 0);
     tame(&gpu, 0);
     step_both(&cpu, &gpu, 0);
@@ -287,8 +262,7 @@ START_TEST(damage_before)
     const setup_t setup = {.spec = "topk:ratio=0.1+dgc:dense=100", .ranks = 2};
     net_t         cpu, gpu;
 
-    net_init(&cpu, &setup, TACIT_CPU);
-    net_init(&gpu, &setup, TACIT_CUDA);
+    nets_init(&cpu, &gpu, &setup);
     for (uint64_t step = 0; step < 3; step++) {
         tame(&cpu, step);
         tame(&gpu, step);
@@ -381,8 +355,7 @@ START_TEST(hostile)
     int           failed = 0;
     uint64_t      random = 88172645463325252u + (uint64_t)_i;
 
-    net_init(&cpu, &setup, TACIT_CPU);
-    net_init(&gpu, &setup, TACIT_CUDA);
+    nets_init(&cpu, &gpu, &setup);
     for (uint64_t step = 0; step < TRIES; step++) {
         const tacit_whole_t *whole = &cpu.nodes[0].bundle->wholes[step % TENSORS];
         uint8_t             *payload = cpu.nodes[1].own + TACIT_FRAME_HEADER_BYTES + whole->at;
@@ -431,8 +404,7 @@ START_TEST(too_large)
     const setup_t            setup = {.spec = some[_i], .ranks = 2};
     net_t                    cpu, gpu;
 
-    net_init(&cpu, &setup, TACIT_CPU);
-    net_init(&gpu, &setup, TACIT_CUDA);
+    nets_init(&cpu, &gpu, &setup);
     for (uint64_t step = 0; step < 3; step++) {
         tame(&cpu, step);
         tame(&gpu, step);

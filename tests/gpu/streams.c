@@ -17,24 +17,13 @@ static const setup_t setup = {.spec = "qsgd:bits=4,rounding=stochastic,block=128
 
 /* ---- A step of all ranks on one stream, exchanges included ---- */
 
-static size_t sent_before(const node_t *node, int from, int to)
-{
-    size_t bytes = 0;
-
-    for (int before = 0; before < to; before++) {
-        bytes += tacit_bundle_scatter_bytes(node->bundle, from, before);
-    }
-    return bytes;
-}
-
+/* Of two ranks each sends one message. */
 static void scatter(net_t *net, cudaStream_t stream)
 {
     for (int from = 0; from < RANKS; from++) {
         const node_t *node = &net->nodes[from];
-        const int     to = 1 - from;
 
-        WORKS(cudaMemcpyAsync(net->nodes[to].received, node->sent + sent_before(node, from, to),
-                              tacit_bundle_scatter_bytes(node->bundle, from, to), cudaMemcpyDefault, stream));
+        WORKS(cudaMemcpyAsync(net->nodes[1 - from].received, node->sent, node->sent_bytes, cudaMemcpyDefault, stream));
     }
 }
 
@@ -99,8 +88,7 @@ START_TEST(late_producer)
     cudaEvent_t  written;
     net_t        cpu, gpu, given;
 
-    net_init(&cpu, &setup, TACIT_CPU);
-    net_init(&gpu, &setup, TACIT_CUDA);
+    nets_init(&cpu, &gpu, &setup);
     net_init(&given, &setup, TACIT_CUDA); /* only its tensors: what is to be written */
     WORKS(cudaStreamCreateWithFlags(&producer, cudaStreamNonBlocking));
     WORKS(cudaStreamCreateWithFlags(&consumer, cudaStreamNonBlocking));
@@ -140,8 +128,7 @@ START_TEST(graph)
     cudaGraphExec_t replay;
     net_t           cpu, gpu;
 
-    net_init(&cpu, &setup, TACIT_CPU);
-    net_init(&gpu, &setup, TACIT_CUDA);
+    nets_init(&cpu, &gpu, &setup);
     WORKS(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     inputs(&cpu, 0);
     inputs(&gpu, 0);
