@@ -76,7 +76,9 @@ class Exchanges:
             return
         device = job.bucket.bundle.device
         with torch.cuda.device(device):
-            stream = self._streams.setdefault((device, thread), torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
+            if (device, thread) not in self._streams:
+                self._streams[device, thread] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            stream = self._streams[device, thread]
             stream.wait_event(job.ready)
             with torch.cuda.stream(stream):
                 yield
