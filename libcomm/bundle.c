@@ -3,23 +3,18 @@
    name, an owner's part in one message; others whole, from each rank to all, in the second exchange (bundle_whole.c). */
 #include "bundle.h"
 
-#include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "frame.h"
 #include "parts.h"
 
-/* A message has room for what is wrong, too. */
-enum { LEAST_PAYLOAD = 256 };
-
-_Static_assert(TACIT_FRAME_HEADER_BYTES % TACIT_BUNDLE_ALIGN == 0 && LEAST_PAYLOAD % TACIT_BUNDLE_ALIGN == 0, "messages align");
+_Static_assert(TACIT_FRAME_HEADER_BYTES % TACIT_BUNDLE_ALIGN == 0 && TACIT_BUNDLE_LEAST_PAYLOAD % TACIT_BUNDLE_ALIGN == 0, "messages align");
 
 /* ---- Creation ---- */
 
 static size_t message_bytes(size_t payload_bytes)
 {
-    return TACIT_FRAME_HEADER_BYTES + (payload_bytes > LEAST_PAYLOAD ? payload_bytes : LEAST_PAYLOAD);
+    return TACIT_FRAME_HEADER_BYTES + (payload_bytes > TACIT_BUNDLE_LEAST_PAYLOAD ? payload_bytes : TACIT_BUNDLE_LEAST_PAYLOAD);
 }
 
 /* Divides the blockwise tensors among owners, or only counts the pieces. Returns how many. */
@@ -236,91 +231,6 @@ size_t tacit_bundle_gather_bytes(const tacit_bundle_t *bundle)
     return bundle != NULL ? bundle->gather_bytes : 0;
 }
 
-/* ---- Faults and messages ---- */
-
-/* Notes a fault, whose text is the last error. That of the lowest rank is everybody's. */
-static void note(tacit_bundle_t *bundle, int rank, tacit_status_t status)
-{
-    if (status != TACIT_OK && (bundle->fault == TACIT_OK || rank < bundle->faulty)) {
-        bundle->fault = status;
-        bundle->faulty = rank;
-        snprintf(bundle->text, sizeof bundle->text, "%s", tacit_last_error());
-    }
-}
-
-tacit_status_t tacit__bundle_place_fault(const tacit_bundle_t *bundle, int rank, const tacit_codec_t *codec)
-{
-    return tacit__fail(TACIT_ERR_FRAME, "rank %d: what rank %d has sent of slot '%s' is not a payload of '%s'", bundle->rank,
-                       rank, codec->name, codec->given.text);
-}
-
-tacit_status_t tacit__bundle_sum_fault(const tacit_bundle_t *bundle, const tacit_codec_t *codec, uint64_t step)
-{
-    return tacit__fail(TACIT_ERR_VALUE,
-                       "slot '%s' at step %" PRIu64
-                       ": the sum over %d ranks leaves the range of float32; nothing was changed. Skip "
-                       "the step, or set nonfinite to pass",
-                       codec->name, step, bundle->ranks);
-}
-
-/* The header of a message whose payload is written already; or, after a fault, its text instead. */
-static void write_message(const tacit_bundle_t *bundle, tacit_frame_kind_t kind, size_t payload_bytes, uint8_t *message)
-{
-    tacit_frame_t frame = bundle->identity;
-
-    frame.kind = (uint8_t)kind;
-    frame.payload_bytes = (uint32_t)payload_bytes;
-    if (bundle->fault != TACIT_OK) {
-        frame.status = (int16_t)bundle->fault;
-        frame.payload_bytes = (uint32_t)tacit__min(strlen(bundle->text), LEAST_PAYLOAD);
-        memcpy(message + TACIT_FRAME_HEADER_BYTES, bundle->text, frame.payload_bytes);
-    }
-    tacit__frame_write(&frame, message);
-}
-
-/* A message of `bytes` bytes at most, from `rank`: what it says, or what is wrong with it. */
-static tacit_status_t read_message(const tacit_bundle_t *bundle, int rank, tacit_frame_kind_t kind, const uint8_t *message,
-                                   size_t bytes, tacit_frame_t *frame_out)
-{
-    const tacit_frame_t mine = bundle->identity;
-    const size_t        room = bytes - TACIT_FRAME_HEADER_BYTES;
-    const size_t        payload_bytes = tacit__min(tacit__frame_read(message).payload_bytes, room);
-    const char         *reason = tacit__frame_parse(message, TACIT_FRAME_HEADER_BYTES + payload_bytes, frame_out);
-
-    if (reason == NULL && (frame_out->kind != kind || frame_out->rank != rank)) {
-        reason = "it is another message, or another rank's; exchange them in ascending order of ranks";
-    }
-    if (reason != NULL) {
-        return tacit__fail(TACIT_ERR_FRAME, "rank %d: a bundle's message from rank %d cannot be used: %s", bundle->rank, rank,
-                           reason);
-    }
-    if (frame_out->status != TACIT_OK) {
-        char text[LEAST_PAYLOAD + 1] = "";
-
-        memcpy(text, frame_out->payload, tacit__min(frame_out->payload_bytes, LEAST_PAYLOAD));
-        return tacit__fail_text(frame_out->status < 0 ? (tacit_status_t)frame_out->status : TACIT_ERR_FRAME, text);
-    }
-    if (frame_out->slot != mine.slot || frame_out->elements != mine.elements || frame_out->spec != mine.spec ||
-        frame_out->step != mine.step) {
-        return tacit__fail(TACIT_ERR_MISMATCH,
-                           "rank %d has %s than rank %d in a bundle of %zu tensors, of which the first is '%s', here at step "
-                           "%" PRIu64,
-                           rank,
-                           frame_out->slot != mine.slot || frame_out->elements != mine.elements ? "other tensors"
-                           : frame_out->spec != mine.spec                                       ? "another spec or operator"
-                                                                                                : "another step",
-                           bundle->rank, bundle->count, bundle->codecs[0]->name, bundle->step);
-    }
-    if (frame_out->history != mine.history) {
-        return tacit__fail(
-            TACIT_ERR_MISMATCH,
-            "rank %d has other steps behind it than rank %d in a bundle of %zu tensors, of which the first is '%s': one of "
-            "them has failed on some ranks only; bring all to one state, and make the bundle again",
-            rank, bundle->rank, bundle->count, bundle->codecs[0]->name);
-    }
-    return TACIT_OK;
-}
-
 /* ---- A step ---- */
 
 /* The end of one. */
@@ -386,7 +296,7 @@ static void encode_pieces(tacit_bundle_t *bundle)
 
             if (payload != NULL &&
                 tacit__codec_encode(codec, bundle->step, bundle->in[piece->codec], piece->first, piece->count, payload) != 0) {
-                note(bundle, bundle->rank, tacit__codec_value_fault(codec, bundle->rank, bundle->step));
+                tacit__bundle_note(bundle, bundle->rank, tacit__codec_value_fault(codec, bundle->rank, bundle->step));
                 undo_pieces(bundle);
                 return;
             }
@@ -450,11 +360,11 @@ tacit_status_t tacit_bundle_encode(tacit_bundle_t *bundle, uint64_t step, const 
     bundle->encoded = 0;
     bundle->fault = TACIT_OK;
     bundle->phase = TACIT_BUNDLE_ENCODED;
-    note(bundle, bundle->rank, own_parts(bundle));
+    tacit__bundle_note(bundle, bundle->rank, own_parts(bundle));
     encode_pieces(bundle);
     for (int to = 0; to < bundle->ranks; to++) {
         if (tacit_bundle_scatter_bytes(bundle, bundle->rank, to) != 0) {
-            write_message(bundle, TACIT_FRAME_CONTRIBUTION, bundle->part_bytes[to], bundle->sent + bundle->sent_at[to]);
+            tacit__bundle_write(bundle, TACIT_FRAME_CONTRIBUTION, bundle->part_bytes[to], bundle->sent + bundle->sent_at[to]);
         }
     }
 out:
@@ -470,13 +380,13 @@ static void take_contributions(tacit_bundle_t *bundle, const uint8_t *message)
 
         bundle->payloads[rank] = bundle->own_coded;
         if (bytes != 0) {
-            tacit_status_t status = read_message(bundle, rank, TACIT_FRAME_CONTRIBUTION, message, bytes, &frame);
+            tacit_status_t status = tacit__bundle_read(bundle, rank, TACIT_FRAME_CONTRIBUTION, message, bytes, &frame);
 
             if (status == TACIT_OK && frame.payload_bytes != bundle->part_bytes[bundle->rank]) {
                 status = tacit__fail(TACIT_ERR_FRAME, "rank %d: rank %d contributes %u bytes, not %zu", bundle->rank, rank,
                                      frame.payload_bytes, bundle->part_bytes[bundle->rank]);
             }
-            note(bundle, rank, status);
+            tacit__bundle_note(bundle, rank, status);
             bundle->payloads[rank] = message + TACIT_FRAME_HEADER_BYTES;
             message += bytes;
         }
@@ -495,7 +405,7 @@ static void reduce_piece(tacit_bundle_t *bundle, const tacit_piece_t *piece, uin
     }
     if (tacit__codec_reduce(codec, bundle->step, bundle->in[piece->codec], piece->first, piece->count, bundle->contributions,
                             bundle->op, bundle->sum, results + piece->at) != 0) {
-        note(bundle, bundle->rank, tacit__codec_value_fault(codec, bundle->rank, bundle->step));
+        tacit__bundle_note(bundle, bundle->rank, tacit__codec_value_fault(codec, bundle->rank, bundle->step));
     }
     pad(bundle, piece, results + piece->at);
 }
@@ -523,11 +433,11 @@ tacit_status_t tacit_bundle_reduce(tacit_bundle_t *bundle, const void *messages,
         tacit_whole_t *whole = &bundle->wholes[w];
         tacit_status_t encoded = tacit__whole_encode(bundle, whole, payload + part_bytes + whole->at);
 
-        note(bundle, bundle->rank,
+        tacit__bundle_note(bundle, bundle->rank,
              encoded == TACIT_ERR_VALUE ? tacit__codec_value_fault(bundle->codecs[whole->codec], bundle->rank, bundle->step)
                                         : encoded);
     }
-    write_message(bundle, TACIT_FRAME_RESULT, part_bytes + bundle->whole_bytes, message);
+    tacit__bundle_write(bundle, TACIT_FRAME_RESULT, part_bytes + bundle->whole_bytes, message);
     bundle->phase = TACIT_BUNDLE_REDUCED;
 out:
     return status;
@@ -592,7 +502,7 @@ static tacit_status_t take_result(tacit_bundle_t *bundle, int rank, const uint8_
     tacit_status_t status;
     tacit_frame_t  frame;
 
-    TRY(read_message(bundle, rank, TACIT_FRAME_RESULT, message, bundle->gather_bytes, &frame));
+    TRY(tacit__bundle_read(bundle, rank, TACIT_FRAME_RESULT, message, bundle->gather_bytes, &frame));
     if (frame.payload_bytes != bytes) {
         status = tacit__fail(TACIT_ERR_FRAME, "rank %d: rank %d's result has %u bytes, not %zu", bundle->rank, rank,
                              frame.payload_bytes, bytes);
@@ -627,11 +537,11 @@ tacit_status_t tacit_bundle_finish(tacit_bundle_t *bundle, const void *messages,
     }
     bundle->fault = TACIT_OK; /* the own one comes back in the own message: all ranks judge by the same */
     for (int rank = 0; rank < bundle->ranks; rank++) {
-        note(bundle, rank, take_result(bundle, rank, message + (size_t)rank * bundle->gather_bytes));
+        tacit__bundle_note(bundle, rank, take_result(bundle, rank, message + (size_t)rank * bundle->gather_bytes));
     }
     for (size_t w = 0; w < bundle->whole_count && bundle->fault == TACIT_OK; w++) {
         if (!tacit__whole_fits(bundle, &bundle->wholes[w])) {
-            note(bundle, 0, tacit__bundle_sum_fault(bundle, bundle->codecs[bundle->wholes[w].codec], bundle->step));
+            tacit__bundle_note(bundle, 0, tacit__bundle_sum_fault(bundle, bundle->codecs[bundle->wholes[w].codec], bundle->step));
         }
     }
     if (bundle->fault != TACIT_OK) {

@@ -63,10 +63,21 @@ struct tacit_bundle {
     struct tacit_bundle_device *device; /* of tensors on a GPU; else NULL */
 };
 
-/* ---- bundle.c: faults in what all ranks have sent, which all find ---- */
+/* ---- bundle_message.c ---- */
 
+/* A message has room for what is wrong, too. */
+enum { TACIT_BUNDLE_LEAST_PAYLOAD = 256 };
+
+/* Notes a fault, whose text is the last error. That of the lowest rank is everybody's. */
+void tacit__bundle_note(tacit_bundle_t *bundle, int rank, tacit_status_t status);
+/* Faults in what all ranks have sent, which all find. */
 tacit_status_t tacit__bundle_place_fault(const tacit_bundle_t *bundle, int rank, const tacit_codec_t *codec);
 tacit_status_t tacit__bundle_sum_fault(const tacit_bundle_t *bundle, const tacit_codec_t *codec, uint64_t step);
+/* The header of a message whose payload is written already; or, after a fault, its text instead. */
+void tacit__bundle_write(const tacit_bundle_t *bundle, tacit_frame_kind_t kind, size_t payload_bytes, uint8_t *message);
+/* A message of `bytes` bytes at most, from `rank`: what it says, or what is wrong with it. */
+tacit_status_t tacit__bundle_read(const tacit_bundle_t *bundle, int rank, tacit_frame_kind_t kind, const uint8_t *message,
+                                  size_t bytes, tacit_frame_t *frame_out);
 
 /* ---- bundle_device.c: the same on a GPU, where bundle->device is ---- */
 

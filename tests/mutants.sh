@@ -643,10 +643,10 @@ mutant "bundle: the own memory stays full" libcomm/bundle.c bundle:bundle \
 mutant "bundle: pieces are not taken back" libcomm/bundle.c bundle:bundle \
     's/tacit__min\(bundle->part\[owner \+ 1\], bundle->encoded\)/0/'
 mutant "bundle: parts are not given back" libcomm/bundle.c bundle:bundle 's/tacit__codec_disown\(.*\);/;/'
-mutant "bundle: the highest rank's fault" libcomm/bundle.c bundle:bundle 's/rank < bundle->faulty/rank > bundle->faulty/'
-mutant "bundle: faults stay where they are" libcomm/bundle.c bundle:bundle \
+mutant "bundle: the highest rank's fault" libcomm/bundle_message.c bundle:bundle 's/rank < bundle->faulty/rank > bundle->faulty/'
+mutant "bundle: faults stay where they are" libcomm/bundle_message.c bundle:bundle \
     's/frame.status = \(int16_t\)bundle->fault;/frame.status = 0;/'
-mutant "bundle: steps are not compared" libcomm/bundle.c bundle:bundle 's/frame_out->step != mine.step/false/'
+mutant "bundle: steps are not compared" libcomm/bundle_message.c bundle:bundle 's/frame_out->step != mine.step/false/'
 mutant "bundle: entries are not taken back" libcomm/bundle_whole.c bundle:bundle 's/tacit__codec_unsent\(.*\);/;/'
 mutant "bundle: factors are not taken back" libcomm/bundle_whole.c bundle:bundle 's/tacit__codec_unbuilt\(.*\);/;/'
 mutant "bundle: sums of entries unchecked" libcomm/bundle_whole.c bundle:bundle \
