@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Bundles: a step of many tensors in two exchanges, which somebody else makes. Blockwise tensors go as in the schedule of that
-   name, an owner's part in one message; others whole, from each rank to all, in the second exchange (bundle_whole.c). */
+   name, an owner's part in one message; others whole, from each rank to all, in the second exchange (bundle_whole.c). Sharded
+   bundles have one of the two, and whole tensors for parts. */
 #include "bundle.h"
 
 #include <string.h>
@@ -8,13 +9,28 @@
 #include "frame.h"
 #include "parts.h"
 
-_Static_assert(TACIT_FRAME_HEADER_BYTES % TACIT_BUNDLE_ALIGN == 0 && TACIT_BUNDLE_LEAST_PAYLOAD % TACIT_BUNDLE_ALIGN == 0, "messages align");
+_Static_assert(TACIT_FRAME_HEADER_BYTES % TACIT_BUNDLE_ALIGN == 0 && TACIT_BUNDLE_LEAST_PAYLOAD % TACIT_BUNDLE_ALIGN == 0,
+               "messages align");
 
 /* ---- Creation ---- */
 
 static size_t message_bytes(size_t payload_bytes)
 {
     return TACIT_FRAME_HEADER_BYTES + (payload_bytes > TACIT_BUNDLE_LEAST_PAYLOAD ? payload_bytes : TACIT_BUNDLE_LEAST_PAYLOAD);
+}
+
+/* The elements of a blockwise tensor that a rank owns. `before`: what precedes it, of `total` bytes. */
+static void cut(const tacit_bundle_t *bundle, size_t i, uint64_t before, uint64_t total, int owner, size_t *first, size_t *end)
+{
+    const tacit_codec_t *codec = bundle->codecs[i];
+
+    if (bundle->owners != NULL) {
+        *first = 0;
+        *end = bundle->owners[i] == owner ? codec->tensor.count : 0;
+    } else {
+        *first = tacit__part_begin(codec, before, total, owner);
+        *end = tacit__part_begin(codec, before, total, owner + 1);
+    }
 }
 
 /* Divides the blockwise tensors among owners, or only counts the pieces. Returns how many. */
@@ -40,8 +56,7 @@ static size_t lay_out(tacit_bundle_t *bundle, bool count_only)
             if (!tacit__codec_is_blockwise(codec)) {
                 continue;
             }
-            first = tacit__part_begin(codec, before, total, owner);
-            end = tacit__part_begin(codec, before, total, owner + 1);
+            cut(bundle, i, before, total, owner, &first, &end);
             before += tacit__part_bytes(codec, codec->tensor.count);
             if (first == end) {
                 continue;
@@ -58,7 +73,7 @@ static size_t lay_out(tacit_bundle_t *bundle, bool count_only)
     return pieces;
 }
 
-static tacit_status_t check_codecs(tacit_codec_t *const *codecs, size_t count)
+static tacit_status_t check_codecs(tacit_codec_t *const *codecs, const int *owners, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         const tacit_codec_t *codec = codecs[i];
@@ -74,6 +89,16 @@ static tacit_status_t check_codecs(tacit_codec_t *const *codecs, size_t count)
             if (codecs[j] == codec) {
                 return tacit__fail(TACIT_ERR_ARGUMENT, "bundle: codec '%s' is there twice", codec->name);
             }
+        }
+        if (owners != NULL && (owners[i] < 0 || owners[i] >= codec->ranks)) {
+            return tacit__fail(TACIT_ERR_ARGUMENT, "bundle: the owner of codec '%s', rank %d, is none of the %d ranks",
+                               codec->name, owners[i], codec->ranks);
+        }
+        if (owners != NULL && !tacit__codec_is_blockwise(codec)) {
+            return tacit__fail(TACIT_ERR_UNSUPPORTED,
+                               "bundle: codec '%s', '%s': such tensors go to all ranks; where they are sharded, take a spec that "
+                               "works by blocks, as rotq, qsgd, onebit, fp8, bf16 and fp16 do",
+                               codec->name, codec->given.text);
         }
         if (codec->compressor->linear != NULL &&
             codec->compressor->linear->rounds(codec->spec.compressor_config, &codec->tensor) != 1) {
@@ -122,11 +147,12 @@ static tacit_status_t lay_down(tacit_bundle_t *bundle)
     for (size_t owner = 0; owner < ranks; owner++) {
         most = bundle->part_bytes[owner] > most ? bundle->part_bytes[owner] : most;
     }
-    bundle->gather_bytes = message_bytes(most + bundle->whole_bytes);
+    most = message_bytes(most + bundle->whole_bytes);
+    coded = coded && bundle->kind != TACIT_BUNDLE_ALLGATHER;
+    bundle->gather_bytes = bundle->kind != TACIT_BUNDLE_REDUCE_SCATTER ? most : 0;
     bundle->own_coded_bytes = coded ? bundle->part_bytes[bundle->rank] : 0;
-    if (bundle->gather_bytes - TACIT_FRAME_HEADER_BYTES > UINT32_MAX) {
-        status = tacit__fail(TACIT_ERR_ARGUMENT, "bundle: a message of %zu bytes is too long; make several bundles",
-                             bundle->gather_bytes);
+    if (most - TACIT_FRAME_HEADER_BYTES > UINT32_MAX) {
+        status = tacit__fail(TACIT_ERR_ARGUMENT, "bundle: a message of %zu bytes is too long; make several bundles", most);
         goto out;
     }
     if (bundle->codecs[0]->module != NULL) {
@@ -153,26 +179,38 @@ static tacit_frame_t identity(const tacit_bundle_t *bundle)
         tacit__codec_identify(bundle->codecs[i], bundle->op, &slot, &spec);
         frame.elements += (uint32_t)bundle->codecs[i]->tensor.count;
     }
+    if (bundle->owners != NULL) {
+        slot = tacit__hash(slot, &bundle->kind, sizeof bundle->kind);
+        slot = tacit__hash(slot, bundle->owners, bundle->count * sizeof *bundle->owners);
+    }
     frame.slot = (uint32_t)slot;
     frame.spec = (uint32_t)spec;
     return frame;
 }
 
-tacit_status_t tacit_bundle_create(tacit_codec_t *const *codecs, size_t count, tacit_op_t op, tacit_bundle_t **bundle_out)
+static tacit_status_t create(tacit_bundle_kind_t kind, tacit_codec_t *const *codecs, const int *owners, size_t count,
+                             tacit_op_t op, tacit_bundle_t **bundle_out)
 {
     tacit_bundle_t *bundle = NULL;
     tacit_status_t  status;
 
-    if (codecs == NULL || count == 0 || bundle_out == NULL || (op != TACIT_SUM && op != TACIT_AVERAGE)) {
-        return tacit__fail(TACIT_ERR_ARGUMENT, "bundle: codecs, at least one of them, an operator and bundle_out must be given");
+    if (codecs == NULL || count == 0 || bundle_out == NULL || (op != TACIT_SUM && op != TACIT_AVERAGE) ||
+        (kind != TACIT_BUNDLE_ALLREDUCE && owners == NULL)) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "bundle: codecs, at least one of them, %san operator and bundle_out must be given",
+                           kind != TACIT_BUNDLE_ALLREDUCE ? "owners, " : "");
     }
-    TRY(check_codecs(codecs, count));
+    TRY(check_codecs(codecs, owners, count));
     bundle = tacit__alloc(1, sizeof *bundle);
-    if (bundle == NULL || (bundle->codecs = tacit__alloc(count, sizeof(tacit_codec_t *))) == NULL) {
+    if (bundle == NULL || (bundle->codecs = tacit__alloc(count, sizeof(tacit_codec_t *))) == NULL ||
+        (owners != NULL && (bundle->owners = tacit__alloc(count, sizeof *owners)) == NULL)) {
         status = tacit__fail(TACIT_ERR_MEMORY, "bundle: no memory for %zu tensors", count);
         goto out;
     }
     memcpy(bundle->codecs, codecs, count * sizeof *codecs);
+    if (owners != NULL) {
+        memcpy(bundle->owners, owners, count * sizeof *owners);
+    }
+    bundle->kind = (uint8_t)kind;
     bundle->count = count;
     bundle->op = op;
     bundle->rank = codecs[0]->rank;
@@ -193,6 +231,23 @@ out:
     return status;
 }
 
+tacit_status_t tacit_bundle_create(tacit_codec_t *const *codecs, size_t count, tacit_op_t op, tacit_bundle_t **bundle_out)
+{
+    return create(TACIT_BUNDLE_ALLREDUCE, codecs, NULL, count, op, bundle_out);
+}
+
+tacit_status_t tacit_bundle_create_reduce_scatter(tacit_codec_t *const *codecs, const int *owners, size_t count, tacit_op_t op,
+                                                  tacit_bundle_t **bundle_out)
+{
+    return create(TACIT_BUNDLE_REDUCE_SCATTER, codecs, owners, count, op, bundle_out);
+}
+
+tacit_status_t tacit_bundle_create_allgather(tacit_codec_t *const *codecs, const int *owners, size_t count,
+                                             tacit_bundle_t **bundle_out)
+{
+    return create(TACIT_BUNDLE_ALLGATHER, codecs, owners, count, TACIT_SUM, bundle_out);
+}
+
 void tacit_bundle_destroy(tacit_bundle_t *bundle)
 {
     if (bundle == NULL) {
@@ -202,6 +257,7 @@ void tacit_bundle_destroy(tacit_bundle_t *bundle)
     tacit__bundle_device_destroy(bundle);
     tacit__wholes_destroy(bundle);
     tacit__free(bundle->codecs);
+    tacit__free(bundle->owners);
     tacit__free(bundle->part);
     tacit__free(bundle->part_bytes);
     tacit__free(bundle->sent_at);
@@ -213,10 +269,28 @@ void tacit_bundle_destroy(tacit_bundle_t *bundle)
     tacit__free(bundle);
 }
 
-/* Whether there is a first exchange. */
+/* Whether messages go all to all. */
 static bool scatters(const tacit_bundle_t *bundle)
 {
-    return bundle->ranks > 1 && bundle->part[bundle->ranks] != 0;
+    return bundle->ranks > 1 && bundle->part[bundle->ranks] != 0 && bundle->kind != TACIT_BUNDLE_ALLGATHER;
+}
+
+/* Whether encode() writes any. */
+static bool sends(const tacit_bundle_t *bundle)
+{
+    return scatters(bundle) || bundle->kind == TACIT_BUNDLE_ALLGATHER;
+}
+
+/* Whether a tensor has elements that this rank is given for encode(), or is given room for in finish(). */
+static bool has_in(const tacit_bundle_t *bundle, size_t i)
+{
+    return bundle->codecs[i]->tensor.count != 0 && (bundle->kind != TACIT_BUNDLE_ALLGATHER || bundle->owners[i] == bundle->rank);
+}
+
+static bool has_out(const tacit_bundle_t *bundle, size_t i)
+{
+    return bundle->codecs[i]->tensor.count != 0 &&
+           (bundle->kind != TACIT_BUNDLE_REDUCE_SCATTER || bundle->owners[i] == bundle->rank);
 }
 
 size_t tacit_bundle_scatter_bytes(const tacit_bundle_t *bundle, int from, int to)
@@ -252,9 +326,12 @@ static tacit_status_t check_phase(const tacit_bundle_t *bundle, tacit_bundle_pha
     return bundle->phase == phase ? TACIT_OK : tacit__fail(TACIT_ERR_STATE, "%s: %s comes next", call, next[bundle->phase]);
 }
 
-/* Where a piece's payload of this rank lies: in a message to its owner, or beside. NULL: it is not encoded. */
+/* Where a piece's payload of this rank lies: in a message to its owner, or to all, or beside. NULL: it is not encoded. */
 static uint8_t *encoded_at(const tacit_bundle_t *bundle, int owner, const tacit_piece_t *piece)
 {
+    if (bundle->kind == TACIT_BUNDLE_ALLGATHER) {
+        return owner == bundle->rank ? bundle->sent + TACIT_FRAME_HEADER_BYTES + piece->at : NULL;
+    }
     if (owner == bundle->rank) {
         return tacit__codec_own_coded(bundle->codecs[piece->codec]) ? bundle->own_coded + piece->at : NULL;
     }
@@ -285,6 +362,20 @@ static void undo_pieces(tacit_bundle_t *bundle)
     bundle->encoded = 0;
 }
 
+/* Where nothing is encoded, what is not finite is found when the sum is; unless that stays with its owner. */
+static uint32_t encode_piece(const tacit_bundle_t *bundle, int owner, const tacit_piece_t *piece, uint8_t *payload)
+{
+    tacit_codec_t *codec = bundle->codecs[piece->codec];
+    const void    *in = bundle->in[piece->codec];
+
+    if (payload != NULL) {
+        return tacit__codec_encode(codec, bundle->step, in, piece->first, piece->count, payload);
+    }
+    return bundle->kind == TACIT_BUNDLE_REDUCE_SCATTER && owner == bundle->rank
+               ? tacit__codec_own_check(codec, in, piece->first, piece->count, bundle->sum)
+               : 0;
+}
+
 /* After a fault nothing is encoded: a text takes the place of payloads. */
 static void encode_pieces(tacit_bundle_t *bundle)
 {
@@ -294,8 +385,7 @@ static void encode_pieces(tacit_bundle_t *bundle)
             tacit_codec_t       *codec = bundle->codecs[piece->codec];
             uint8_t             *payload = encoded_at(bundle, owner, piece);
 
-            if (payload != NULL &&
-                tacit__codec_encode(codec, bundle->step, bundle->in[piece->codec], piece->first, piece->count, payload) != 0) {
+            if (encode_piece(bundle, owner, piece, payload) != 0) {
                 tacit__bundle_note(bundle, bundle->rank, tacit__codec_value_fault(codec, bundle->rank, bundle->step));
                 undo_pieces(bundle);
                 return;
@@ -316,9 +406,10 @@ static tacit_status_t own_parts(const tacit_bundle_t *bundle)
 
     for (size_t i = 0; i < bundle->count; i++) {
         const bool           owned = p < bundle->part[bundle->rank + 1] && bundle->pieces[p].codec == i;
+        const bool           again = owned && bundle->kind == TACIT_BUNDLE_ALLREDUCE; /* it is encoded again by its owner */
         const tacit_piece_t *piece = &bundle->pieces[p];
 
-        TRY(tacit__codec_own_part(bundle->codecs[i], bundle->step, owned ? piece->first : 0, owned ? piece->count : 0,
+        TRY(tacit__codec_own_part(bundle->codecs[i], bundle->step, again ? piece->first : 0, again ? piece->count : 0,
                                   bundle->op == TACIT_AVERAGE));
         p += owned;
     }
@@ -331,10 +422,9 @@ tacit_status_t tacit_bundle_encode(tacit_bundle_t *bundle, uint64_t step, const 
     tacit_status_t status;
 
     TRY(check_phase(bundle, TACIT_BUNDLE_IDLE, "tacit_bundle_encode()",
-                    in != NULL && (messages != NULL || bundle == NULL || !scatters(bundle))));
+                    in != NULL && (messages != NULL || bundle == NULL || !sends(bundle))));
     for (size_t i = 0; i < bundle->count; i++) {
-        TRY(check_phase(bundle, TACIT_BUNDLE_IDLE, "tacit_bundle_encode()",
-                        in[i] != NULL || bundle->codecs[i]->tensor.count == 0));
+        TRY(check_phase(bundle, TACIT_BUNDLE_IDLE, "tacit_bundle_encode()", in[i] != NULL || !has_in(bundle, i)));
     }
     for (size_t i = 0; i < bundle->count; i++) {
         TRY(tacit__codec_is_free(bundle->codecs[i]));
@@ -344,8 +434,8 @@ tacit_status_t tacit_bundle_encode(tacit_bundle_t *bundle, uint64_t step, const 
     }
     memcpy(bundle->in, in, bundle->count * sizeof *in);
     bundle->sent = messages;
+    bundle->phase = bundle->kind == TACIT_BUNDLE_ALLREDUCE ? TACIT_BUNDLE_ENCODED : TACIT_BUNDLE_REDUCED;
     if (bundle->device != NULL) {
-        bundle->phase = TACIT_BUNDLE_ENCODED;
         status = tacit__bundle_device_encode(bundle, step, in);
         if (status != TACIT_OK) {
             leave(bundle);
@@ -359,13 +449,15 @@ tacit_status_t tacit_bundle_encode(tacit_bundle_t *bundle, uint64_t step, const 
     bundle->identity.history = (uint32_t)bundle->history;
     bundle->encoded = 0;
     bundle->fault = TACIT_OK;
-    bundle->phase = TACIT_BUNDLE_ENCODED;
     tacit__bundle_note(bundle, bundle->rank, own_parts(bundle));
     encode_pieces(bundle);
     for (int to = 0; to < bundle->ranks; to++) {
         if (tacit_bundle_scatter_bytes(bundle, bundle->rank, to) != 0) {
             tacit__bundle_write(bundle, TACIT_FRAME_CONTRIBUTION, bundle->part_bytes[to], bundle->sent + bundle->sent_at[to]);
         }
+    }
+    if (bundle->kind == TACIT_BUNDLE_ALLGATHER) {
+        tacit__bundle_write(bundle, TACIT_FRAME_RESULT, bundle->part_bytes[bundle->rank], bundle->sent);
     }
 out:
     return status;
@@ -393,16 +485,22 @@ static void take_contributions(tacit_bundle_t *bundle, const uint8_t *message)
     }
 }
 
+/* contributions[] := what each rank has sent of a piece of the own part. */
+static void find_contributions(tacit_bundle_t *bundle, const tacit_piece_t *piece)
+{
+    for (int rank = 0; rank < bundle->ranks; rank++) {
+        const bool none = rank == bundle->rank && !tacit__codec_own_coded(bundle->codecs[piece->codec]);
+
+        bundle->contributions[rank] = none ? NULL : bundle->payloads[rank] + piece->at;
+    }
+}
+
 /* Reduces a piece of the own part. */
 static void reduce_piece(tacit_bundle_t *bundle, const tacit_piece_t *piece, uint8_t *results)
 {
     tacit_codec_t *codec = bundle->codecs[piece->codec];
 
-    for (int rank = 0; rank < bundle->ranks; rank++) {
-        const bool none = rank == bundle->rank && !tacit__codec_own_coded(codec);
-
-        bundle->contributions[rank] = none ? NULL : bundle->payloads[rank] + piece->at;
-    }
+    find_contributions(bundle, piece);
     if (tacit__codec_reduce(codec, bundle->step, bundle->in[piece->codec], piece->first, piece->count, bundle->contributions,
                             bundle->op, bundle->sum, results + piece->at) != 0) {
         tacit__bundle_note(bundle, bundle->rank, tacit__codec_value_fault(codec, bundle->rank, bundle->step));
@@ -434,8 +532,9 @@ tacit_status_t tacit_bundle_reduce(tacit_bundle_t *bundle, const void *messages,
         tacit_status_t encoded = tacit__whole_encode(bundle, whole, payload + part_bytes + whole->at);
 
         tacit__bundle_note(bundle, bundle->rank,
-             encoded == TACIT_ERR_VALUE ? tacit__codec_value_fault(bundle->codecs[whole->codec], bundle->rank, bundle->step)
-                                        : encoded);
+                           encoded == TACIT_ERR_VALUE
+                               ? tacit__codec_value_fault(bundle->codecs[whole->codec], bundle->rank, bundle->step)
+                               : encoded);
     }
     tacit__bundle_write(bundle, TACIT_FRAME_RESULT, part_bytes + bundle->whole_bytes, message);
     bundle->phase = TACIT_BUNDLE_REDUCED;
@@ -462,16 +561,25 @@ static void undo(tacit_bundle_t *bundle)
     leave(bundle);
 }
 
-/* Memory of the own part first: out[] may be in[]. */
-static void commit(tacit_bundle_t *bundle, const uint8_t *message, void *const *out)
+/* Results of the own part, which has come from all ranks. */
+static void collect(tacit_bundle_t *bundle, void *const *out)
 {
-    for (size_t i = 0; i < bundle->count; i++) {
-        tacit__codec_conclude(bundle->codecs[i], bundle->op);
-    }
     for (size_t p = bundle->part[bundle->rank]; p < bundle->part[bundle->rank + 1]; p++) {
         const tacit_piece_t *piece = &bundle->pieces[p];
 
-        if (!tacit__codec_own_coded(bundle->codecs[piece->codec])) {
+        find_contributions(bundle, piece);
+        tacit__codec_collect(bundle->codecs[piece->codec], bundle->step, bundle->in[piece->codec], piece->first, piece->count,
+                             bundle->contributions, bundle->op, bundle->sum, out[piece->codec]);
+    }
+}
+
+/* Results of all parts, and of tensors that travel whole. Memory of the own part first: out[] may be in[]. */
+static void decode(tacit_bundle_t *bundle, const uint8_t *message, void *const *out)
+{
+    for (size_t p = bundle->part[bundle->rank]; p < bundle->part[bundle->rank + 1]; p++) {
+        const tacit_piece_t *piece = &bundle->pieces[p];
+
+        if (bundle->kind == TACIT_BUNDLE_ALLREDUCE && !tacit__codec_own_coded(bundle->codecs[piece->codec])) {
             tacit__codec_own_keep(bundle->codecs[piece->codec], bundle->step, bundle->in[piece->codec], piece->first,
                                   piece->count);
         }
@@ -486,6 +594,18 @@ static void commit(tacit_bundle_t *bundle, const uint8_t *message, void *const *
     }
     for (size_t w = 0; w < bundle->whole_count; w++) {
         tacit__whole_finish(bundle, &bundle->wholes[w], out[bundle->wholes[w].codec]);
+    }
+}
+
+static void commit(tacit_bundle_t *bundle, const uint8_t *message, void *const *out)
+{
+    for (size_t i = 0; i < bundle->count; i++) {
+        tacit__codec_conclude(bundle->codecs[i], bundle->op);
+    }
+    if (bundle->kind == TACIT_BUNDLE_REDUCE_SCATTER) {
+        collect(bundle, out);
+    } else {
+        decode(bundle, message, out);
     }
     for (size_t i = 0; i < bundle->count; i++) {
         tacit__codec_commit(bundle->codecs[i], bundle->step);
@@ -525,19 +645,23 @@ tacit_status_t tacit_bundle_finish(tacit_bundle_t *bundle, const void *messages,
     tacit_status_t status;
     const uint8_t *message = messages;
 
-    TRY(check_phase(bundle, TACIT_BUNDLE_REDUCED, "tacit_bundle_finish()", messages != NULL && out != NULL));
+    TRY(check_phase(bundle, TACIT_BUNDLE_REDUCED, "tacit_bundle_finish()",
+                    out != NULL && (messages != NULL || bundle == NULL || (bundle->gather_bytes == 0 && !scatters(bundle)))));
     for (size_t i = 0; i < bundle->count; i++) {
-        TRY(check_phase(bundle, TACIT_BUNDLE_REDUCED, "tacit_bundle_finish()",
-                        out[i] != NULL || bundle->codecs[i]->tensor.count == 0));
+        TRY(check_phase(bundle, TACIT_BUNDLE_REDUCED, "tacit_bundle_finish()", out[i] != NULL || !has_out(bundle, i)));
     }
     if (bundle->device != NULL) {
         TRY(tacit__bundle_device_finish(bundle, messages, out));
         leave(bundle);
         goto out;
     }
-    bundle->fault = TACIT_OK; /* the own one comes back in the own message: all ranks judge by the same */
-    for (int rank = 0; rank < bundle->ranks; rank++) {
-        tacit__bundle_note(bundle, rank, take_result(bundle, rank, message + (size_t)rank * bundle->gather_bytes));
+    if (bundle->kind == TACIT_BUNDLE_REDUCE_SCATTER) {
+        take_contributions(bundle, message);
+    } else {
+        bundle->fault = TACIT_OK; /* the own one comes back in the own message: all ranks judge by the same */
+        for (int rank = 0; rank < bundle->ranks; rank++) {
+            tacit__bundle_note(bundle, rank, take_result(bundle, rank, message + (size_t)rank * bundle->gather_bytes));
+        }
     }
     for (size_t w = 0; w < bundle->whole_count && bundle->fault == TACIT_OK; w++) {
         if (!tacit__whole_fits(bundle, &bundle->wholes[w])) {

@@ -36,6 +36,8 @@ struct tacit_bundle {
     size_t          count;
     tacit_op_t      op;
     int             rank, ranks;
+    int            *owners;     /* of tensors; NULL in an all-reduce, where each rank owns a part of each */
+    uint8_t         kind;       /* a tacit_bundle_kind_t */
     tacit_piece_t  *pieces;     /* part by part */
     size_t         *part;       /* part[q] … part[q + 1]: the pieces of owner q … */
     size_t         *part_bytes; /* … and their payload; … */
@@ -54,7 +56,7 @@ struct tacit_bundle {
     uint64_t             step, next_step;
     uint64_t             history; /* hash of the steps that have succeeded: the same on all ranks */
     const void         **in;
-    uint8_t             *sent;    /* the first exchange's messages */
+    uint8_t             *sent;    /* what encode() has written */
     size_t               encoded; /* pieces, of all in order */
     tacit_status_t       fault;   /* of the lowest rank that is known to have one, … */
     int                  faulty;  /* … which is that */

@@ -254,6 +254,7 @@ tacit_status_t tacit__bundle_device_create(tacit_bundle_t *bundle)
     side->bundle.rank = (uint16_t)bundle->rank;
     side->bundle.ranks = (uint16_t)bundle->ranks;
     side->bundle.average = bundle->op == TACIT_AVERAGE;
+    side->bundle.kind = bundle->kind;
     tacit__frame_write(&identity, side->bundle.header);
     step = (tacit_device_step_t *)(void *)(side->image + ((uint8_t *)side->bundle.step - (uint8_t *)side->memory));
     *step = (tacit_device_step_t){.step = UINT64_MAX, .history = TACIT_HASH_START, .bad_tensor = UINT32_MAX};
@@ -340,8 +341,9 @@ static tacit_status_t prepare(tacit_bundle_t *bundle)
     for (size_t i = 0; i < bundle->count; i++) {
         tacit_codec_t *codec = bundle->codecs[i];
         const bool owned = p < bundle->part[bundle->rank + 1] && bundle->pieces[p].codec == i, mean = bundle->op == TACIT_AVERAGE;
+        const bool again = owned && bundle->kind == TACIT_BUNDLE_ALLREDUCE; /* it is encoded again by its owner */
         const tacit_piece_t *piece = &bundle->pieces[p];
-        const size_t         first = owned ? piece->first : 0, count = owned ? piece->count : 0;
+        const size_t         first = again ? piece->first : 0, count = again ? piece->count : 0;
 
         p += owned;
         if (!tacit__codec_owns(codec, first, count, mean)) {
@@ -362,6 +364,9 @@ tacit_status_t tacit__bundle_device_encode(tacit_bundle_t *bundle, uint64_t step
 {
     tacit_bundle_device_t     *side = bundle->device;
     const tacit_cuda_module_t *module = side->module;
+    const bool                 own_only = bundle->kind == TACIT_BUNDLE_ALLGATHER;
+    const exchange_t           out = own_only ? GATHER_OUT : SCATTER_OUT;
+    const int                  kind = own_only ? TACIT_FRAME_RESULT : TACIT_FRAME_CONTRIBUTION;
     tacit_status_t             status;
 
     TRY(check_aligned(bundle->sent, "tacit_bundle_encode()"));
@@ -369,10 +374,15 @@ tacit_status_t tacit__bundle_device_encode(tacit_bundle_t *bundle, uint64_t step
     TRY(update(bundle, in, NULL));
     TRY(check(module->begin(&side->bundle, step, side->stream), side, "a launch"));
     for (size_t g = 0; g < side->group_count; g++) {
-        TRY(check(module->encode(&side->bundle, &side->groups[g], bundle->sent, side->stream), side, "a launch"));
+        tacit_device_tiles_t tiles = side->groups[g];
+
+        if (own_only) {
+            tiles.tiles += tiles.own_first;
+            tiles.count = tiles.own_count;
+        }
+        TRY(check(module->encode(&side->bundle, &tiles, bundle->sent, side->stream), side, "a launch"));
     }
-    TRY(check(module->seal(&side->bundle, &side->messages[SCATTER_OUT], TACIT_FRAME_CONTRIBUTION, bundle->sent, side->stream),
-              side, "a launch"));
+    TRY(check(module->seal(&side->bundle, &side->messages[out], kind, bundle->sent, side->stream), side, "a launch"));
 out:
     return status;
 }
@@ -418,12 +428,17 @@ tacit_status_t tacit__bundle_device_finish(tacit_bundle_t *bundle, const void *m
 {
     tacit_bundle_device_t     *side = bundle->device;
     const tacit_cuda_module_t *module = side->module;
+    const bool                 collects = bundle->kind == TACIT_BUNDLE_REDUCE_SCATTER;
+    const exchange_t           in = collects ? SCATTER_IN : GATHER_IN;
+    const int                  kind = collects ? TACIT_FRAME_CONTRIBUTION : TACIT_FRAME_RESULT;
     tacit_status_t             status;
 
     TRY(check_aligned(messages, "tacit_bundle_finish()"));
     TRY(update(bundle, NULL, out));
-    TRY(check(module->open(&side->bundle, &side->messages[GATHER_IN], TACIT_FRAME_RESULT, messages, true, side->stream), side,
-              "a launch"));
+    TRY(check(module->open(&side->bundle, &side->messages[in], kind, messages, !collects, side->stream), side, "a launch"));
+    for (size_t g = 0; collects && g < side->group_count; g++) {
+        TRY(check(module->collect(&side->bundle, &side->groups[g], messages, side->stream), side, "a launch"));
+    }
     if (bundle->whole_count != 0) {
         TRY(check(module->take_wholes(&side->bundle, &side->wholes, side->messages[GATHER_IN].faults, messages, side->stream),
                   side, "a launch"));

@@ -45,7 +45,7 @@ void tacit__bundle_write(const tacit_bundle_t *bundle, tacit_frame_kind_t kind, 
 }
 
 tacit_status_t tacit__bundle_read(const tacit_bundle_t *bundle, int rank, tacit_frame_kind_t kind, const uint8_t *message,
-                                   size_t bytes, tacit_frame_t *frame_out)
+                                  size_t bytes, tacit_frame_t *frame_out)
 {
     const tacit_frame_t mine = bundle->identity;
     const size_t        room = bytes - TACIT_FRAME_HEADER_BYTES;

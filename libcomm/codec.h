@@ -141,6 +141,11 @@ uint32_t tacit__codec_reencode(tacit_codec_t *codec, uint64_t step, float *sum, 
    unit. */
 uint32_t tacit__codec_reduce(tacit_codec_t *codec, uint64_t step, const void *in, size_t first, size_t count,
                              const uint8_t *const *contributions, tacit_op_t op, float *sum, uint8_t *payload);
+/* The first and the last of these: whether the own contribution may be encoded, which a reduce-scatter has to know before … */
+uint32_t tacit__codec_own_check(tacit_codec_t *codec, const void *in, size_t first, size_t count, float *sum);
+/* … it stores the sum or the mean, and keeps memory of the own contribution. out may be in. */
+void tacit__codec_collect(tacit_codec_t *codec, uint64_t step, const void *in, size_t first, size_t count,
+                          const uint8_t *const *contributions, tacit_op_t op, float *sum, void *out);
 /* The result: decodes, combines (feedback), stores in the tensor's dtype. */
 void tacit__codec_finish(tacit_codec_t *codec, uint64_t step, const uint8_t *payload, size_t first, size_t count, void *out);
 /* The same from values instead of a payload; values are spoilt. */

@@ -247,30 +247,69 @@ uint32_t tacit__codec_reencode(tacit_codec_t *codec, uint64_t step, float *sum, 
     return 0;
 }
 
+/* sum := what the ranks contribute of a unit, or its mean. at: of the unit's payload in theirs. */
+static uint32_t sum_unit(tacit_codec_t *codec, uint64_t step, const void *in, size_t first, size_t count,
+                         const uint8_t *const *contributions, size_t at, tacit_op_t op, float *sum)
+{
+    const float scale = 1.0f / (float)codec->ranks;
+    uint32_t    faults = 0;
+
+    for (int rank = 0; rank < codec->ranks && faults == 0; rank++) {
+        if (contributions[rank] == NULL) {
+            faults = tacit__codec_own(codec, in, first, count, sum, rank != 0);
+        } else {
+            tacit__codec_add(codec, step, contributions[rank] + at, first, count, sum, rank != 0);
+        }
+    }
+    for (size_t i = 0; op == TACIT_AVERAGE && codec->ranks > 1 && i < count; i++) {
+        sum[i] *= scale;
+    }
+    return faults;
+}
+
 uint32_t tacit__codec_reduce(tacit_codec_t *codec, uint64_t step, const void *in, size_t first, size_t count,
                              const uint8_t *const *contributions, tacit_op_t op, float *sum, uint8_t *payload)
 {
-    const float scale = 1.0f / (float)codec->ranks;
-    size_t      units = 0;
-    uint32_t    faults = 0;
+    size_t   units = 0;
+    uint32_t faults = 0;
 
     for (size_t done = 0; done < count && faults == 0; done += units) {
         const size_t at = payload_at(codec, done);
 
         units = unit_count(codec, count - done);
-        for (int rank = 0; rank < codec->ranks && faults == 0; rank++) {
-            if (contributions[rank] == NULL) {
-                faults = tacit__codec_own(codec, in, first + done, units, sum, rank != 0);
-            } else {
-                tacit__codec_add(codec, step, contributions[rank] + at, first + done, units, sum, rank != 0);
-            }
-        }
-        for (size_t i = 0; op == TACIT_AVERAGE && codec->ranks > 1 && i < units; i++) {
-            sum[i] *= scale;
-        }
+        faults = sum_unit(codec, step, in, first + done, units, contributions, at, op, sum);
         faults = faults != 0 ? faults : tacit__codec_reencode(codec, step, sum, first + done, units, payload + at);
     }
     return faults;
+}
+
+uint32_t tacit__codec_own_check(tacit_codec_t *codec, const void *in, size_t first, size_t count, float *sum)
+{
+    size_t   units = 0;
+    uint32_t faults = 0;
+
+    for (size_t done = 0; codec->nonfinite != TACIT_NONFINITE_PASS && done < count && faults == 0; done += units) {
+        faults = tacit__codec_own(codec, in, first + done, units = tacit__min(count - done, codec->unit), sum, false);
+        if (faults == 0 && !tacit__unit_is_finite(sum, units)) {
+            faults = TACIT_FAULT_NONFINITE;
+        }
+    }
+    return faults;
+}
+
+void tacit__codec_collect(tacit_codec_t *codec, uint64_t step, const void *in, size_t first, size_t count,
+                          const uint8_t *const *contributions, tacit_op_t op, float *sum, void *out)
+{
+    size_t units = 0;
+
+    for (size_t done = 0; done < count; done += units) {
+        units = unit_count(codec, count - done);
+        (void)sum_unit(codec, step, in, first + done, units, contributions, payload_at(codec, done), op, sum);
+        if (contributions[codec->rank] == NULL) {
+            tacit__codec_own_keep(codec, step, in, first + done, units);
+        }
+        tacit__codec_store(codec, sum, first + done, units, out);
+    }
 }
 
 void tacit__codec_store(tacit_codec_t *codec, float *values, size_t first, size_t count, void *out)

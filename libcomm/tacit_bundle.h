@@ -13,16 +13,23 @@
    This is the library's reduce-scatter and all-gather (doc/wire-format.md, "Bundles"), and its results are the same bits as those
    of one tacit_allreduce() of all tensors together.
 
+   Where tensors are sharded (FSDP, ZeRO), each belongs to one rank as a whole, and each exchange is a bundle of its own: a step
+   is tacit_bundle_encode(), the exchange, tacit_bundle_finish(), and there is no tacit_bundle_reduce().
+
+       tacit_bundle_create_reduce_scatter()   all to all; the owner of a tensor gets its sum or mean, exact but for what is sent
+       tacit_bundle_create_allgather()        all gather, of each rank's own tensors; all get all of them, as they are decoded
+
    Faults travel. What one rank finds (NaN, a damaged message) does not end the call that finds it, so that the program goes on
    to exchange; tacit_bundle_finish() then returns it on all ranks, with the same text, and memory is as before the step. Where an
    exchange fails, tacit_bundle_cancel() has the same effect on this rank.
 
-   Damage to a message of the second exchange is found by its receivers alone, and ends the step on these only. The next step
+   Damage to a message of the last exchange is found by its receivers alone, and ends the step on these only. The next step
    then fails on all with TACIT_ERR_MISMATCH, and so do all that follow, until the bundle is made anew.
 
    Tensors on a GPU (codecs whose device is TACIT_CUDA; of all specs but powersgd, and topk or randk with residual=): in, out and
    messages are memory of that GPU, messages at multiples of 16 bytes. The three calls then only launch kernels, nine of them in
-   most bundles and thirteen more where topk is in it, however many tensors there are, on the stream of tacit_bundle_set_stream(),
+   most bundles (seven, or six, in sharded ones) and thirteen more where topk is in it, however many tensors there are, on the
+   stream of tacit_bundle_set_stream(),
    and wait for nothing. They return wrong arguments and errors of CUDA; what a step finds is told by tacit_bundle_poll(). Steps
    may be captured in a CUDA graph, once one has been made outside of it with the same tensors at the same places; give
    TACIT_STEP_NEXT as the step, or all replays have one. A codec is used on one stream at a time. Bytes and results are those of
@@ -45,25 +52,36 @@ typedef struct tacit_bundle tacit_bundle_t;
    by turns. powersgd: TACIT_ERR_UNSUPPORTED. */
 TACIT_API tacit_status_t tacit_bundle_create(tacit_codec_t *const *codecs, size_t count, tacit_op_t op,
                                              tacit_bundle_t **bundle_out);
+/* The same where codec i's tensor belongs to rank owners[i] as a whole. Blockwise specs only, others: TACIT_ERR_UNSUPPORTED. An
+   owner's own contribution is exact and has no error that its codec would remember. A sum that leaves the range of float32 is
+   infinite. */
+TACIT_API tacit_status_t tacit_bundle_create_reduce_scatter(tacit_codec_t *const *codecs, const int *owners, size_t count,
+                                                            tacit_op_t op, tacit_bundle_t **bundle_out);
+/* As above. Feedback works as elsewhere: with ef21 it is changes that are sent, and all ranks keep what they add up to. A codec
+   is in bundles of this kind only. */
+TACIT_API tacit_status_t tacit_bundle_create_allgather(tacit_codec_t *const *codecs, const int *owners, size_t count,
+                                                       tacit_bundle_t **bundle_out);
 /* Cancels what runs; accepts NULL. */
 TACIT_API_VOID void tacit_bundle_destroy(tacit_bundle_t *bundle);
 
-/* Bytes from rank `from` to rank `to` in the first exchange, a multiple of 16. 0 from a rank to itself, and everywhere where all
-   tensors are sparse: then there is none. */
+/* Bytes from rank `from` to rank `to` in the all-to-all, a multiple of 16. 0 from a rank to itself, and everywhere where there is
+   none: where all tensors are sparse, and in an all-gather. */
 TACIT_API_VOID size_t tacit_bundle_scatter_bytes(const tacit_bundle_t *bundle, int from, int to);
-/* Bytes from each rank in the second one, a multiple of 16. */
+/* Bytes from each rank in the all-gather, a multiple of 16; 0 in a reduce-scatter, which has none. */
 TACIT_API_VOID size_t tacit_bundle_gather_bytes(const tacit_bundle_t *bundle);
 
 /* One more than the bundle's last step; 0 in its first. */
 #define TACIT_STEP_NEXT UINT64_MAX
 
-/* Begins a step, which keys random numbers and is the same on all ranks. in[i] is codec i's tensor, in its dtype. `messages` gets
-   the messages to all ranks one behind the other in ascending order. Both stay as they are until the step ends. */
+/* Begins a step, which keys random numbers and is the same on all ranks. in[i] is codec i's tensor, in its dtype; an all-gather
+   needs own tensors only. `messages` gets the messages to all ranks one behind the other in ascending order; in an all-gather
+   the one to all. Both stay as they are until the step ends. */
 TACIT_API tacit_status_t tacit_bundle_encode(tacit_bundle_t *bundle, uint64_t step, const void *const *in, void *messages);
 /* `messages`: what the other ranks sent to this one, in ascending order. `message` gets what goes to all. */
 TACIT_API tacit_status_t tacit_bundle_reduce(tacit_bundle_t *bundle, const void *messages, void *message);
-/* Ends the step. `messages`: all ranks', this one's too, in ascending order. out[i], in codec i's dtype, may be in[i]; after an
-   error it is unchanged. */
+/* Ends the step. `messages`: all ranks', this one's too, in ascending order; in a reduce-scatter what the other ranks sent to
+   this one. out[i], in codec i's dtype, may be in[i]; a reduce-scatter needs those of own tensors only. After an error it is
+   unchanged. */
 TACIT_API tacit_status_t tacit_bundle_finish(tacit_bundle_t *bundle, const void *messages, void *const *out);
 /* Ends the step without a result: memory is as before it. Nothing where none runs. */
 TACIT_API_VOID void tacit_bundle_cancel(tacit_bundle_t *bundle);

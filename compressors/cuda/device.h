@@ -21,6 +21,8 @@ enum {
     TACIT_DEVICE_ARRAYS = 3          /* of a feedback, at most */
 };
 
+typedef enum { TACIT_BUNDLE_ALLREDUCE, TACIT_BUNDLE_REDUCE_SCATTER, TACIT_BUNDLE_ALLGATHER } tacit_bundle_kind_t;
+
 /* Which of a feedback's arrays is which. */
 enum {
     TACIT_EF_RESIDUAL = 0,
@@ -137,6 +139,7 @@ typedef struct tacit_device_bundle {
     uint32_t                     tensor_count;
     uint16_t                     rank, ranks;
     bool                         average;
+    uint8_t                      kind; /* a tacit_bundle_kind_t */
     uint8_t                     *own_coded;
     tacit_device_step_t         *step;
     tacit_device_report_t       *report;
@@ -272,6 +275,8 @@ typedef struct tacit_cuda_module {
                   void *stream);
     int (*finish)(const tacit_device_bundle_t *bundle, const tacit_device_tiles_t *tiles, const void *gathered, void *sent,
                   void *stream);
+    /* Of a reduce-scatter: results of this rank's part. */
+    int (*collect)(const tacit_device_bundle_t *bundle, const tacit_device_tiles_t *tiles, const void *received, void *stream);
     /* Headers of messages whose payloads are there; or, after a fault, of messages that say so instead. */
     int (*seal)(const tacit_device_bundle_t *bundle, const tacit_device_messages_t *messages, int kind, void *out, void *stream);
     /* Checks messages, and notes the fault of the lowest rank. verdict: whatever was noted before: all ranks judge by the

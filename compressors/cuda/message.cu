@@ -173,9 +173,14 @@ __global__ void seal(tacit_device_bundle_t bundle, tacit_device_messages_t messa
     }
 }
 
-/* A message says how long it is, which may be a lie: no more is read than it has room for. */
+/* A message says how long it is, which may be a lie: no more is read than it has room for. Where there is none, one block tells
+   this rank's own fault. */
 __global__ void open(tacit_device_bundle_t bundle, tacit_device_messages_t messages, int kind, const uint8_t *in, bool verdict)
 {
+    if (messages.count == 0) {
+        bundle.step->fault = own_fault(bundle);
+        return;
+    }
     const uint32_t               i = message_of(messages);
     const tacit_device_message_t message = messages.message[i];
     const uint8_t *const         header = in + message.at;
@@ -262,8 +267,10 @@ extern "C" void tacit_cuda_seal(const tacit_device_bundle_t *bundle, const tacit
 extern "C" void tacit_cuda_open(const tacit_device_bundle_t *bundle, const tacit_device_messages_t *messages, int kind,
                                 const void *in, bool verdict, void *stream)
 {
-    TACIT_LAUNCH(tacit_message::open, messages->blocks, tacit_message::THREADS, stream, *bundle, *messages, kind,
-                 (const uint8_t *)in, verdict);
+    const unsigned blocks = messages->count != 0 ? messages->blocks : 1,
+                   threads = messages->count != 0 ? tacit_message::THREADS : 1;
+
+    TACIT_LAUNCH(tacit_message::open, blocks, threads, stream, *bundle, *messages, kind, (const uint8_t *)in, verdict);
 }
 
 extern "C" void tacit_cuda_cancel(const tacit_device_bundle_t *bundle, void *stream)

@@ -12,22 +12,25 @@ typedef void reduce_t(const tacit_device_bundle_t *, const tacit_device_tiles_t 
                       void *stream);
 typedef void finish_t(const tacit_device_bundle_t *, const tacit_device_tiles_t *, const void *gathered, void *sent,
                       void *stream);
+typedef void collect_t(const tacit_device_bundle_t *, const tacit_device_tiles_t *, const void *received, void *stream);
 
 typedef struct {
-    encode_t *encode;
-    reduce_t *reduce;
-    finish_t *finish;
+    encode_t  *encode;
+    reduce_t  *reduce;
+    finish_t  *finish;
+    collect_t *collect;
 } launchers_t;
 
 } /* namespace tacit_calls */
 
 #define TACIT_DECLARE(name)                                                                                                      \
-    extern "C" tacit_calls::encode_t tacit_cuda_##name##_encode;                                                                 \
-    extern "C" tacit_calls::reduce_t tacit_cuda_##name##_reduce;                                                                 \
-    extern "C" tacit_calls::finish_t tacit_cuda_##name##_finish;
+    extern "C" tacit_calls::encode_t  tacit_cuda_##name##_encode;                                                                \
+    extern "C" tacit_calls::reduce_t  tacit_cuda_##name##_reduce;                                                                \
+    extern "C" tacit_calls::finish_t  tacit_cuda_##name##_finish;                                                                \
+    extern "C" tacit_calls::collect_t tacit_cuda_##name##_collect;
 #define TACIT_OF(name)                                                                                                           \
     {                                                                                                                            \
-        tacit_cuda_##name##_encode, tacit_cuda_##name##_reduce, tacit_cuda_##name##_finish                                       \
+        tacit_cuda_##name##_encode, tacit_cuda_##name##_reduce, tacit_cuda_##name##_finish, tacit_cuda_##name##_collect          \
     }
 
 TACIT_DECLARE(none)
@@ -64,7 +67,7 @@ namespace tacit_calls {
 
 #define TACIT_NOT_THERE                                                                                                          \
     {                                                                                                                            \
-        NULL, NULL, NULL                                                                                                         \
+        NULL, NULL, NULL, NULL                                                                                                   \
     }
 
 /* In the order of tacit_code_t and of tacit_width_t. */
@@ -117,6 +120,17 @@ static int finish(const tacit_device_bundle_t *bundle, const tacit_device_tiles_
         return (int)cudaErrorInvalidValue;
     }
     launcher(bundle, tiles, gathered, sent, stream);
+    return (int)cudaGetLastError();
+}
+
+static int collect(const tacit_device_bundle_t *bundle, const tacit_device_tiles_t *tiles, const void *received, void *stream)
+{
+    collect_t *const launcher = launchers_of(tiles)->collect;
+
+    if (launcher == NULL) {
+        return (int)cudaErrorInvalidValue;
+    }
+    launcher(bundle, tiles, received, stream);
     return (int)cudaGetLastError();
 }
 
@@ -330,6 +344,7 @@ static const tacit_cuda_module_t table = {
     encode,
     reduce,
     finish,
+    collect,
     seal,
     open,
     end,

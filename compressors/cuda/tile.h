@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The three passes over a bundle's tensors, for any code: encode, reduce, finish. One warp works on a tile, record by record;
-   where a record has more elements than a warp holds, a block works on it.
+/* The passes over a bundle's tensors, for any code: encode, reduce, finish; collect where sums stay with owners. One warp works
+   on a tile, record by record; where a record has more elements than a warp holds, a block works on it.
 
    A Code<ROWS> has
        uint64_t bytes(tensor, count)      of `count` elements, a multiple of the record's but at the tensor's end
@@ -189,6 +189,9 @@ template <bool WIDE> __device__ uint32_t own_tile(uint32_t count)
 /* Where this rank's contribution to a piece goes; NULL: it is not encoded. */
 __device__ inline uint8_t *sent_to(const tacit_device_bundle_t &bundle, const work_t &w, uint8_t *sent)
 {
+    if (bundle.kind == TACIT_BUNDLE_ALLGATHER) {
+        return w.piece->owner == bundle.rank ? sent + TACIT_FRAME_HEADER_BYTES + w.piece->at : NULL;
+    }
     if (w.piece->owner == bundle.rank) {
         return w.t->code.coded ? bundle.own_coded + w.piece->at : NULL;
     }
@@ -220,6 +223,28 @@ struct Contributed {
     }
 };
 
+/* Where sums stay with their owner, what is not finite of the own contribution is found now. */
+template <template <int> class Code, int ROWS, bool WIDE>
+__device__ void check_tile(const tacit_device_bundle_t &bundle, const work_t &w, const tacit_stream_t &stream)
+{
+    visit_tile<Code, ROWS, WIDE>(w, stream, NULL, [&](const part_t &part) {
+        float a[ROWS][WIDTH];
+        bool  finite = true;
+
+        before(range_of(bundle, w, part), a);
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+#pragma unroll
+            for (int c = 0; c < WIDTH; c++) {
+                finite = finite && is_finite(a[r][c]);
+            }
+        }
+        if (!finite) {
+            note_value(bundle, w);
+        }
+    });
+}
+
 template <template <int> class Code, int ROWS, bool WIDE>
 __global__ void __launch_bounds__(BLOCK_WARPS *WARP)
     encode_tiles(tacit_device_bundle_t bundle, const tacit_device_tile_t *tiles, uint32_t count, uint8_t *sent)
@@ -234,6 +259,9 @@ __global__ void __launch_bounds__(BLOCK_WARPS *WARP)
     const tacit_stream_t stream = stream_of(bundle, *w.t, false);
 
     if (payload == NULL) {
+        if (bundle.kind == TACIT_BUNDLE_REDUCE_SCATTER) {
+            check_tile<Code, ROWS, WIDE>(bundle, w, stream);
+        }
         return;
     }
     encode_tile<Code, ROWS, WIDE>(
@@ -320,7 +348,39 @@ __device__ void conclude(const tacit_device_bundle_t &bundle, const work_t &w, c
     }
 }
 
-/* Adds up what the ranks contribute, in ascending order, and encodes the sum or the mean again. */
+/* Adds up what the ranks contribute, in ascending order. at: where the part's record is among the piece's payload. False: this
+   rank's own is not finite. */
+template <template <int> class Code, int ROWS>
+__device__ bool add_up(const tacit_device_bundle_t &bundle, const work_t &w, part_t part, uint64_t at, const uint8_t *received,
+                       float (&sum)[ROWS][WIDTH])
+{
+    bool finite = true;
+
+    for (unsigned rank = 0; rank < bundle.ranks; rank++) {
+        const uint8_t *from =
+            rank == bundle.rank ? bundle.own_coded : received + bundle.received_at[rank] + TACIT_FRAME_HEADER_BYTES;
+
+        if (rank == bundle.rank && !w.t->code.coded) {
+            finite = add_own(range_of(bundle, w, part), rank != 0, sum);
+            continue;
+        }
+        part.record = const_cast<uint8_t *>(from) + w.piece->at + at;
+        typename Code<ROWS>::Get get(part);
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            float d[WIDTH];
+
+            get.row(r, d);
+#pragma unroll
+            for (int c = 0; c < WIDTH; c++) {
+                sum[r][c] = rank == 0 ? d[c] : sum[r][c] + d[c];
+            }
+        }
+    }
+    return finite;
+}
+
+/* Adds up what the ranks contribute, and encodes the sum or the mean again. */
 template <template <int> class Code, int ROWS, bool WIDE>
 __global__ void __launch_bounds__(BLOCK_WARPS *WARP) reduce_tiles(tacit_device_bundle_t bundle, const tacit_device_tile_t *tiles,
                                                                   uint32_t count, const uint8_t *received, uint8_t *message)
@@ -337,40 +397,44 @@ __global__ void __launch_bounds__(BLOCK_WARPS *WARP) reduce_tiles(tacit_device_b
     encode_tile<Code, ROWS, WIDE>(
         w, again, payload,
         [&](const part_t &part, auto &sum) {
-            constexpr int rows = sizeof sum / sizeof sum[0];
-            part_t        theirs = part;
+            part_t theirs = part;
 
             theirs.stream = &mine;
-            for (unsigned rank = 0; rank < bundle.ranks; rank++) {
-                const uint8_t *from =
-                    rank == bundle.rank ? bundle.own_coded : received + bundle.received_at[rank] + TACIT_FRAME_HEADER_BYTES;
-
-                if (rank == bundle.rank && !w.t->code.coded) {
-                    if (!add_own(range_of(bundle, w, part), rank != 0, sum)) {
-                        note_value(bundle, w);
-                    }
-                    continue;
-                }
-                theirs.record = const_cast<uint8_t *>(from) + w.piece->at + (part.record - payload);
-                typename Code<rows>::Get get(theirs);
-#pragma unroll
-                for (int r = 0; r < rows; r++) {
-                    float d[WIDTH];
-
-                    get.row(r, d);
-#pragma unroll
-                    for (int c = 0; c < WIDTH; c++) {
-                        sum[r][c] = rank == 0 ? d[c] : sum[r][c] + d[c];
-                    }
-                }
+            if (!add_up<Code>(bundle, w, theirs, (uint64_t)(part.record - payload), received, sum)) {
+                note_value(bundle, w);
             }
             conclude(bundle, w, part, sum);
         },
         Reduced{bundle, w});
 }
 
-/* Results, and memory of the own part; or, after a fault, memory as it was. The elements of `in` are read before those of `out`
-   are written, which may be the same. */
+/* The same where the sum or the mean is the result. */
+template <template <int> class Code, int ROWS, bool WIDE>
+__global__ void __launch_bounds__(BLOCK_WARPS *WARP)
+    collect_tiles(tacit_device_bundle_t bundle, const tacit_device_tile_t *tiles, uint32_t count, const uint8_t *received)
+{
+    const uint32_t tile = own_tile<WIDE>(count);
+
+    if (tile == UINT32_MAX || bundle.step->fault != TACIT_DEVICE_NO_FAULT) {
+        return;
+    }
+    const work_t         w = work_of(bundle, &tiles[tile]);
+    const tacit_stream_t mine = stream_of(bundle, *w.t, false);
+
+    visit_tile<Code, ROWS, WIDE>(w, mine, NULL, [&](const part_t &part) {
+        float sum[ROWS][WIDTH];
+
+        (void)add_up<Code>(bundle, w, part, (uint64_t)part.record, received, sum);
+        conclude(bundle, w, part, sum);
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            finish(range_of(bundle, w, part), r, false, !w.t->code.coded && w.t->keep != TACIT_KEEP_NOTHING, sum[r]);
+        }
+    });
+}
+
+/* Results, and memory of the own part, unless they have been collected; or, after a fault, memory as it was. The elements of `in`
+   are read before those of `out` are written, which may be the same. */
 template <template <int> class Code, int ROWS, bool WIDE>
 __global__ void __launch_bounds__(BLOCK_WARPS *WARP)
     finish_tiles(tacit_device_bundle_t bundle, const tacit_device_tile_t *tiles, uint32_t count, uint8_t *gathered, uint8_t *sent)
@@ -384,10 +448,11 @@ __global__ void __launch_bounds__(BLOCK_WARPS *WARP)
     const tacit_stream_t mine = stream_of(bundle, *w.t, false);
     const bool           failed = bundle.step->fault != TACIT_DEVICE_NO_FAULT;
     uint8_t *const       encoded = sent_to(bundle, w, sent);
+    const bool           keeps = encoded == NULL && bundle.kind == TACIT_BUNDLE_ALLREDUCE && w.t->keep != TACIT_KEEP_NOTHING;
     uint8_t *const       payload =
         failed ? encoded : gathered + w.piece->owner * bundle.gather_bytes + TACIT_FRAME_HEADER_BYTES + w.piece->at;
 
-    if (payload == NULL) {
+    if (payload == NULL || (!failed && bundle.kind == TACIT_BUNDLE_REDUCE_SCATTER)) {
         return;
     }
     visit_tile<Code, ROWS, WIDE>(w, mine, payload, [&](const part_t &part) {
@@ -399,7 +464,7 @@ __global__ void __launch_bounds__(BLOCK_WARPS *WARP)
             float d[WIDTH];
 
             get.row(r, d);
-            finish(range, r, failed, encoded == NULL && w.t->keep != TACIT_KEEP_NOTHING, d);
+            finish(range, r, failed, keeps, d);
         }
     });
 }
@@ -413,7 +478,7 @@ inline unsigned blocks_of(bool wide, uint32_t tiles)
 
 } /* namespace tacit */
 
-/* Defines tacit_cuda_<name>_encode(), _reduce() and _finish() with one of Code's widths. */
+/* Defines tacit_cuda_<name>_encode(), _reduce(), _finish() and _collect() with one of Code's widths. */
 #define TACIT_LAUNCHERS(name, Code, ROWS, WIDE)                                                                                  \
     extern "C" void tacit_cuda_##name##_encode(const tacit_device_bundle_t *bundle, const tacit_device_tiles_t *tiles,           \
                                                void *sent, void *stream)                                                         \
@@ -434,6 +499,13 @@ inline unsigned blocks_of(bool wide, uint32_t tiles)
         TACIT_LAUNCH((tacit::finish_tiles<Code, ROWS, WIDE>), tacit::blocks_of(WIDE, tiles->count),                              \
                      tacit::BLOCK_WARPS *tacit::WARP, stream, *bundle, tiles->tiles, tiles->count, (uint8_t *)gathered,          \
                      (uint8_t *)sent);                                                                                           \
+    }                                                                                                                            \
+    extern "C" void tacit_cuda_##name##_collect(const tacit_device_bundle_t *bundle, const tacit_device_tiles_t *tiles,          \
+                                                const void *received, void *stream)                                              \
+    {                                                                                                                            \
+        TACIT_LAUNCH((tacit::collect_tiles<Code, ROWS, WIDE>), tacit::blocks_of(WIDE, tiles->own_count),                         \
+                     tacit::BLOCK_WARPS *tacit::WARP, stream, *bundle, tiles->tiles + tiles->own_first, tiles->own_count,        \
+                     (const uint8_t *)received);                                                                                 \
     }
 
 #endif

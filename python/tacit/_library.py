@@ -79,6 +79,8 @@ _STATUS = {
     "tacit_decode": [c_void_p, c_uint64, c_void_p, c_size_t, c_void_p, POINTER(c_size_t), POINTER(c_size_t)],
     "tacit_decode_add": [c_void_p, c_uint64, c_void_p, c_size_t, c_void_p, POINTER(c_size_t), POINTER(c_size_t)],
     "tacit_bundle_create": [POINTER(c_void_p), c_size_t, c_int, POINTER(c_void_p)],
+    "tacit_bundle_create_reduce_scatter": [POINTER(c_void_p), POINTER(c_int), c_size_t, c_int, POINTER(c_void_p)],
+    "tacit_bundle_create_allgather": [POINTER(c_void_p), POINTER(c_int), c_size_t, POINTER(c_void_p)],
     "tacit_bundle_encode": [c_void_p, c_uint64, POINTER(c_void_p), c_void_p],
     "tacit_bundle_reduce": [c_void_p, c_void_p, c_void_p],
     "tacit_bundle_finish": [c_void_p, c_void_p, POINTER(c_void_p)],

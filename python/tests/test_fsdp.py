@@ -28,14 +28,17 @@ def whole(model):
     return torch.cat([parameter.full_tensor().reshape(-1) for parameter in model.parameters()]).tolist()
 
 
+def ratio(compression, prefix):
+    exchanges = [exchange for exchange in compression.exchanges if exchange.name.startswith(prefix)]
+    return sum(exchange.dense_bytes for exchange in exchanges) / sum(exchange.sent_bytes for exchange in exchanges)
+
+
 def converge(rank, ranks):
     plain, exact, model = sharded(ranks), sharded(ranks), sharded(ranks)
     tacit.torch.compress(exact, "none", parameters="none")
     compression = tacit.torch.compress(model)
     losses = train(plain, rank, range(60)), train(exact, rank, range(60)), train(model, rank, range(60))
-    sent = sum(exchange.sent_bytes for exchange in compression.exchanges if exchange.name.startswith("2/"))
-    dense = sum(exchange.dense_bytes for exchange in compression.exchanges if exchange.name.startswith("2/"))
-    return [sum(row[-10:]) for row in losses], whole(plain), whole(exact), dense / sent, compression.summary()
+    return [sum(row[-10:]) for row in losses], whole(plain), whole(exact), ratio(compression, "2/"), compression.summary()
 
 
 def stumble(rank, ranks):
@@ -50,12 +53,30 @@ def stumble(rank, ranks):
     return ""
 
 
+def changes(rank, ranks):
+    """Parameters as what has changed of them, at 4 bits; gradients with feedback, dense at first."""
+    plain, model = sharded(ranks), sharded(ranks)
+    compression = tacit.torch.compress(model, "onebit+ef", parameters="qsgd:bits=4+ef21:init=zero", warmup_steps=5)
+    losses = train(plain, rank, range(60)), train(model, rank, range(60))
+    return [sum(row[-10:]) for row in losses], ratio(compression, "2/"), refusals(ranks)
+
+
+def refusals(ranks):
+    texts = []
+    for options in ({"spec": "topk+ef"}, {"parameters": "randk"}, {"strict": True}):
+        try:
+            tacit.torch.compress(sharded(ranks), **options)
+        except (RuntimeError, TypeError) as error:
+            texts.append(str(error))
+    return texts
+
+
 def resume(rank, ranks, folder):
     """With memory; parameters travel as they are, so that those of the model are all there is beside it."""
 
     def fresh():
         model = sharded(ranks)
-        return model, tacit.torch.compress(model, "topk:ratio=0.1+ef", parameters="none")
+        return model, tacit.torch.compress(model, "onebit+ef", parameters="none", warmup_steps=2)
 
     model, _ = fresh()
     train(model, rank, range(8))
@@ -85,6 +106,14 @@ class FSDPTest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             for uninterrupted, again in processes(2, resume, folder).values():
                 self.assertEqual(uninterrupted, again)
+
+    def test_changes(self):
+        (plain, compressed), ratio, texts = processes(2, changes)[0]
+        self.assertLess(abs(compressed - plain), 0.1 * plain)
+        self.assertGreater(ratio, 4)  # five of 60 steps are dense
+        self.assertIn("works by blocks", texts[0])
+        self.assertIn("works by blocks", texts[1])
+        self.assertIn("strict", texts[2])
 
     def test_nan_is_everybodys(self):
         for text in processes(3, stumble).values():

@@ -36,6 +36,7 @@ typedef struct setup {
     tacit_op_t        op;
     int               ranks, strict;
     tacit_nonfinite_t nonfinite;
+    uint8_t           kind; /* a tacit_bundle_kind_t; where it is sharded, tensor t belongs to rank t modulo ranks */
 } setup_t;
 
 static inline size_t bytes_of(tacit_dtype_t dtype, size_t count)
@@ -116,6 +117,22 @@ static inline void give(tacit_device_t device, void *memory)
     tacit__cuda_free_shared(device == TACIT_CUDA ? module : NULL, memory);
 }
 
+static inline void make_bundle(const setup_t *setup, node_t *node)
+{
+    int owners[TENSORS];
+
+    for (int t = 0; t < TENSORS; t++) {
+        owners[t] = t % setup->ranks;
+    }
+    if (setup->kind == TACIT_BUNDLE_REDUCE_SCATTER) {
+        SUCCEEDS(tacit_bundle_create_reduce_scatter(node->codecs, owners, TENSORS, setup->op, &node->bundle));
+    } else if (setup->kind == TACIT_BUNDLE_ALLGATHER) {
+        SUCCEEDS(tacit_bundle_create_allgather(node->codecs, owners, TENSORS, &node->bundle));
+    } else {
+        SUCCEEDS(tacit_bundle_create(node->codecs, TENSORS, setup->op, &node->bundle));
+    }
+}
+
 static inline void net_init(net_t *net, const setup_t *setup, tacit_device_t device)
 {
     *net = (net_t){.setup = *setup, .device = device};
@@ -138,7 +155,7 @@ static inline void net_init(net_t *net, const setup_t *setup, tacit_device_t dev
             node->in[t] = get(device, bytes_of(setup->dtype, counts[t]) + 16);
             node->out[t] = get(device, bytes_of(setup->dtype, counts[t]) + 16);
         }
-        SUCCEEDS(tacit_bundle_create(node->codecs, TENSORS, setup->op, &node->bundle));
+        make_bundle(setup, node);
         for (int other = 0; other < setup->ranks; other++) {
             node->sent_bytes += tacit_bundle_scatter_bytes(node->bundle, rank, other);
             node->received_bytes += tacit_bundle_scatter_bytes(node->bundle, other, rank);
@@ -221,10 +238,15 @@ static inline void encode(net_t *net, uint64_t step)
 
         memset(node->sent, 0xee, node->sent_bytes);
         memset(node->own, 0xee, node->gather_bytes);
-        SUCCEEDS(tacit_bundle_encode(node->bundle, step, (const void *const *)node->in, node->sent));
+        SUCCEEDS(tacit_bundle_encode(node->bundle, step, (const void *const *)node->in,
+                                     net->setup.kind == TACIT_BUNDLE_ALLGATHER ? node->own : node->sent));
     }
     settle(net);
-    all_to_all(net);
+    if (net->setup.kind == TACIT_BUNDLE_ALLGATHER) {
+        all_gather(net);
+    } else {
+        all_to_all(net);
+    }
 }
 
 static inline void reduce(net_t *net)
@@ -243,7 +265,8 @@ static inline tacit_status_t finish(net_t *net)
 
     for (int rank = 0; rank < net->setup.ranks; rank++) {
         node_t        *node = &net->nodes[rank];
-        tacit_status_t status = tacit_bundle_finish(node->bundle, node->gathered, node->out);
+        const void    *messages = net->setup.kind == TACIT_BUNDLE_REDUCE_SCATTER ? node->received : node->gathered;
+        tacit_status_t status = tacit_bundle_finish(node->bundle, messages, node->out);
 
         if (net->device == TACIT_CUDA) {
             ck_assert_int_eq(status, TACIT_OK);
@@ -316,8 +339,10 @@ static inline void step_both(net_t *cpu, net_t *gpu, uint64_t step)
     for (int rank = 0; rank < setup->ranks; rank++) {
         same(cpu->nodes[rank].sent, gpu->nodes[rank].sent, cpu->nodes[rank].sent_bytes, setup, "what is sent", rank, -1);
     }
-    reduce(cpu);
-    reduce(gpu);
+    if (setup->kind == TACIT_BUNDLE_ALLREDUCE) {
+        reduce(cpu);
+        reduce(gpu);
+    }
     for (int rank = 0; rank < setup->ranks; rank++) {
         same(cpu->nodes[rank].own, gpu->nodes[rank].own, cpu->nodes[rank].gather_bytes, setup, "the result", rank, -1);
     }

@@ -160,11 +160,6 @@ typedef struct mishap {
 
 enum { RANKS = 3 };
 
-static void put(net_t *net, int rank, int tensor, size_t element, float value)
-{
-    ((float *)net->nodes[rank].in[tensor])[element] = value;
-}
-
 static void nan_first(net_t *net)
 {
     put(net, 1, 0, 0, NAN);
@@ -321,50 +316,11 @@ static const mishap_t mishaps[] = {
 };
 enum { MISHAPS = sizeof mishaps / sizeof *mishaps };
 
-/* Memory is as it was: the same bits in strict mode, else to within rounding of what was added and taken away. */
-static void memory_is(const run_t *run, int rank, int tensor, const tacit_codec_t *codec, const float *in)
-{
-    const size_t count = kinds[tensor].count;
-    const float  rounding = codec->precision != TACIT_PRECISION_FP32 ? 0x1p-6f : 1e-4f;
-    float       *now = session_floats(TACIT_STATE_ARRAYS * count);
-
-    read_memory(codec, now);
-    for (size_t i = 0; i < TACIT_STATE_ARRAYS * count; i++) {
-        const float was = run->memory[rank][tensor][i];
-        const float x = kinds[tensor].dtype == TACIT_FLOAT32 && isfinite(in[i % count]) ? fabsf(in[i % count]) : 0;
-
-        ck_assert_msg(run->strict ? tacit__float_bits(now[i]) == tacit__float_bits(was)
-                                  : fabsf(now[i] - was) < rounding * (1 + fabsf(was) + x),
-                      "%s, rank %d: element %zu of memory is %a, not %a", kinds[tensor].spec, rank, i, (double)now[i],
-                      (double)was);
-    }
-    for (size_t i = 0; i < codec->owner.count; i++) {
-        ck_assert(tacit__float_bits(codec->owner.now[0][i]) ==
-                  tacit__float_bits(run->owner[rank][tensor][codec->owner_first + i]));
-    }
-    free(now);
-}
-
-static void check_memory(net_t *net)
-{
-    for (int rank = 0; rank < RANKS; rank++) {
-        for (int t = net->run->first; t < net->run->end; t++) {
-            memory_is(net->run, rank, t, net->nodes[rank].codecs[t], net->nodes[rank].in[t]);
-        }
-    }
-}
-
 static void have(void (*mishap)(net_t *net), net_t *net)
 {
     if (mishap != NULL) {
         mishap(net);
     }
-}
-
-static void fails(tacit_status_t status, tacit_status_t expected, const char *words)
-{
-    ck_assert_msg(status == expected && strstr(tacit_last_error(), words) != NULL, "'%s' (%s), not '%s' (%s)", tacit_last_error(),
-                  tacit_strerror(status), words, tacit_strerror(expected));
 }
 
 START_TEST(faults)

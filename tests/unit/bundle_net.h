@@ -38,6 +38,7 @@ typedef struct run {
     tacit_op_t op;
     bool       in_place;
     int        strict;
+    uint8_t    kind;                  /* a tacit_bundle_kind_t; where it is sharded, tensor t belongs to rank t modulo ranks */
     float     *out[TENSORS];          /* rank 0's after each step, widened */
     uint64_t   hash[MOST];            /* of each rank's results */
     float     *memory[MOST][TENSORS]; /* all arrays */
@@ -46,17 +47,17 @@ typedef struct run {
 
 #define SUCCEEDS(call) ck_assert_msg((call) == TACIT_OK, "%s: %s", #call, tacit_last_error())
 
-static void name_of(int tensor, char name[24])
+static inline void name_of(int tensor, char name[24])
 {
     snprintf(name, 24, "tensor %d", tensor);
 }
 
-static size_t bytes_of(const kind_t *kind)
+static inline size_t bytes_of(const kind_t *kind)
 {
     return kind->count * (kind->dtype == TACIT_FLOAT32 ? 4 : 2);
 }
 
-static void to_dtype(const kind_t *kind, const float *x, void *to)
+static inline void to_dtype(const kind_t *kind, const float *x, void *to)
 {
     if (kind->dtype == TACIT_FLOAT16) {
         tacit__float16_narrow(x, to, kind->count);
@@ -67,7 +68,7 @@ static void to_dtype(const kind_t *kind, const float *x, void *to)
     }
 }
 
-static void to_float(const kind_t *kind, const void *from, float *x)
+static inline void to_float(const kind_t *kind, const void *from, float *x)
 {
     if (kind->dtype == TACIT_FLOAT16) {
         tacit__float16_widen(from, x, kind->count);
@@ -78,7 +79,7 @@ static void to_float(const kind_t *kind, const void *from, float *x)
     }
 }
 
-static void *input_of(int rank, int step, int tensor)
+static inline void *input_of(int rank, int step, int tensor)
 {
     const kind_t *kind = &kinds[tensor];
     float        *x = session_floats(kind->count);
@@ -91,7 +92,7 @@ static void *input_of(int rank, int step, int tensor)
 }
 
 /* Everything that a codec remembers as a sender. */
-static void read_memory(const tacit_codec_t *codec, float *values)
+static inline void read_memory(const tacit_codec_t *codec, float *values)
 {
     for (int array = 0; array < TACIT_STATE_ARRAYS && codec->feedback != NULL && codec->feedback->arrays[array] != NULL;
          array++) {
@@ -99,7 +100,7 @@ static void read_memory(const tacit_codec_t *codec, float *values)
     }
 }
 
-static void keep_codec(run_t *run, int rank, int tensor, const tacit_codec_t *codec)
+static inline void keep_codec(run_t *run, int rank, int tensor, const tacit_codec_t *codec)
 {
     run->memory[rank][tensor] = session_floats(TACIT_STATE_ARRAYS * kinds[tensor].count);
     run->owner[rank][tensor] = session_floats(kinds[tensor].count);
@@ -109,7 +110,7 @@ static void keep_codec(run_t *run, int rank, int tensor, const tacit_codec_t *co
     }
 }
 
-static void keep_result(run_t *run, int rank, int step, int tensor, const void *out)
+static inline void keep_result(run_t *run, int rank, int step, int tensor, const void *out)
 {
     const kind_t *kind = &kinds[tensor];
 
@@ -119,7 +120,7 @@ static void keep_result(run_t *run, int rank, int step, int tensor, const void *
     run->hash[rank] = 31 * run->hash[rank] + harness_hash(out, bytes_of(kind));
 }
 
-static run_t run_of(int ranks, int first, int end, tacit_op_t op, bool in_place)
+static inline run_t run_of(int ranks, int first, int end, tacit_op_t op, bool in_place)
 {
     run_t run = {.ranks = ranks, .first = first, .end = end, .op = op, .in_place = in_place};
 
@@ -129,7 +130,7 @@ static run_t run_of(int ranks, int first, int end, tacit_op_t op, bool in_place)
     return run;
 }
 
-static void run_free(run_t *run)
+static inline void run_free(run_t *run)
 {
     for (int t = run->first; t < run->end; t++) {
         free(run->out[t]);
@@ -142,7 +143,7 @@ static void run_free(run_t *run)
 
 /* ---- As a group ---- */
 
-static void group_body(tacit_comm_t *comm, void *arg)
+static inline void group_body(tacit_comm_t *comm, void *arg)
 {
     run_t        *run = arg;
     const int     rank = tacit_comm_rank(comm);
@@ -190,7 +191,24 @@ typedef struct net {
     node_t nodes[MOST];
 } net_t;
 
-static net_t net_of(run_t *run)
+static inline void make_bundle(const run_t *run, node_t *node)
+{
+    const size_t count = (size_t)(run->end - run->first);
+    int          owners[TENSORS];
+
+    for (int t = run->first; t < run->end; t++) {
+        owners[t - run->first] = t % run->ranks;
+    }
+    if (run->kind == TACIT_BUNDLE_REDUCE_SCATTER) {
+        SUCCEEDS(tacit_bundle_create_reduce_scatter(node->codecs + run->first, owners, count, run->op, &node->bundle));
+    } else if (run->kind == TACIT_BUNDLE_ALLGATHER) {
+        SUCCEEDS(tacit_bundle_create_allgather(node->codecs + run->first, owners, count, &node->bundle));
+    } else {
+        SUCCEEDS(tacit_bundle_create(node->codecs + run->first, count, run->op, &node->bundle));
+    }
+}
+
+static inline net_t net_of(run_t *run)
 {
     net_t net = {.run = run};
 
@@ -210,21 +228,21 @@ static net_t net_of(run_t *run)
             config.strict = run->strict;
             SUCCEEDS(tacit_codec_create(name, &tensor, &config, rank, run->ranks, &node->codecs[t]));
         }
-        SUCCEEDS(tacit_bundle_create(node->codecs + run->first, (size_t)(run->end - run->first), run->op, &node->bundle));
+        make_bundle(run, node);
         for (int other = 0; other < run->ranks; other++) {
             sent += tacit_bundle_scatter_bytes(node->bundle, rank, other);
             received += tacit_bundle_scatter_bytes(node->bundle, other, rank);
         }
-        node->sent = malloc(sent + 1);
+        node->sent = malloc(sent + tacit_bundle_gather_bytes(node->bundle) + 1); /* an all-gather's one message is here */
         node->received = malloc(received + 1);
-        node->own = malloc(tacit_bundle_gather_bytes(node->bundle));
-        node->gathered = malloc((size_t)run->ranks * tacit_bundle_gather_bytes(node->bundle));
+        node->own = malloc(tacit_bundle_gather_bytes(node->bundle) + 1);
+        node->gathered = malloc((size_t)run->ranks * tacit_bundle_gather_bytes(node->bundle) + 1);
         ck_assert_uint_eq(tacit_bundle_gather_bytes(node->bundle), tacit_bundle_gather_bytes(net.nodes[0].bundle));
     }
     return net;
 }
 
-static void net_free(net_t *net)
+static inline void net_free(net_t *net)
 {
     for (int rank = 0; rank < net->run->ranks; rank++) {
         node_t *node = &net->nodes[rank];
@@ -240,7 +258,7 @@ static void net_free(net_t *net)
     }
 }
 
-static void all_to_all(net_t *net)
+static inline void all_to_all(net_t *net)
 {
     for (int to = 0; to < net->run->ranks; to++) {
         uint8_t *at = net->nodes[to].received;
@@ -258,7 +276,7 @@ static void all_to_all(net_t *net)
     }
 }
 
-static void all_gather(net_t *net)
+static inline void all_gather(net_t *net)
 {
     const size_t bytes = tacit_bundle_gather_bytes(net->nodes[0].bundle);
 
@@ -269,7 +287,7 @@ static void all_gather(net_t *net)
     }
 }
 
-static void begin(net_t *net, int step)
+static inline void begin(net_t *net, int step)
 {
     for (int rank = 0; rank < net->run->ranks; rank++) {
         for (int t = net->run->first; t < net->run->end; t++) {
@@ -279,7 +297,7 @@ static void begin(net_t *net, int step)
     }
 }
 
-static void end(net_t *net)
+static inline void end(net_t *net)
 {
     for (int rank = 0; rank < net->run->ranks; rank++) {
         for (int t = net->run->first; t < net->run->end; t++) {
@@ -291,32 +309,32 @@ static void end(net_t *net)
     }
 }
 
-static tacit_status_t encode(node_t *node, const run_t *run, uint64_t step)
+static inline tacit_status_t encode(node_t *node, const run_t *run, uint64_t step)
 {
     return tacit_bundle_encode(node->bundle, step, (const void *const *)node->in + run->first, node->sent);
 }
 
-static void encode_all(net_t *net, uint64_t step)
+static inline void encode_all(net_t *net, uint64_t step)
 {
     for (int rank = 0; rank < net->run->ranks; rank++) {
         SUCCEEDS(encode(&net->nodes[rank], net->run, step));
     }
 }
 
-static void reduce_all(net_t *net)
+static inline void reduce_all(net_t *net)
 {
     for (int rank = 0; rank < net->run->ranks; rank++) {
         SUCCEEDS(tacit_bundle_reduce(net->nodes[rank].bundle, net->nodes[rank].received, net->nodes[rank].own));
     }
 }
 
-static tacit_status_t finish(node_t *node, const run_t *run)
+static inline tacit_status_t finish(node_t *node, const run_t *run)
 {
     return tacit_bundle_finish(node->bundle, node->gathered, node->out + run->first);
 }
 
 /* A step in which nothing goes wrong. */
-static void step_well(net_t *net, int step)
+static inline void step_well(net_t *net, int step)
 {
     begin(net, step);
     encode_all(net, (uint64_t)step);
@@ -332,7 +350,7 @@ static void step_well(net_t *net, int step)
     end(net);
 }
 
-static void keep_all(net_t *net)
+static inline void keep_all(net_t *net)
 {
     for (int rank = 0; rank < net->run->ranks; rank++) {
         for (int t = net->run->first; t < net->run->end; t++) {
@@ -341,7 +359,7 @@ static void keep_all(net_t *net)
     }
 }
 
-static void runs_equal(const run_t *a, const run_t *b, const char *what)
+static inline void runs_equal(const run_t *a, const run_t *b, const char *what)
 {
     for (int t = a->first; t < a->end; t++) {
         const size_t count = kinds[t].count;
@@ -355,6 +373,52 @@ static void runs_equal(const run_t *a, const run_t *b, const char *what)
             same_floats(a->owner[rank][t], b->owner[rank][t], count, text);
         }
     }
+}
+
+/* ---- What goes wrong ---- */
+
+static inline void put(net_t *net, int rank, int tensor, size_t element, float value)
+{
+    ((float *)net->nodes[rank].in[tensor])[element] = value;
+}
+
+/* Memory is as it was: the same bits in strict mode, else to within rounding of what was added and taken away. */
+static inline void memory_is(const run_t *run, int rank, int tensor, const tacit_codec_t *codec, const float *in)
+{
+    const size_t count = kinds[tensor].count;
+    const float  rounding = codec->precision != TACIT_PRECISION_FP32 ? 0x1p-6f : 1e-4f;
+    float       *now = session_floats(TACIT_STATE_ARRAYS * count);
+
+    read_memory(codec, now);
+    for (size_t i = 0; i < TACIT_STATE_ARRAYS * count; i++) {
+        const float was = run->memory[rank][tensor][i];
+        const float x = kinds[tensor].dtype == TACIT_FLOAT32 && isfinite(in[i % count]) ? fabsf(in[i % count]) : 0;
+
+        ck_assert_msg(run->strict ? tacit__float_bits(now[i]) == tacit__float_bits(was)
+                                  : fabsf(now[i] - was) < rounding * (1 + fabsf(was) + x),
+                      "%s, rank %d: element %zu of memory is %a, not %a", kinds[tensor].spec, rank, i, (double)now[i],
+                      (double)was);
+    }
+    for (size_t i = 0; i < codec->owner.count; i++) {
+        ck_assert(tacit__float_bits(codec->owner.now[0][i]) ==
+                  tacit__float_bits(run->owner[rank][tensor][codec->owner_first + i]));
+    }
+    free(now);
+}
+
+static inline void check_memory(net_t *net)
+{
+    for (int rank = 0; rank < net->run->ranks; rank++) {
+        for (int t = net->run->first; t < net->run->end; t++) {
+            memory_is(net->run, rank, t, net->nodes[rank].codecs[t], net->nodes[rank].in[t]);
+        }
+    }
+}
+
+static inline void fails(tacit_status_t status, tacit_status_t expected, const char *words)
+{
+    ck_assert_msg(status == expected && strstr(tacit_last_error(), words) != NULL, "'%s' (%s), not '%s' (%s)", tacit_last_error(),
+                  tacit_strerror(status), words, tacit_strerror(expected));
 }
 
 #endif

@@ -37,7 +37,8 @@ def compress(
     lets them through; strict: as it was to the bit, for twice the memory.
 
     A model of fully_shard() (FSDP2): spec, of gradients, is "rotq:bits=4" unless given; `parameters`, of parameters where they are
-    gathered, is "qsgd:bits=8" unless given, and "none" sends them as they are. NaN and infinity raise on all ranks.
+    gathered, is "qsgd:bits=8" unless given, and "none" sends them as they are. Both are blockwise specs (not topk, randk, powersgd).
+    Options: warmup_steps, so many steps of gradients are dense first; nonfinite, as above, for gradients and parameters.
     """
     devices = {parameter.device for parameter in model.parameters()}
     if isinstance(model, DistributedDataParallel):
@@ -48,12 +49,9 @@ def compress(
         spec = "onebit+ef" if spec is None else spec
         Bundle([Codec("spec", (64, 64), spec, device=devices.pop())])  # or it would be refused in the middle of a backward pass
         return Compression(model, spec, seed=seed, **options)
-    if elsewhere := sorted(str(device) for device in devices if device.type != "cpu"):
-        raise ValueError(f"parameters on {', '.join(elsewhere)}: this version compresses those of FSDP on the CPU only")
-    if options:
-        raise TypeError(f"FSDP has no use for {', '.join(options)}")
     spec = "rotq:bits=4" if spec is None else spec
     parameters = "qsgd:bits=8" if parameters is None else parameters
-    for text in (spec, parameters):
-        Codec("spec", (64, 64), text)
-    return FSDPCompression(model, spec, None if parameters == "none" else parameters, seed)
+    for device in devices:
+        Bundle([Codec("spec", (64, 64), spec, device=device)], kind="reduce_scatter", owners=[0])
+        Bundle([Codec("spec", (64, 64), parameters, device=device)], kind="allgather", owners=[0])
+    return FSDPCompression(model, spec, None if parameters == "none" else parameters, seed=seed, **options)

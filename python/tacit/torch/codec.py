@@ -6,7 +6,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from ctypes import byref, c_size_t, c_void_p
+from ctypes import byref, c_int, c_size_t, c_void_p
 from typing import Literal
 
 import torch
@@ -18,6 +18,7 @@ OPS = {"sum": 0, "average": 1}
 NONFINITE = {"error": 0, "skip": 1, "pass": 2}
 Op = Literal["sum", "average"]
 Nonfinite = Literal["error", "skip", "pass"]
+Kind = Literal["allreduce", "reduce_scatter", "allgather"]
 
 
 def _address(tensor: torch.Tensor, device: torch.device = torch.device("cpu")) -> int:
@@ -162,29 +163,44 @@ class Bundle:
     Between encode() and reduce() the `messages` go all to all, `sends[q]` bytes to rank q and `receives[q]` bytes from it; between
     reduce() and finish() `gathers` bytes go from each rank to all. Tensors given to encode() must not change until the step ends.
 
+    Where tensors are sharded, tensor i belongs to rank owners[i], a step has one exchange, and no reduce(). "reduce_scatter": the
+    messages go all to all, those that come are given to finish(), and tensors of other ranks may be None there; "allgather": encode()
+    writes one message, of `gathers` bytes, to all, and is not given tensors of other ranks.
+
     On a GPU all tensors are on it, the calls only launch kernels on its current stream, and what a step finds is raised by poll().
     """
 
-    def __init__(self, codecs: Sequence[Codec], op: Op = "average") -> None:
+    def __init__(
+        self, codecs: Sequence[Codec], op: Op = "average", kind: Kind = "allreduce", owners: Sequence[int] | None = None
+    ) -> None:
         self._handle = c_void_p()
-        self.codecs = list(codecs)
-        handles = (c_void_p * len(self.codecs))(*[codec._handle for codec in self.codecs])
+        self.codecs, self.kind = list(codecs), kind
+        count, handle = len(self.codecs), byref(self._handle)
+        handles = (c_void_p * count)(*[codec._handle for codec in self.codecs])
         self.device = self.codecs[0].device
+        if kind != "allreduce" and (owners is None or len(owners) != count):
+            raise ValueError(f"{kind}: {count} owners are needed, one for each tensor, not {owners}")
+        shards = None if owners is None else (c_int * count)(*owners)
         with _on(self.device):
-            check(library.tacit_bundle_create(handles, len(self.codecs), OPS[op], byref(self._handle)))
+            if kind == "reduce_scatter":
+                check(library.tacit_bundle_create_reduce_scatter(handles, shards, count, OPS[op], handle))
+            elif kind == "allgather":
+                check(library.tacit_bundle_create_allgather(handles, shards, count, handle))
+            else:
+                check(library.tacit_bundle_create(handles, count, OPS[op], handle))
         rank, ranks = self.codecs[0].rank, self.codecs[0].ranks
         self.sends = [int(library.tacit_bundle_scatter_bytes(self._handle, rank, q)) for q in range(ranks)]
         self.receives = [int(library.tacit_bundle_scatter_bytes(self._handle, q, rank)) for q in range(ranks)]
         self.gathers = int(library.tacit_bundle_gather_bytes(self._handle))
-        self._kept: list[torch.Tensor] = []
+        self._kept: list[torch.Tensor | None] = []
 
     def __del__(self) -> None:
         if self._handle:
             library.tacit_bundle_destroy(self._handle)
 
-    def encode(self, step: int, tensors: Sequence[torch.Tensor], messages: torch.Tensor) -> None:
+    def encode(self, step: int, tensors: Sequence[torch.Tensor | None], messages: torch.Tensor) -> None:
         """Begins a step: writes the messages to all ranks, sum(sends) bytes."""
-        self._room(messages, sum(self.sends))
+        self._room(messages, self.gathers if self.kind == "allgather" else sum(self.sends))
         addresses = self._addresses(tensors)
         with self._stream():
             check(library.tacit_bundle_encode(self._handle, step, addresses, _address(messages, self.device)))
@@ -197,9 +213,9 @@ class Bundle:
         with self._stream():
             check(library.tacit_bundle_reduce(self._handle, _address(messages, self.device), _address(message, self.device)))
 
-    def finish(self, messages: torch.Tensor, tensors: Sequence[torch.Tensor]) -> None:
+    def finish(self, messages: torch.Tensor, tensors: Sequence[torch.Tensor | None]) -> None:
         """Takes all ranks' messages, in ascending order, and writes the results. Raises what any rank found, unless on a GPU."""
-        self._room(messages, self.gathers * self.codecs[0].ranks)
+        self._room(messages, sum(self.receives) if self.kind == "reduce_scatter" else self.gathers * self.codecs[0].ranks)
         addresses = self._addresses(tensors)
         with self._stream():
             check(library.tacit_bundle_finish(self._handle, _address(messages, self.device), addresses))
@@ -219,12 +235,13 @@ class Bundle:
             check(library.tacit_bundle_set_stream(self._handle, torch.cuda.current_stream(self.device).cuda_stream))
         return _on(self.device)
 
-    def _addresses(self, tensors: Sequence[torch.Tensor]) -> ctypes.Array[c_void_p]:
+    def _addresses(self, tensors: Sequence[torch.Tensor | None]) -> ctypes.Array[c_void_p]:
         if len(tensors) != len(self.codecs):
             raise ValueError(f"a bundle of {len(self.codecs)} tensors was given {len(tensors)}")
         for codec, tensor in zip(self.codecs, tensors):
-            codec._expect(tensor, codec.dtype, codec.count)
-        return (c_void_p * len(tensors))(*[_address(tensor, self.device) for tensor in tensors])
+            if tensor is not None:
+                codec._expect(tensor, codec.dtype, codec.count)
+        return (c_void_p * len(tensors))(*[t if t is None else _address(t, self.device) for t in tensors])
 
     @staticmethod
     def _room(messages: torch.Tensor, size: int) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Communication of FSDP2 (fully_shard): gradients' reduce-scatter and parameters' all-gather, as frames.
+"""Communication of FSDP2 (fully_shard): gradients' reduce-scatter and parameters' all-gather, as sharded bundles.
 
 Gradients have no memory by default: with `rotq`, whose error is small and depends on nothing but the bits, a sharded model keeps its
 memory to itself. Parameters are sent rounded; the shard that a rank keeps and trains stays exact.
@@ -9,83 +9,107 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 
-from .._library import Status, TacitError
-from .codec import Codec
-
-FAULT = b"TCTF"  # in place of a frame's magic: this rank cannot send, and the rest is why
+from .codec import Bundle, Codec, Kind, Nonfinite, Op
 
 
 class _Done:
-    """The work of an exchange that was not asynchronous."""
+    """The work of an exchange that was not asynchronous, or is ordered by the stream it is on."""
 
     def wait(self, timeout: Any = None) -> bool:
         return True
 
 
-class _Exchange:
-    """What both have in common: frames of known size, faults that travel, counts and time."""
+class _Faults:
+    """On a GPU nothing is waited for while a pass is under way: what bundles have found is raised at the end of backward()."""
 
-    def __init__(self, name: str, spec: str, seed: int) -> None:
-        self.name, self.spec, self.seed = name, spec, seed
+    def __init__(self) -> None:
+        self._pending: dict[int, Bundle] = {}
+        self._queued = False
+
+    def watch(self, bundle: Bundle) -> None:
+        if bundle.device.type != "cuda":
+            return  # finish() has raised it
+        bundle.poll(behind=1)
+        self._pending[id(bundle)] = bundle
+        if not self._queued and torch._C._current_graph_task_id() != -1:  # within backward()
+            torch.autograd.Variable._execution_engine.queue_callback(self._raise)
+            self._queued = True
+
+    def _raise(self) -> None:
+        pending, self._pending, self._queued = list(self._pending.values()), {}, False
+        for bundle in pending:
+            bundle.poll()
+
+
+class _Exchange:
+    """What both have in common: a bundle for each size, dtype and operator, with a tensor for each rank; counts and time."""
+
+    kind: Kind
+
+    def __init__(
+        self, name: str, spec: str, faults: _Faults, *, seed: int, nonfinite: Nonfinite, warmup_steps: int = 0
+    ) -> None:
+        self.name, self.spec, self.warmup_steps = name, spec, warmup_steps
+        self._seed, self._nonfinite = seed, nonfinite
         self.step = self.dense_bytes = self.sent_bytes = 0
         self.seconds = 0.0
-        self._codecs: dict[str, Codec] = {}
+        self._faults = faults
+        self._bundles: dict[str, Bundle] = {}
         self._loaded: dict[str, torch.Tensor] = {}
 
     def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         return torch.empty(*size, dtype=dtype, device=device)
 
-    def _codec(self, part: str, tensor: torch.Tensor, group: dist.ProcessGroup) -> Codec:
-        name = f"{self.name}/{part}/{tensor.numel()}/{str(tensor.dtype).removeprefix('torch.')}"
-        if name not in self._codecs:
-            codec = Codec(
-                name, (tensor.numel(),), self.spec, dtype=tensor.dtype, rank=group.rank(), ranks=group.size(), seed=self.seed
-            )
-            if name in self._loaded:
-                codec.load(self._loaded.pop(name))
-            self._codecs[name] = codec
-        return self._codecs[name]
+    def _bundle(self, shard: torch.Tensor, group: dist.ProcessGroup, op: Op) -> Bundle:
+        key = f"{self.name}/{shard.numel()}/{str(shard.dtype).removeprefix('torch.')}/{op}"
+        if key not in self._bundles:
+            codecs = []
+            for owner in range(group.size()):
+                name = f"{key}/{owner}"
+                codecs.append(
+                    Codec(
+                        name,
+                        (shard.numel(),),
+                        self.spec,
+                        dtype=shard.dtype,
+                        device=shard.device,
+                        rank=group.rank(),
+                        ranks=group.size(),
+                        nonfinite=self._nonfinite,
+                        seed=self._seed,
+                    )
+                )
+                if name in self._loaded:
+                    codecs[-1].load(self._loaded.pop(name))
+            self._bundles[key] = Bundle(codecs, op, self.kind, range(group.size()))
+        return self._bundles[key]
+
+    def _count(self, began: float, sent_bytes: int, dense_bytes: int) -> _Done:
+        self.step += 1
+        self.seconds += time.monotonic() - began
+        self.sent_bytes += sent_bytes
+        self.dense_bytes += dense_bytes
+        return _Done()
 
     def state_dict(self) -> dict[str, Any]:
-        codecs = {name: codec.save() for name, codec in self._codecs.items()}
+        codecs = {codec.name: codec.save() for bundle in self._bundles.values() for codec in bundle.codecs}
         return {"spec": self.spec, "step": self.step, "codecs": {**self._loaded, **codecs}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state["spec"] != self.spec:
             raise ValueError(f"{self.name}: the state is of '{state['spec']}', this is '{self.spec}'")
-        self.step, self._codecs, self._loaded = state["step"], {}, dict(state["codecs"])
-
-    def _encode(self, codecs: Sequence[Codec], tensors: Sequence[torch.Tensor], messages: torch.Tensor) -> None:
-        """Writes a length and a frame into each message; or into all of them the fault that prevents one."""
-        try:
-            for codec, tensor, message in zip(codecs, tensors, messages):
-                message[:8].view(torch.int64)[0] = codec.encode(self.step, tensor, out=message[8:]).numel()
-        except TacitError as error:
-            text = FAULT + str(error).encode()[: messages.shape[1] - 8 - len(FAULT)]
-            for message in messages:
-                message[:8].view(torch.int64)[0] = len(text)
-                message[8 : 8 + len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-
-    @staticmethod
-    def _frame(message: torch.Tensor) -> torch.Tensor:
-        """The frame in a message; raises the fault that is there in its place."""
-        frame = message[8 : 8 + min(int(message[:8].view(torch.int64)[0]), message.numel() - 8)]
-        if bytes(frame[: len(FAULT)].tolist()) == FAULT:
-            raise TacitError(Status.ERR_VALUE, bytes(frame[len(FAULT) :].tolist()).decode(errors="replace"))
-        return frame
-
-    @staticmethod
-    def _room(codec: Codec) -> int:
-        return 8 + max((codec.capacity() + 7) // 8 * 8, 256)
+        self.step, self._bundles, self._loaded = state["step"], {}, dict(state["codecs"])
 
 
 class ReduceScatter(_Exchange):
-    """Each rank sends each one its part of the gradients, which adds them up in rank order."""
+    """Each rank sends each one its part of the gradients, which adds them up in rank order, its own exactly."""
+
+    kind: Literal["reduce_scatter"] = "reduce_scatter"
 
     def __call__(
         self,
@@ -94,64 +118,77 @@ class ReduceScatter(_Exchange):
         group: dist.ProcessGroup,
         op: Any,
         async_op: bool = False,
-    ) -> _Done | None:
-        rank, ranks, began = group.rank(), group.size(), time.monotonic()
-        parts = input_tensor.reshape(ranks, -1)
-        codecs = [self._codec(str(to), parts[to], group) for to in range(ranks)]
-        room = self._room(codecs[rank])
-        sent, received = torch.zeros(ranks, room, dtype=torch.uint8), torch.empty(ranks, room, dtype=torch.uint8)
-        self._encode(codecs, list(parts), sent)
-        dist.all_to_all_single(received, sent, group=group)
-        total = torch.zeros(output_tensor.numel())
-        for frame in [self._frame(message) for message in received]:
-            codecs[rank].decode_add(self.step, frame, total)
-        if op == dist.ReduceOp.AVG:
-            total /= ranks
-        output_tensor.copy_(total.view_as(output_tensor))
-        self.step += 1
-        self.seconds += time.monotonic() - began
-        self.sent_bytes += (ranks - 1) * room
-        self.dense_bytes += (ranks - 1) * parts[0].numel() * parts.element_size()
-        return _Done() if async_op else None
+    ) -> _Done:
+        began, ranks = time.monotonic(), group.size()
+        dense_bytes = (ranks - 1) * output_tensor.numel() * output_tensor.element_size()
+        if op not in (dist.ReduceOp.AVG, dist.ReduceOp.SUM):
+            raise ValueError(f"{self.name}: gradients are summed or averaged, not reduced by {op}")
+        if self.step < self.warmup_steps:
+            dist.reduce_scatter_tensor(output_tensor, input_tensor, op, group)
+            return self._count(began, dense_bytes, dense_bytes)
+        bundle = self._bundle(output_tensor, group, "average" if op == dist.ReduceOp.AVG else "sum")
+        sent, received = (
+            torch.empty(sum(sizes), dtype=torch.uint8, device=bundle.device) for sizes in (bundle.sends, bundle.receives)
+        )
+        bundle.encode(self.step, list(input_tensor.view(ranks, -1)), sent)
+        dist.all_to_all_single(received, sent, bundle.receives, bundle.sends, group=group)
+        own = [output_tensor if rank == group.rank() else None for rank in range(ranks)]
+        bundle.finish(received, own)
+        self._faults.watch(bundle)
+        return self._count(began, sent.numel(), dense_bytes)
 
 
 class AllGather(_Exchange):
     """Each rank sends its shard of the parameters, rounded, to all; its own is rounded too, so that all compute alike."""
 
+    kind: Literal["allgather"] = "allgather"
+
     def __call__(
         self, output_tensor: torch.Tensor, input_tensor: torch.Tensor, group: dist.ProcessGroup, async_op: bool = False
-    ) -> _Done | None:
-        ranks, shard, began = group.size(), input_tensor.contiguous(), time.monotonic()
-        codec = self._codec("shard", shard, group)
-        room = self._room(codec)
-        sent, received = torch.zeros(room, dtype=torch.uint8), torch.empty(ranks, room, dtype=torch.uint8)
-        self._encode([codec], [shard], sent.unsqueeze(0))
-        dist.all_gather_into_tensor(received.view(-1), sent, group=group)
-        for frame, out in zip([self._frame(message) for message in received], output_tensor.view(ranks, -1)):
-            codec.decode(self.step, frame, out)
-        self.step += 1
-        self.seconds += time.monotonic() - began
-        self.sent_bytes += (ranks - 1) * room
-        self.dense_bytes += (ranks - 1) * shard.numel() * shard.element_size()
-        return _Done() if async_op else None
+    ) -> _Done:
+        began, ranks = time.monotonic(), group.size()
+        bundle = self._bundle(input_tensor, group, "sum")
+        sent, received = (
+            torch.empty(count * bundle.gathers, dtype=torch.uint8, device=bundle.device) for count in (1, ranks)
+        )
+        bundle.encode(self.step, [input_tensor if rank == group.rank() else None for rank in range(ranks)], sent)
+        dist.all_gather_into_tensor(received, sent, group=group)
+        bundle.finish(received, list(output_tensor.view(ranks, -1)))
+        self._faults.watch(bundle)
+        dense_bytes = (ranks - 1) * input_tensor.numel() * input_tensor.element_size()
+        return self._count(began, (ranks - 1) * bundle.gathers, dense_bytes)
 
 
 class FSDPCompression:
     """What compress() has put on a fully sharded model, and what it has saved."""
 
-    def __init__(self, model: torch.nn.Module, gradients: str, parameters: str | None, seed: int) -> None:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        gradients: str,
+        parameters: str | None,
+        *,
+        seed: int,
+        warmup_steps: int = 0,
+        nonfinite: Nonfinite = "error",
+    ) -> None:
         from torch.distributed.fsdp import FSDPModule
 
         if not isinstance(model, FSDPModule):
             raise TypeError(f"a model of DistributedDataParallel or fully_shard() is needed, not a {type(model).__name__}")
         self.exchanges: list[_Exchange] = []
+        faults = _Faults()
         for name, module in model.named_modules():
             if isinstance(module, FSDPModule):
-                scatter: Any = ReduceScatter(f"{name or 'root'}/gradients", gradients, seed)
+                scatter: Any = ReduceScatter(
+                    f"{name or 'root'}/gradients", gradients, faults, seed=seed, nonfinite=nonfinite, warmup_steps=warmup_steps
+                )
                 module.set_custom_reduce_scatter(scatter)
                 self.exchanges.append(scatter)
                 if parameters is not None:
-                    gather: Any = AllGather(f"{name or 'root'}/parameters", parameters, seed)
+                    gather: Any = AllGather(
+                        f"{name or 'root'}/parameters", parameters, faults, seed=seed, nonfinite=nonfinite
+                    )
                     module.set_custom_all_gather(gather)
                     self.exchanges.append(gather)
 
