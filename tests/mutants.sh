@@ -660,6 +660,17 @@ mutant "bundle: what was there stays in places" libcomm/bundle_whole.c bundle:bu
 mutant "bundle: entries beyond their place" libcomm/bundle_whole.c bundle:bundle 's/return bytes <= whole->bound \&\&/return/'
 mutant "bundle: a sum of factors is a mean" libcomm/bundle_whole.c bundle:bundle \
     '/^static void finish_linear/,/^}/s/bundle->op == TACIT_AVERAGE/true/'
+unchanged bundle_sharded:bundle_sharded
+mutant "bundle: shards: own values stay unseen" libcomm/bundle.c bundle_sharded:bundle_sharded \
+    's/tacit__codec_own_check\(.*\)$/0/'
+mutant "bundle: shards: the own memory stays full" libcomm/codec_block.c bundle_sharded:bundle_sharded \
+    '/^void tacit__codec_collect/,/^}/s/tacit__codec_own_keep\(.*\);/;/'
+mutant "bundle: shards: a mean is a sum" libcomm/codec_block.c bundle_sharded:bundle_sharded \
+    '/^static uint32_t sum_unit/,/^}/s/sum\[i\] \*= scale;/;/'
+mutant "bundle: shards: everybody's memory follows what the owner sends" libcomm/bundle.c bundle_sharded:bundle_sharded \
+    's/bundle->kind == TACIT_BUNDLE_ALLREDUCE \&\& !tacit__codec_own_coded/!tacit__codec_own_coded/'
+mutant "bundle: shards: owners are not compared" libcomm/bundle.c bundle_sharded:bundle_sharded \
+    's/slot = tacit__hash\(slot, bundle->owners, .*\);/;/'
 mutant "codec: the state's tail is not looked at" libcomm/checkpoint.c codec:codec \
     '/^tacit_status_t tacit_codec_load/,/^}/s/TRY\(tacit__state_end.*\);/;/'
 mutant "cost: the own times decide" libcomm/cost.c cost:cost \
@@ -677,13 +688,19 @@ kernel_mutant "kernels: feedback off" compressors/cuda/memory.h kernels 's/left\
 kernel_mutant "kernels: the owner keeps its exact sum" compressors/cuda/tile.h kernels \
     's/kept\[c\] = a\[c\] - d\[c\];/kept[c] = 0;/'
 kernel_mutant "kernels: memory of the own part stays" compressors/cuda/tile.h kernels \
-    's/encoded == NULL \&\& w.t->keep != TACIT_KEEP_NOTHING/false/'
+    's/w.t->keep != TACIT_KEEP_NOTHING;/false;/'
 kernel_mutant "kernels: an owner draws the sender's random numbers" compressors/cuda/tile.h kernels \
     's/key.rank \+= reencoded \? bundle.ranks : 0u;//'
 kernel_mutant "kernels: nothing is taken back" compressors/cuda/memory.h kernels 's/\(rest\[c\] \+ d\[c\]\) - x\[c\]/rest[c]/'
 kernel_mutant "kernels: damage passes" compressors/cuda/message.cu kernels \
     's/return TACIT_DEVICE_FAULT\(rank, TACIT_REASON_CHECKSUM, 0\);/;/'
 kernel_mutant "kernels: gaps are not written" compressors/cuda/tile.h kernels 's/^            payload\[end\] = 0;/            ;/'
+kernel_mutant "kernels: shards: own values stay unseen" compressors/cuda/tile.h sharded \
+    's/check_tile<Code, ROWS, WIDE>\(bundle, w, stream\);/;/'
+kernel_mutant "kernels: shards: the own memory stays full" compressors/cuda/tile.h sharded \
+    's/!w.t->code.coded \&\& w.t->keep != TACIT_KEEP_NOTHING, sum/false, sum/'
+kernel_mutant "kernels: shards: others' parts are results" compressors/cuda/tile.h sharded \
+    's/\(!failed \&\& bundle.kind == TACIT_BUNDLE_REDUCE_SCATTER\)/false/'
 kernel_mutant "kernels: rotq's square is not turned" compressors/cuda/rotq.cu kernels \
     's/% SIDE \* SIDE \+ \(place\(r\) \+ c\) \/ SIDE/+ 0/'
 

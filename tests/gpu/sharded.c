@@ -11,9 +11,22 @@ static const uint8_t both[KINDS] = {TACIT_BUNDLE_REDUCE_SCATTER, TACIT_BUNDLE_AL
 
 /* Of every code, records narrow, long and wide, and every feedback. */
 static const char *const specs[] = {
-    "none+ef",        "fp16",           "bf16+ef",         "fp8:own=coded+ef",        "fp8:block=512",           "onebit:block=64+ef",
-    "onebit+ef",      "onebit:block=0", "qsgd:bits=8",     "qsgd:bits=4+ef21",        "qsgd:bits=2,block=1024",  "rotq:bits=4",
-    "rotq:bits=3+ef", "onebit+econtrol:eta=0.2",           "qsgd+ef:residual=int8",   "fp16+ef21:average=0.5,residual=bf16",
+    "none+ef",
+    "fp16",
+    "bf16+ef",
+    "fp8:own=coded+ef",
+    "fp8:block=512",
+    "onebit:block=64+ef",
+    "onebit+ef",
+    "onebit:block=0",
+    "qsgd:bits=8",
+    "qsgd:bits=4+ef21",
+    "qsgd:bits=2,block=1024",
+    "rotq:bits=4",
+    "rotq:bits=3+ef",
+    "onebit+econtrol:eta=0.2",
+    "qsgd+ef:residual=int8",
+    "fp16+ef21:average=0.5,residual=bf16",
 };
 enum { SPECS = sizeof specs / sizeof *specs };
 
@@ -100,7 +113,8 @@ START_TEST(damage_and_cancel)
     encode(&gpu, 1);
     tacit_bundle_cancel(gpu.nodes[0].bundle);
     (setup.kind == TACIT_BUNDLE_ALLGATHER ? node->gathered : node->received)[90] ^= 2;
-    SUCCEEDS(tacit_bundle_finish(node->bundle, setup.kind == TACIT_BUNDLE_ALLGATHER ? node->gathered : node->received, node->out));
+    SUCCEEDS(
+        tacit_bundle_finish(node->bundle, setup.kind == TACIT_BUNDLE_ALLGATHER ? node->gathered : node->received, node->out));
     ck_assert_int_eq(tacit_bundle_poll(node->bundle, 0), TACIT_ERR_FRAME);
     ck_assert_ptr_nonnull(strstr(tacit_last_error(), "message from rank 0"));
     settle(&gpu);

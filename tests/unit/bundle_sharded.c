@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Bundles of tensors that belong to one rank each: the same values as frame by frame through the codecs' own calls; and what a rank
+/* Bundles of tensors that belong to one rank each: the same values as frame by frame through the codecs' calls; and what a rank
    finds before it sends, all ranks return, with memory as before. */
 #include "bundle_net.h"
 #include "frame.h"
@@ -62,8 +62,8 @@ static tacit_status_t finish_shards(net_t *net, int rank)
 {
     node_t *node = &net->nodes[rank];
 
-    return tacit_bundle_finish(node->bundle,
-                               net->run->kind == TACIT_BUNDLE_REDUCE_SCATTER ? node->received : node->gathered, node->out);
+    return tacit_bundle_finish(node->bundle, net->run->kind == TACIT_BUNDLE_REDUCE_SCATTER ? node->received : node->gathered,
+                               node->out);
 }
 
 static void finish_all(net_t *net)
@@ -302,7 +302,8 @@ END_TEST
 
 START_TEST(bytes)
 {
-    run_t scatter = sharded(TACIT_BUNDLE_REDUCE_SCATTER, 3, TACIT_SUM, 0), gather = sharded(TACIT_BUNDLE_ALLGATHER, 3, TACIT_SUM, 0);
+    run_t scatter = sharded(TACIT_BUNDLE_REDUCE_SCATTER, 3, TACIT_SUM, 0),
+          gather = sharded(TACIT_BUNDLE_ALLGATHER, 3, TACIT_SUM, 0);
     net_t scatters = net_of(&scatter), gathers = net_of(&gather);
 
     ck_assert_uint_eq(tacit_bundle_gather_bytes(scatters.nodes[0].bundle), 0);
@@ -491,7 +492,8 @@ START_TEST(mismatches)
     SUCCEEDS(tacit_bundle_create_allgather(net.nodes[1].codecs, owners, BLOCKWISE, &net.nodes[1].bundle));
     begin(&net, 0);
     free(net.nodes[1].sent);
-    net.nodes[1].sent = calloc(1, tacit_bundle_gather_bytes(net.nodes[1].bundle) + tacit_bundle_gather_bytes(net.nodes[0].bundle));
+    net.nodes[1].sent =
+        calloc(1, tacit_bundle_gather_bytes(net.nodes[1].bundle) + tacit_bundle_gather_bytes(net.nodes[0].bundle));
     encode_all(&net, 0);
     exchange(&net);
     fails(finish_shards(&net, 0), TACIT_ERR_MISMATCH, "rank 1 has other tensors than rank 0");
