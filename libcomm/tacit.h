@@ -211,7 +211,9 @@ TACIT_API tacit_status_t tacit_load(tacit_comm_t *comm, const char *path);
    what arrived, and the own frame, by tacit_decode_add() in rank order; tacit_reencode() the sum and send it to all;
    tacit_decode() all ranges. With a grain of 0: send the frame to all; tacit_decode_add() all frames in rank order, then
    tacit_codec_combine() the sums.
-   A frame is self-describing (doc/wire-format.md) and checked before it is used. Not thread-safe per codec. */
+   A frame is self-describing (doc/wire-format.md) and checked before it is used. Not thread-safe per codec.
+   Where there are many tensors, and on GPUs, bundles do all that with a few calls for all of them (tacit_bundle.h); the calls
+   below are for tensors on the CPU. */
 
 /* rank and ranks key random numbers only. `config` may be NULL; its spec is used where slot_config has none. */
 TACIT_API tacit_status_t tacit_codec_create(const char *name, const tacit_slot_config_t *slot_config,
