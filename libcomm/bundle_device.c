@@ -476,9 +476,8 @@ static tacit_status_t report(const tacit_bundle_t *bundle, const tacit_device_fa
             "that rank has other steps behind it: one of them has failed on some ranks only; bring all to one "
             "state, and make the bundle again",
     };
-    const int      rank = (int)(found->fault >> 48);
-    const unsigned reason = (unsigned)(found->fault >> 40 & 0xff);
-    const uint32_t detail = (uint32_t)found->fault;
+    const int      rank = (int)TACIT_DEVICE_FAULT_RANK(found->fault);
+    const uint32_t reason = TACIT_DEVICE_FAULT_REASON(found->fault), detail = TACIT_DEVICE_FAULT_DETAIL(found->fault);
 
     if (reason == TACIT_REASON_VALUE && detail < bundle->count) {
         return tacit__codec_value_fault(bundle->codecs[detail], rank, found->step);

@@ -31,6 +31,17 @@ int bench_kernels(const bench_options_t *options);
 int bench_device(const bench_options_t *options, const char *spec, size_t bytes);
 int bench_allreduce(const bench_options_t *options);
 
+/* What has been measured of a spec's kernels. */
+typedef struct bench_rates {
+    const char *spec;
+    size_t      bytes, payload_bytes;                         /* of the tensor; of what is sent */
+    double      encode_traffic, decode_traffic;               /* bytes an element, beside one reading or writing of it */
+    double      copy_seconds, encode_seconds, decode_seconds; /* of one tensor */
+    double      encode_stream_seconds, decode_stream_seconds; /* of the plain loop; NaN where there is none */
+} bench_rates_t;
+
+void bench_print_rates(const bench_rates_t *rates, const bench_options_t *options);
+
 /* ---- What a spec says ---- */
 
 /* Least memory traffic of a spec's feedback, in bytes an element: in the pass that encodes, and in the one that makes the

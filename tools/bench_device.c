@@ -11,7 +11,6 @@
 
 #include "bench.h"
 #include "cuda_module.h"
-#include "json.h"
 
 enum { PASSES = 9, PAIRS = 4, RANKS = 2 };
 
@@ -193,34 +192,18 @@ out:
 
 static void print(run_t *run, const bench_options_t *options)
 {
-    const double gigabytes = 1e-9 * (double)run->count * sizeof(float), payload = 1e-9 * (double)run->nodes[0][0].sent_bytes;
-    const double copying = bench_median(run->seconds[COPY], PASSES) / RANKS;
-    const double encoding = bench_median(run->seconds[ENCODE], PASSES);
-    const double decoding = bench_median(run->seconds[DECODE], PASSES) / RANKS, rate = 2 * gigabytes / copying;
-    const double encode_limit = (gigabytes * (1 + bench_encode_traffic(run->spec) / sizeof(float)) + payload) / rate;
-    const double decode_limit = (gigabytes * (1 + bench_result_traffic(run->spec) / sizeof(float)) + payload) / rate;
-    json_t       json = {0};
+    const bench_rates_t rates = {.spec = run->spec,
+                                 .bytes = run->count * sizeof(float),
+                                 .payload_bytes = run->nodes[0][0].sent_bytes,
+                                 .encode_traffic = bench_encode_traffic(run->spec),
+                                 .decode_traffic = bench_result_traffic(run->spec),
+                                 .copy_seconds = bench_median(run->seconds[COPY], PASSES) / RANKS,
+                                 .encode_seconds = bench_median(run->seconds[ENCODE], PASSES),
+                                 .decode_seconds = bench_median(run->seconds[DECODE], PASSES) / RANKS,
+                                 .encode_stream_seconds = NAN, /* there is no plain loop */
+                                 .decode_stream_seconds = NAN};
 
-    if (!options->json) {
-        printf("%-36s %10zu %9.2f %9.2f %9.2f %9s %9.3f %9.3f\n", run->spec, run->count * sizeof(float), gigabytes / encoding,
-               gigabytes / decoding, rate, "-", encode_limit / encoding, decode_limit / decoding);
-        return;
-    }
-    json_open(&json, NULL, '{');
-    json_text(&json, "mode", "kernels");
-    json_text(&json, "spec", run->spec);
-    json_text(&json, "device", "cuda");
-    json_text(&json, "isa", "cuda");
-    json_count(&json, "bytes", run->count * sizeof(float));
-    json_number(&json, "encode_gbps", gigabytes / encoding);
-    json_number(&json, "decode_gbps", gigabytes / decoding);
-    json_number(&json, "copy_gbps", rate);
-    json_number(&json, "stream_gbps", NAN);
-    json_number(&json, "encode_of_limit", encode_limit / encoding);
-    json_number(&json, "decode_of_limit", decode_limit / decoding);
-    json_count(&json, "payload_bytes", run->nodes[0][0].sent_bytes);
-    json_close(&json, '}');
-    json_end(&json);
+    bench_print_rates(&rates, options);
 }
 
 int bench_device(const bench_options_t *options, const char *spec, size_t bytes)

@@ -234,40 +234,56 @@ static void print_title(void)
     printf("%-36s %10s %9s %9s %9s %9s %9s %9s\n", "", "", "GB/s", "GB/s", "GB/s", "GB/s", "of limit", "of limit");
 }
 
-static void print(kernels_t *run, const bench_options_t *options)
+void bench_print_rates(const bench_rates_t *rates, const bench_options_t *options)
 {
-    double gigabytes = 1e-9 * (double)run->count * sizeof(float), payload = 1e-9 * (double)run->payload_bytes;
-    double seconds[OPERATIONS], copy, encode_limit, decode_limit;
-    json_t json = {0};
+    const double gigabytes = 1e-9 * (double)rates->bytes, payload = 1e-9 * (double)rates->payload_bytes;
+    const double copy = 2 * gigabytes / rates->copy_seconds;
+    const double encode_limit = (gigabytes * (1 + rates->encode_traffic / sizeof(float)) + payload) / copy;
+    const double decode_limit = (gigabytes * (1 + rates->decode_traffic / sizeof(float)) + payload) / copy;
+    char         stream[16] = "-";
+    json_t       json = {0};
 
-    for (int i = 0; i < OPERATIONS; i++) {
-        seconds[i] = bench_median(run->seconds[i], PASSES);
-    }
-    copy = 2 * gigabytes / seconds[COPY];
-    encode_limit = (gigabytes * (1 + bench_encode_traffic(run->spec) / sizeof(float)) + payload) / copy;
-    decode_limit = (gigabytes * (run->whole ? 1 : 2) + payload) / copy;
     if (!options->json) {
-        printf("%-36s %10zu %9.2f %9.2f %9.2f %9.2f %9.3f %9.3f\n", run->spec, run->count * sizeof(float),
-               gigabytes / seconds[ENCODE], gigabytes / seconds[DECODE], copy, gigabytes / seconds[ENCODE_STREAM],
-               encode_limit / seconds[ENCODE], decode_limit / seconds[DECODE]);
+        if (isfinite(rates->encode_stream_seconds)) {
+            snprintf(stream, sizeof stream, "%.2f", gigabytes / rates->encode_stream_seconds);
+        }
+        printf("%-36s %10zu %9.2f %9.2f %9.2f %9s %9.3f %9.3f\n", rates->spec, rates->bytes, gigabytes / rates->encode_seconds,
+               gigabytes / rates->decode_seconds, copy, stream, encode_limit / rates->encode_seconds,
+               decode_limit / rates->decode_seconds);
         return;
     }
     json_open(&json, NULL, '{');
     json_text(&json, "mode", "kernels");
-    json_text(&json, "spec", run->spec);
-    json_text(&json, "device", "cpu");
-    json_text(&json, "isa", tacit_isa());
-    json_count(&json, "bytes", run->count * sizeof(float));
-    json_number(&json, "encode_gbps", gigabytes / seconds[ENCODE]);
-    json_number(&json, "decode_gbps", gigabytes / seconds[DECODE]);
+    json_text(&json, "spec", rates->spec);
+    json_text(&json, "device", options->cuda ? "cuda" : "cpu");
+    json_text(&json, "isa", options->cuda ? "cuda" : tacit_isa());
+    json_count(&json, "bytes", rates->bytes);
+    json_number(&json, "encode_gbps", gigabytes / rates->encode_seconds);
+    json_number(&json, "decode_gbps", gigabytes / rates->decode_seconds);
     json_number(&json, "copy_gbps", copy);
-    json_number(&json, "stream_gbps", gigabytes / seconds[ENCODE_STREAM]);
-    json_number(&json, "encode_of_limit", encode_limit / seconds[ENCODE]);
-    json_number(&json, "decode_of_limit", decode_limit / seconds[DECODE]);
-    json_number(&json, "decode_stream_gbps", gigabytes / seconds[DECODE_STREAM]);
-    json_count(&json, "payload_bytes", run->payload_bytes);
+    json_number(&json, "stream_gbps", gigabytes / rates->encode_stream_seconds);
+    json_number(&json, "encode_of_limit", encode_limit / rates->encode_seconds);
+    json_number(&json, "decode_of_limit", decode_limit / rates->decode_seconds);
+    json_number(&json, "decode_stream_gbps", gigabytes / rates->decode_stream_seconds);
+    json_count(&json, "payload_bytes", rates->payload_bytes);
     json_close(&json, '}');
     json_end(&json);
+}
+
+static void print(kernels_t *run, const bench_options_t *options)
+{
+    const bench_rates_t rates = {.spec = run->spec,
+                                 .bytes = run->count * sizeof(float),
+                                 .payload_bytes = run->payload_bytes,
+                                 .encode_traffic = bench_encode_traffic(run->spec),
+                                 .decode_traffic = run->whole ? 0 : sizeof(float),
+                                 .copy_seconds = bench_median(run->seconds[COPY], PASSES),
+                                 .encode_seconds = bench_median(run->seconds[ENCODE], PASSES),
+                                 .decode_seconds = bench_median(run->seconds[DECODE], PASSES),
+                                 .encode_stream_seconds = bench_median(run->seconds[ENCODE_STREAM], PASSES),
+                                 .decode_stream_seconds = bench_median(run->seconds[DECODE_STREAM], PASSES)};
+
+    bench_print_rates(&rates, options);
 }
 
 static int run_one(const bench_options_t *options, const char *spec, size_t bytes)

@@ -89,6 +89,9 @@ typedef enum tacit_reason {
 #define TACIT_DEVICE_FAULT(rank, reason, detail)                                                                                 \
     ((uint64_t)(rank) << 48 | (uint64_t)(reason) << 40 | (uint64_t)(uint32_t)(detail))
 #define TACIT_DEVICE_NO_FAULT UINT64_MAX
+#define TACIT_DEVICE_FAULT_RANK(fault) ((uint32_t)((fault) >> 48))
+#define TACIT_DEVICE_FAULT_REASON(fault) ((uint32_t)((fault) >> 40 & 0xff))
+#define TACIT_DEVICE_FAULT_DETAIL(fault) ((uint32_t)(fault))
 
 /* A step's state, on the device. */
 typedef struct tacit_device_step {

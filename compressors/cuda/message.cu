@@ -21,7 +21,7 @@ __device__ uint64_t own_fault(const tacit_device_bundle_t &bundle)
 
 __device__ int32_t status_of(uint64_t fault)
 {
-    switch ((tacit_reason_t)(fault >> 40 & 0xff)) {
+    switch ((tacit_reason_t)TACIT_DEVICE_FAULT_REASON(fault)) {
     case TACIT_REASON_VALUE:
         return TACIT_ERR_VALUE;
     case TACIT_REASON_TENSORS:
@@ -48,9 +48,9 @@ __device__ void write_header(const tacit_device_bundle_t &bundle, int kind, uint
         payload_bytes = 0;
         sum = 0;
         tacit__store16(header + TACIT_AT_STATUS, (uint16_t)status_of(fault));
-        tacit__store32(header + TACIT_AT_SEQUENCE, (uint32_t)(fault >> 48));
-        tacit__store32(header + TACIT_AT_FIRST, (uint32_t)fault);
-        tacit__store32(header + TACIT_AT_COUNT, 1 + (uint32_t)(fault >> 40 & 0xff));
+        tacit__store32(header + TACIT_AT_SEQUENCE, TACIT_DEVICE_FAULT_RANK(fault));
+        tacit__store32(header + TACIT_AT_FIRST, TACIT_DEVICE_FAULT_DETAIL(fault));
+        tacit__store32(header + TACIT_AT_COUNT, 1 + TACIT_DEVICE_FAULT_REASON(fault));
     }
     tacit__store32(header + TACIT_AT_PAYLOAD_BYTES, (uint32_t)payload_bytes);
     tacit__store32(header + TACIT_AT_PAYLOAD_CHECKSUM, sum + (uint32_t)payload_bytes * TACIT_CHECKSUM_LENGTH);

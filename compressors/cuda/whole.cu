@@ -110,7 +110,7 @@ __device__ bool is_known(const tacit_device_bundle_t &bundle)
 {
     const uint64_t fault = *(volatile uint64_t *)&bundle.step->fault;
 
-    return fault != TACIT_DEVICE_NO_FAULT && (fault >> 40 & 0xff) != TACIT_REASON_SUM;
+    return fault != TACIT_DEVICE_NO_FAULT && TACIT_DEVICE_FAULT_REASON(fault) != TACIT_REASON_SUM;
 }
 
 /* Whether sums are finite, where they have to be: of topk's tensors, which may have some that are not. */
