@@ -67,24 +67,54 @@ struct Group {
 };
 
 struct Thread {
-    ucontext_t start;
-    jmp_buf    here;
-    bool       started, ended;
-    char      *stack;
-    uint64_t   said; /* to the warp */
+    jmp_buf  here;
+    bool     ended;
+    char    *stack;     /* NULL: it has not run yet, in no block */
+    unsigned exchanges; /* with its warp */
+    uint64_t said[2];   /* in the last two of them */
 };
 
 inline Thread   threads[MOST_THREADS];
 inline Group    block, warps[MOST_THREADS / WARP];
-inline unsigned current;
-inline jmp_buf  scheduler;
+inline unsigned current, count;
+inline jmp_buf  outside;
 inline void    *closure;
 inline void (*call)(void *closure);
+
+inline void run();
+
+inline void begin(Thread &thread)
+{
+    static ucontext_t start;
+
+    thread.stack = (char *)malloc(STACK);
+    getcontext(&start);
+    start.uc_stack.ss_sp = thread.stack;
+    start.uc_stack.ss_size = STACK;
+    start.uc_link = nullptr;
+    makecontext(&start, run, 0);
+    setcontext(&start);
+}
+
+/* Goes on with the next thread that has not ended; outside, where all have. */
+inline void go_on()
+{
+    for (unsigned i = 0; i < count; i++) {
+        current = current + 1 < count ? current + 1 : 0;
+        if (threads[current].stack == nullptr) {
+            begin(threads[current]);
+        }
+        if (!threads[current].ended) {
+            _longjmp(threads[current].here, 1);
+        }
+    }
+    _longjmp(outside, 1);
+}
 
 inline void change()
 {
     if (_setjmp(threads[current].here) == 0) {
-        _longjmp(scheduler, 1);
+        go_on();
     }
     threadIdx.x = current;
 }
@@ -122,61 +152,44 @@ inline void leave(Group &group)
     }
 }
 
+/* A thread of one block after the other: to make a coroutine takes longer than most blocks. */
 inline void run()
 {
     threadIdx.x = current;
-    call(closure);
-    threads[current].ended = true;
-    leave(warp());
-    leave(block);
-    _longjmp(scheduler, 1);
+    for (;;) {
+        call(closure);
+        threads[current].ended = true;
+        leave(warp());
+        leave(block);
+        change();
+    }
 }
 
-inline void run_block(unsigned count)
+inline void run_block(unsigned its_count)
 {
+    count = its_count;
     block = Group{count, 0, 0};
     for (unsigned i = 0; i < count; i++) {
-        Thread &thread = threads[i];
-
-        thread.started = thread.ended = false;
-        thread.stack = thread.stack != nullptr ? thread.stack : (char *)malloc(STACK);
+        threads[i].ended = false;
+        threads[i].exchanges = 0;
         warps[i / WARP] = Group{count - i / WARP * WARP < WARP ? count % WARP : WARP, 0, 0};
     }
-    for (volatile bool left = true; left;) {
-        left = false;
-        for (volatile unsigned i = 0; i < count; i++) {
-            if (threads[i].ended) {
-                continue;
-            }
-            left = true;
-            if (_setjmp(scheduler) != 0) {
-                continue;
-            }
-            current = i;
-            if (threads[i].started) {
-                _longjmp(threads[i].here, 1);
-            }
-            threads[i].started = true;
-            getcontext(&threads[i].start);
-            threads[i].start.uc_stack.ss_sp = threads[i].stack;
-            threads[i].start.uc_stack.ss_size = STACK;
-            threads[i].start.uc_link = nullptr;
-            makecontext(&threads[i].start, run, 0);
-            setcontext(&threads[i].start);
-        }
+    current = count - 1;
+    if (_setjmp(outside) == 0) {
+        go_on();
     }
 }
 
+/* What is said is heard before the next exchange but one, which all come to after the next. */
 template <typename T> T exchange(T value, unsigned from)
 {
-    const unsigned first = current / WARP * WARP;
+    const unsigned first = current / WARP * WARP, side = threads[current].exchanges++ % 2;
     T              got;
 
     static_assert(sizeof value <= sizeof(uint64_t), "words are exchanged");
-    memcpy(&threads[current].said, &value, sizeof value);
+    memcpy(&threads[current].said[side], &value, sizeof value);
     wait(warp());
-    memcpy(&got, &threads[first + from % WARP].said, sizeof got);
-    wait(warp());
+    memcpy(&got, &threads[first + from % WARP].said[side], sizeof got);
     return got;
 }
 
