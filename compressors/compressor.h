@@ -79,8 +79,9 @@ typedef struct tacit_select {
 
 /* Linear: what is sent may be summed before it is decoded. Sees the whole tensor; one or more rounds, each of which sums one
    factor, a vector of float32, over the ranks. */
+enum { TACIT_LINEAR_ROUNDS = 2 }; /* at most */
 typedef struct tacit_linear {
-    int (*rounds)(const void *config, const tacit_slot_config_t *tensor); /* at most 2 */
+    int (*rounds)(const void *config, const tacit_slot_config_t *tensor);
     size_t (*factor_count)(const void *config, const tacit_slot_config_t *tensor, int round);
     /* Floats that the codec keeps for this compressor from step to step (a warm start); zero at first, equal on all ranks,
        saved with the slot. NULL: none. */

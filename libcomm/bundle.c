@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Bundles: a step of many tensors in two exchanges, which somebody else makes. Blockwise tensors go as in the schedule of that
-   name, an owner's part in one message; others whole, from each rank to all, in the second exchange (bundle_whole.c). Sharded
-   bundles have one of the two, and whole tensors for parts. */
+   name, an owner's part in one message; others whole, from each rank to all, in the second exchange, or a round in each
+   (bundle_whole.c). Sharded bundles have one of the two exchanges, and whole tensors for parts. */
 #include "bundle.h"
 
 #include <string.h>
@@ -100,11 +100,6 @@ static tacit_status_t check_codecs(tacit_codec_t *const *codecs, const int *owne
                                "works by blocks, as rotq, qsgd, onebit, fp8, bf16 and fp16 do",
                                codec->name, codec->given.text);
         }
-        if (codec->compressor->linear != NULL &&
-            codec->compressor->linear->rounds(codec->spec.compressor_config, &codec->tensor) != 1) {
-            return tacit__fail(TACIT_ERR_UNSUPPORTED, "bundle: codec '%s', '%s': it takes more than two exchanges", codec->name,
-                               codec->given.text);
-        }
     }
     return TACIT_OK;
 }
@@ -147,10 +142,10 @@ static tacit_status_t lay_down(tacit_bundle_t *bundle)
     for (size_t owner = 0; owner < ranks; owner++) {
         most = bundle->part_bytes[owner] > most ? bundle->part_bytes[owner] : most;
     }
-    most = message_bytes(most + bundle->whole_bytes);
     coded = coded && bundle->kind != TACIT_BUNDLE_ALLGATHER;
-    bundle->gather_bytes = bundle->kind != TACIT_BUNDLE_REDUCE_SCATTER ? most : 0;
+    bundle->gather_bytes = bundle->kind != TACIT_BUNDLE_REDUCE_SCATTER ? message_bytes(most + bundle->whole_bytes) : 0;
     bundle->own_coded_bytes = coded ? bundle->part_bytes[bundle->rank] : 0;
+    most = message_bytes(most + (bundle->first_bytes > bundle->whole_bytes ? bundle->first_bytes : bundle->whole_bytes));
     if (most - TACIT_FRAME_HEADER_BYTES > UINT32_MAX) {
         status = tacit__fail(TACIT_ERR_ARGUMENT, "bundle: a message of %zu bytes is too long; make several bundles", most);
         goto out;
@@ -272,7 +267,8 @@ void tacit_bundle_destroy(tacit_bundle_t *bundle)
 /* Whether messages go all to all. */
 static bool scatters(const tacit_bundle_t *bundle)
 {
-    return bundle->ranks > 1 && bundle->part[bundle->ranks] != 0 && bundle->kind != TACIT_BUNDLE_ALLGATHER;
+    return bundle->ranks > 1 && (bundle->part[bundle->ranks] != 0 || bundle->first_bytes != 0) &&
+           bundle->kind != TACIT_BUNDLE_ALLGATHER;
 }
 
 /* Whether encode() writes any. */
@@ -297,7 +293,7 @@ size_t tacit_bundle_scatter_bytes(const tacit_bundle_t *bundle, int from, int to
 {
     const bool ranks = bundle != NULL && from >= 0 && from < bundle->ranks && to >= 0 && to < bundle->ranks;
 
-    return !ranks || from == to || !scatters(bundle) ? 0 : message_bytes(bundle->part_bytes[to]);
+    return !ranks || from == to || !scatters(bundle) ? 0 : message_bytes(bundle->part_bytes[to] + bundle->first_bytes);
 }
 
 size_t tacit_bundle_gather_bytes(const tacit_bundle_t *bundle)
@@ -398,6 +394,47 @@ static void encode_pieces(tacit_bundle_t *bundle)
     }
 }
 
+static tacit_status_t value_fault(const tacit_bundle_t *bundle, const tacit_whole_t *whole)
+{
+    return tacit__codec_value_fault(bundle->codecs[whole->codec], bundle->rank, bundle->step);
+}
+
+/* First factors of tensors of two rounds: made, … */
+static void begin_wholes(tacit_bundle_t *bundle)
+{
+    for (size_t w = 0; w < bundle->whole_count && bundle->fault == TACIT_OK; w++) {
+        tacit_status_t begun = tacit__whole_begin(bundle, &bundle->wholes[w]);
+
+        tacit__bundle_note(bundle, bundle->rank, begun == TACIT_ERR_VALUE ? value_fault(bundle, &bundle->wholes[w]) : begun);
+    }
+}
+
+/* … told to all, … */
+static void tell_wholes(const tacit_bundle_t *bundle, uint8_t *places)
+{
+    for (size_t w = 0; w < bundle->whole_count && bundle->fault == TACIT_OK; w++) {
+        if (bundle->wholes[w].first_bytes != 0) {
+            tacit__whole_tell(&bundle->wholes[w], places + bundle->wholes[w].first_at);
+        }
+    }
+}
+
+/* … and added up. */
+static void meet_whole(tacit_bundle_t *bundle, tacit_whole_t *whole)
+{
+    for (int rank = 0; rank < bundle->ranks; rank++) {
+        const uint8_t *place =
+            rank != bundle->rank ? bundle->payloads[rank] + bundle->part_bytes[bundle->rank] + whole->first_at : NULL;
+
+        if (!tacit__whole_meet(bundle, whole, rank, place)) {
+            tacit__bundle_note(bundle, rank, tacit__bundle_place_fault(rank, bundle->codecs[whole->codec]));
+        }
+    }
+    if (bundle->fault == TACIT_OK && !tacit__whole_met(bundle, whole)) {
+        tacit__bundle_note(bundle, bundle->rank, tacit__bundle_sum_fault(bundle, bundle->codecs[whole->codec], bundle->step));
+    }
+}
+
 /* The owned part of every tensor may be another than in the last step. */
 static tacit_status_t own_parts(const tacit_bundle_t *bundle)
 {
@@ -450,10 +487,14 @@ tacit_status_t tacit_bundle_encode(tacit_bundle_t *bundle, uint64_t step, const 
     bundle->encoded = 0;
     bundle->fault = TACIT_OK;
     tacit__bundle_note(bundle, bundle->rank, own_parts(bundle));
+    begin_wholes(bundle); /* first: what is encoded of pieces is lost where a text takes its place */
     encode_pieces(bundle);
     for (int to = 0; to < bundle->ranks; to++) {
         if (tacit_bundle_scatter_bytes(bundle, bundle->rank, to) != 0) {
-            tacit__bundle_write(bundle, TACIT_FRAME_CONTRIBUTION, bundle->part_bytes[to], bundle->sent + bundle->sent_at[to]);
+            uint8_t *message = bundle->sent + bundle->sent_at[to];
+
+            tell_wholes(bundle, message + TACIT_FRAME_HEADER_BYTES + bundle->part_bytes[to]);
+            tacit__bundle_write(bundle, TACIT_FRAME_CONTRIBUTION, bundle->part_bytes[to] + bundle->first_bytes, message);
         }
     }
     if (bundle->kind == TACIT_BUNDLE_ALLGATHER) {
@@ -466,6 +507,8 @@ out:
 /* Checks what has come; payloads[] := where each rank's begins. */
 static void take_contributions(tacit_bundle_t *bundle, const uint8_t *message)
 {
+    const size_t expected = bundle->part_bytes[bundle->rank] + bundle->first_bytes;
+
     for (int rank = 0; rank < bundle->ranks; rank++) {
         const size_t  bytes = tacit_bundle_scatter_bytes(bundle, rank, bundle->rank);
         tacit_frame_t frame;
@@ -474,9 +517,9 @@ static void take_contributions(tacit_bundle_t *bundle, const uint8_t *message)
         if (bytes != 0) {
             tacit_status_t status = tacit__bundle_read(bundle, rank, TACIT_FRAME_CONTRIBUTION, message, bytes, &frame);
 
-            if (status == TACIT_OK && frame.payload_bytes != bundle->part_bytes[bundle->rank]) {
+            if (status == TACIT_OK && frame.payload_bytes != expected) {
                 status = tacit__fail(TACIT_ERR_FRAME, "rank %d: rank %d contributes %u bytes, not %zu", bundle->rank, rank,
-                                     frame.payload_bytes, bundle->part_bytes[bundle->rank]);
+                                     frame.payload_bytes, expected);
             }
             tacit__bundle_note(bundle, rank, status);
             bundle->payloads[rank] = message + TACIT_FRAME_HEADER_BYTES;
@@ -528,13 +571,15 @@ tacit_status_t tacit_bundle_reduce(tacit_bundle_t *bundle, const void *messages,
         reduce_piece(bundle, &bundle->pieces[p], payload);
     }
     for (size_t w = 0; w < bundle->whole_count && bundle->fault == TACIT_OK; w++) {
+        if (bundle->wholes[w].first_bytes != 0) {
+            meet_whole(bundle, &bundle->wholes[w]);
+        }
+    }
+    for (size_t w = 0; w < bundle->whole_count && bundle->fault == TACIT_OK; w++) {
         tacit_whole_t *whole = &bundle->wholes[w];
         tacit_status_t encoded = tacit__whole_encode(bundle, whole, payload + part_bytes + whole->at);
 
-        tacit__bundle_note(bundle, bundle->rank,
-                           encoded == TACIT_ERR_VALUE
-                               ? tacit__codec_value_fault(bundle->codecs[whole->codec], bundle->rank, bundle->step)
-                               : encoded);
+        tacit__bundle_note(bundle, bundle->rank, encoded == TACIT_ERR_VALUE ? value_fault(bundle, whole) : encoded);
     }
     tacit__bundle_write(bundle, TACIT_FRAME_RESULT, part_bytes + bundle->whole_bytes, message);
     bundle->phase = TACIT_BUNDLE_REDUCED;
@@ -632,7 +677,7 @@ static tacit_status_t take_result(tacit_bundle_t *bundle, int rank, const uint8_
         tacit_whole_t *whole = &bundle->wholes[w];
 
         if (!tacit__whole_take(bundle, whole, rank, frame.payload + part_bytes + whole->at)) {
-            status = tacit__bundle_place_fault(bundle, rank, bundle->codecs[whole->codec]);
+            status = tacit__bundle_place_fault(rank, bundle->codecs[whole->codec]);
             goto out;
         }
     }

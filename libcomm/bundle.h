@@ -17,16 +17,19 @@ typedef struct tacit_piece {
 /* A sparse or linear tensor. */
 typedef struct tacit_whole {
     size_t           codec;
-    size_t           at;      /* where its place lies among those of the second message, behind the part … */
-    size_t           bound;   /* … and the longest payload in it */
-    tacit_entries_t  own;     /* sparse: what goes out; the codec's */
-    tacit_entries_t *entries; /* sparse: of every rank, as they came; values[] has them all */
-    float           *factor;  /* linear: the own one, … */
-    float           *sum;     /* … and that of all */
-    float           *values;  /* memory of these */
+    size_t           at;                    /* where its place lies among those of the second message, behind the part … */
+    size_t           bound;                 /* … and the longest payload in it */
+    size_t           first_at, first_bytes; /* linear, of two rounds: its place in the first messages, and the payload; else 0 */
+    tacit_entries_t  own;                   /* sparse: what goes out; the codec's */
+    tacit_entries_t *entries;               /* sparse: of every rank, as they came; values[] has them all */
+    const float     *a;                     /* linear: what is encoded; … */
+    float           *factor[TACIT_LINEAR_ROUNDS]; /* … the own factor of each round, … */
+    float           *sum[TACIT_LINEAR_ROUNDS];    /* … and that of all */
+    float           *values;                      /* memory of these */
     uint32_t        *indices;
-    size_t          *next; /* entry of each rank, while they are summed */
-    bool             sent; /* memory has followed */
+    size_t          *next;     /* entry of each rank, while they are summed */
+    bool             gathered; /* linear: a is there, perhaps in memory */
+    bool             sent;     /* memory has followed */
 } tacit_whole_t;
 
 typedef enum { TACIT_BUNDLE_IDLE, TACIT_BUNDLE_ENCODED, TACIT_BUNDLE_REDUCED } tacit_bundle_phase_t;
@@ -43,7 +46,8 @@ struct tacit_bundle {
     size_t         *part_bytes; /* … and their payload; … */
     size_t         *sent_at;    /* … and where the message to it begins, among those sent */
     tacit_whole_t  *wholes;
-    size_t          whole_count, whole_bytes; /* places of all of them */
+    size_t          whole_count, whole_bytes; /* places of all of them, … */
+    size_t          first_bytes;              /* … and in each first message, behind the part, of those of two rounds */
     size_t          gather_bytes;
     size_t          own_coded_bytes; /* of the own part's payloads, where some tensor is encoded there too, … */
     uint8_t        *own_coded;       /* … which are here, unless a GPU has them; or NULL */
@@ -73,7 +77,7 @@ enum { TACIT_BUNDLE_LEAST_PAYLOAD = 256 };
 /* Notes a fault, whose text is the last error. That of the lowest rank is everybody's. */
 void tacit__bundle_note(tacit_bundle_t *bundle, int rank, tacit_status_t status);
 /* Faults in what all ranks have sent, which all find. */
-tacit_status_t tacit__bundle_place_fault(const tacit_bundle_t *bundle, int rank, const tacit_codec_t *codec);
+tacit_status_t tacit__bundle_place_fault(int rank, const tacit_codec_t *codec);
 tacit_status_t tacit__bundle_sum_fault(const tacit_bundle_t *bundle, const tacit_codec_t *codec, uint64_t step);
 /* The header of a message whose payload is written already; or, after a fault, its text instead. */
 void tacit__bundle_write(const tacit_bundle_t *bundle, tacit_frame_kind_t kind, size_t payload_bytes, uint8_t *message);
@@ -103,6 +107,14 @@ tacit_status_t tacit__wholes_device_create(const tacit_bundle_t *bundle, tacit_d
 
 tacit_status_t tacit__wholes_create(tacit_bundle_t *bundle);
 void           tacit__wholes_destroy(tacit_bundle_t *bundle);
+/* Of two rounds, or nothing: makes the own factor of the first; as below … */
+tacit_status_t tacit__whole_begin(tacit_bundle_t *bundle, tacit_whole_t *whole);
+/* … fills its place in a first message … */
+void tacit__whole_tell(const tacit_whole_t *whole, uint8_t *place);
+/* … adds a rank's, in ascending order, of which the own one is at NULL; as take() below … */
+bool tacit__whole_meet(const tacit_bundle_t *bundle, tacit_whole_t *whole, int rank, const uint8_t *place);
+/* … and ends that. False: the sum is not finite, where it has to be. */
+bool tacit__whole_met(const tacit_bundle_t *bundle, tacit_whole_t *whole);
 /* Encodes the own contribution, and fills its place: a length, so many bytes, zeros. TACIT_ERR_VALUE without a text: it is not
    finite. */
 tacit_status_t tacit__whole_encode(tacit_bundle_t *bundle, tacit_whole_t *whole, uint8_t *place);

@@ -127,7 +127,7 @@ static void lay_messages(const tacit_bundle_t *bundle, exchange_t exchange)
         const bool   out = exchange == SCATTER_OUT || exchange == GATHER_OUT, scatter = exchange <= SCATTER_IN;
         const int    from = out ? bundle->rank : other, to = out ? other : bundle->rank;
         const size_t bytes = scatter ? tacit_bundle_scatter_bytes(bundle, from, to) : bundle->gather_bytes;
-        const size_t payload = bundle->part_bytes[scatter ? to : from] + (scatter ? 0 : bundle->whole_bytes);
+        const size_t payload = bundle->part_bytes[scatter ? to : from] + (scatter ? bundle->first_bytes : bundle->whole_bytes);
         const size_t room = bytes - tacit__min(bytes, TACIT_FRAME_HEADER_BYTES), summed = out ? payload : room;
 
         if (bytes == 0 || (exchange == GATHER_OUT && other != bundle->rank)) {
@@ -483,7 +483,7 @@ static tacit_status_t report(const tacit_bundle_t *bundle, const tacit_device_fa
         return tacit__codec_value_fault(bundle->codecs[detail], rank, found->step);
     }
     if (reason == TACIT_REASON_PLACE && detail < bundle->count) {
-        return tacit__bundle_place_fault(bundle, rank, bundle->codecs[detail]);
+        return tacit__bundle_place_fault(rank, bundle->codecs[detail]);
     }
     if (reason == TACIT_REASON_SUM && detail < bundle->count) {
         return tacit__bundle_sum_fault(bundle, bundle->codecs[detail], found->step);

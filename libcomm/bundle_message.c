@@ -15,10 +15,10 @@ void tacit__bundle_note(tacit_bundle_t *bundle, int rank, tacit_status_t status)
     }
 }
 
-tacit_status_t tacit__bundle_place_fault(const tacit_bundle_t *bundle, int rank, const tacit_codec_t *codec)
+tacit_status_t tacit__bundle_place_fault(int rank, const tacit_codec_t *codec)
 {
-    return tacit__fail(TACIT_ERR_FRAME, "rank %d: what rank %d has sent of slot '%s' is not a payload of '%s'", bundle->rank,
-                       rank, codec->name, codec->given.text);
+    return tacit__fail(TACIT_ERR_FRAME, "what rank %d has sent of slot '%s' is not a payload of '%s'", rank, codec->name,
+                       codec->given.text);
 }
 
 tacit_status_t tacit__bundle_sum_fault(const tacit_bundle_t *bundle, const tacit_codec_t *codec, uint64_t step)

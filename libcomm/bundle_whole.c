@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A bundle's tensors that travel whole: sparse ones as entries, linear ones as one factor, summed in rank order by every rank. */
+/* A bundle's tensors that travel whole: sparse ones as entries, linear ones as a factor, summed in rank order by every rank. A
+   linear one of two rounds has a factor in either exchange, of which all are with every rank by then. */
 #include <assert.h>
 #include <float.h>
 #include <math.h>
@@ -18,9 +19,15 @@ static const tacit_select_t *select_of(const tacit_codec_t *codec)
     return codec->compressor->select;
 }
 
-static size_t factor_count(const tacit_codec_t *codec)
+/* The round of the second exchange. */
+static int last_round(const tacit_codec_t *codec)
 {
-    return codec->compressor->linear->factor_count(codec->spec.compressor_config, &codec->tensor, 0);
+    return codec->compressor->linear->rounds(codec->spec.compressor_config, &codec->tensor) - 1;
+}
+
+static size_t factor_count(const tacit_codec_t *codec, int round)
+{
+    return codec->compressor->linear->factor_count(codec->spec.compressor_config, &codec->tensor, round);
 }
 
 /* Entries of one rank at most. */
@@ -33,10 +40,28 @@ static size_t limit_of(const tacit_codec_t *codec)
 static size_t bound_of(const tacit_codec_t *codec)
 {
     return select_of(codec) != NULL ? select_of(codec)->bound(codec->spec.compressor_config, codec->tensor.count, limit_of(codec))
-                                    : factor_count(codec) * sizeof(float);
+                                    : factor_count(codec, last_round(codec)) * sizeof(float);
+}
+
+/* Payload in the first exchange. */
+static size_t first_bytes_of(const tacit_codec_t *codec)
+{
+    return select_of(codec) == NULL && last_round(codec) > 0 ? factor_count(codec, 0) * sizeof(float) : 0;
 }
 
 /* ---- Memory ---- */
+
+static bool get_factors(const tacit_codec_t *codec, tacit_whole_t *whole)
+{
+    float *next = whole->values = tacit__alloc(2 * (whole->first_bytes + whole->bound), 1);
+
+    for (int round = 0; next != NULL && round <= last_round(codec); round++) {
+        whole->factor[round] = next;
+        whole->sum[round] = next + factor_count(codec, round);
+        next += 2 * factor_count(codec, round);
+    }
+    return whole->values != NULL;
+}
 
 static bool get_memory(const tacit_bundle_t *bundle, tacit_whole_t *whole)
 {
@@ -45,10 +70,7 @@ static bool get_memory(const tacit_bundle_t *bundle, tacit_whole_t *whole)
     size_t               room;
 
     if (select_of(codec) == NULL) {
-        whole->values = tacit__alloc(2 * factor_count(codec), sizeof *whole->values);
-        whole->factor = whole->values;
-        whole->sum = whole->values != NULL ? whole->values + factor_count(codec) : NULL;
-        return whole->values != NULL;
+        return get_factors(codec, whole);
     }
     room = limit_of(codec);
     whole->entries = tacit__alloc(ranks, sizeof *whole->entries);
@@ -65,6 +87,11 @@ static bool get_memory(const tacit_bundle_t *bundle, tacit_whole_t *whole)
     return true;
 }
 
+static size_t place_bytes(size_t bound)
+{
+    return TACIT_PLACE_HEADER + tacit__round_up(bound, TACIT_BUNDLE_ALIGN);
+}
+
 tacit_status_t tacit__wholes_create(tacit_bundle_t *bundle)
 {
     bundle->wholes = tacit__alloc(bundle->count, sizeof *bundle->wholes);
@@ -77,8 +104,11 @@ tacit_status_t tacit__wholes_create(tacit_bundle_t *bundle)
         whole->codec = i;
         whole->at = bundle->whole_bytes;
         whole->bound = bound_of(bundle->codecs[i]);
+        whole->first_at = bundle->first_bytes;
+        whole->first_bytes = first_bytes_of(bundle->codecs[i]);
         bundle->whole_count++;
-        bundle->whole_bytes += TACIT_PLACE_HEADER + tacit__round_up(whole->bound, TACIT_BUNDLE_ALIGN);
+        bundle->whole_bytes += place_bytes(whole->bound);
+        bundle->first_bytes += whole->first_bytes != 0 ? place_bytes(whole->first_bytes) : 0;
         if (bundle->codecs[i]->module == NULL && !get_memory(bundle, whole)) {
             return tacit__fail(TACIT_ERR_MEMORY, "bundle: no memory to gather codec '%s'", bundle->codecs[i]->name);
         }
@@ -99,6 +129,26 @@ void tacit__wholes_destroy(tacit_bundle_t *bundle)
 
 /* ---- The own contribution ---- */
 
+/* What goes around a payload of so many bytes in its place. */
+static void frame_place(uint8_t *place, size_t bytes, size_t bound)
+{
+    const uint32_t length = (uint32_t)bytes;
+    uint8_t       *payload = place + TACIT_PLACE_HEADER;
+
+    memset(place, 0, TACIT_PLACE_HEADER);
+    memcpy(place, &length, sizeof length);
+    memset(payload + bytes, 0, tacit__round_up(bound, TACIT_BUNDLE_ALIGN) - bytes);
+}
+
+/* The factors that this rank's contribution is rebuilt from: reduced ones, and the own one in the last round. */
+static void pick_own(const tacit_codec_t *codec, const tacit_whole_t *whole, const float **picked)
+{
+    for (int round = 0; round < last_round(codec); round++) {
+        picked[round] = whole->sum[round];
+    }
+    picked[last_round(codec)] = whole->factor[last_round(codec)];
+}
+
 static tacit_status_t encode_sparse(const tacit_bundle_t *bundle, tacit_whole_t *whole, uint8_t *payload, size_t *bytes_out)
 {
     tacit_codec_t      *codec = codec_of(bundle, whole);
@@ -111,25 +161,61 @@ static tacit_status_t encode_sparse(const tacit_bundle_t *bundle, tacit_whole_t 
     *bytes_out =
         select_of(codec)->encode(&block, whole->own.values, whole->own.indices, whole->own.count, payload, whole->own.values);
     tacit__codec_sent(codec, in, &whole->own);
+    whole->sent = true;
+    return TACIT_OK;
+}
+
+/* The own factor of a round. */
+static tacit_status_t make_factor(const tacit_bundle_t *bundle, tacit_whole_t *whole, int round)
+{
+    tacit_codec_t      *codec = codec_of(bundle, whole);
+    const tacit_block_t block = tacit__codec_block(codec, bundle->step, 0, codec->tensor.count);
+
+    if (round == 0 && tacit__codec_gather(codec, bundle->in[whole->codec], &whole->a) != 0) {
+        return TACIT_ERR_VALUE;
+    }
+    whole->gathered = true;
+    codec->compressor->linear->make_factor(&block, &codec->tensor, round, whole->a, codec->work, whole->sum,
+                                           whole->factor[round]);
     return TACIT_OK;
 }
 
 static tacit_status_t encode_linear(const tacit_bundle_t *bundle, tacit_whole_t *whole, uint8_t *payload, size_t *bytes_out)
 {
-    tacit_codec_t      *codec = codec_of(bundle, whole);
-    const void         *in = bundle->in[whole->codec];
-    const tacit_block_t block = tacit__codec_block(codec, bundle->step, 0, codec->tensor.count);
-    const float *const  factors[] = {whole->factor};
-    const float        *a;
+    tacit_codec_t *codec = codec_of(bundle, whole);
+    const int      last = last_round(codec);
+    const float   *picked[TACIT_LINEAR_ROUNDS];
 
-    if (tacit__codec_gather(codec, in, &a) != 0) {
+    if (make_factor(bundle, whole, last) != TACIT_OK) {
         return TACIT_ERR_VALUE;
     }
-    codec->compressor->linear->make_factor(&block, &codec->tensor, 0, a, codec->work, NULL, whole->factor);
-    tacit__codec_rebuilt(codec, bundle->step, in, a, factors);
-    *bytes_out = factor_count(codec) * sizeof *whole->factor;
-    memcpy(payload, whole->factor, *bytes_out);
+    if (codec->nonfinite == TACIT_NONFINITE_PASS || tacit__unit_is_finite(whole->factor[last], factor_count(codec, last))) {
+        pick_own(codec, whole, picked);
+        tacit__codec_rebuilt(codec, bundle->step, bundle->in[whole->codec], whole->a, picked);
+        whole->sent = true;
+    } /* else it could not be taken back, and all find that the sum is not finite either */
+    *bytes_out = whole->bound;
+    memcpy(payload, whole->factor[last], *bytes_out);
     return TACIT_OK;
+}
+
+tacit_status_t tacit__whole_begin(tacit_bundle_t *bundle, tacit_whole_t *whole)
+{
+    tacit_status_t status = TACIT_OK;
+
+    if (whole->first_bytes == 0) {
+        goto out;
+    }
+    TRY(tacit__codec_expand(codec_of(bundle, whole)));
+    TRY(make_factor(bundle, whole, 0));
+out:
+    return status;
+}
+
+void tacit__whole_tell(const tacit_whole_t *whole, uint8_t *place)
+{
+    memcpy(place + TACIT_PLACE_HEADER, whole->factor[0], whole->first_bytes);
+    frame_place(place, whole->first_bytes, whole->first_bytes);
 }
 
 tacit_status_t tacit__whole_encode(tacit_bundle_t *bundle, tacit_whole_t *whole, uint8_t *place)
@@ -138,16 +224,11 @@ tacit_status_t tacit__whole_encode(tacit_bundle_t *bundle, tacit_whole_t *whole,
     uint8_t       *payload = place + TACIT_PLACE_HEADER;
     tacit_status_t status;
     size_t         bytes;
-    uint32_t       length;
 
     TRY(tacit__codec_expand(codec));
     TRY(select_of(codec) != NULL ? encode_sparse(bundle, whole, payload, &bytes) : encode_linear(bundle, whole, payload, &bytes));
     assert(bytes <= whole->bound);
-    whole->sent = true;
-    length = (uint32_t)bytes;
-    memset(place, 0, TACIT_PLACE_HEADER);
-    memcpy(place, &length, sizeof length);
-    memset(payload + bytes, 0, tacit__round_up(whole->bound, TACIT_BUNDLE_ALIGN) - bytes);
+    frame_place(place, bytes, whole->bound);
 out:
     return status;
 }
@@ -164,19 +245,61 @@ static bool take_sparse(const tacit_bundle_t *bundle, tacit_whole_t *whole, int 
     return entries->count != SIZE_MAX;
 }
 
-static bool take_linear(const tacit_bundle_t *bundle, tacit_whole_t *whole, int rank, const uint8_t *payload, size_t bytes)
+/* sum := or += a rank's factor. */
+static void add_factor(float *sum, int rank, const uint8_t *payload, size_t count)
 {
-    const size_t count = factor_count(codec_of(bundle, whole));
-    float        value;
+    float value;
 
-    if (bytes != count * sizeof value) {
-        return false;
-    }
     for (size_t i = 0; i < count; i++) {
         memcpy(&value, payload + i * sizeof value, sizeof value);
-        whole->sum[i] = rank == 0 ? value : whole->sum[i] + value;
+        sum[i] = rank == 0 ? value : sum[i] + value;
     }
+}
+
+/* The sum of all becomes what the operation makes of it. */
+static void conclude_sum(const tacit_bundle_t *bundle, float *sum, size_t count)
+{
+    const float scale = 1.0f / (float)bundle->ranks;
+
+    for (size_t i = 0; bundle->op == TACIT_AVERAGE && bundle->ranks > 1 && i < count; i++) {
+        sum[i] *= scale;
+    }
+}
+
+static bool take_linear(const tacit_bundle_t *bundle, tacit_whole_t *whole, int rank, const uint8_t *payload, size_t bytes)
+{
+    const tacit_codec_t *codec = codec_of(bundle, whole);
+
+    if (bytes != whole->bound) {
+        return false;
+    }
+    add_factor(whole->sum[last_round(codec)], rank, payload, factor_count(codec, last_round(codec)));
     return true;
+}
+
+bool tacit__whole_meet(const tacit_bundle_t *bundle, tacit_whole_t *whole, int rank, const uint8_t *place)
+{
+    const uint8_t *payload = (const uint8_t *)whole->factor[0];
+    uint32_t       bytes;
+
+    if (place != NULL) {
+        memcpy(&bytes, place, sizeof bytes);
+        payload = place + TACIT_PLACE_HEADER;
+        if (bytes != whole->first_bytes) {
+            return false;
+        }
+    }
+    add_factor(whole->sum[0], rank, payload, factor_count(codec_of(bundle, whole), 0));
+    return true;
+}
+
+bool tacit__whole_met(const tacit_bundle_t *bundle, tacit_whole_t *whole)
+{
+    const tacit_codec_t *codec = codec_of(bundle, whole);
+    const size_t         count = factor_count(codec, 0);
+
+    conclude_sum(bundle, whole->sum[0], count);
+    return codec->nonfinite == TACIT_NONFINITE_PASS || tacit__unit_is_finite(whole->sum[0], count);
 }
 
 bool tacit__whole_take(tacit_bundle_t *bundle, tacit_whole_t *whole, int rank, const uint8_t *place)
@@ -238,7 +361,7 @@ bool tacit__whole_fits(const tacit_bundle_t *bundle, tacit_whole_t *whole)
         return true;
     }
     if (select_of(codec) == NULL) {
-        return tacit__unit_is_finite(whole->sum, factor_count(codec));
+        return tacit__unit_is_finite(whole->sum[last_round(codec)], factor_count(codec, last_round(codec)));
     }
     if (most(bundle, whole) < 0.5 * (double)FLT_MAX) {
         return true;
@@ -255,14 +378,12 @@ static void finish_linear(const tacit_bundle_t *bundle, tacit_whole_t *whole, vo
 {
     tacit_codec_t        *codec = codec_of(bundle, whole);
     const tacit_linear_t *linear = codec->compressor->linear;
-    const float *const    factors[] = {whole->sum};
-    const float           scale = 1.0f / (float)bundle->ranks;
+    const int             last = last_round(codec);
+    const float *const    factors[] = {whole->sum[0], whole->sum[1]};
     tacit_block_t         block = tacit__codec_block(codec, bundle->step, 0, codec->tensor.count);
     size_t                units = 0;
 
-    for (size_t i = 0; bundle->op == TACIT_AVERAGE && bundle->ranks > 1 && i < factor_count(codec); i++) {
-        whole->sum[i] *= scale;
-    }
+    conclude_sum(bundle, whole->sum[last], factor_count(codec, last));
     for (size_t done = 0; done < codec->tensor.count; done += units) {
         tacit_block_t unit =
             tacit__codec_block(codec, bundle->step, done, units = tacit__min(codec->tensor.count - done, codec->unit));
@@ -292,20 +413,23 @@ void tacit__whole_finish(tacit_bundle_t *bundle, tacit_whole_t *whole, void *out
             tacit__codec_store(codec, sums, done, units, out);
         }
     }
-    whole->sent = false;
+    whole->gathered = whole->sent = false;
 }
 
 void tacit__whole_undo(tacit_bundle_t *bundle, tacit_whole_t *whole)
 {
-    tacit_codec_t     *codec = codec_of(bundle, whole);
-    const void        *in = bundle->in[whole->codec];
-    const float *const factors[] = {whole->factor};
+    tacit_codec_t *codec = codec_of(bundle, whole);
+    const void    *in = bundle->in[whole->codec];
+    const float   *picked[TACIT_LINEAR_ROUNDS];
 
     if (whole->sent && select_of(codec) != NULL) {
         tacit__codec_unsent(codec, in, &whole->own);
     } else if (whole->sent) {
-        tacit__codec_unbuilt(codec, bundle->step, in, factors);
+        pick_own(codec, whole, picked);
+        tacit__codec_unbuilt(codec, bundle->step, in, picked);
+    } else if (whole->gathered) {
+        tacit__codec_ungather(codec, in);
     }
-    whole->sent = false;
+    whole->gathered = whole->sent = false;
     tacit__codec_collapse(codec);
 }

@@ -87,8 +87,7 @@ const tacit_schedule_t *tacit__schedule_at(size_t index);
 extern const tacit_schedule_t tacit__schedule_agreement;
 /* The one that others are made of. */
 extern const tacit_schedule_t tacit__schedule_blockwise;
-enum { TACIT_LINEAR_ROUNDS = 2 };
-const tacit_schedule_t *tacit__schedule_named(const char *name);
+const tacit_schedule_t       *tacit__schedule_named(const char *name);
 /* The schedule of a slot's own operations: the one that TACIT_PLAN asks for, if it carries the slot. */
 const tacit_schedule_t *tacit__schedule_of(const tacit_comm_t *comm, const tacit_codec_t *codec);
 

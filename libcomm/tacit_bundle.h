@@ -4,7 +4,7 @@
    A bundle has the codecs of some tensors, of one rank. A step is three calls and, between them, two exchanges that the program
    makes, with whatever moves bytes:
 
-       tacit_bundle_encode()   this rank's contributions to the parts of others
+       tacit_bundle_encode()   this rank's contributions to the parts of others, and powersgd's first factors
            all to all: tacit_bundle_scatter_bytes(bundle, r, q) bytes from rank r to rank q
        tacit_bundle_reduce()   what this rank's part, of which it is the owner, sums up to; and what of sparse tensors it sends
            all gather: tacit_bundle_gather_bytes(bundle) bytes from every rank
@@ -49,7 +49,7 @@ typedef struct tacit_bundle tacit_bundle_t;
 
 /* Of codecs that were made with the same rank and ranks, in the same order on all ranks, on one device. They stay the caller's
    and outlive the bundle, but are used by nobody else while a step runs; a codec may be in another bundle later, or in several
-   by turns. powersgd: TACIT_ERR_UNSUPPORTED. */
+   by turns. */
 TACIT_API tacit_status_t tacit_bundle_create(tacit_codec_t *const *codecs, size_t count, tacit_op_t op,
                                              tacit_bundle_t **bundle_out);
 /* The same where codec i's tensor belongs to rank owners[i] as a whole. Blockwise specs only, others: TACIT_ERR_UNSUPPORTED. An
@@ -65,7 +65,7 @@ TACIT_API tacit_status_t tacit_bundle_create_allgather(tacit_codec_t *const *cod
 TACIT_API_VOID void tacit_bundle_destroy(tacit_bundle_t *bundle);
 
 /* Bytes from rank `from` to rank `to` in the all-to-all, a multiple of 16. 0 from a rank to itself, and everywhere where there is
-   none: where all tensors are sparse, and in an all-gather. */
+   none: where all tensors are sparse, or have one factor, and in an all-gather. */
 TACIT_API_VOID size_t tacit_bundle_scatter_bytes(const tacit_bundle_t *bundle, int from, int to);
 /* Bytes from each rank in the all-gather, a multiple of 16; 0 in a reduce-scatter, which has none. */
 TACIT_API_VOID size_t tacit_bundle_gather_bytes(const tacit_bundle_t *bundle);

@@ -659,7 +659,14 @@ mutant "bundle: what was there stays behind lengths" libcomm/bundle_whole.c bund
 mutant "bundle: what was there stays in places" libcomm/bundle_whole.c bundle:bundle 's/memset\(payload \+ bytes, 0, .*\);/;/'
 mutant "bundle: entries beyond their place" libcomm/bundle_whole.c bundle:bundle 's/return bytes <= whole->bound \&\&/return/'
 mutant "bundle: a sum of factors is a mean" libcomm/bundle_whole.c bundle:bundle \
-    '/^static void finish_linear/,/^}/s/bundle->op == TACIT_AVERAGE/true/'
+    '/^static void conclude_sum/,/^}/s/bundle->op == TACIT_AVERAGE/true/'
+mutant "bundle: the first factors' sum is no mean" libcomm/bundle_whole.c bundle:bundle \
+    '/^bool tacit__whole_met/,/^}/s/conclude_sum\(.*\);/;/'
+mutant "bundle: first factors without the own one" libcomm/bundle_whole.c bundle:bundle \
+    's/add_factor\(whole->sum\[0\], rank, /if (place != NULL) &/'
+mutant "bundle: what was gathered stays in memory" libcomm/bundle_whole.c bundle:bundle 's/tacit__codec_ungather\(.*\);/;/'
+mutant "bundle: first factors as long as they like" libcomm/bundle_whole.c bundle:bundle \
+    's/bytes != whole->first_bytes/false/'
 unchanged bundle_sharded:bundle_sharded
 mutant "bundle: shards: own values stay unseen" libcomm/bundle.c bundle_sharded:bundle_sharded \
     's/tacit__codec_own_check\(.*\)$/0/'

@@ -7,7 +7,8 @@
 
 /* ---- What is right ---- */
 
-static const int bounds[][2] = {{0, TENSORS}, {0, BLOCKWISE}, {BLOCKWISE, TENSORS}, {1, 2}, {0, 1}};
+static const int bounds[][2] = {{0, TENSORS}, {0, BLOCKWISE}, {BLOCKWISE, TENSORS}, {BLOCKWISE, SINGLE}, {SINGLE, TENSORS},
+                                {1, 2},       {0, 1}};
 enum { BOUNDS = sizeof bounds / sizeof *bounds };
 
 START_TEST(is_a_group)
@@ -31,10 +32,10 @@ START_TEST(is_a_group)
 }
 END_TEST
 
-/* No first exchange without blockwise tensors, and nothing from a rank to itself. */
+/* No first exchange without blockwise tensors and matrices, and nothing from a rank to itself. */
 START_TEST(bytes)
 {
-    run_t whole = run_of(3, BLOCKWISE, TENSORS, TACIT_SUM, false), mixed = run_of(3, 0, TENSORS, TACIT_SUM, false);
+    run_t whole = run_of(3, BLOCKWISE, SINGLE, TACIT_SUM, false), mixed = run_of(3, 0, TENSORS, TACIT_SUM, false);
     net_t wholes = net_of(&whole), all = net_of(&mixed);
 
     for (int from = 0; from < 3; from++) {
@@ -94,6 +95,28 @@ static void check_places(const tacit_bundle_t *bundle, const uint8_t *payload)
     ck_assert_uint_eq(bundle->whole_bytes, at);
 }
 
+/* The same of first factors. */
+static void check_first_places(const tacit_bundle_t *bundle, const uint8_t *payload)
+{
+    size_t at = 0;
+
+    for (size_t w = 0; w < bundle->whole_count; w++) {
+        const tacit_whole_t *whole = &bundle->wholes[w];
+        const uint8_t       *place = payload + whole->first_at;
+        uint32_t             length;
+
+        if (whole->first_bytes != 0) {
+            ck_assert_uint_eq(whole->first_at, at);
+            memcpy(&length, place, sizeof length);
+            ck_assert_uint_eq(length, whole->first_bytes);
+            at += 16 + (whole->first_bytes + 15) / 16 * 16;
+            all_zeros(place + 4, place + 16, "behind a first length");
+            all_zeros(place + 16 + length, payload + at, "behind a first factor");
+        }
+    }
+    ck_assert_uint_eq(bundle->first_bytes, at);
+}
+
 /* Whatever was in the messages before: each byte of a frame is written, in every step. */
 START_TEST(layout)
 {
@@ -119,8 +142,9 @@ START_TEST(layout)
 
             if (length != 0) {
                 ck_assert_uint_eq(length % 16, 0);
-                ck_assert_uint_eq(tacit__frame_read(message).payload_bytes, bundle->part_bytes[to]);
+                ck_assert_uint_eq(tacit__frame_read(message).payload_bytes, bundle->part_bytes[to] + bundle->first_bytes);
                 check_part(bundle, to, message + TACIT_FRAME_HEADER_BYTES);
+                check_first_places(bundle, message + TACIT_FRAME_HEADER_BYTES + bundle->part_bytes[to]);
             }
             message += length;
         }
@@ -185,6 +209,16 @@ static void nan_linear(net_t *net)
     put(net, 0, 10, 2999, NAN);
 }
 
+static void nan_matrix(net_t *net)
+{
+    put(net, 2, 13, 1999, NAN);
+}
+
+static void nan_dense(net_t *net)
+{
+    put(net, 1, 15, 29, NAN);
+}
+
 static void nan_twice(net_t *net)
 {
     put(net, 2, 0, 77, NAN);
@@ -208,6 +242,23 @@ static void sparse_sums_overflow(net_t *net)
 {
     for (int rank = 0; rank < RANKS; rank++) {
         put(net, rank, 8, 4000, 3e38f);
+    }
+}
+
+/* P is finite, as what was kept has vectors of norm 1, and Q is not. */
+static void matrix_sums_overflow(net_t *net)
+{
+    for (int rank = 0; rank < RANKS; rank++) {
+        put(net, rank, 13, 1000, 3e38f);
+    }
+}
+
+static void first_sums_overflow(net_t *net)
+{
+    for (int rank = 0; rank < RANKS; rank++) {
+        for (size_t i = 0; i < 2000; i++) {
+            put(net, rank, 13, i, net->nodes[0].codecs[13]->work[i % 50] < 0 ? -3e38f : 3e38f);
+        }
     }
 }
 
@@ -251,6 +302,35 @@ static void cut_sent(net_t *net)
 static void cut_own(net_t *net)
 {
     forge(net->nodes[1].own, tacit__frame_read(net->nodes[1].own).payload_bytes - 16);
+}
+
+/* Of rank 1's message to rank 0. */
+static uint8_t *first_place(const net_t *net, size_t whole)
+{
+    const tacit_bundle_t *bundle = net->nodes[1].bundle;
+
+    return net->nodes[1].sent + TACIT_FRAME_HEADER_BYTES + bundle->part_bytes[0] + bundle->wholes[whole].first_at;
+}
+
+static void flip_first(net_t *net)
+{
+    first_place(net, 5)[16 + 4 * 79] ^= 1;
+}
+
+static void forge_first(net_t *net, size_t whole, uint32_t length)
+{
+    memcpy(first_place(net, whole), &length, sizeof length);
+    forge(net->nodes[1].sent, tacit__frame_read(net->nodes[1].sent).payload_bytes);
+}
+
+static void short_first(net_t *net)
+{
+    forge_first(net, 5, 4 * 79);
+}
+
+static void long_first(net_t *net)
+{
+    forge_first(net, 9, UINT32_MAX);
 }
 
 static uint8_t *place_of(const net_t *net, size_t whole)
@@ -299,17 +379,24 @@ static const mishap_t mishaps[] = {
     {"infinity where the owner encodes", TACIT_ERR_VALUE, "rank 2: slot 'tensor 2'", -1, nan_coded, NULL, NULL, NULL},
     {"NaN in a sparse tensor", TACIT_ERR_VALUE, "rank 2: slot 'tensor 8'", -1, nan_sparse, NULL, NULL, NULL},
     {"NaN in a linear tensor", TACIT_ERR_VALUE, "rank 0: slot 'tensor 10'", -1, nan_linear, NULL, NULL, NULL},
+    {"NaN in a matrix", TACIT_ERR_VALUE, "rank 2: slot 'tensor 13'", -1, nan_matrix, NULL, NULL, NULL},
+    {"NaN in one that stays dense", TACIT_ERR_VALUE, "rank 1: slot 'tensor 15'", -1, nan_dense, NULL, NULL, NULL},
     {"NaN on two ranks", TACIT_ERR_VALUE, "slot 'tensor 0'", -1, nan_twice, NULL, NULL, NULL},
     {"NaN in the same place on two ranks", TACIT_ERR_VALUE, "rank 1: slot 'tensor 0'", -1, nan_alike, NULL, NULL, NULL},
     {"a sum that is not finite", TACIT_ERR_VALUE, "slot 'tensor 7'", -1, sums_overflow, NULL, NULL, NULL},
     {"a sparse one", TACIT_ERR_VALUE, "'tensor 8' at step 2: the sum over 3 ranks", -1, sparse_sums_overflow, NULL, NULL, NULL},
+    {"a matrix's", TACIT_ERR_VALUE, "'tensor 13' at step 2: the sum over 3 ranks", -1, matrix_sums_overflow, NULL, NULL, NULL},
+    {"its first factor's", TACIT_ERR_VALUE, "'tensor 13' at step 2: the sum", -1, first_sums_overflow, NULL, NULL, NULL},
+    {"damage to a first factor", TACIT_ERR_FRAME, "rank 0: a bundle's message from rank 1", -1, NULL, flip_first, NULL, NULL},
+    {"a first factor that is short", TACIT_ERR_FRAME, "rank 1 has sent of slot 'tensor 13'", -1, NULL, short_first, NULL, NULL},
+    {"a first factor of 4 GiB", TACIT_ERR_FRAME, "rank 1 has sent of slot 'tensor 17'", -1, NULL, long_first, NULL, NULL},
     {"damage in the first exchange", TACIT_ERR_FRAME, "rank 0: a bundle's message from rank 1", -1, NULL, flip_sent, NULL, NULL},
     {"damage to a header", TACIT_ERR_FRAME, "rank 0: a bundle's message from rank 1", -1, NULL, flip_header, NULL, NULL},
     {"messages in another order", TACIT_ERR_FRAME, "ascending order", 7, NULL, NULL, swap_own, NULL},
     {"a short part", TACIT_ERR_FRAME, "rank 0: rank 1 contributes", -1, NULL, cut_sent, NULL, NULL},
     {"a short result", TACIT_ERR_FRAME, "rank 1's result has", 7, NULL, NULL, cut_own, NULL},
     {"entries beyond their place", TACIT_ERR_FRAME, "rank 1 has sent of slot 'tensor 8'", 7, NULL, NULL, long_sparse, NULL},
-    {"a factor of 4 GiB", TACIT_ERR_FRAME, "rank 1 has sent of slot 'tensor 12'", 7, NULL, NULL, longest_last, NULL},
+    {"a factor of 4 GiB", TACIT_ERR_FRAME, "rank 1 has sent of slot 'tensor 18'", 7, NULL, NULL, longest_last, NULL},
     {"a factor that is short", TACIT_ERR_FRAME, "rank 1 has sent of slot 'tensor 10'", 7, NULL, NULL, short_linear, NULL},
     {"damage in the second exchange", TACIT_ERR_FRAME, "rank 2: a bundle's message from rank 1", 4, NULL, NULL, NULL,
      flip_gathered},
@@ -505,13 +592,11 @@ START_TEST(refusals)
     run_t           run = run_of(2, 0, TENSORS, TACIT_SUM, false);
     net_t           net = net_of(&run);
     node_t         *node = &net.nodes[0];
-    tacit_codec_t  *codecs[2] = {node->codecs[0], net.nodes[1].codecs[1]}, *powersgd;
+    tacit_codec_t  *codecs[2] = {node->codecs[0], net.nodes[1].codecs[1]};
     tacit_bundle_t *bundle = NULL;
     tacit_status_t  status;
     uint64_t        nth = 1;
     size_t          room;
-
-    tacit_slot_config_t tensor = TACIT_SLOT_CONFIG_INIT;
 
     fails(tacit_bundle_create(NULL, 1, TACIT_SUM, &bundle), TACIT_ERR_ARGUMENT, "must be given");
     fails(tacit_bundle_create(codecs, 0, TACIT_SUM, &bundle), TACIT_ERR_ARGUMENT, "at least one");
@@ -520,15 +605,6 @@ START_TEST(refusals)
     fails(tacit_bundle_create(codecs, 2, TACIT_SUM, &bundle), TACIT_ERR_ARGUMENT, "'tensor 0' is there twice");
     codecs[1] = NULL;
     fails(tacit_bundle_create(codecs, 2, TACIT_SUM, &bundle), TACIT_ERR_ARGUMENT, "codec 1 is NULL");
-    tensor.count = 600;
-    tensor.ndim = 2;
-    tensor.shape[0] = 20;
-    tensor.shape[1] = 30;
-    tensor.spec = "powersgd:rank=1+ef";
-    SUCCEEDS(tacit_codec_create("matrix", &tensor, NULL, 0, 2, &powersgd));
-    fails(tacit_bundle_create(&powersgd, 1, TACIT_SUM, &bundle), TACIT_ERR_UNSUPPORTED, "more than two exchanges");
-    tacit_codec_destroy(powersgd);
-
     begin(&net, 0);
     fails(tacit_bundle_reduce(node->bundle, node->received, node->own), TACIT_ERR_STATE, "tacit_bundle_encode() comes next");
     fails(finish(node, &run), TACIT_ERR_STATE, "tacit_bundle_encode() comes next");

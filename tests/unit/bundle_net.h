@@ -7,29 +7,36 @@
 #include "session.h"
 #include "tacit_bundle.h"
 
-enum { TENSORS = 13, MOST = 5, STEPS = 4, BLOCKWISE = 8 };
+enum { TENSORS = 19, MOST = 5, STEPS = 4, BLOCKWISE = 8, SINGLE = 13 };
 
 typedef struct kind {
     const char   *spec; /* as the group reduces it */
     size_t        count;
     tacit_dtype_t dtype;
+    size_t        rows; /* of a matrix; else 0 */
 } kind_t;
 
-/* The blockwise ones first. */
+/* The blockwise ones first, then those of one factor. */
 static const kind_t kinds[TENSORS] = {
-    {"onebit:block=64+ef", 5000, TACIT_FLOAT32},
-    {"none", 0, TACIT_FLOAT32},
-    {"qsgd:bits=4,own=coded+ef", 777, TACIT_FLOAT32},
-    {"rotq:bits=3+ef:residual=bf16", 3000, TACIT_BFLOAT16},
-    {"onebit:block=0+ef", 300, TACIT_FLOAT32},
-    {"fp16+ef21:init=zero,average=0.5", 65, TACIT_FLOAT32},
-    {"fp8", 1000, TACIT_FLOAT16},
-    {"none+ef", 8, TACIT_FLOAT32},
-    {"topk:ratio=0.02+ef", 9000, TACIT_FLOAT32},
-    {"topk:ratio=0.1,values=fp16+dgc:dense=0", 1, TACIT_FLOAT32},
-    {"randk:ratio=0.05+ef", 3000, TACIT_FLOAT32},
-    {"topk:ratio=0.1+econtrol:init=zero", 600, TACIT_BFLOAT16},
-    {"randk:ratio=0.5", 9, TACIT_FLOAT16},
+    {"onebit:block=64+ef", 5000, TACIT_FLOAT32, 0},
+    {"none", 0, TACIT_FLOAT32, 0},
+    {"qsgd:bits=4,own=coded+ef", 777, TACIT_FLOAT32, 0},
+    {"rotq:bits=3+ef:residual=bf16", 3000, TACIT_BFLOAT16, 0},
+    {"onebit:block=0+ef", 300, TACIT_FLOAT32, 0},
+    {"fp16+ef21:init=zero,average=0.5", 65, TACIT_FLOAT32, 0},
+    {"fp8", 1000, TACIT_FLOAT16, 0},
+    {"none+ef", 8, TACIT_FLOAT32, 0},
+    {"topk:ratio=0.02+ef", 9000, TACIT_FLOAT32, 0},
+    {"topk:ratio=0.1,values=fp16+dgc:dense=0", 1, TACIT_FLOAT32, 0},
+    {"randk:ratio=0.05+ef", 3000, TACIT_FLOAT32, 0},
+    {"topk:ratio=0.1+econtrol:init=zero", 600, TACIT_BFLOAT16, 0},
+    {"randk:ratio=0.5", 9, TACIT_FLOAT16, 0},
+    {"powersgd:rank=2+ef", 2000, TACIT_FLOAT32, 40},
+    {"powersgd:rank=3,rate=1+ef21:init=zero,average=0.5", 888, TACIT_BFLOAT16, 24},
+    {"powersgd:rank=4+ef", 30, TACIT_FLOAT32, 6}, /* it stays dense */
+    {"powersgd:rank=1", 3000, TACIT_FLOAT16, 100},
+    {"powersgd:rank=2+ef:residual=bf16", 1500, TACIT_FLOAT32, 20},
+    {"powersgd+econtrol:init=zero", 77, TACIT_FLOAT32, 0},
 };
 
 /* What is kept of a run, by group or by bundle. */
@@ -43,6 +50,8 @@ typedef struct run {
     uint64_t   hash[MOST];            /* of each rank's results */
     float     *memory[MOST][TENSORS]; /* all arrays */
     float     *owner[MOST][TENSORS];
+    float     *work[MOST][TENSORS];
+    size_t     work_count[TENSORS];
 } run_t;
 
 #define SUCCEEDS(call) ck_assert_msg((call) == TACIT_OK, "%s: %s", #call, tacit_last_error())
@@ -79,6 +88,17 @@ static inline void to_float(const kind_t *kind, const void *from, float *x)
     }
 }
 
+static inline void shape_of(int tensor, tacit_slot_config_t *config)
+{
+    const kind_t *kind = &kinds[tensor];
+
+    config->count = kind->count;
+    config->dtype = kind->dtype;
+    config->ndim = kind->rows != 0 ? 2 : 0;
+    config->shape[0] = kind->rows;
+    config->shape[1] = kind->rows != 0 ? kind->count / kind->rows : 0;
+}
+
 static inline void *input_of(int rank, int step, int tensor)
 {
     const kind_t *kind = &kinds[tensor];
@@ -107,6 +127,11 @@ static inline void keep_codec(run_t *run, int rank, int tensor, const tacit_code
     read_memory(codec, run->memory[rank][tensor]);
     for (size_t i = 0; i < codec->owner.count; i++) {
         run->owner[rank][tensor][codec->owner_first + i] = codec->owner.now[0][i];
+    }
+    run->work[rank][tensor] = session_floats(codec->work_count);
+    run->work_count[tensor] = codec->work_count; /* on all ranks */
+    if (codec->work_count != 0) {
+        memcpy(run->work[rank][tensor], codec->work, codec->work_count * sizeof(float));
     }
 }
 
@@ -137,6 +162,7 @@ static inline void run_free(run_t *run)
         for (int rank = 0; rank < run->ranks; rank++) {
             free(run->memory[rank][t]);
             free(run->owner[rank][t]);
+            free(run->work[rank][t]);
         }
     }
 }
@@ -151,8 +177,12 @@ static inline void group_body(tacit_comm_t *comm, void *arg)
     char          name[24];
 
     for (int t = run->first; t < run->end; t++) {
+        tacit_slot_config_t config = TACIT_SLOT_CONFIG_INIT;
+
         name_of(t, name);
-        slots[t] = slot_of(comm, name, kinds[t].count, kinds[t].dtype, kinds[t].spec);
+        shape_of(t, &config);
+        config.spec = kinds[t].spec;
+        MUST(tacit_slot_create(comm, name, &config, &slots[t]));
     }
     for (int step = 0; step < STEPS; step++) {
         void *in[TENSORS], *out[TENSORS];
@@ -219,12 +249,11 @@ static inline net_t net_of(run_t *run)
         for (int t = run->first; t < run->end; t++) {
             tacit_slot_config_t tensor = TACIT_SLOT_CONFIG_INIT;
             tacit_config_t      config = TACIT_CONFIG_INIT;
-            char                name[24], spec[SPEC_BYTES];
+            char                name[24];
 
             name_of(t, name);
-            tensor.count = kinds[t].count;
-            tensor.dtype = kinds[t].dtype;
-            tensor.spec = spec_in(kinds[t].spec, spec);
+            shape_of(t, &tensor);
+            tensor.spec = kinds[t].spec;
             config.strict = run->strict;
             SUCCEEDS(tacit_codec_create(name, &tensor, &config, rank, run->ranks, &node->codecs[t]));
         }
@@ -371,6 +400,7 @@ static inline void runs_equal(const run_t *a, const run_t *b, const char *what)
             ck_assert_uint_eq(a->hash[rank], a->hash[0]);
             same_floats(a->memory[rank][t], b->memory[rank][t], TACIT_STATE_ARRAYS * count, text);
             same_floats(a->owner[rank][t], b->owner[rank][t], count, text);
+            same_floats(a->work[rank][t], b->work[rank][t], a->work_count[t], text);
         }
     }
 }
@@ -402,6 +432,9 @@ static inline void memory_is(const run_t *run, int rank, int tensor, const tacit
     for (size_t i = 0; i < codec->owner.count; i++) {
         ck_assert(tacit__float_bits(codec->owner.now[0][i]) ==
                   tacit__float_bits(run->owner[rank][tensor][codec->owner_first + i]));
+    }
+    for (size_t i = 0; i < codec->work_count; i++) {
+        ck_assert(tacit__float_bits(codec->work[i]) == tacit__float_bits(run->work[rank][tensor][i]));
     }
     free(now);
 }
