@@ -238,20 +238,13 @@ static tacit_status_t make_work(const tacit_codec_t *codec, const tacit_spec_t *
 /* Of a tensor on a GPU: whether there is one, and kernels for its spec. */
 static tacit_status_t find_device(tacit_codec_t *codec)
 {
-    const tacit_precision_t *precision = codec->spec.feedback_config;
-    tacit_status_t           status = TACIT_OK;
+    tacit_status_t status = TACIT_OK;
 
     if (codec->tensor.device == TACIT_CPU) {
         goto out;
     }
     if (codec->compressor->device == NULL || (codec->feedback != NULL && codec->feedback->keep == TACIT_KEEP_NOTHING)) {
         status = tacit__fail(TACIT_ERR_UNSUPPORTED, "slot '%s': '%s' is not there on GPUs", codec->name, codec->given.text);
-        goto out;
-    }
-    if (!tacit__codec_is_blockwise(codec) && codec->feedback != NULL && *precision != TACIT_PRECISION_FP32) {
-        status = tacit__fail(TACIT_ERR_UNSUPPORTED,
-                             "slot '%s', '%s': on GPUs memory around '%s' is float32; leave out residual=", codec->name,
-                             codec->given.text, codec->compressor->name);
         goto out;
     }
     TRY(tacit__cuda_module(&codec->module));

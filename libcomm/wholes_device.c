@@ -32,6 +32,13 @@ static bool is_sparse(const tacit_codec_t *codec)
     return codec->compressor->select != NULL;
 }
 
+/* Packed memory follows when results are written. */
+static bool is_followed(const tacit_codec_t *codec)
+{
+    return is_sparse(codec) && codec->feedback != NULL && codec->feedback->accumulator < 0 &&
+           codec->precision == TACIT_PRECISION_FP32;
+}
+
 static size_t keep_of(const tacit_codec_t *codec)
 {
     const void *config = codec->spec.compressor_config;
@@ -143,8 +150,7 @@ static void lay_wholes(layout_t *layout)
         whole->keep = (uint32_t)keep;
         whole->entry = layout->entries;
         layout->entries += keep;
-        layout->wholes->followed =
-            layout->wholes->followed || (is_sparse(codec) && codec->feedback != NULL && codec->feedback->accumulator < 0);
+        layout->wholes->followed = layout->wholes->followed || is_followed(codec);
         if (is_sparse(codec)) {
             whole->room = (uint32_t)tacit__min(count, 2 * keep + SPARE);
             whole->spans = (uint32_t)((count + TACIT_INDEX_SPAN - 1) / TACIT_INDEX_SPAN);

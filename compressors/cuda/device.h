@@ -243,7 +243,7 @@ typedef struct tacit_device_wholes {
     const uint64_t              *part_bytes; /* of each rank: what comes before the places */
     uint32_t                     count, tile_count, topk_tiles, chunk_count, topk_chunks, stretch_count;
     bool                         sampled;  /* one of topk's has a sample */
-    bool                         followed; /* one of topk's has memory that changes everywhere with what is sent */
+    bool                         followed; /* one of topk's has memory that changes everywhere with what is sent; not packed */
     uint64_t                     bytes;    /* of all places */
     tacit_device_tally_t        *tallies;  /* of a tensor */
     tacit_device_mark_t         *marks;    /* of a tile */

@@ -279,8 +279,9 @@ __device__ inline void before_any(const range_t &at, int row, float (&a)[WIDTH])
     }
 }
 
-/* Memory follows, of a[] encoded and d[] decoded; that of an element of which something is not finite stays. */
-__device__ inline void after_any(const range_t &at, int row, const float (&a)[WIDTH], const float (&d)[WIDTH])
+/* Memory follows, of a[] encoded and d[] decoded; that of an element of which something is not finite stays. lost: bit c: what is
+   beside trackers becomes zero. */
+__device__ inline void after_any(const range_t &at, int row, const float (&a)[WIDTH], const float (&d)[WIDTH], unsigned lost = 0)
 {
     const tacit_device_tensor_t &t = *at.t;
     float                        x[WIDTH], h[WIDTH], rest[WIDTH];
@@ -313,7 +314,7 @@ __device__ inline void after_any(const range_t &at, int row, const float (&a)[WI
         for (int c = 0; c < WIDTH; c++) {
             const float next =
                 t.keep == TACIT_KEEP_ECONTROL ? rest[c] + ((x[c] - h[c]) - d[c]) : averaged(t.weight, rest[c], x[c]);
-            rest[c] = finite[c] ? next : rest[c];
+            rest[c] = (lost >> c & 1) != 0 ? 0.0f : finite[c] ? next : rest[c];
         }
         store_next(at, TACIT_TRACKER_REST, row, rest);
     }

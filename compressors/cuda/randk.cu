@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(THREADS)
         *(uint32_t *)place_at = (uint32_t)(tile.w->keep * sizeof(float));
     }
     __syncthreads();
-    for (int r = 0; r < TILE_ROWS && tile.t->keep != TACIT_KEEP_NOTHING; r++) {
+    for (int r = 0; r < TILE_ROWS && tile.t->keep != TACIT_KEEP_NOTHING && !is_packed(*tile.t); r++) {
         const range_t range = row_of(tile, r);
 
 #pragma unroll

@@ -30,7 +30,10 @@ __device__ inline uint16_t to_half(float value)
 /* The array that what is encoded is kept in; -1: in none. */
 __device__ inline int accumulator_of(const tacit_device_tensor_t &t)
 {
-    return t.keep == TACIT_KEEP_EF ? (int)TACIT_EF_RESIDUAL : t.keep == TACIT_KEEP_DGC ? (int)TACIT_DGC_VELOCITY : -1;
+    return is_packed(t)               ? -1
+           : t.keep == TACIT_KEEP_EF  ? (int)TACIT_EF_RESIDUAL
+           : t.keep == TACIT_KEEP_DGC ? (int)TACIT_DGC_VELOCITY
+                                      : -1;
 }
 
 /* What has been made of a tensor: again, or from where it has been kept. */

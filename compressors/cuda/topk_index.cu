@@ -235,7 +235,7 @@ __device__ void let_go(const chunk_t &chunk, unsigned turn, uint32_t index, floa
 
         ((float *)t.memory[1 - turn][array])[index] = is_finite(rest) ? rest : 0; /* it went with what was passed on */
     }
-    if (t.keep == TACIT_KEEP_DGC && (t.flags & TACIT_DGC_MASKS) != 0) {
+    if (array == TACIT_DGC_VELOCITY && (t.flags & TACIT_DGC_MASKS) != 0) {
         float *const u = (float *)t.memory[1 - turn][TACIT_DGC_MOMENTUM] + index;
 
         *kept = *u;

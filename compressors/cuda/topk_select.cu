@@ -9,27 +9,6 @@ namespace tacit_topk {
 
 constexpr int FIRST_SHIFT = 20, LOWER_BITS = 10;
 
-/* v := dgc's velocity, whose momentum moves on; what is not finite stays out of it (optim/feedback/dgc.c). */
-__device__ void speed_up(const range_t &range, float (&v)[WIDTH])
-{
-    const float mu = range.t->weight;
-    const bool  nesterov = (range.t->flags & TACIT_DGC_NESTEROV) != 0;
-    float       x[WIDTH], u[WIDTH];
-
-    load_x(range, 0, x);
-    load_now(range, TACIT_DGC_MOMENTUM, 0, u);
-    load_now(range, TACIT_DGC_VELOCITY, 0, v);
-#pragma unroll
-    for (int c = 0; c < WIDTH; c++) {
-        const float moved = nesterov ? mu * (u[c] + x[c]) : mu * u[c] + x[c];
-        const float sum = nesterov ? (v[c] + moved) + x[c] : v[c] + moved;
-
-        u[c] = is_finite(sum) ? moved : u[c];
-        v[c] = sum;
-    }
-    store_next(range, TACIT_DGC_MOMENTUM, 0, u);
-}
-
 /* a := what is encoded; where there is an array for it, it stays there. False: not all is finite. */
 __device__ bool accumulate(const range_t &range, float (&a)[WIDTH])
 {
@@ -38,8 +17,11 @@ __device__ bool accumulate(const range_t &range, float (&a)[WIDTH])
     float                        kept[WIDTH];
     bool                         finite = true;
 
-    if (t.keep == TACIT_KEEP_DGC) {
-        speed_up(range, a);
+    if (array == TACIT_DGC_VELOCITY) {
+        float u[WIDTH];
+
+        speed_up(range, u, a);
+        store_next(range, TACIT_DGC_MOMENTUM, 0, u);
     } else {
         tacit_whole::before(range, a);
     }

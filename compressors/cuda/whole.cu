@@ -192,8 +192,9 @@ __device__ void unmask(const tacit_device_wholes_t &wholes, const tile_t &tile)
     __syncthreads();
 }
 
-__device__ __noinline__ void undo_tile(const tacit_device_bundle_t &bundle, const tacit_device_wholes_t &wholes,
-                                       const tile_t &tile, float *sent)
+/* sent := what went out of a tile; to be called by all threads. */
+__device__ void sent_tile(const tacit_device_bundle_t &bundle, const tacit_device_wholes_t &wholes, const tile_t &tile,
+                          float *sent)
 {
     const tacit_device_whole_t &w = *tile.w;
 
@@ -205,6 +206,12 @@ __device__ __noinline__ void undo_tile(const tacit_device_bundle_t &bundle, cons
                                  [&](uint32_t j, int at, uint64_t) { sent[at] = wholes.values[w.entry + j]; });
         __syncthreads();
     }
+}
+
+__device__ __noinline__ void undo_tile(const tacit_device_bundle_t &bundle, const tacit_device_wholes_t &wholes,
+                                       const tile_t &tile, float *sent)
+{
+    sent_tile(bundle, wholes, tile, sent);
     if (tile.t->keep == TACIT_KEEP_DGC && (tile.t->flags & TACIT_DGC_MASKS) != 0) {
         unmask(wholes, tile);
     }
@@ -215,13 +222,18 @@ __device__ __noinline__ void undo_tile(const tacit_device_bundle_t &bundle, cons
     }
 }
 
+__device__ bool has_tracker(const tacit_device_tensor_t &t)
+{
+    return t.keep == TACIT_KEEP_EF21 || t.keep == TACIT_KEEP_ECONTROL;
+}
+
 /* Memory of all elements of those of topk's tensors whose feedback has no room for what is encoded, which is made once more. */
 __global__ void __launch_bounds__(THREADS) follow(tacit_device_bundle_t bundle, tacit_device_wholes_t wholes)
 {
     __shared__ float sent[TACIT_WHOLE_TILE];
     const tile_t     tile = tile_of(bundle, wholes, blockIdx.x);
 
-    if (is_stopped(bundle) || (tile.t->keep != TACIT_KEEP_EF21 && tile.t->keep != TACIT_KEEP_ECONTROL)) {
+    if (is_stopped(bundle) || !has_tracker(*tile.t) || is_packed(*tile.t)) {
         return;
     }
     clear_tile(sent);
@@ -235,7 +247,7 @@ __global__ void __launch_bounds__(THREADS) follow(tacit_device_bundle_t bundle, 
     }
 }
 
-/* Memory stays finite where values that are not were passed on: what it held there went with them. */
+/* Memory stays finite where values that are not were passed on: what it held there went with them. Packed memory is finite. */
 __device__ void scrub(const range_t &range)
 {
     const tacit_device_tensor_t &t = *range.t;
@@ -243,11 +255,102 @@ __device__ void scrub(const range_t &range)
     for (int array = 0; array < TACIT_DEVICE_ARRAYS; array++) {
         float *const values = (float *)t.memory[1 - range.turn][array];
 
-        for (int c = 0; values != NULL && c < WIDTH && place(0) + c < range.count; c++) {
+        if (values == NULL || precision_of(t, array) != TACIT_PRECISION_FP32) {
+            continue;
+        }
+        for (int c = 0; c < WIDTH && place(0) + c < range.count; c++) {
             if (!is_finite(values[range.first + (unsigned)(place(0) + c)])) {
                 values[range.first + (unsigned)(place(0) + c)] = 0;
             }
         }
+    }
+}
+
+/* values := the result, of a row of sums. */
+__device__ inline void result_of(const tacit_device_bundle_t &bundle, const float *sums, int row, float (&values)[WIDTH])
+{
+    const float part_of_mean = 1.0f / (float)bundle.ranks;
+    const bool  mean = bundle.average && bundle.ranks > 1;
+
+#pragma unroll
+    for (int c = 0; c < WIDTH; c++) {
+        values[c] = mean ? sums[element_of(row) + c] * part_of_mean : sums[element_of(row) + c];
+    }
+}
+
+__device__ inline void finish_row(const tile_t &tile, int row, const float (&values)[WIDTH])
+{
+    const range_t range = row_of(tile, row);
+
+    tacit::finish(range, 0, false, false, values);
+    if (is_topk(tile) && tile.t->nonfinite == TACIT_NONFINITE_PASS) {
+        scrub(range);
+    }
+}
+
+/* Bit c: every array will forget the element, as what its tracker becomes is not finite: before it is packed. */
+__device__ unsigned lost_of(const range_t &range, const float (&values)[WIDTH])
+{
+    float    tracked[WIDTH];
+    unsigned lost = 0;
+
+    load_now(range, TACIT_TRACKER_HBAR, 0, tracked);
+#pragma unroll
+    for (int c = 0; c < WIDTH; c++) {
+        lost |= is_finite(tracked[c] + values[c]) ? 0u : 1u << c;
+    }
+    return lost;
+}
+
+/* Packed memory follows, and what is beside it, of what went out and of the result. What is not finite is packed as zero. */
+__device__ __noinline__ void pack_row(range_t range, float4 result, float4 sent)
+{
+    const tacit_device_tensor_t &t = *range.t;
+    float                        a[WIDTH], d[WIDTH], u[WIDTH];
+
+    spread(sent, d);
+    if (has_tracker(t)) {
+        spread(result, u);
+        before_any(range, 0, a);
+        after_any(range, 0, a, d, lost_of(range, u));
+        return;
+    }
+    if (t.keep == TACIT_KEEP_DGC) {
+        speed_up(range, u, a);
+#pragma unroll
+        for (int c = 0; c < WIDTH; c++) { /* nothing that is sent is zero */
+            u[c] = (t.flags & TACIT_DGC_MASKS) != 0 && d[c] != 0 ? 0.0f : u[c];
+        }
+        store_next(range, TACIT_DGC_MOMENTUM, 0, u);
+    } else {
+        before_any(range, 0, a);
+    }
+#pragma unroll
+    for (int c = 0; c < WIDTH; c++) {
+        a[c] = is_finite(d[c]) ? a[c] - d[c] : a[c];
+    }
+    store_next(range, t.keep == TACIT_KEEP_DGC ? (int)TACIT_DGC_VELOCITY : (int)TACIT_EF_RESIDUAL, 0, a);
+}
+
+/* Results of a tile with packed memory, which is made before them: out may be in. */
+__device__ __noinline__ void finish_packed(const tacit_device_bundle_t &bundle, const tacit_device_wholes_t &wholes,
+                                           const tile_t &tile, float *values)
+{
+    float results[TILE_ROWS][WIDTH];
+
+    sum_tile(bundle, wholes, tile, values);
+#pragma unroll
+    for (int r = 0; r < TILE_ROWS; r++) {
+        result_of(bundle, values, r, results[r]);
+    }
+    __syncthreads();
+    sent_tile(bundle, wholes, tile, values);
+#pragma unroll
+    for (int r = 0; r < TILE_ROWS; r++) {
+        const float(&sent)[WIDTH] = *(const float(*)[WIDTH])(values + element_of(r));
+
+        pack_row(row_of(tile, r), four_of(results[r]), four_of(sent));
+        finish_row(tile, r, results[r]);
     }
 }
 
@@ -256,28 +359,23 @@ __global__ void __launch_bounds__(THREADS)
 {
     __shared__ float sums[TACIT_WHOLE_TILE];
     const tile_t     tile = tile_of(bundle, wholes, blockIdx.x);
-    const float      part_of_mean = 1.0f / (float)bundle.ranks;
-    const bool       mean = bundle.average && bundle.ranks > 1;
 
     if (is_stopped(bundle)) {
-        if (bundle.step->wholes_sent != 0 && tile.t->keep != TACIT_KEEP_NOTHING) {
+        if (bundle.step->wholes_sent != 0 && tile.t->keep != TACIT_KEEP_NOTHING && !is_packed(*tile.t)) {
             undo_tile(bundle, wholes, tile, sums);
         }
         return;
     }
+    if (is_packed(*tile.t)) {
+        finish_packed(bundle, wholes, tile, sums);
+        return;
+    }
     sum_tile(bundle, wholes, tile, sums);
     for (int r = 0; r < TILE_ROWS; r++) {
-        const range_t range = row_of(tile, r);
-        float         values[WIDTH];
+        float values[WIDTH];
 
-#pragma unroll
-        for (int c = 0; c < WIDTH; c++) {
-            values[c] = mean ? sums[element_of(r) + c] * part_of_mean : sums[element_of(r) + c];
-        }
-        tacit::finish(range, 0, false, false, values);
-        if (is_topk(tile) && tile.t->nonfinite == TACIT_NONFINITE_PASS) {
-            scrub(range);
-        }
+        result_of(bundle, sums, r, values);
+        finish_row(tile, r, values);
     }
 }
 

@@ -47,11 +47,50 @@ __device__ inline range_t row_of(const tile_t &tile, int row)
     return range;
 }
 
+/* Packed memory stays as it is until nothing can fail any more: rounding could not be taken back. Until then, what is encoded is
+   made again where it is needed. */
+__device__ inline bool is_packed(const tacit_device_tensor_t &t)
+{
+    return t.precision != TACIT_PRECISION_FP32;
+}
+
+/* u, v := dgc's momentum and velocity, which move on; what is not finite stays out of momentum (optim/feedback/dgc.c). */
+__device__ inline void speed_up(const range_t &range, float (&u)[WIDTH], float (&v)[WIDTH])
+{
+    const float mu = range.t->weight;
+    const bool  nesterov = (range.t->flags & TACIT_DGC_NESTEROV) != 0;
+    float       x[WIDTH];
+
+    load_x(range, 0, x);
+    load_now(range, TACIT_DGC_MOMENTUM, 0, u);
+    load_now(range, TACIT_DGC_VELOCITY, 0, v);
+#pragma unroll
+    for (int c = 0; c < WIDTH; c++) {
+        const float moved = nesterov ? mu * (u[c] + x[c]) : mu * u[c] + x[c];
+        const float sum = nesterov ? (v[c] + moved) + x[c] : v[c] + moved;
+
+        u[c] = is_finite(sum) ? moved : u[c];
+        v[c] = sum;
+    }
+}
+
+__device__ __noinline__ inline float4 velocity_apart(range_t range)
+{
+    float u[WIDTH], v[WIDTH];
+
+    speed_up(range, u, v);
+    return four_of(v);
+}
+
 /* a := what is encoded of a row. */
 __device__ inline void before(const range_t &range, float (&a)[WIDTH])
 {
     float row[1][WIDTH];
 
+    if (range.t->keep == TACIT_KEEP_DGC) {
+        spread(velocity_apart(range), a);
+        return;
+    }
     tacit::before(range, row);
 #pragma unroll
     for (int c = 0; c < WIDTH; c++) {

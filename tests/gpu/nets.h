@@ -31,7 +31,7 @@ static const tacit_cuda_module_t *module;
 /* ---- Tensors ---- */
 
 typedef struct setup {
-    const char       *spec;
+    const char       *spec, *other; /* other: of tensors 1, 3, …; NULL: the same */
     tacit_dtype_t     dtype;
     tacit_op_t        op;
     int               ranks, strict;
@@ -148,7 +148,7 @@ static inline void net_init(net_t *net, const setup_t *setup, tacit_device_t dev
             tensor.count = counts[t];
             tensor.dtype = setup->dtype;
             tensor.device = device;
-            tensor.spec = setup->spec;
+            tensor.spec = t % 2 == 1 && setup->other != NULL ? setup->other : setup->spec;
             config.strict = setup->strict;
             config.nonfinite = (int)setup->nonfinite;
             SUCCEEDS(tacit_codec_create(name, &tensor, &config, rank, setup->ranks, &node->codecs[t]));
@@ -384,6 +384,9 @@ static inline void run_spoiled(const setup_t *setup)
             spoil(setup->dtype, net->nodes[0].in[0], 200 + step, NAN);
             spoil(setup->dtype, net->nodes[1].in[0], 4000, INFINITY);
             spoil(setup->dtype, net->nodes[1].in[3], 700, -INFINITY);
+            for (size_t i = 400; i < 600; i += 9) {
+                spoil(setup->dtype, net->nodes[0].in[0], i + step, INFINITY);
+            }
         }
         step_both(&nets[0], &nets[1], step);
     }

@@ -107,8 +107,12 @@ END_TEST
 /* Where many magnitudes are equal, or almost so, the first of the largest are sent. */
 START_TEST(alike)
 {
-    static const char *const some[] = {"topk+ef", "topk:values=fp16+ef", "topk:select=sampled+ef", "topk:ratio=0.6+ef21",
-                                       "topk:ratio=0.01+dgc:dense=0"};
+    static const char *const some[] = {"topk+ef",
+                                       "topk:values=fp16+ef",
+                                       "topk:select=sampled+ef",
+                                       "topk:ratio=0.6+ef21",
+                                       "topk:ratio=0.01+dgc:dense=0",
+                                       "topk:ratio=0.01+dgc:dense=0,residual=int8"};
     const setup_t            setup = {.spec = some[_i], .ranks = 2};
     net_t                    cpu, gpu;
 
@@ -155,6 +159,93 @@ START_TEST(far_apart)
     step_both(&cpu, &gpu, 0);
     nets_end(&cpu, &gpu);
     counts[LARGE] = usual;
+}
+END_TEST
+
+/* ---- Packed memory ---- */
+
+static const char *const packed[] = {
+    "topk+ef:residual=bf16",
+    "topk:values=fp16+ef:residual=int8",
+    "topk:ratio=0.1+dgc:dense=0,residual=bf16",
+    "topk:ratio=0.1,values=fp16+dgc:dense=100,nesterov=on,masking=off,residual=int8",
+    "topk:ratio=0.1+econtrol:eta=0.05,residual=bf16",
+    "topk:ratio=0.3,values=fp16,select=sampled+econtrol:eta=0.05,residual=int8",
+    "topk:ratio=0.02+ef21:average=0.3,residual=bf16",
+    "topk:ratio=0.02+ef21:average=0.3,residual=int8",
+    "randk+ef:residual=bf16",
+    "randk:ratio=0.3+ef:residual=int8",
+    "randk:ratio=0.1+econtrol:eta=0.05,residual=bf16",
+    "randk+econtrol:eta=0.01,residual=int8",
+    "randk:ratio=0.1+ef21:average=0.5,residual=bf16",
+    "randk+ef21:average=0.5,residual=int8",
+};
+enum { PACKED = sizeof packed / sizeof *packed };
+
+/* A step that fails, or is cancelled, leaves every byte of it as it was. */
+START_TEST(packed_memory)
+{
+    const setup_t setup = {.spec = packed[_i],
+                           .dtype = (tacit_dtype_t)(_i % 3),
+                           .op = _i % 4 < 2 ? TACIT_AVERAGE : TACIT_SUM,
+                           .ranks = 2,
+                           .strict = (_i / 2 + _i) % 2};
+    net_t         cpu, gpu;
+
+    nets_init(&cpu, &gpu, &setup);
+    for (uint64_t step = 0; step < 4; step++) {
+        inputs(&cpu, step);
+        inputs(&gpu, step);
+        if (step != 2) {
+            step_both(&cpu, &gpu, step);
+        } else if (_i % 2 == 0) {
+            spoil(setup.dtype, gpu.nodes[1].in[0], 3210, NAN);
+            encode(&gpu, step);
+            reduce(&gpu);
+            ck_assert_int_eq(finish(&gpu), TACIT_ERR_VALUE);
+        } else {
+            encode(&gpu, step);
+            reduce(&gpu);
+            for (int rank = 0; rank < setup.ranks; rank++) {
+                tacit_bundle_cancel(gpu.nodes[rank].bundle);
+            }
+        }
+        same_memory(&cpu, &gpu);
+    }
+    net_free(&cpu);
+    net_free(&gpu);
+}
+END_TEST
+
+/* Around what is not finite, with which a tracker may be lost, and all that is kept of its element. */
+START_TEST(packed_and_not_finite)
+{
+    static const char *const some[] = {"topk:values=fp16+ef:residual=int8",
+                                       "topk:ratio=0.1+dgc:dense=0,residual=int8",
+                                       "topk:ratio=0.1+econtrol:eta=0.05,residual=int8",
+                                       "topk+ef21:average=0.5,residual=bf16",
+                                       "randk:ratio=0.5+ef:residual=bf16",
+                                       "randk:ratio=0.5+ef21:average=0.5,residual=int8"};
+
+    for (int skip = 0; skip < 2; skip++) {
+        const setup_t setup = {.spec = some[_i],
+                               .ranks = 2,
+                               .strict = (_i + skip) % 2,
+                               .nonfinite = skip ? TACIT_NONFINITE_SKIP : TACIT_NONFINITE_PASS};
+
+        run_spoiled(&setup);
+    }
+}
+END_TEST
+
+/* Beside memory that is not packed. */
+START_TEST(packed_or_not)
+{
+    static const char *const some[][2] = {{"topk:ratio=0.1+econtrol:eta=0.05,residual=int8", "topk:ratio=0.1+econtrol:eta=0.05"},
+                                          {"randk+ef", "topk:ratio=0.1+dgc:dense=0,residual=bf16"},
+                                          {"onebit+ef", "randk+ef:residual=int8"}};
+
+    run_both(&(setup_t){.spec = some[_i][0], .other = some[_i][1], .ranks = 2});
 }
 END_TEST
 
@@ -437,7 +528,7 @@ static TCase *add_case(Suite *suite, const char *name)
 int main(void)
 {
     Suite *suite;
-    TCase *specs_case, *memory, *faults, *wire;
+    TCase *specs_case, *memory, *packed_case, *faults, *wire;
 
     if (!nets_begin()) {
         return GPU_SKIPPED;
@@ -451,7 +542,11 @@ int main(void)
     memory = add_case(suite, "memory");
     tcase_add_test(memory, strict_memory);
     tcase_add_loop_test(memory, what_is_not_finite, 0, 9);
-    tcase_add_loop_test(memory, alike, 0, 5);
+    tcase_add_loop_test(memory, alike, 0, 6);
+    packed_case = add_case(suite, "packed");
+    tcase_add_loop_test(packed_case, packed_memory, 0, PACKED);
+    tcase_add_loop_test(packed_case, packed_and_not_finite, 0, 6);
+    tcase_add_loop_test(packed_case, packed_or_not, 0, 3);
     faults = add_case(suite, "faults");
     tcase_add_loop_test(faults, a_value_is_everybodys_fault, 0, REMEMBERING);
     tcase_add_loop_test(faults, cancelled, 0, REMEMBERING);
