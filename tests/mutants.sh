@@ -93,9 +93,9 @@ accept() {
     return 1
 }
 
-# judge_kernel PLACE NAME FILE TEST SCRIPT: the same of a kernel, in the test that runs it on the CPU.
+# judge_kernel PLACE NAME FILE TEST:CASE SCRIPT: the same of a kernel, in the test that runs it on the CPU. One name: of both.
 judge_kernel() {
-    local place=$1 name=$2 file=$3 test=$4 script=$5 tree=$1/tree
+    local place=$1 name=$2 file=$3 test=${4%:*} case=${4#*:} script=$5 tree=$1/tree
     mkdir -p "$tree/compressors" "$tree/tests"
     cp -r "$source/compressors/cuda" "$tree/compressors/cuda"
     cp -r "$source/tests/gpu" "$tree/tests/gpu"
@@ -116,11 +116,11 @@ judge_kernel() {
         echo "$name: $test cannot be linked"
         return 1
     fi
-    if CK_VERBOSITY=silent CK_TAP_LOG_FILE_NAME=- timeout 120 "$place/$test" 2>&1 | grep -q '^not ok'; then
-        echo "$name: caught by $test"
+    if CK_RUN_CASE=$case CK_VERBOSITY=silent CK_TAP_LOG_FILE_NAME=- timeout 120 "$place/$test" 2>&1 | grep -q '^not ok'; then
+        echo "$name: caught by $4"
         return 0
     fi
-    echo "$name: SURVIVES $test"
+    echo "$name: SURVIVES $4"
     return 1
 }
 
@@ -151,7 +151,7 @@ mutant() {
     esac
 }
 
-# kernel_mutant NAME FILE TEST SED-SCRIPT: where the tests of kernels are built.
+# kernel_mutant NAME FILE TEST:CASE SED-SCRIPT: where the tests of kernels are built.
 kernel_mutant() {
     case $1 in
     *"$only"*) [ ! -f "$build/tests/gpu/emulated.o" ] || begin judge_kernel "$@" ;;
@@ -710,6 +710,12 @@ kernel_mutant "kernels: shards: others' parts are results" compressors/cuda/tile
     's/\(!failed \&\& bundle.kind == TACIT_BUNDLE_REDUCE_SCATTER\)/false/'
 kernel_mutant "kernels: rotq's square is not turned" compressors/cuda/rotq.cu kernels \
     's/% SIDE \* SIDE \+ \(place\(r\) \+ c\) \/ SIDE/+ 0/'
+kernel_mutant "kernels: packed memory keeps what went out" compressors/cuda/whole.cu sparse:packed \
+    's/is_finite\(d\[c\]\) \? a\[c\] - d\[c\] : a\[c\]/a[c]/'
+kernel_mutant "kernels: packed memory keeps what a tracker has lost" compressors/cuda/whole.cu sparse:packed \
+    's/, lost_of\(range, u\)\)/)/'
+kernel_mutant "kernels: packed memory is taken back" compressors/cuda/whole.cu sparse:packed \
+    's/(TACIT_KEEP_NOTHING) \&\& !is_packed\(\*tile.t\)/\1/'
 
 wait
 failed=$(find "$work" -mindepth 1 -maxdepth 1 -type d | wc -l)
