@@ -293,14 +293,7 @@ void tacit__memory_forget(tacit_codec_t *codec, size_t element)
         if (codec->memory.next[i] != NULL) {
             codec->memory.next[i][element] = 0.0f;
         } else if (codec->packed[i] != NULL) {
-            const size_t   block = element - element % TACIT_PACKED_BLOCK;
-            const size_t   count = tacit__min(TACIT_PACKED_BLOCK, codec->tensor.count - block);
-            tacit_stream_t none = {{0}, {0}}; /* what was packed is packed again exactly */
-            float          values[TACIT_PACKED_BLOCK];
-
-            tacit__unpack(codec->precision, block, count, codec->packed_next[i], values);
-            values[element - block] = 0.0f;
-            tacit__pack(codec->precision, &none, block, count, values, codec->packed_next[i]);
+            tacit__packed_forget(codec->precision, element, codec->packed_next[i]);
         }
     }
 }

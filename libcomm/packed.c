@@ -88,6 +88,15 @@ void tacit__pack(tacit_precision_t precision, const tacit_stream_t *stream, size
     }
 }
 
+void tacit__packed_forget(tacit_precision_t precision, size_t element, uint8_t *packed)
+{
+    if (precision == TACIT_PRECISION_BF16) {
+        memset(packed + element * sizeof(uint16_t), 0, sizeof(uint16_t));
+    } else {
+        packed[element / BLOCK * BLOCK_BYTES + 1 + element % BLOCK] = 0;
+    }
+}
+
 void tacit__unpack(tacit_precision_t precision, size_t first, size_t count, const uint8_t *packed, float *values)
 {
     const uint8_t *at = packed + tacit__packed_bytes(precision, first);

@@ -16,6 +16,8 @@ size_t tacit__packed_bytes(tacit_precision_t precision, size_t count);
    numbers are the stream's at the elements' indices. */
 void tacit__pack(tacit_precision_t precision, const tacit_stream_t *stream, size_t first, size_t count, const float *values,
                  uint8_t *packed);
+/* One element becomes 0; others, and their scale, stay. */
+void tacit__packed_forget(tacit_precision_t precision, size_t element, uint8_t *packed);
 void tacit__unpack(tacit_precision_t precision, size_t first, size_t count, const uint8_t *packed, float *values);
 
 #endif

@@ -78,7 +78,8 @@ END_TEST
 /* NaN and infinity pass, or count as zero, as on the CPU. */
 START_TEST(what_is_not_finite)
 {
-    static const char *const some[] = {"none+ef", "fp16+ef", "fp8+ef", "onebit:block=64+ef", "qsgd+ef21", "rotq+ef", "bf16"};
+    static const char *const some[] = {"none+ef",   "fp16+ef", "fp8+ef", "onebit:block=64+ef",
+                                       "qsgd+ef21", "rotq+ef", "bf16",   "fp16+econtrol:eta=0.2,residual=int8"};
 
     for (int skip = 0; skip < 2; skip++) {
         const setup_t setup = {.spec = some[_i], .ranks = 2, .nonfinite = skip ? TACIT_NONFINITE_SKIP : TACIT_NONFINITE_PASS};
@@ -252,7 +253,7 @@ int main(void)
     tcase_add_loop_test(cases, halves, 0, 8);
     tcase_add_test(cases, strict_memory);
     tcase_add_test(cases, one_rank_and_four);
-    tcase_add_loop_test(cases, what_is_not_finite, 0, 7);
+    tcase_add_loop_test(cases, what_is_not_finite, 0, 8);
     tcase_add_loop_test(cases, a_value_is_everybodys_fault, 0, 4);
     tcase_add_test(cases, damage);
     tcase_add_test(cases, mismatch);
