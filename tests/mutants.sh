@@ -711,9 +711,9 @@ kernel_mutant "kernels: shards: others' parts are results" compressors/cuda/tile
 kernel_mutant "kernels: rotq's square is not turned" compressors/cuda/rotq.cu kernels \
     's/% SIDE \* SIDE \+ \(place\(r\) \+ c\) \/ SIDE/+ 0/'
 kernel_mutant "kernels: packed memory keeps what went out" compressors/cuda/whole.cu sparse:packed \
-    's/is_finite\(d\[c\]\) \? a\[c\] - d\[c\] : a\[c\]/a[c]/'
+    's/is_finite\(sent\[c\]\) \? a\[c\] - sent\[c\] : a\[c\]/a[c]/'
 kernel_mutant "kernels: packed memory keeps what a tracker has lost" compressors/cuda/whole.cu sparse:packed \
-    's/, lost_of\(range, u\)\)/)/'
+    's/lost = lost_of\(bundle, tile, values\);/;/'
 kernel_mutant "kernels: packed memory is taken back" compressors/cuda/whole.cu sparse:packed \
     's/(TACIT_KEEP_NOTHING) \&\& !is_packed\(\*tile.t\)/\1/'
 

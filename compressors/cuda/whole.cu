@@ -278,83 +278,73 @@ __device__ inline void result_of(const tacit_device_bundle_t &bundle, const floa
     }
 }
 
-__device__ inline void finish_row(const tile_t &tile, int row, const float (&values)[WIDTH])
+/* Bit 4 r + c: of this thread's c-th element in row r nothing is kept: what its tracker becomes is not finite (combine_any()). */
+__device__ unsigned lost_of(const tacit_device_bundle_t &bundle, const tile_t &tile, const float *sums)
 {
-    const range_t range = row_of(tile, row);
-
-    tacit::finish(range, 0, false, false, values);
-    if (is_topk(tile) && tile.t->nonfinite == TACIT_NONFINITE_PASS) {
-        scrub(range);
-    }
-}
-
-/* Bit c: every array will forget the element, as what its tracker becomes is not finite: before it is packed. */
-__device__ unsigned lost_of(const range_t &range, const float (&values)[WIDTH])
-{
-    float    tracked[WIDTH];
     unsigned lost = 0;
 
-    load_now(range, TACIT_TRACKER_HBAR, 0, tracked);
+    for (int r = 0; r < TILE_ROWS; r++) {
+        float values[WIDTH], tracked[WIDTH];
+
+        result_of(bundle, sums, r, values);
+        load_now(row_of(tile, r), TACIT_TRACKER_HBAR, 0, tracked);
 #pragma unroll
-    for (int c = 0; c < WIDTH; c++) {
-        lost |= is_finite(tracked[c] + values[c]) ? 0u : 1u << c;
+        for (int c = 0; c < WIDTH; c++) {
+            lost |= is_finite(tracked[c] + values[c]) ? 0u : 1u << (WIDTH * r + c);
+        }
     }
     return lost;
 }
 
-/* Packed memory follows, and what is beside it, of what went out and of the result. What is not finite is packed as zero. */
-__device__ __noinline__ void pack_row(range_t range, float4 result, float4 sent)
+/* Packed memory of a row follows, and what is beside it. What is not finite is packed as zero. */
+__device__ void pack_row(const range_t &range, const float (&sent)[WIDTH], unsigned lost)
 {
     const tacit_device_tensor_t &t = *range.t;
-    float                        a[WIDTH], d[WIDTH], u[WIDTH];
+    float                        a[WIDTH], u[WIDTH];
 
-    spread(sent, d);
-    if (has_tracker(t)) {
-        spread(result, u);
-        before_any(range, 0, a);
-        after_any(range, 0, a, d, lost_of(range, u));
-        return;
-    }
     if (t.keep == TACIT_KEEP_DGC) {
         speed_up(range, u, a);
 #pragma unroll
         for (int c = 0; c < WIDTH; c++) { /* nothing that is sent is zero */
-            u[c] = (t.flags & TACIT_DGC_MASKS) != 0 && d[c] != 0 ? 0.0f : u[c];
+            u[c] = (t.flags & TACIT_DGC_MASKS) != 0 && sent[c] != 0 ? 0.0f : u[c];
         }
         store_next(range, TACIT_DGC_MOMENTUM, 0, u);
     } else {
         before_any(range, 0, a);
     }
+    if (has_tracker(t)) {
+        after_any(range, 0, a, sent, lost);
+        return;
+    }
 #pragma unroll
     for (int c = 0; c < WIDTH; c++) {
-        a[c] = is_finite(d[c]) ? a[c] - d[c] : a[c];
+        a[c] = is_finite(sent[c]) ? a[c] - sent[c] : a[c];
     }
     store_next(range, t.keep == TACIT_KEEP_DGC ? (int)TACIT_DGC_VELOCITY : (int)TACIT_EF_RESIDUAL, 0, a);
 }
 
-/* Results of a tile with packed memory, which is made before them: out may be in. */
-__device__ __noinline__ void finish_packed(const tacit_device_bundle_t &bundle, const tacit_device_wholes_t &wholes,
-                                           const tile_t &tile, float *values)
+/* Of a step that has succeeded, before results are written: out may be in. values: room for a tile. */
+__device__ __noinline__ void pack_tile(const tacit_device_bundle_t &bundle, const tacit_device_wholes_t &wholes,
+                                       const tile_t &tile, float *values)
 {
-    float results[TILE_ROWS][WIDTH];
+    unsigned lost = 0;
 
-    sum_tile(bundle, wholes, tile, values);
-#pragma unroll
-    for (int r = 0; r < TILE_ROWS; r++) {
-        result_of(bundle, values, r, results[r]);
+    if (has_tracker(*tile.t)) {
+        sum_tile(bundle, wholes, tile, values);
+        lost = lost_of(bundle, tile, values);
+        __syncthreads();
     }
-    __syncthreads();
     sent_tile(bundle, wholes, tile, values);
-#pragma unroll
+#pragma unroll 1
     for (int r = 0; r < TILE_ROWS; r++) {
         const float(&sent)[WIDTH] = *(const float(*)[WIDTH])(values + element_of(r));
 
-        pack_row(row_of(tile, r), four_of(results[r]), four_of(sent));
-        finish_row(tile, r, results[r]);
+        pack_row(row_of(tile, r), sent, lost >> WIDTH * r);
     }
+    __syncthreads();
 }
 
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 4) /* 64 registers, also for what is called */
     finish(const __grid_constant__ tacit_device_bundle_t bundle, const __grid_constant__ tacit_device_wholes_t wholes)
 {
     __shared__ float sums[TACIT_WHOLE_TILE];
@@ -367,15 +357,18 @@ __global__ void __launch_bounds__(THREADS)
         return;
     }
     if (is_packed(*tile.t)) {
-        finish_packed(bundle, wholes, tile, sums);
-        return;
+        pack_tile(bundle, wholes, tile, sums);
     }
     sum_tile(bundle, wholes, tile, sums);
     for (int r = 0; r < TILE_ROWS; r++) {
-        float values[WIDTH];
+        const range_t range = row_of(tile, r);
+        float         values[WIDTH];
 
         result_of(bundle, sums, r, values);
-        finish_row(tile, r, values);
+        tacit::finish(range, 0, false, false, values);
+        if (is_topk(tile) && tile.t->nonfinite == TACIT_NONFINITE_PASS) {
+            scrub(range);
+        }
     }
 }
 
