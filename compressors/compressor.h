@@ -108,6 +108,7 @@ typedef enum {
     TACIT_CODE_ROTQ,
     TACIT_CODE_TOPK,
     TACIT_CODE_RANDK,
+    TACIT_CODE_POWERSGD, /* what stays dense is randk of all elements */
     TACIT_CODES
 } tacit_code_t;
 

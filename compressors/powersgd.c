@@ -323,6 +323,12 @@ static double delta(const void *config, const tacit_slot_config_t *tensor)
     return matrix.rank == 0 ? 1 : r * (a + b - r) / (a * b);
 }
 
+static tacit_device_code_t device(const void *config)
+{
+    (void)config;
+    return (tacit_device_code_t){.code = TACIT_CODE_POWERSGD};
+}
+
 static const tacit_param_t params[] = {
     {.key = "rank",
      .type = TACIT_PARAM_INT,
@@ -362,4 +368,5 @@ const tacit_compressor_t tacit__compressor_powersgd = {
     .quality = quality,
     .delta = delta,
     .linear = &linear,
+    .device = device,
 };

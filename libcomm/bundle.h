@@ -103,6 +103,12 @@ tacit_status_t tacit__bundle_device_poll(tacit_bundle_t *bundle, uint64_t behind
 /* Tables and workspace, one piece of the device's memory, for tensors that travel whole. */
 tacit_status_t tacit__wholes_device_create(const tacit_bundle_t *bundle, tacit_device_wholes_t *wholes_out, void **memory_out);
 
+/* ---- matrices_device.c ---- */
+
+/* The same for those of two rounds; nothing where there are none. */
+tacit_status_t tacit__matrices_device_create(const tacit_bundle_t *bundle, tacit_device_matrices_t *matrices_out,
+                                             void **memory_out);
+
 /* ---- bundle_whole.c ---- */
 
 tacit_status_t tacit__wholes_create(tacit_bundle_t *bundle);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Bundles of tensors on a GPU: what kernels are told, and which are launched when. Nothing waits for them but
    tacit_bundle_poll(). A step is nine launches, three more for each further code that is in the bundle, and some more
-   where tensors travel whole (wholes_device.c); how many tensors there are does not matter. */
+   where tensors travel whole (wholes_device.c, matrices_device.c); how many tensors there are does not matter. */
 #include "bundle.h"
 
 #include <inttypes.h>
@@ -27,7 +27,7 @@ struct tacit_bundle_device {
     size_t                     group_count;
     tacit_device_messages_t    messages[MESSAGES];
     tacit_device_wholes_t      wholes;
-    void                      *wholes_memory;
+    void                      *wholes_memory, *matrices_memory;
     void                      *memory;          /* of the device, with all that is above but tensors that travel whole */
     uint8_t                   *image;           /* what it begins with, on the host */
     size_t                     used;            /* bytes of both */
@@ -248,6 +248,7 @@ tacit_status_t tacit__bundle_device_create(tacit_bundle_t *bundle)
     lay_tables(bundle);
     if (bundle->whole_count != 0) {
         TRY(tacit__wholes_device_create(bundle, &side->wholes, &side->wholes_memory));
+        TRY(tacit__matrices_device_create(bundle, &side->wholes.matrices, &side->matrices_memory));
     }
     side->bundle.gather_bytes = bundle->gather_bytes;
     side->bundle.tensor_count = (uint32_t)bundle->count;
@@ -278,6 +279,7 @@ void tacit__bundle_device_destroy(tacit_bundle_t *bundle)
         (void)side->module->synchronize();
         (void)side->module->free(side->memory);
         (void)side->module->free(side->wholes_memory);
+        (void)side->module->free(side->matrices_memory);
         (void)side->module->free_host(side->bundle.report);
     }
     tacit__free(side->generations);
@@ -382,6 +384,9 @@ tacit_status_t tacit__bundle_device_encode(tacit_bundle_t *bundle, uint64_t step
         }
         TRY(check(module->encode(&side->bundle, &tiles, bundle->sent, side->stream), side, "a launch"));
     }
+    if (side->wholes.matrices.count != 0) {
+        TRY(check(module->send_factors(&side->bundle, &side->wholes, bundle->sent, side->stream), side, "a launch"));
+    }
     TRY(check(module->seal(&side->bundle, &side->messages[out], kind, bundle->sent, side->stream), side, "a launch"));
 out:
     return status;
@@ -399,6 +404,9 @@ tacit_status_t tacit__bundle_device_reduce(tacit_bundle_t *bundle, const void *m
               side, "a launch"));
     for (size_t g = 0; g < side->group_count; g++) {
         TRY(check(module->reduce(&side->bundle, &side->groups[g], messages, message, side->stream), side, "a launch"));
+    }
+    if (side->wholes.matrices.count != 0) {
+        TRY(check(module->meet_factors(&side->bundle, &side->wholes, messages, side->stream), side, "a launch"));
     }
     if (bundle->whole_count != 0) {
         TRY(check(module->encode_wholes(&side->bundle, &side->wholes, message, side->stream), side, "a launch"));

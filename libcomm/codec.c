@@ -229,7 +229,7 @@ static tacit_status_t make_work(const tacit_codec_t *codec, const tacit_spec_t *
         return TACIT_OK;
     }
     *count_out = linear->work_count(spec->compressor_config, &codec->tensor);
-    *work_out = tacit__alloc(*count_out, sizeof **work_out);
+    *work_out = tacit__cuda_alloc_shared(codec->module, *count_out, sizeof **work_out);
     return *work_out != NULL ? TACIT_OK
                              : tacit__fail(TACIT_ERR_MEMORY, "slot '%s': no memory for the %zu floats that '%s' keeps",
                                            codec->name, *count_out, spec->compressor->name);
@@ -238,13 +238,21 @@ static tacit_status_t make_work(const tacit_codec_t *codec, const tacit_spec_t *
 /* Of a tensor on a GPU: whether there is one, and kernels for its spec. */
 static tacit_status_t find_device(tacit_codec_t *codec)
 {
-    tacit_status_t status = TACIT_OK;
+    const tacit_precision_t *precision = codec->spec.feedback_config;
+    tacit_status_t           status = TACIT_OK;
 
     if (codec->tensor.device == TACIT_CPU) {
         goto out;
     }
     if (codec->compressor->device == NULL || (codec->feedback != NULL && codec->feedback->keep == TACIT_KEEP_NOTHING)) {
         status = tacit__fail(TACIT_ERR_UNSUPPORTED, "slot '%s': '%s' is not there on GPUs", codec->name, codec->given.text);
+        goto out;
+    }
+    if (codec->compressor->device(codec->spec.compressor_config).code == TACIT_CODE_POWERSGD && codec->feedback != NULL &&
+        *precision != TACIT_PRECISION_FP32) {
+        status = tacit__fail(TACIT_ERR_UNSUPPORTED,
+                             "slot '%s', '%s': on GPUs memory around 'powersgd' is float32; leave out residual=", codec->name,
+                             codec->given.text);
         goto out;
     }
     TRY(tacit__cuda_module(&codec->module));
@@ -330,7 +338,7 @@ void tacit_codec_destroy(tacit_codec_t *codec)
     tacit__spec_release(&codec->given);
     tacit__spec_release(&codec->other);
     tacit__free(codec->name);
-    tacit__free(codec->work);
+    tacit__cuda_free_shared(codec->module, codec->work);
     tacit__free(codec->x);
     tacit__free(codec->a);
     tacit__free(codec->d);

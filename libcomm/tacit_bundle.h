@@ -26,13 +26,14 @@
    Damage to a message of the last exchange is found by its receivers alone, and ends the step on these only. The next step
    then fails on all with TACIT_ERR_MISMATCH, and so do all that follow, until the bundle is made anew.
 
-   Tensors on a GPU (codecs whose device is TACIT_CUDA; of all specs but powersgd): in, out and messages are memory of that GPU,
-   messages at multiples of 16 bytes. The three calls then only launch kernels, nine of them in most bundles (seven, or six, in
-   sharded ones) and thirteen more where topk is in it, however many tensors there are, on the stream of
-   tacit_bundle_set_stream(), and wait for nothing. They return wrong arguments and errors of CUDA; what a step finds is told by
-   tacit_bundle_poll(). Steps may be captured in a CUDA graph, once one has been made outside of it with the same tensors at the
-   same places; give TACIT_STEP_NEXT as the step, or all replays have one. A codec is used on one stream at a time. Bytes and
-   results are those of the CPU; ranks with and without GPUs do not mix.
+   Tensors on a GPU (codecs whose device is TACIT_CUDA; of all specs but powersgd with residual=): in, out and messages are memory
+   of that GPU, messages at multiples of 16 bytes. The three calls then only launch kernels, nine of them in most bundles (seven,
+   or six, in sharded ones), thirteen more where topk is in it and sixteen more where powersgd is, however many tensors there are,
+   on the stream of tacit_bundle_set_stream(), and wait for nothing. They return wrong arguments and errors of CUDA; what a step
+   finds is told by tacit_bundle_poll(). Steps may be captured in a CUDA graph, once one has been made outside of it with the same
+   tensors at the same places; give TACIT_STEP_NEXT as the step, or all replays have one. A codec is used on one stream at a time.
+   Bytes and results are those of the CPU, but for powersgd's, which are the same on all ranks only; ranks with and without GPUs
+   do not mix.
 
    Not thread-safe: one bundle, and its codecs, in one thread at a time. */
 #ifndef TACIT_BUNDLE_H

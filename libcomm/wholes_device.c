@@ -76,6 +76,12 @@ static uint32_t cut(tacit_device_extent_t *extents, uint32_t at, size_t whole, s
     return number;
 }
 
+/* Its two factors have tables of their own (matrices_device.c). */
+static bool is_matrix(const layout_t *layout, size_t whole)
+{
+    return layout->bundle->wholes[whole].first_bytes != 0;
+}
+
 /* topk's tensors first. */
 static uint32_t lay_extents(layout_t *layout, uint32_t *sparse_out, const tacit_device_extent_t **device_out, size_t step,
                             size_t (*total)(const layout_t *layout, size_t whole),
@@ -86,7 +92,7 @@ static uint32_t lay_extents(layout_t *layout, uint32_t *sparse_out, const tacit_
 
     for (int sparse = 1; sparse >= 0; sparse--) {
         for (size_t w = 0; w < layout->bundle->whole_count; w++) {
-            if ((int)is_sparse(codec_of(layout, w)) == sparse) {
+            if ((int)is_sparse(codec_of(layout, w)) == sparse && !is_matrix(layout, w)) {
                 const uint32_t number = cut(extents, at, w, total(layout, w), step);
 
                 note(&layout->table[w], at, number);
@@ -141,7 +147,7 @@ static void lay_wholes(layout_t *layout)
     for (size_t w = 0; w < bundle->whole_count; w++) {
         const tacit_codec_t  *codec = codec_of(layout, w);
         tacit_device_whole_t *whole = &layout->table[w];
-        const size_t          count = codec->tensor.count, keep = keep_of(codec);
+        const size_t          count = codec->tensor.count, keep = is_matrix(layout, w) ? 0 : keep_of(codec);
         size_t                sample_keep = 0;
 
         whole->tensor = (uint32_t)bundle->wholes[w].codec;

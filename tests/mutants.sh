@@ -716,6 +716,12 @@ kernel_mutant "kernels: packed memory keeps what a tracker has lost" compressors
     's/lost = lost_of\(bundle, tile, values\);/;/'
 kernel_mutant "kernels: packed memory is taken back" compressors/cuda/whole.cu sparse:packed \
     's/(TACIT_KEEP_NOTHING) \&\& !is_packed\(\*tile.t\)/\1/'
+kernel_mutant "kernels: P without the own one" compressors/cuda/powersgd.cu powersgd \
+    's/rank == bundle.rank \? matrices.own_p\[m.p \+ i\]/rank == bundle.rank ? 0.0f/'
+kernel_mutant "kernels: Q is kept whatever becomes of the step" compressors/cuda/powersgd.cu powersgd \
+    '/ keep\(tacit_device_bundle_t/,/^}/s/is_stopped\(bundle\)/false/'
+kernel_mutant "kernels: P is not orthonormal" compressors/cuda/powersgd.cu powersgd \
+    's/orthonormalize\(wholes.matrices.p \+ m.p, .*\);/;/'
 
 wait
 failed=$(find "$work" -mindepth 1 -maxdepth 1 -type d | wc -l)

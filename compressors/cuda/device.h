@@ -236,6 +236,43 @@ typedef struct tacit_device_extent {
     uint64_t first;
 } tacit_device_extent_t;
 
+/* ---- Of these, matrices whose two factors take a round each: P, and Q (compressors/powersgd.c) ---- */
+
+enum {
+    TACIT_PATCH_ROWS = 16, /* of a matrix: what a warp holds, … */
+    TACIT_PATCH_COLUMNS = 128,
+    TACIT_PATCHES = 8,        /* … and a block of threads has */
+    TACIT_FACTOR_CHUNK = 1024 /* numbers of a factor that a block of threads adds up */
+};
+
+/* A matrix, and where its own begins in the arrays below. Factors are one vector after the other, as they travel. */
+typedef struct tacit_device_matrix {
+    uint32_t tensor, whole;
+    uint32_t rows, columns, rank;
+    uint32_t p_across, q_across; /* patches of a block that are side by side; others are below these */
+    uint32_t strips, bands;      /* how many sums a number of P and of Q is made of */
+    uint32_t q_below;            /* blocks that make one of Q's, by one block of threads */
+    uint64_t at;                 /* of P's place, among those of a first message */
+    uint64_t p, q, p_sums, q_sums;
+    float   *work; /* the codec's: Q from step to step */
+} tacit_device_matrix_t;
+
+/* Patches of a block of threads, and which of the sums is theirs. */
+typedef struct tacit_device_patches {
+    uint32_t matrix, row, column, sum;
+} tacit_device_patches_t;
+
+typedef struct tacit_device_matrices {
+    const tacit_device_matrix_t  *matrices;
+    const tacit_device_patches_t *p_patches, *q_patches;
+    const tacit_device_extent_t  *vectors, *p_chunks, *q_chunks; /* `whole` is the matrix */
+    uint32_t                      count, p_patch_count, q_patch_count, vector_count, p_chunk_count, q_chunk_count;
+    float                        *begun;         /* Q that the step begins with */
+    float                        *own_p, *own_q; /* this rank's, … */
+    float                        *p, *q;         /* … and of all */
+    float                        *p_sums, *q_sums;
+} tacit_device_matrices_t;
+
 /* The first are topk's, the others randk's. */
 typedef struct tacit_device_wholes {
     const tacit_device_whole_t  *wholes;
@@ -252,6 +289,7 @@ typedef struct tacit_device_wholes {
     float                       *candidate_values, *values, *kept, *taken_values;
     tacit_device_taken_t        *taken; /* of a tensor and a rank */
     tacit_device_run_t          *runs;  /* of a rank and a stretch: TACIT_RICE_STATES */
+    tacit_device_matrices_t      matrices;
 } tacit_device_wholes_t;
 
 /* ---- The module ---- */
@@ -288,6 +326,10 @@ typedef struct tacit_cuda_module {
                 bool verdict, void *stream);
     int (*end)(const tacit_device_bundle_t *bundle, void *stream);
     int (*cancel)(const tacit_device_bundle_t *bundle, void *stream); /* finish() then takes the step back */
+    /* First factors of matrices: to places in all messages; and from those of all ranks. */
+    int (*send_factors)(const tacit_device_bundle_t *bundle, const tacit_device_wholes_t *wholes, void *sent, void *stream);
+    int (*meet_factors)(const tacit_device_bundle_t *bundle, const tacit_device_wholes_t *wholes, const void *received,
+                        void *stream);
     /* The same of tensors that travel whole: to their places in a message; from those of all ranks, of which faults[] are known;
        and results, or memory as it was. */
     int (*encode_wholes)(const tacit_device_bundle_t *bundle, const tacit_device_wholes_t *wholes, void *message, void *stream);

@@ -23,6 +23,7 @@ __device__ int32_t status_of(uint64_t fault)
 {
     switch ((tacit_reason_t)TACIT_DEVICE_FAULT_REASON(fault)) {
     case TACIT_REASON_VALUE:
+    case TACIT_REASON_SUM:
         return TACIT_ERR_VALUE;
     case TACIT_REASON_TENSORS:
     case TACIT_REASON_SPEC:

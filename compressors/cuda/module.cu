@@ -59,6 +59,12 @@ TACIT_DECLARE_WHOLES(wholes_fit, void *stream)
 TACIT_DECLARE_WHOLES(wholes_finish, void *stream)
 TACIT_DECLARE_WHOLES(randk_encode, void *message, void *stream)
 TACIT_DECLARE_WHOLES(randk_take, const uint64_t *faults, const void *gathered, void *stream)
+TACIT_DECLARE_WHOLES(powersgd_send, void *sent, void *stream)
+TACIT_DECLARE_WHOLES(powersgd_meet, const void *received, void *stream)
+TACIT_DECLARE_WHOLES(powersgd_encode, void *message, void *stream)
+TACIT_DECLARE_WHOLES(powersgd_take, const uint64_t *faults, const void *gathered, void *stream)
+TACIT_DECLARE_WHOLES(powersgd_fit, void *stream)
+TACIT_DECLARE_WHOLES(powersgd_finish, void *stream)
 TACIT_DECLARE_WHOLES(topk_select, void *stream)
 TACIT_DECLARE_WHOLES(topk_encode, void *message, void *stream)
 TACIT_DECLARE_WHOLES(topk_take, const uint64_t *faults, const void *gathered, void *stream)
@@ -165,10 +171,24 @@ static int cancel(const tacit_device_bundle_t *bundle, void *stream)
     return (int)cudaGetLastError();
 }
 
+static int send_factors(const tacit_device_bundle_t *bundle, const tacit_device_wholes_t *wholes, void *sent, void *stream)
+{
+    tacit_cuda_powersgd_send(bundle, wholes, sent, stream);
+    return (int)cudaGetLastError();
+}
+
+static int meet_factors(const tacit_device_bundle_t *bundle, const tacit_device_wholes_t *wholes, const void *received,
+                        void *stream)
+{
+    tacit_cuda_powersgd_meet(bundle, wholes, received, stream);
+    return (int)cudaGetLastError();
+}
+
 static int encode_wholes(const tacit_device_bundle_t *bundle, const tacit_device_wholes_t *wholes, void *message, void *stream)
 {
     tacit_cuda_wholes_clear(bundle, wholes, message, stream);
     tacit_cuda_randk_encode(bundle, wholes, message, stream);
+    tacit_cuda_powersgd_encode(bundle, wholes, message, stream);
     tacit_cuda_topk_select(bundle, wholes, stream);
     tacit_cuda_topk_encode(bundle, wholes, message, stream);
     tacit_cuda_wholes_follow(bundle, wholes, stream);
@@ -179,14 +199,17 @@ static int take_wholes(const tacit_device_bundle_t *bundle, const tacit_device_w
                        const void *gathered, void *stream)
 {
     tacit_cuda_randk_take(bundle, wholes, faults, gathered, stream);
+    tacit_cuda_powersgd_take(bundle, wholes, faults, gathered, stream);
     tacit_cuda_topk_take(bundle, wholes, faults, gathered, stream);
     tacit_cuda_wholes_fit(bundle, wholes, stream);
+    tacit_cuda_powersgd_fit(bundle, wholes, stream);
     return (int)cudaGetLastError();
 }
 
 static int finish_wholes(const tacit_device_bundle_t *bundle, const tacit_device_wholes_t *wholes, void *stream)
 {
     tacit_cuda_wholes_finish(bundle, wholes, stream);
+    tacit_cuda_powersgd_finish(bundle, wholes, stream);
     return (int)cudaGetLastError();
 }
 
@@ -349,6 +372,8 @@ static const tacit_cuda_module_t table = {
     open,
     end,
     cancel,
+    send_factors,
+    meet_factors,
     encode_wholes,
     take_wholes,
     finish_wholes,

@@ -9,6 +9,7 @@
 #include "../../compressors/cuda/module.cu"
 #include "../../compressors/cuda/none.cu"
 #include "../../compressors/cuda/onebit.cu"
+#include "../../compressors/cuda/powersgd.cu"
 #include "../../compressors/cuda/qsgd.cu"
 #include "../../compressors/cuda/randk.cu"
 #include "../../compressors/cuda/rotq.cu"

@@ -218,7 +218,7 @@ END_TEST
 /* What is not there on GPUs is refused when a codec is made, and codec calls when they are made. */
 START_TEST(refused)
 {
-    static const char *const not_there[] = {"powersgd+ef"};
+    static const char *const not_there[] = {"powersgd+ef:residual=int8"};
     tacit_slot_config_t      tensor = TACIT_SLOT_CONFIG_INIT;
     tacit_codec_t           *codec;
     float                    x[64] = {0};

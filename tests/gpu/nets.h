@@ -17,6 +17,8 @@
 #include "tacit_bundle.h"
 
 enum { TENSORS = sizeof counts / sizeof *counts };
+static size_t      columns[TENSORS]; /* of those that are matrices; else 0 */
+static const char *others[TENSORS];  /* specs of those that have another one; else NULL */
 
 #ifdef TACIT_EMULATED
 const tacit_cuda_module_t *tacit_cuda_module(uint32_t module_bytes);
@@ -31,7 +33,7 @@ static const tacit_cuda_module_t *module;
 /* ---- Tensors ---- */
 
 typedef struct setup {
-    const char       *spec, *other; /* other: of tensors 1, 3, …; NULL: the same */
+    const char       *spec;
     tacit_dtype_t     dtype;
     tacit_op_t        op;
     int               ranks, strict;
@@ -146,9 +148,14 @@ static inline void net_init(net_t *net, const setup_t *setup, tacit_device_t dev
 
             snprintf(name, sizeof name, "tensor %d", t);
             tensor.count = counts[t];
+            if (columns[t] != 0) {
+                tensor.ndim = 2;
+                tensor.shape[0] = counts[t] / columns[t];
+                tensor.shape[1] = columns[t];
+            }
             tensor.dtype = setup->dtype;
             tensor.device = device;
-            tensor.spec = t % 2 == 1 && setup->other != NULL ? setup->other : setup->spec;
+            tensor.spec = others[t] != NULL ? others[t] : setup->spec;
             config.strict = setup->strict;
             config.nonfinite = (int)setup->nonfinite;
             SUCCEEDS(tacit_codec_create(name, &tensor, &config, rank, setup->ranks, &node->codecs[t]));
