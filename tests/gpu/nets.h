@@ -391,7 +391,7 @@ static inline void run_spoiled(const setup_t *setup)
             spoil(setup->dtype, net->nodes[0].in[0], 200 + step, NAN);
             spoil(setup->dtype, net->nodes[1].in[0], 4000, INFINITY);
             spoil(setup->dtype, net->nodes[1].in[3], 700, -INFINITY);
-            for (size_t i = step; i < 2000; i += 23) {
+            for (size_t i = step; i < counts[5]; i += 23) {
                 spoil(setup->dtype, net->nodes[0].in[5], i, INFINITY);
             }
         }
