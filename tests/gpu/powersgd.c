@@ -460,6 +460,7 @@ int main(void)
     suite = suite_create("powersgd");
     cases = tcase_create("powersgd");
     tcase_set_timeout(cases, 300);
+    tcase_add_loop_test(cases, mishaps, 0, 2 * MISHAPS);
     tcase_add_loop_test(cases, every_spec, 0, SPECS);
     tcase_add_loop_test(cases, halves, 0, 4);
     tcase_add_loop_test(cases, doubled, 0, 4);
@@ -467,7 +468,6 @@ int main(void)
     tcase_add_test(cases, mixed);
     tcase_add_test(cases, replayed);
     tcase_add_loop_test(cases, saved_and_loaded, 0, 4);
-    tcase_add_loop_test(cases, mishaps, 0, 2 * MISHAPS);
     suite_add_tcase(suite, cases);
     return harness_main(suite);
 }

@@ -14,7 +14,7 @@ enum { BOUNDS = sizeof bounds / sizeof *bounds };
 START_TEST(is_a_group)
 {
     const int  ranks = 1 + _i % MOST, *bound = bounds[_i / MOST % BOUNDS];
-    const bool mean = _i % 2 != 0;
+    const bool mean = _i / MOST / BOUNDS != 0;
     run_t      group = run_of(ranks, bound[0], bound[1], mean ? TACIT_AVERAGE : TACIT_SUM, _i % 3 == 0);
     run_t      bundle = run_of(ranks, bound[0], bound[1], group.op, group.in_place);
     net_t      net = net_of(&bundle);
@@ -648,7 +648,7 @@ int main(void)
     Suite *suite = suite_create("bundle");
     TCase *tests = tcase_create("bundle");
 
-    tcase_add_loop_test(tests, is_a_group, 0, MOST * BOUNDS);
+    tcase_add_loop_test(tests, is_a_group, 0, 2 * MOST * BOUNDS);
     tcase_add_test(tests, bytes);
     tcase_add_loop_test(tests, layout, 0, BOUNDS);
     tcase_add_loop_test(tests, faults, 0, 2 * MISHAPS);
