@@ -83,35 +83,69 @@ def converge(rank, ranks):
     return results
 
 
-def refusals(rank, ranks):
-    texts = []
+REFUSED = (
+    ({"spec": "onebitt"}, "onebitt"),
+    ({"spec": 5}, "spec is a text"),
+    ({"warmup_steps": -1}, "warmup_steps is a whole number from 0 on, not -1"),
+    ({"warmup_steps": 2.5}, "warmup_steps is a whole number from 0 on, not 2.5"),
+    ({"seed": "x"}, "seed is a whole number"),
+    ({"nonfinite": "ignore"}, "nonfinite is one of error, skip, pass, not 'ignore'"),
+    ({"strict": "yes"}, "strict is True or False"),
+    ({"parameters": "none"}, "by FSDP only"),
+)
+
+
+def refusal(call):
     try:
-        tacit.torch.compress(ddp_of(), "onebitt")
-    except tacit.TacitError as error:
-        texts.append(str(error))
+        call()
+    except (TypeError, ValueError, tacit.TacitError) as error:
+        return str(error)
+    return "not refused"
+
+
+def refusals(rank, ranks):
+    texts = [refusal(lambda: tacit.torch.compress(ddp_of(), **options)) for options, _ in REFUSED]
+    texts.append(refusal(lambda: tacit.torch.compress(ddp_of(dtype=torch.float64))))
+    texts.append(refusal(lambda: tacit.torch.compress(ddp_of(), warmup_steps=2 + rank)))
+    model = ddp_of()
+    compression = tacit.torch.compress(model, "qsgd:bits=4+ef")
+    texts.append(refusal(lambda: tacit.torch.compress(model)))
+    train(model, rank, range(3))
+    state = compression.state_dict()
+    texts.append(refusal(lambda: compression.load_state_dict({})))
+    texts.append(refusal(lambda: compression.load_state_dict({**state, "ranks": 5})))
+    texts.append(refusal(lambda: compression.load_state_dict({**state, "shapes": {**state["shapes"], "0.bias": (7,)}})))
     return texts
 
 
 def stumble(rank, ranks):
-    model = ddp_of()
+    """A step fails, and the training goes on as if it had not been."""
+    model, twin = ddp_of(), ddp_of()
+    twin.module.load_state_dict(model.module.state_dict())
     compression = tacit.torch.compress(model, "onebit:block=64+ef", strict=True)
+    tacit.torch.compress(twin, "onebit:block=64+ef", strict=True)
     train(model, rank, range(3))
+    train(twin, rank, range(3))
     before = compression.state_dict()["codecs"]
     text = ""
     try:
         x, y = data(rank, 3)
         torch.nn.functional.mse_loss(model(x * (torch.nan if rank == 1 else 1)), y).backward()
-    except RuntimeError as error:
-        text = str(error)
+    except tacit.TacitError as error:
+        text = f"{error.status.name} {error}"
     after = compression.state_dict()["codecs"]
-    return text, all(torch.equal(before[name], after[name]) for name in before)
+    unchanged = all(torch.equal(before[name], after[name]) for name in before)
+    compression.step -= 1  # the same random numbers
+    train(model, rank, range(4, 7))
+    train(twin, rank, range(4, 7))
+    return text, unchanged, flat(model) == flat(twin)
 
 
-def resume(rank, ranks, folder):
+def resume(rank, ranks, folder, spec):
     def fresh():
         torch.manual_seed(1)
         model = ddp_of()
-        return model, tacit.torch.compress(model, "topk:ratio=0.1+ef")
+        return model, tacit.torch.compress(model, spec)
 
     whole, _ = fresh()
     train(whole, rank, range(8))
@@ -120,7 +154,7 @@ def resume(rank, ranks, folder):
     path = os.path.join(folder, f"{rank}.pt")
     torch.save({"model": first.module.state_dict(), "tacit": compression.state_dict()}, path)
     again, compression = fresh()
-    saved = torch.load(path)
+    saved = torch.load(path)  # of tensors and plain values alone
     again.module.load_state_dict(saved["model"])
     compression.load_state_dict(saved["tacit"])
     train(again, rank, range(4, 8))
@@ -152,22 +186,30 @@ class DDPTest(unittest.TestCase):
                 self.assertAlmostEqual(mine, theirs, delta=1e-5)
 
     def test_refusals(self):
-        (text,) = processes(2, refusals)[0]
-        self.assertIn("onebitt", text)
+        texts = processes(2, refusals)[1]
+        expected = [words for _, words in REFUSED]
+        expected += ["parameter '0.weight' is torch.float64", "warmup_steps is 2 on rank 0 and 3 on rank 1", "compressed already"]
+        expected += ["no 'spec'", "of ranks 5, this is of ranks 2", "'0.bias' with the shape (7,), the model with (60,)"]
+        self.assertEqual(len(texts), len(expected))
+        for text, words in zip(texts, expected):
+            self.assertIn(words, text)
         with self.assertRaisesRegex(TypeError, r"DistributedDataParallel or fully_shard\(\)"):
             tacit.torch.compress(model_of(), "onebit+ef")
 
     def test_nan_is_everybodys(self):
         by_rank = processes(3, stumble)
-        self.assertIn("rank 1: slot", by_rank[0][0])
-        for text, same in by_rank.values():
-            self.assertEqual(text.splitlines()[0], by_rank[0][0].splitlines()[0])
+        self.assertRegex(by_rank[0][0], "^ERR_VALUE rank 1: slot")
+        for text, same, goes_on in by_rank.values():
+            self.assertEqual(text, by_rank[0][0])
             self.assertTrue(same, "memory has changed")
+            self.assertTrue(goes_on, "the training does not go on as it should")
 
     def test_resume(self):
         with tempfile.TemporaryDirectory() as folder:
-            for whole, again in processes(2, resume, folder).values():
-                self.assertEqual(whole, again)
+            for spec in ("onebit:block=64+ef", "topk:ratio=0.1+ef"):
+                with self.subTest(spec=spec):
+                    for whole, again in processes(3, resume, folder, spec).values():
+                        self.assertEqual(whole, again)
 
     def test_rebuilt_buckets(self):
         for kept, rebuilt in processes(2, rebuild).values():

@@ -10,6 +10,7 @@ from test_ddp import data, model_of, processes, train
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+import tacit
 import tacit.torch
 
 
@@ -42,15 +43,21 @@ def converge(rank, ranks):
 
 
 def stumble(rank, ranks):
-    model = sharded(ranks)
-    tacit.torch.compress(model)
+    """A step fails, and the training goes on as if it had not been."""
+    model, twin = sharded(ranks), sharded(ranks)
+    tacit.torch.compress(model, "qsgd:bits=8,rounding=nearest", parameters="none")
+    tacit.torch.compress(twin, "qsgd:bits=8,rounding=nearest", parameters="none")
     train(model, rank, range(2))
+    train(twin, rank, range(2))
     x, y = data(rank, 3)
+    text = ""
     try:
         torch.nn.functional.mse_loss(model(x * (torch.nan if rank == 1 else 1)), y).backward()
-    except RuntimeError as error:
-        return str(error)
-    return ""
+    except tacit.TacitError as error:
+        text = str(error)
+    train(model, rank, range(4, 7))
+    train(twin, rank, range(4, 7))
+    return text, whole(model) == whole(twin)
 
 
 def changes(rank, ranks):
@@ -66,7 +73,7 @@ def refusals(ranks):
     for options in ({"spec": "topk+ef"}, {"parameters": "randk"}, {"strict": True}):
         try:
             tacit.torch.compress(sharded(ranks), **options)
-        except (RuntimeError, TypeError) as error:
+        except (RuntimeError, ValueError) as error:
             texts.append(str(error))
     return texts
 
@@ -89,7 +96,23 @@ def resume(rank, ranks, folder):
     again.load_state_dict(saved["model"])
     compression.load_state_dict(saved["tacit"])
     train(again, rank, range(4, 8))
-    return whole(model), whole(again)
+    return whole(model), whole(again), of_another(rank, ranks, saved["tacit"])
+
+
+def of_another(rank, ranks, state):
+    """Of as many modules, but not of their shapes."""
+    model = torch.nn.Sequential(*[torch.nn.Linear(20, 20) if i % 2 == 0 else torch.nn.Tanh() for i in range(5)])
+    mesh = init_device_mesh("cpu", (ranks,))
+    for layer in model:
+        if isinstance(layer, torch.nn.Linear):
+            fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    tacit.torch.compress(model, "onebit+ef", parameters="none", warmup_steps=2).load_state_dict(state)
+    try:
+        model(torch.randn(4, 20)).sum().backward()
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 class FSDPTest(unittest.TestCase):
@@ -104,8 +127,9 @@ class FSDPTest(unittest.TestCase):
 
     def test_resume(self):
         with tempfile.TemporaryDirectory() as folder:
-            for uninterrupted, again in processes(2, resume, folder).values():
+            for uninterrupted, again, text in processes(2, resume, folder).values():
                 self.assertEqual(uninterrupted, again)
+                self.assertIn("it is of another model", text)
 
     def test_changes(self):
         (plain, compressed), ratio, texts = processes(2, changes)[0]
@@ -116,8 +140,9 @@ class FSDPTest(unittest.TestCase):
         self.assertIn("strict", texts[2])
 
     def test_nan_is_everybodys(self):
-        for text in processes(3, stumble).values():
+        for text, goes_on in processes(3, stumble).values():
             self.assertIn("rank 1: slot", text)
+            self.assertTrue(goes_on, "the training does not go on as it should")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 """A communication hook for DistributedDataParallel.
 
 Each bucket is a bundle, reduced beside the backward pass (exchange.py). Memory is kept by parameter, not by bucket: rebuilt buckets
-lose nothing.
+lose nothing. Who owns which part of a parameter follows from its bucket, and has to do with roundings: a training that goes on from a
+checkpoint divides its first step, for which DDP has not yet built its buckets anew, as it was divided before.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from .codec import Codec, Nonfinite
-from .exchange import Bucket, Exchanges
+from . import settings
+from .codec import DTYPES, Codec, Nonfinite
+from .exchange import Bucket, Exchanges, Faults
 
 
 class Compression:
@@ -36,37 +38,80 @@ class Compression:
         self._group = group
         self._rank, self._ranks = dist.get_rank(group), dist.get_world_size(group)
         self._names = {id(parameter): name for name, parameter in model.module.named_parameters()}
+        self._shapes = {name: tuple(parameter.shape) for name, parameter in model.module.named_parameters()}
         self._codecs: dict[str, Codec] = {}
         self._buckets: dict[tuple[str, ...], Bucket] = {}
         self._loaded: dict[str, torch.Tensor] = {}
-        self._exchanges = Exchanges(group)
+        self._layout: list[tuple[str, ...]] = []  # buckets of the last step, …
+        self._next_layout: list[tuple[str, ...]] = []  # … and of the one that runs
+        self._saved_layout: list[tuple[str, ...]] | None = None  # of the first step after loading; None: DDP's own
+        self._held: list[tuple[torch.futures.Future[torch.Tensor], torch.Tensor]] = []
+        self._held_tensors: dict[str, torch.Tensor] = {}
+        for name, parameter in model.module.named_parameters():
+            if parameter.requires_grad and parameter.dtype not in DTYPES:
+                raise TypeError(f"parameter '{name}' is {parameter.dtype}, which is none of {', '.join(map(str, DTYPES))}")
+        settings.agree(group, {"spec": spec, "warmup_steps": warmup_steps, **self._options})
+        self._faults = Faults()
+        self._exchanges = Exchanges(group, self._faults)
         model.register_comm_hook(self, _hook)
 
     # ---- The hook ----
 
     def _reduce(self, bucket: Any) -> torch.futures.Future[torch.Tensor]:
-        step = self.step
+        step, buffer, parameters = self.step, bucket.buffer(), bucket.parameters()
+        names = tuple(self._names[id(parameter)] for parameter in parameters)
+        self._next_layout.append(names)
         if bucket.is_last():
             self.step += 1
+            self._layout, self._next_layout = self._next_layout, []
         if step < self.warmup_steps:
-            mean = bucket.buffer().div_(self._ranks)
+            self._saved_layout = None  # DDP has built its buckets anew when a compressed step comes
+            mean = buffer.div_(self._ranks)
             return dist.all_reduce(mean, group=self._group, async_op=True).get_future().then(lambda done: done.value()[0])
-        parameters = bucket.parameters()
-        names = tuple(self._names[id(parameter)] for parameter in parameters)
-        if names not in self._buckets:
-            dtype = bucket.buffer().dtype
-            self._buckets[names] = Bucket([self._codec(name, parameter, dtype) for name, parameter in zip(names, parameters)])
-        tensors = list(bucket.buffer().split([parameter.numel() for parameter in parameters]))
-        return self._exchanges.start(self._buckets[names], step, tensors, bucket.buffer())
+        self._faults.watch()
+        tensors = dict(zip(names, buffer.split([parameter.numel() for parameter in parameters])))
+        if self._saved_layout is None:
+            return self._start(names, step, tensors, buffer)
+        return self._hold(step, tensors, buffer, bucket.is_last())
 
-    def _codec(self, name: str, parameter: torch.Tensor, dtype: torch.dtype) -> Codec:
+    def _start(
+        self, names: tuple[str, ...], step: int, tensors: dict[str, torch.Tensor], result: torch.Tensor
+    ) -> torch.futures.Future[torch.Tensor]:
+        if names not in self._buckets:
+            self._buckets[names] = Bucket([self._codec(name, tensors[name]) for name in names])
+        return self._exchanges.start(self._buckets[names], step, [tensors[name] for name in names], result)
+
+    def _hold(
+        self, step: int, tensors: dict[str, torch.Tensor], result: torch.Tensor, is_last: bool
+    ) -> torch.futures.Future[torch.Tensor]:
+        """Reduces by the saved layout, once all buckets are there."""
+        future: torch.futures.Future[torch.Tensor] = torch.futures.Future(
+            devices=[result.device] if result.device.type == "cuda" else []
+        )
+        self._held.append((future, result))
+        self._held_tensors.update(tensors)
+        if is_last:
+            layout, held, have = self._saved_layout or [], self._held, self._held_tensors
+            self._saved_layout, self._held, self._held_tensors = None, [], {}
+            if sorted(have) != sorted(name for names in layout for name in names):
+                layout = self._layout  # parameters are frozen that were not, or the other way round
+            jobs = [self._start(names, step, have, have[names[0]]) for names in layout]
+
+            def done(_: Any) -> None:
+                for one, buffer in held:
+                    one.set_result(buffer)
+
+            torch.futures.collect_all(jobs).then(done)
+        return future
+
+    def _codec(self, name: str, tensor: torch.Tensor) -> Codec:
         if name not in self._codecs:
             codec = Codec(
                 name,
-                parameter.shape,
+                self._shapes[name],
                 self.spec,
-                dtype=dtype,
-                device=parameter.device,
+                dtype=tensor.dtype,
+                device=tensor.device,
                 rank=self._rank,
                 ranks=self._ranks,
                 **self._options,
@@ -82,20 +127,30 @@ class Compression:
         """This rank's memory: every rank keeps its own. Between steps."""
         self._exchanges.drain()
         codecs = {name: codec.save() for name, codec in self._codecs.items()}
-        return {"spec": self.spec, "step": self.step, "rank": self._rank, "codecs": {**self._loaded, **codecs}}
+        return {
+            **self._identity(),
+            "step": self.step,
+            "layout": self._layout if self._saved_layout is None else self._saved_layout,
+            "shapes": {name: self._shapes[name] for name in (*self._loaded, *codecs)},
+            "codecs": {**self._loaded, **codecs},
+        }
+
+    def _identity(self) -> dict[str, Any]:
+        return {"spec": self.spec, "rank": self._rank, "ranks": self._ranks, "seed": self._options["seed"]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes a rank's own state_dict() back, with the same spec and as many ranks."""
         self._exchanges.drain()
-        if state["spec"] != self.spec or state["rank"] != self._rank:
-            raise ValueError(
-                f"the state is of rank {state['rank']} with '{state['spec']}', this is rank {self._rank} with '{self.spec}'"
-            )
-        if unknown := set(state["codecs"]) - set(self._names.values()):
-            raise ValueError(f"the state has parameters that the model has not: {', '.join(sorted(unknown))}")
+        settings.expect(state, self._identity())
+        for name, shape in state["shapes"].items():
+            if name not in self._shapes:
+                raise ValueError(f"the state has a parameter that the model has not: '{name}'")
+            if shape != self._shapes[name]:
+                raise ValueError(f"the state has '{name}' with the shape {shape}, the model with {self._shapes[name]}")
         for name, codec in self._codecs.items():
             codec.load(state["codecs"][name]) if name in state["codecs"] else codec.reset()
         self._loaded = {name: saved for name, saved in state["codecs"].items() if name not in self._codecs}
+        self._saved_layout = state["layout"] if state["codecs"] else None
         self.step = state["step"]
 
     # ---- What it has saved ----
@@ -117,8 +172,8 @@ class Compression:
                 row[3] += bucket.seconds * share
         lines = [f"{'module':<40} {'elements':>12} {'dense MB':>12} {'sent MB':>12} {'ratio':>8} {'seconds':>9}"]
         for name, (count, dense, sent, seconds) in [*rows.items(), ("all", [sum(row[i] for row in rows.values()) for i in range(4)])]:
-            ratio = dense / sent if sent else float("nan")
-            lines.append(f"{name:<40} {count:>12.0f} {dense / 1e6:>12.2f} {sent / 1e6:>12.2f} {ratio:>8.1f} {seconds:>9.2f}")
+            ratio = f"{dense / sent:.1f}" if sent else "-"
+            lines.append(f"{name:<40} {count:>12.0f} {dense / 1e6:>12.2f} {sent / 1e6:>12.2f} {ratio:>8} {seconds:>9.2f}")
         return "\n".join(lines)
 
 

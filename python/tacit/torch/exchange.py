@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from .._library import TacitError
 from .codec import Bundle, Codec
 
 
@@ -32,12 +33,50 @@ class Bucket:
         self.seconds, self.steps = 0.0, 0
 
 
+class Faults:
+    """What is found while backward() is under way is raised when it has ended, so that nothing of DDP or FSDP is left half done and the
+    training can go on. The first of several, which is the same on all ranks."""
+
+    def __init__(self) -> None:
+        self._found: dict[int, Exception] = {}
+        self._polls: dict[int, Bundle] = {}
+        self._queued = False
+
+    def watch(self) -> None:
+        """Within backward(): has it raise what note() will be told. Behind callbacks that are queued later in it."""
+        if not self._queued:
+            self._queued = True
+            torch.autograd.Variable._execution_engine.queue_callback(
+                lambda: torch.autograd.Variable._execution_engine.queue_callback(self._end)
+            )
+
+    def poll(self, bundle: Bundle) -> None:
+        """On a GPU: asks a bundle at the end."""
+        self._polls[id(bundle)] = bundle
+
+    def note(self, error: Exception, number: int = 0) -> None:
+        self._found.setdefault(number, error)
+
+    def _end(self) -> None:
+        polls, self._polls, self._queued = list(self._polls.values()), {}, False
+        for bundle in polls:
+            try:
+                bundle.poll()
+            except TacitError as error:
+                self.note(error, len(self._found))
+        found, self._found = self._found, {}
+        if found:
+            raise found[min(found)]
+
+
 @dataclass
 class _Job:
     bucket: Bucket
     step: int
     tensors: list[torch.Tensor]
     result: torch.Tensor
+    number: int
+    faults: Faults | None
     future: torch.futures.Future[torch.Tensor] = field(init=False)
     ready: torch.cuda.Event | None = None  # what the stream that goes on with it waits for
 
@@ -53,13 +92,18 @@ class _Job:
 
     def fail(self, error: Exception) -> None:
         self.bucket.bundle.cancel()
-        self.future.set_exception(error)  # type: ignore[arg-type]  # its annotation is of results
+        if self.faults is None:
+            self.future.set_exception(error)  # type: ignore[arg-type]  # its annotation is of results
+        else:
+            self.faults.note(error, self.number)
+            self.future.set_result(self.result)
 
 
 class Exchanges:
-    """The two threads. They know nothing of a model, and end with it."""
+    """The two threads. They know nothing of a model, and end with it. What they find is the future's exception, or noted in `faults`."""
 
-    def __init__(self, group: dist.ProcessGroup | None) -> None:
+    def __init__(self, group: dist.ProcessGroup | None, faults: Faults | None = None) -> None:
+        self._faults, self._started = faults, 0
         ranks, backend = dist.get_process_group_ranks(group), dist.get_backend(group)
         self._groups: list[Any] = [
             dist.new_group(ranks, backend=backend, use_local_synchronization=True, group_desc=f"tacit {name}")
@@ -87,7 +131,8 @@ class Exchanges:
         self, bucket: Bucket, step: int, tensors: list[torch.Tensor], result: torch.Tensor
     ) -> torch.futures.Future[torch.Tensor]:
         """Reduces tensors in place; the future then gives `result`. Jobs are worked off in this order, the same on all ranks."""
-        job = _Job(bucket, step, tensors, result)
+        job = _Job(bucket, step, tensors, result, self._started, self._faults)
+        self._started += 1
         self._threads[0].submit(self._scatter, job)
         return job.future
 

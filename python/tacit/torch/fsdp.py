@@ -14,7 +14,10 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 
+from .._library import TacitError
+from . import settings
 from .codec import Bundle, Codec, Kind, Nonfinite, Op
+from .exchange import Faults
 
 
 class _Done:
@@ -24,35 +27,13 @@ class _Done:
         return True
 
 
-class _Faults:
-    """On a GPU nothing is waited for while a pass is under way: what bundles have found is raised at the end of backward()."""
-
-    def __init__(self) -> None:
-        self._pending: dict[int, Bundle] = {}
-        self._queued = False
-
-    def watch(self, bundle: Bundle) -> None:
-        if bundle.device.type != "cuda":
-            return  # finish() has raised it
-        bundle.poll(behind=1)
-        self._pending[id(bundle)] = bundle
-        if not self._queued and torch._C._current_graph_task_id() != -1:  # within backward()
-            torch.autograd.Variable._execution_engine.queue_callback(self._raise)
-            self._queued = True
-
-    def _raise(self) -> None:
-        pending, self._pending, self._queued = list(self._pending.values()), {}, False
-        for bundle in pending:
-            bundle.poll()
-
-
 class _Exchange:
     """What both have in common: a bundle for each size, dtype and operator, with a tensor for each rank; counts and time."""
 
     kind: Kind
 
     def __init__(
-        self, name: str, spec: str, faults: _Faults, *, seed: int, nonfinite: Nonfinite, warmup_steps: int = 0
+        self, name: str, spec: str, faults: Faults, *, seed: int, nonfinite: Nonfinite, warmup_steps: int = 0
     ) -> None:
         self.name, self.spec, self.warmup_steps = name, spec, warmup_steps
         self._seed, self._nonfinite = seed, nonfinite
@@ -68,7 +49,7 @@ class _Exchange:
     def _bundle(self, shard: torch.Tensor, group: dist.ProcessGroup, op: Op) -> Bundle:
         key = f"{self.name}/{shard.numel()}/{str(shard.dtype).removeprefix('torch.')}/{op}"
         if key not in self._bundles:
-            codecs = []
+            codecs, saved = [], set(self._loaded)
             for owner in range(group.size()):
                 name = f"{key}/{owner}"
                 codecs.append(
@@ -86,8 +67,27 @@ class _Exchange:
                 )
                 if name in self._loaded:
                     codecs[-1].load(self._loaded.pop(name))
+            if saved and not saved & {codec.name for codec in codecs}:
+                raise ValueError(f"{self.name}: the state has {min(saved)}, the model needs {codecs[0].name}: it is of another model")
             self._bundles[key] = Bundle(codecs, op, self.kind, range(group.size()))
         return self._bundles[key]
+
+    def _finish(self, bundle: Bundle, received: torch.Tensor, out: list[torch.Tensor | None], result: torch.Tensor) -> None:
+        """After a fault the result is NaN, and backward() raises at its end; a forward pass at once."""
+        within_backward = torch._C._current_graph_task_id() != -1
+        if within_backward:
+            self._faults.watch()
+        try:
+            if bundle.device.type == "cuda":
+                result.fill_(torch.nan)  # what stays after a fault, of which nobody waits to hear
+            bundle.finish(received, out)
+            bundle.poll(behind=1)
+            self._faults.poll(bundle)
+        except TacitError as error:
+            result.fill_(torch.nan)
+            if not within_backward:
+                raise
+            self._faults.note(error)
 
     def _count(self, began: float, sent_bytes: int, dense_bytes: int) -> _Done:
         self.step += 1
@@ -101,8 +101,7 @@ class _Exchange:
         return {"spec": self.spec, "step": self.step, "codecs": {**self._loaded, **codecs}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state["spec"] != self.spec:
-            raise ValueError(f"{self.name}: the state is of '{state['spec']}', this is '{self.spec}'")
+        settings.expect(state, {"spec": self.spec})
         self.step, self._bundles, self._loaded = state["step"], {}, dict(state["codecs"])
 
 
@@ -133,8 +132,7 @@ class ReduceScatter(_Exchange):
         bundle.encode(self.step, list(input_tensor.view(ranks, -1)), sent)
         dist.all_to_all_single(received, sent, bundle.receives, bundle.sends, group=group)
         own = [output_tensor if rank == group.rank() else None for rank in range(ranks)]
-        bundle.finish(received, own)
-        self._faults.watch(bundle)
+        self._finish(bundle, received, own, output_tensor)
         return self._count(began, sent.numel(), dense_bytes)
 
 
@@ -153,8 +151,7 @@ class AllGather(_Exchange):
         )
         bundle.encode(self.step, [input_tensor if rank == group.rank() else None for rank in range(ranks)], sent)
         dist.all_gather_into_tensor(received, sent, group=group)
-        bundle.finish(received, list(output_tensor.view(ranks, -1)))
-        self._faults.watch(bundle)
+        self._finish(bundle, received, list(output_tensor.view(ranks, -1)), output_tensor)
         dense_bytes = (ranks - 1) * input_tensor.numel() * input_tensor.element_size()
         return self._count(began, (ranks - 1) * bundle.gathers, dense_bytes)
 
@@ -177,7 +174,12 @@ class FSDPCompression:
         if not isinstance(model, FSDPModule):
             raise TypeError(f"a model of DistributedDataParallel or fully_shard() is needed, not a {type(model).__name__}")
         self.exchanges: list[_Exchange] = []
-        faults = _Faults()
+        self._identity = {"rank": dist.get_rank(), "ranks": dist.get_world_size(), "seed": seed}
+        settings.agree(
+            None,
+            {"spec": gradients, "parameters": parameters, "warmup_steps": warmup_steps, "nonfinite": nonfinite, "seed": seed},
+        )
+        faults = Faults()
         for name, module in model.named_modules():
             if isinstance(module, FSDPModule):
                 scatter: Any = ReduceScatter(
@@ -194,22 +196,25 @@ class FSDPCompression:
 
     def state_dict(self) -> dict[str, Any]:
         """This rank's memory and counts of steps: every rank keeps its own. Between steps."""
-        return {exchange.name: exchange.state_dict() for exchange in self.exchanges}
+        return {**self._identity, "exchanges": {exchange.name: exchange.state_dict() for exchange in self.exchanges}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes a rank's own state_dict() back, of the same model, specs and ranks."""
-        if set(state) != {exchange.name for exchange in self.exchanges}:
-            raise ValueError("the state is of other modules, or has no parameters' exchanges, where this one has")
+        settings.expect(state, self._identity)
+        if other := set(state["exchanges"]) ^ {exchange.name for exchange in self.exchanges}:
+            raise ValueError(f"the state is of other modules, or of other exchanges of theirs: {', '.join(sorted(other))}")
         for exchange in self.exchanges:
-            exchange.load_state_dict(state[exchange.name])
+            exchange.load_state_dict(state["exchanges"][exchange.name])
 
     def summary(self) -> str:
         """A table of what each module's exchanges would have sent dense, what they have sent, and the time they took."""
         lines = [f"{'exchange':<48} {'calls':>8} {'dense MB':>12} {'sent MB':>12} {'ratio':>8} {'seconds':>9}"]
         for exchange in self.exchanges:
-            ratio = exchange.dense_bytes / exchange.sent_bytes if exchange.sent_bytes else float("nan")
+            if exchange.step == 0:
+                continue  # of a module without parameters of its own, or not yet used
+            ratio = f"{exchange.dense_bytes / exchange.sent_bytes:.1f}" if exchange.sent_bytes else "-"
             lines.append(
                 f"{exchange.name:<48} {exchange.step:>8} {exchange.dense_bytes / 1e6:>12.2f} {exchange.sent_bytes / 1e6:>12.2f}"
-                f" {ratio:>8.1f} {exchange.seconds:>9.2f}"
+                f" {ratio:>8} {exchange.seconds:>9.2f}"
             )
         return "\n".join(lines)

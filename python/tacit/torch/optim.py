@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from .._library import Status, TacitError
+from . import settings
 from .codec import Codec
 from .exchange import Bucket, Exchanges
 
@@ -40,6 +41,7 @@ class OneBitAdam(torch.optim.Optimizer):
         group: dist.ProcessGroup | None = None,
         seed: int = 0,
     ) -> None:
+        settings.check(warmup_steps=warmup_steps, nonfinite="error", strict=False, seed=seed, spec=spec)
         if lr < 0 or eps <= 0 or weight_decay < 0 or not all(0 <= beta < 1 for beta in betas) or warmup_steps < 1:
             raise ValueError("lr and weight_decay are at least 0, eps above it, betas in [0, 1), warmup_steps at least 1")
         if "+dgc" in spec:
@@ -55,6 +57,7 @@ class OneBitAdam(torch.optim.Optimizer):
         self.warmup_steps, self.spec, self.steps = warmup_steps, spec, 0
         self._group, self._seed = group, seed
         self._rank, self._ranks = dist.get_rank(group), dist.get_world_size(group)
+        settings.agree(group, {"spec": spec, "warmup_steps": warmup_steps, "seed": seed})
         self._exchanges = Exchanges(group)
         self._active: list[torch.Tensor | None] = []  # of each parameter: the elements that travel, or None for all
         self._bucket: Bucket | None = None
@@ -181,15 +184,25 @@ class OneBitAdam(torch.optim.Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """Moments, which all ranks have alike, and what this rank remembers: each rank saves its own."""
         codecs = {codec.name: codec.save() for codec in (self._bucket.bundle.codecs if self._bucket else [])}
-        mine = {"spec": self.spec, "steps": self.steps, "rank": self._rank, "ranks": self._ranks}
-        return {**super().state_dict(), "tacit": {**mine, "codecs": {**self._loaded, **codecs}}}
+        mine = {"steps": self.steps, "codecs": {**self._loaded, **codecs}}
+        return {**super().state_dict(), "tacit": {**self._identity(), **mine}}
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "spec": self.spec,
+            "rank": self._rank,
+            "ranks": self._ranks,
+            "warmup_steps": self.warmup_steps,
+            "seed": self._seed,
+            "shapes": [tuple(parameter.shape) for parameter, _ in self._each()],
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes a rank's own state_dict() back, with the same spec and as many ranks."""
+        if "tacit" not in state_dict:
+            raise ValueError("the state is of another optimizer: it has nothing of OneBitAdam's")
         mine = state_dict["tacit"]
-        for name, here in (("spec", self.spec), ("rank", self._rank), ("ranks", self._ranks)):
-            if mine[name] != here:
-                raise ValueError(f"the state is of {name} {mine[name]}, this is {name} {here}")
+        settings.expect(mine, self._identity())
         super().load_state_dict({name: part for name, part in state_dict.items() if name != "tacit"})
         self.steps, self._loaded = mine["steps"], dict(mine["codecs"])
         self._active, self._bucket = [], None
