@@ -561,6 +561,40 @@ START_TEST(in_turns)
 }
 END_TEST
 
+/* Codecs of another run, which has ended, go on as if they were its own. */
+START_TEST(saved_and_loaded)
+{
+    run_t run = run_of(RANKS, 0, TENSORS, TACIT_AVERAGE, false), again = run_of(RANKS, 0, TENSORS, TACIT_AVERAGE, false);
+    net_t net = net_of(&run), other = net_of(&again);
+
+    step_well(&net, 0);
+    step_well(&net, 1);
+    for (int i = 0; i < RANKS * TENSORS; i++) {
+        size_t   state_bytes;
+        uint8_t *state;
+
+        SUCCEEDS(tacit_codec_save(net.nodes[i / TENSORS].codecs[i % TENSORS], NULL, 0, &state_bytes));
+        state = malloc(state_bytes);
+        SUCCEEDS(tacit_codec_save(net.nodes[i / TENSORS].codecs[i % TENSORS], state, state_bytes, &state_bytes));
+        SUCCEEDS(tacit_codec_load(other.nodes[i / TENSORS].codecs[i % TENSORS], state, state_bytes));
+        free(state);
+    }
+    for (int step = 2; step < STEPS; step++) {
+        step_well(&net, step);
+        step_well(&other, step);
+    }
+    for (int t = 0; t < TENSORS; t++) {
+        const size_t at = 2 * kinds[t].count;
+
+        same_floats(again.out[t] + at, run.out[t] + at, (STEPS - 2) * kinds[t].count, kinds[t].spec);
+    }
+    net_free(&net);
+    net_free(&other);
+    run_free(&run);
+    run_free(&again);
+}
+END_TEST
+
 /* Ranks that disagree. */
 START_TEST(mismatches)
 {
@@ -654,6 +688,7 @@ int main(void)
     tcase_add_loop_test(tests, faults, 0, 2 * MISHAPS);
     tcase_add_loop_test(tests, cancelled, 0, 4);
     tcase_add_test(tests, in_turns);
+    tcase_add_test(tests, saved_and_loaded);
     tcase_add_test(tests, mismatches);
     tcase_add_test(tests, refusals);
     tcase_set_timeout(tests, 60);
