@@ -7,7 +7,7 @@
 #include "environment.h"
 #include "frame.h"
 
-static tacit_status_t check_config(const tacit_config_t *given, tacit_config_t *config_out)
+static tacit_status_t check_config(const tacit_config_t *given, tacit_config_t *config_out, bool *disabled_out)
 {
     tacit_environment_t environment;
 
@@ -24,6 +24,7 @@ static tacit_status_t check_config(const tacit_config_t *given, tacit_config_t *
     tacit__environment_read(&environment);
     config_out->spec = config_out->spec != NULL ? config_out->spec : environment.spec != NULL ? environment.spec : "auto";
     config_out->strict = config_out->strict != 0 || environment.strict != 0;
+    *disabled_out = environment.disable != 0;
     return TACIT_OK;
 }
 
@@ -32,7 +33,9 @@ tacit_status_t tacit_codec_create(const char *name, const tacit_slot_config_t *s
 {
     tacit_slot_config_t tensor = TACIT_SLOT_CONFIG_INIT;
     tacit_config_t      common;
-    tacit_codec_t      *codec;
+    tacit_codec_t      *codec = NULL;
+    const char         *given;
+    bool                disabled = false;
     tacit_status_t      status;
 
     if (name == NULL || slot_config == NULL || codec_out == NULL) {
@@ -46,17 +49,23 @@ tacit_status_t tacit_codec_create(const char *name, const tacit_slot_config_t *s
                            slot_config->struct_bytes);
     }
     memcpy(&tensor, slot_config, tacit__min(slot_config->struct_bytes, sizeof tensor));
-    TRY(check_config(config, &common));
+    TRY(check_config(config, &common, &disabled));
+    given = tensor.spec != NULL ? tensor.spec : common.spec;
+    tensor.spec = disabled ? "none" : given;
     TRY(tacit__codec_create(name, &tensor, &common, rank, ranks, &codec));
+    if (disabled) { /* a spec that is wrong stays so */
+        TRY(tacit__codec_parse_given(codec, given));
+    }
     if (codec->other.compressor != NULL) {
         status = tacit__fail(TACIT_ERR_UNSUPPORTED,
                              "codec '%s', '%s': a dense first operation is a collective's; give init=zero, or use a slot", name,
                              codec->given.text);
-        tacit_codec_destroy(codec);
         goto out;
     }
     *codec_out = codec;
+    codec = NULL; /* now the caller's */
 out:
+    tacit_codec_destroy(codec);
     return status;
 }
 

@@ -19,7 +19,7 @@ static const tacit_param_t params[] = {
     {"TACIT_CHECK", TACIT_PARAM_INT, AT(check), 0, 1, 0, 0, NULL, "",
      "1: native calls too are checked for the same slot on all ranks, at the price of a message."},
     {"TACIT_DISABLE", TACIT_PARAM_INT, AT(disable), 0, 1, 0, 0, NULL, "",
-     "1: every slot is reduced as 'none', whatever its spec."},
+     "1: nothing is compressed: slots and codecs go as 'none', whatever their specs."},
     {"TACIT_PLAN", TACIT_PARAM_TEXT, AT(plan), 0, 0, 0, 0, NULL, "",
      "The schedule that carries every slot that it can carry; others go as without it."},
     {"TACIT_PROGRESS", TACIT_PARAM_WORD, AT(progress), 0, 0, 0, 0, "calls thread", "",

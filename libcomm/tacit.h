@@ -215,7 +215,8 @@ TACIT_API tacit_status_t tacit_load(tacit_comm_t *comm, const char *path);
    Where there are many tensors, and on GPUs, bundles do all that with a few calls for all of them (tacit_bundle.h); the calls
    below are for tensors on the CPU. */
 
-/* rank and ranks key random numbers only. `config` may be NULL; its spec is used where slot_config has none. */
+/* rank and ranks key random numbers only. `config` may be NULL; its spec is used where slot_config has none. With
+   TACIT_DISABLE=1, on all ranks or on none, it is 'none' instead. */
 TACIT_API tacit_status_t tacit_codec_create(const char *name, const tacit_slot_config_t *slot_config,
                                             const tacit_config_t *config, int rank, int ranks, tacit_codec_t **codec_out);
 TACIT_API_VOID void      tacit_codec_destroy(tacit_codec_t *codec);

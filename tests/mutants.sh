@@ -606,6 +606,10 @@ mutant "sgd: disabled slots lose the feedback's momentum" optim/optimizers/sgd.c
     's/notes->brought = true/notes->brought = notes->owned/'
 mutant "disabled slots forget their spec" libcomm/slot.c "sgd:sgd environment:environment" \
     's/tacit__codec_parse_given\(slot->codec, .*\);/TACIT_OK;/'
+mutant "codec: TACIT_DISABLE is not asked for" libcomm/codec_frame.c codec:codec \
+    's/(\*disabled_out =) .*;/\1 false;/'
+mutant "codec: disabled, any spec is right" libcomm/codec_frame.c codec:codec \
+    's/TRY\(tacit__codec_parse_given\(codec, given\)\);//'
 mutant "codec: a failed step is settled by what follows" libcomm/codec_frame.c codec:codec \
     's/tacit__memory_unsettle\(codec, first, count\);//'
 mutant "ef21: an average that rounds to 1" optim/feedback/ef21.c ef21:starts \

@@ -560,6 +560,64 @@ START_TEST(state)
 }
 END_TEST
 
+/* ---- TACIT_DISABLE ---- */
+
+static void make_disabled(const char *spec, bool disable, tacit_codec_t **codec_out)
+{
+    tacit_slot_config_t tensor = TACIT_SLOT_CONFIG_INIT;
+    tacit_config_t      config = TACIT_CONFIG_INIT;
+
+    tensor.count = 1000;
+    tensor.ndim = 2; /* a matrix, for powersgd */
+    tensor.shape[0] = 25;
+    tensor.shape[1] = 40;
+    config.spec = spec; /* as a tensor's own */
+    ck_assert_int_eq(disable ? setenv("TACIT_DISABLE", "1", 1) : unsetenv("TACIT_DISABLE"), 0);
+    SUCCEEDS(tacit_codec_create("w", &tensor, &config, 0, 2, codec_out));
+    ck_assert_int_eq(unsetenv("TACIT_DISABLE"), 0);
+}
+
+/* Nothing is compressed, whatever the spec: also where a codec would refuse that for its dense beginning. */
+START_TEST(disabled)
+{
+    static const char *const specs[] = {"onebit+ef", "topk:ratio=0.01", "powersgd+ef", "topk:ratio=0.1+ef21:init=gradient"};
+    tacit_codec_t           *codec, *other;
+    float                   *in = session_floats(1000), *out = session_floats(1000);
+    uint8_t                 *frame = malloc(FRAME_BYTES);
+    size_t                   bytes;
+
+    session_normal(0, 0, 1000, in);
+    make_disabled(specs[_i], true, &codec);
+    SUCCEEDS(tacit_encode(codec, 0, in, 0, 1000, frame, FRAME_BYTES, &bytes));
+    SUCCEEDS(tacit_decode(codec, 0, frame, bytes, out, NULL, NULL));
+    ck_assert_mem_eq(in, out, 1000 * sizeof *in);
+    ck_assert_str_eq(codec->given.text, specs[_i]);
+    if (_i == 0) { /* ranks without it do not take that for theirs */
+        make_disabled(specs[_i], false, &other);
+        fails(tacit_decode(other, 0, frame, bytes, out, NULL, NULL), TACIT_ERR_MISMATCH, "another slot or spec");
+        tacit_codec_destroy(other);
+    }
+    tacit_codec_destroy(codec);
+    free(in);
+    free(out);
+    free(frame);
+}
+END_TEST
+
+/* A spec that is wrong stays so. */
+START_TEST(disabled_is_checked)
+{
+    tacit_slot_config_t tensor = TACIT_SLOT_CONFIG_INIT;
+    tacit_codec_t      *codec = NULL;
+
+    tensor.count = 1000;
+    tensor.spec = "onebti";
+    ck_assert_int_eq(setenv("TACIT_DISABLE", "1", 1), 0);
+    fails(tacit_codec_create("w", &tensor, NULL, 0, 2, &codec), TACIT_ERR_SPEC, "did you mean 'onebit'");
+    ck_assert_int_eq(unsetenv("TACIT_DISABLE"), 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("codec");
@@ -576,6 +634,8 @@ int main(void)
     tcase_add_loop_test(tests, not_finite, 0, (int)COUNT_OF(liars));
     tcase_add_loop_test(tests, combine_after_failure, 0, 3);
     tcase_add_loop_test(tests, state, 0, KEPT);
+    tcase_add_loop_test(tests, disabled, 0, 4);
+    tcase_add_test(tests, disabled_is_checked);
     tcase_add_loop_test(memory, conserves, 0, (int)COUNT_OF(handmade));
     tcase_add_test(memory, owning_another_part);
     tcase_add_loop_test(memory, bounded, 0, compressors);
