@@ -56,6 +56,15 @@ for spec in topk:ratio=0.01+econtrol qsgd:bits=2+econtrol auto; do
     ends 0 "$tools/tacit-info" --check "$spec"
     [ ! -s "$folder/err" ] || fail "'$spec' is warned of: $(cat "$folder/err")"
 done
+for spec in onebit topk:ratio=0.01 powersgd randk:ratio=0.1,scale=one qsgd:rounding=nearest rotq; do
+    ends 0 "$tools/tacit-info" --check "$spec"
+    says err "tacit-info: '$spec'.*biased.*no feedback.*add +ef"
+    [ "$(wc -l <"$folder/err")" -eq 1 ] || fail "not one line: $(cat "$folder/err")"
+done
+for spec in none fp16 bf16 qsgd randk onebit+ef topk:ratio=0.01+ef21; do
+    ends 0 "$tools/tacit-info" --check "$spec"
+    [ ! -s "$folder/err" ] || fail "'$spec' is warned of: $(cat "$folder/err")"
+done
 ends 0 "$tools/tacit-info" --check onebit-adam:freeze=5
 says out '^onebit-adam:.*freeze=5,.*beta1=0.9'
 ends 2 "$tools/tacit-info" --check sgd:freeze=5

@@ -10,6 +10,7 @@
 
 #include "json.h"
 #include "options.h"
+#include "spec.h"
 
 static const char help[] =
     "usage: tacit-info [--json]\n"
@@ -214,11 +215,32 @@ static void print_json(void)
     json_end(&json);
 }
 
+/* The tensor that warnings are about. */
+enum { EDGE = 1 << 8, COUNT = EDGE * EDGE };
+
+/* A compressor that is wrong on average wants feedback; fp8, and what is finer, trains as well without (doc/convergence.md). */
+static void warn_of_bias(const char *text)
+{
+    const double fine = 0x1p-6; /* fp8:format=e5m2 */
+    double       factor = 0;
+    tacit_spec_t spec;
+
+    if (tacit__spec_parse(text, &spec) != TACIT_OK) {
+        return;
+    }
+    if (spec.feedback == NULL && spec.compressor->quality(spec.compressor_config, COUNT, &factor) == TACIT_CONTRACTION &&
+        factor > fine) {
+        fprintf(stderr, "tacit-info: '%s' is biased and has no feedback, so that training may stall or end elsewhere; add +ef\n",
+                text);
+    }
+    tacit__spec_release(&spec);
+}
+
 /* Has the library log what it would warn of when such a slot is made; which specs a codec refuses is no matter here. */
 static void warn(const char *spec)
 {
     const tacit_slot_config_t config = {
-        .struct_bytes = sizeof config, .count = 1 << 16, .spec = spec, .ndim = 2, .shape = {1 << 8, 1 << 8}};
+        .struct_bytes = sizeof config, .count = COUNT, .spec = spec, .ndim = 2, .shape = {EDGE, EDGE}};
     tacit_codec_t *codec;
 
     if (tacit_codec_create("of 65536 elements", &config, NULL, 0, 1, &codec) == TACIT_OK) {
@@ -253,6 +275,7 @@ static int check(const char *spec)
     }
     puts(canonical);
     if (!optimizer) {
+        warn_of_bias(spec);
         warn(spec);
     }
     return EXIT_SUCCESS;
