@@ -104,6 +104,24 @@ static tacit_status_t check_codecs(tacit_codec_t *const *codecs, const int *owne
     return TACIT_OK;
 }
 
+/* What was not sent of gradients is no beginning for what an all-gather sends, nor the other way round. */
+static tacit_status_t check_uses(tacit_codec_t *const *codecs, size_t count, tacit_use_t use)
+{
+    static const char *const texts[] = {
+        [TACIT_USE_REDUCES] = "an all-reduce or a reduce-scatter", [TACIT_USE_GATHERS] = "an all-gather"};
+
+    for (size_t i = 0; i < count; i++) {
+        if (codecs[i]->use != TACIT_USE_OPEN && codecs[i]->use != (int)use) {
+            return tacit__fail(
+                TACIT_ERR_STATE,
+                "bundle: codec '%s' was in %s, and remembers what that has not sent; make a codec for each kind, or "
+                "call tacit_codec_reset() first",
+                codecs[i]->name, texts[codecs[i]->use]);
+        }
+    }
+    return TACIT_OK;
+}
+
 /* Memory for everything, and the layout. */
 static tacit_status_t lay_down(tacit_bundle_t *bundle)
 {
@@ -186,8 +204,9 @@ static tacit_frame_t identity(const tacit_bundle_t *bundle)
 static tacit_status_t create(tacit_bundle_kind_t kind, tacit_codec_t *const *codecs, const int *owners, size_t count,
                              tacit_op_t op, tacit_bundle_t **bundle_out)
 {
-    tacit_bundle_t *bundle = NULL;
-    tacit_status_t  status;
+    const tacit_use_t use = kind == TACIT_BUNDLE_ALLGATHER ? TACIT_USE_GATHERS : TACIT_USE_REDUCES;
+    tacit_bundle_t   *bundle = NULL;
+    tacit_status_t    status;
 
     if (codecs == NULL || count == 0 || bundle_out == NULL || (op != TACIT_SUM && op != TACIT_AVERAGE) ||
         (kind != TACIT_BUNDLE_ALLREDUCE && owners == NULL)) {
@@ -195,6 +214,7 @@ static tacit_status_t create(tacit_bundle_kind_t kind, tacit_codec_t *const *cod
                            kind != TACIT_BUNDLE_ALLREDUCE ? "owners, " : "");
     }
     TRY(check_codecs(codecs, owners, count));
+    TRY(check_uses(codecs, count, use));
     bundle = tacit__alloc(1, sizeof *bundle);
     if (bundle == NULL || (bundle->codecs = tacit__alloc(count, sizeof(tacit_codec_t *))) == NULL ||
         (owners != NULL && (bundle->owners = tacit__alloc(count, sizeof *owners)) == NULL)) {
@@ -218,6 +238,9 @@ static tacit_status_t create(tacit_bundle_kind_t kind, tacit_codec_t *const *cod
     }
     if (codecs[0]->module != NULL) {
         TRY(tacit__bundle_device_create(bundle));
+    }
+    for (size_t i = 0; i < count; i++) {
+        codecs[i]->use = codecs[i]->feedback != NULL ? (int)use : TACIT_USE_OPEN;
     }
     *bundle_out = bundle;
     bundle = NULL;

@@ -18,6 +18,7 @@ void tacit_codec_reset(tacit_codec_t *codec)
     }
     tacit__codec_settle(codec);
     tacit__memory_zero(codec);
+    codec->use = TACIT_USE_OPEN;
     if (codec->work != NULL) {
         memset(codec->work, 0, codec->work_count * sizeof *codec->work);
     }

@@ -7,6 +7,9 @@
 #include "deal.h"
 #include "spec.h"
 
+/* Which bundles a codec with feedback remembers something of; open until the first is made of it. */
+typedef enum { TACIT_USE_OPEN, TACIT_USE_REDUCES, TACIT_USE_GATHERS } tacit_use_t;
+
 struct tacit_codec {
     char                      *name;
     tacit_slot_config_t        tensor;   /* spec: NULL */
@@ -20,6 +23,7 @@ struct tacit_codec {
     tacit_key_t                key; /* all but the step */
     int                        rank, ranks;
     const void                *bundle;     /* in whose step it is; NULL: in none */
+    int                        use;        /* a tacit_use_t */
     const tacit_cuda_module_t *module;     /* of a tensor on a GPU: whose memory the codec's is in; NULL: on the CPU */
     uint32_t                  *turn;       /* kernels swap doubled memory by changing it … */
     uint32_t                   turned;     /* … and this is what of that `now` and `next` below follow */

@@ -223,7 +223,7 @@ TACIT_API_VOID void      tacit_codec_destroy(tacit_codec_t *codec);
 TACIT_API_VOID size_t    tacit_codec_grain(const tacit_codec_t *codec);
 /* Bytes of the largest frame for `count` elements. */
 TACIT_API_VOID size_t tacit_codec_capacity(const tacit_codec_t *codec, size_t count);
-/* Forgets the memory. */
+/* Forgets the memory, and which kind of bundle it was for. */
 TACIT_API_VOID void tacit_codec_reset(tacit_codec_t *codec);
 /* Between steps: writes what the codec remembers to `state`, of `capacity` bytes, for a checkpoint; NULL: only says how many
    bytes that takes. */

@@ -58,7 +58,8 @@ TACIT_API tacit_status_t tacit_bundle_create(tacit_codec_t *const *codecs, size_
 TACIT_API tacit_status_t tacit_bundle_create_reduce_scatter(tacit_codec_t *const *codecs, const int *owners, size_t count,
                                                             tacit_op_t op, tacit_bundle_t **bundle_out);
 /* As above. Feedback works as elsewhere: with ef21 it is changes that are sent, and all ranks keep what they add up to. A codec
-   is in bundles of this kind only. */
+   with feedback that was in a bundle of this kind is in no other, nor the other way round (TACIT_ERR_STATE), before
+   tacit_codec_reset(). */
 TACIT_API tacit_status_t tacit_bundle_create_allgather(tacit_codec_t *const *codecs, const int *owners, size_t count,
                                                        tacit_bundle_t **bundle_out);
 /* Cancels what runs; accepts NULL. */

@@ -680,6 +680,12 @@ mutant "bundle: shards: a mean is a sum" libcomm/codec_block.c bundle_sharded:bu
     '/^static uint32_t sum_unit/,/^}/s/sum\[i\] \*= scale;/;/'
 mutant "bundle: shards: everybody's memory follows what the owner sends" libcomm/bundle.c bundle_sharded:bundle_sharded \
     's/bundle->kind == TACIT_BUNDLE_ALLREDUCE \&\& !tacit__codec_own_coded/!tacit__codec_own_coded/'
+mutant "bundle: shards: a codec is in bundles of all kinds" libcomm/bundle.c bundle_sharded:bundle_sharded \
+    's/codecs\[i\]->use != \(int\)use/false/'
+mutant "bundle: shards: a codec without memory is in bundles of one kind" libcomm/bundle.c bundle_sharded:bundle_sharded \
+    's/codecs\[i\]->feedback != NULL \? \(int\)use : TACIT_USE_OPEN/(int)use/'
+mutant "bundle: shards: a codec that is reset stays of its kind" libcomm/codec.c bundle_sharded:bundle_sharded \
+    's/codec->use = TACIT_USE_OPEN;//'
 mutant "bundle: shards: owners are not compared" libcomm/bundle.c bundle_sharded:bundle_sharded \
     's/slot = tacit__hash\(slot, bundle->owners, .*\);/;/'
 mutant "codec: the state's tail is not looked at" libcomm/checkpoint.c codec:codec \

@@ -553,6 +553,54 @@ START_TEST(refusals)
 }
 END_TEST
 
+static tacit_status_t make_of_kind(int kind, tacit_codec_t *codec)
+{
+    const int       owner = 0;
+    tacit_bundle_t *bundle = NULL;
+    tacit_status_t  status;
+
+    if (kind == TACIT_BUNDLE_ALLREDUCE) {
+        status = tacit_bundle_create(&codec, 1, TACIT_SUM, &bundle);
+    } else if (kind == TACIT_BUNDLE_REDUCE_SCATTER) {
+        status = tacit_bundle_create_reduce_scatter(&codec, &owner, 1, TACIT_SUM, &bundle);
+    } else {
+        status = tacit_bundle_create_allgather(&codec, &owner, 1, &bundle);
+    }
+    tacit_bundle_destroy(bundle);
+    return status;
+}
+
+/* What an all-gather remembers is no gradient's: its codecs are in no other kind, before they are reset. */
+START_TEST(kinds_apart)
+{
+    static const int others[] = {TACIT_BUNDLE_ALLREDUCE, TACIT_BUNDLE_REDUCE_SCATTER};
+    const int        other = others[_i % 2];
+    const bool       gather_first = _i / 2 != 0;
+    const int first = gather_first ? TACIT_BUNDLE_ALLGATHER : other, second = gather_first ? other : TACIT_BUNDLE_ALLGATHER;
+    tacit_slot_config_t tensor = TACIT_SLOT_CONFIG_INIT;
+    tacit_codec_t      *with, *without;
+
+    tensor.count = 600;
+    tensor.spec = "onebit+ef";
+    SUCCEEDS(tacit_codec_create("shared", &tensor, NULL, 0, 2, &with));
+    tensor.spec = "onebit";
+    SUCCEEDS(tacit_codec_create("forgetful", &tensor, NULL, 0, 2, &without));
+    for (int times = 0; times < 2; times++) {
+        SUCCEEDS(make_of_kind(first, with));
+        SUCCEEDS(make_of_kind(first, without));
+    }
+    fails(make_of_kind(second, with), TACIT_ERR_STATE, "codec 'shared'");
+    fails(make_of_kind(second, with), TACIT_ERR_STATE, "make a codec for each kind"); /* still */
+    SUCCEEDS(make_of_kind(second, without));
+    SUCCEEDS(make_of_kind(first, with));
+    tacit_codec_reset(with);
+    SUCCEEDS(make_of_kind(second, with));
+    fails(make_of_kind(first, with), TACIT_ERR_STATE, "codec 'shared'");
+    tacit_codec_destroy(with);
+    tacit_codec_destroy(without);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("bundle_sharded");
@@ -567,6 +615,7 @@ int main(void)
     tcase_add_loop_test(tests, damage, 0, KINDS * 2);
     tcase_add_test(tests, mismatches);
     tcase_add_loop_test(tests, refusals, 0, KINDS);
+    tcase_add_loop_test(tests, kinds_apart, 0, 4);
     tcase_set_timeout(tests, 60);
     suite_add_tcase(suite, tests);
     return harness_main(suite);
