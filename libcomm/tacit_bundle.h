@@ -24,7 +24,8 @@
    exchange fails, tacit_bundle_cancel() has the same effect on this rank.
 
    Damage to a message of the last exchange is found by its receivers alone, and ends the step on these only. The next step
-   then fails on all with TACIT_ERR_MISMATCH, and so do all that follow, until the bundle is made anew.
+   then fails on all with TACIT_ERR_MISMATCH, and so do all that follow, until the bundle is made anew. In a reduce-scatter, where
+   each rank gets other messages, ranks may return different faults where messages are damaged or ranks are at different steps.
 
    Tensors on a GPU (codecs whose device is TACIT_CUDA; of all specs but powersgd with residual=): in, out and messages are memory
    of that GPU, messages at multiples of 16 bytes. The three calls then only launch kernels, nine of them in most bundles (seven,
