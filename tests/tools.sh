@@ -86,6 +86,14 @@ if [ -w /dev/full ]; then
 fi
 
 ends 0 "$tools/tacit-bench" --help
+says out 'usage: tacit-bench kernels .*--device'
+[ -n "$cuda" ] || for json in "" --json; do # said once, and nothing else
+    # shellcheck disable=SC2086 # words
+    ends 1 "$tools/tacit-bench" kernels --device cuda --bytes 64K $json
+    [ ! -s "$folder/out" ] || fail "there is a table without a GPU: $(cat "$folder/out")"
+    [ "$(wc -l <"$folder/err")" -eq 1 ] || fail "not one line: $(cat "$folder/err")"
+    says err '^tacit-bench: '
+done
 ends 0 "$tools/tacit-bench" kernels --spec onebit+ef --spec none --bytes 1M --json
 has mode spec device isa bytes encode_gbps decode_gbps copy_gbps stream_gbps encode_of_limit decode_of_limit
 [ "$(wc -l <"$folder/out")" -eq 2 ] || fail "not one line a spec"

@@ -26,7 +26,9 @@ typedef struct bench_options {
     bool        cuda; /* kernels: those of a GPU */
 } bench_options_t;
 
-/* Both return the tool's status. */
+/* Whether there is a GPU to measure; false after a message that says why not. */
+bool bench_has_device(void);
+/* These return the tool's status. */
 int bench_kernels(const bench_options_t *options);
 int bench_device(const bench_options_t *options, const char *spec, size_t bytes);
 int bench_allreduce(const bench_options_t *options);

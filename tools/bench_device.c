@@ -206,6 +206,17 @@ static void print(run_t *run, const bench_options_t *options)
     bench_print_rates(&rates, options);
 }
 
+bool bench_has_device(void)
+{
+    const tacit_cuda_module_t *module;
+    const tacit_status_t       status = tacit__cuda_module(&module);
+
+    if (status != TACIT_OK) {
+        fprintf(stderr, "tacit-bench: %s\n", tacit_last_error());
+    }
+    return status == TACIT_OK;
+}
+
 int bench_device(const bench_options_t *options, const char *spec, size_t bytes)
 {
     run_t          run = {.spec = spec, .count = bytes / sizeof(float)};

@@ -309,6 +309,9 @@ int bench_kernels(const bench_options_t *options)
 {
     int status = EXIT_SUCCESS;
 
+    if (options->cuda && !bench_has_device()) {
+        return EXIT_FAILURE;
+    }
     if (!options->json) {
         print_title();
     }

@@ -10,7 +10,7 @@
 #include "options.h"
 
 static const char help[] =
-    "usage: tacit-bench kernels [--spec SPEC]... [--bytes N] [--seed N] [--json]\n"
+    "usage: tacit-bench kernels [--spec SPEC]... [--bytes N] [--device cpu|cuda] [--seed N] [--json]\n"
     "       mpirun ... tacit-bench allreduce [--spec SPEC]... [--bytes N[,N...]] [--schedule NAME|all] [--link-rate RATE]\n"
     "                                        [--calls N] [--no-native] [--compute MS] [--seed N] [--json]\n"
     "\n"
