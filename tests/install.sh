@@ -116,6 +116,15 @@ if [ -x "$prefix/bin/tacit-info" ]; then
     ! grep '^CUDA .*cannot be loaded' info || fail "the installed CUDA module is not found"
 fi
 
+# Each function that a page names has one that leads there.
+for name in tacit_bundle_create tacit_bundle_poll tacit_codec_create tacit_slot_create; do
+    [ -f "$prefix/share/man/man3/$name.3" ] || fail "man does not find $name"
+done
+for page in "$prefix"/share/man/man3/*.3; do
+    leads=$(sed -n 's/^\.so //p' "$page")
+    [ -z "$leads" ] || [ -f "$prefix/share/man/$leads" ] || fail "$page leads to $leads, which is not there"
+done
+
 make -C "$build" uninstall DESTDIR="$scratch/root" >"$scratch/uninstall.log" 2>&1 || fail "make uninstall failed"
 left=$(find "$prefix" -not -type d)
 [ -z "$left" ] || fail "make uninstall leaves $left"
