@@ -559,7 +559,7 @@ __global__ void __launch_bounds__(THREADS) fit_factors(tacit_device_bundle_t bun
     const uint64_t  fault = *(volatile uint64_t *)&bundle.step->fault;
 
     if (bundle.tensors[m.tensor].nonfinite == TACIT_NONFINITE_PASS ||
-        (fault != TACIT_DEVICE_NO_FAULT && (fault >> 40 & 0xff) != TACIT_REASON_SUM)) {
+        (fault != TACIT_DEVICE_NO_FAULT && TACIT_DEVICE_FAULT_REASON(fault) != TACIT_REASON_SUM)) {
         return;
     }
     for (uint64_t i = chunk.first + threadIdx.x; i < chunk.first + chunk.count; i += THREADS) {
