@@ -11,6 +11,7 @@ import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 import tacit.torch
+from tacit.torch.exchange import Faults
 
 
 def processes(ranks, body, *arguments):
@@ -173,6 +174,30 @@ def rebuild(rank, ranks):
 
 
 class DDPTest(unittest.TestCase):
+    def test_faults(self):
+        """Of a backward pass are raised at its end, whatever has become of the one before."""
+        faults, x = Faults(), torch.ones(3, requires_grad=True)
+
+        def backward(*errors, breaks_off=False):
+            def hook(gradient):
+                faults.watch()
+                for number, error in errors:
+                    faults.note(error, number)
+                if breaks_off:
+                    raise KeyError("the program's own")
+                return gradient
+
+            product = x * 2
+            product.register_hook(hook)
+            product.sum().backward()
+
+        with self.assertRaises(KeyError):
+            backward((1, ValueError("late")), breaks_off=True)
+        backward()
+        with self.assertRaisesRegex(ValueError, "first"):
+            backward((7, ValueError("second")), (3, ValueError("first")))
+        backward()
+
     def test_converges(self):
         for ranks in (2, 4):
             by_rank = processes(ranks, converge)

@@ -40,12 +40,13 @@ class Faults:
     def __init__(self) -> None:
         self._found: dict[int, Exception] = {}
         self._polls: dict[int, Bundle] = {}
-        self._queued = False
+        self._task = -1  # of autograd: the backward() that is watched
 
     def watch(self) -> None:
         """Within backward(): has it raise what note() will be told. Behind callbacks that are queued later in it."""
-        if not self._queued:
-            self._queued = True
+        task = torch._C._current_graph_task_id()
+        if task != self._task:
+            self._task, self._found = task, {}  # what one has found that was broken off is nobody's
             torch.autograd.Variable._execution_engine.queue_callback(
                 lambda: torch.autograd.Variable._execution_engine.queue_callback(self._end)
             )
@@ -58,7 +59,7 @@ class Faults:
         self._found.setdefault(number, error)
 
     def _end(self) -> None:
-        polls, self._polls, self._queued = list(self._polls.values()), {}, False
+        polls, self._polls = list(self._polls.values()), {}
         for bundle in polls:
             try:
                 bundle.poll()
