@@ -3,6 +3,7 @@
    are reduced, as plain float32, by the blockwise schedule. */
 #include <string.h>
 
+#include "codec_unit.h"
 #include "operation.h"
 
 /* The factors of one round, as items of an inner leg. */
@@ -196,6 +197,11 @@ static tacit_status_t start_round(tacit_leg_t *leg, int number)
         item->codec->compressor->linear->make_factor(&block, &item->codec->tensor, number, factors->a, item->codec->work,
                                                      factors->mean, factors->own[number]);
         if (number == rounds_of(item) - 1) {
+            const size_t count = factor_count(item, number);
+
+            if (item->codec->nonfinite != TACIT_NONFINITE_PASS && !tacit__unit_is_finite(factors->own[number], count)) {
+                return tacit__item_fault(item); /* memory could not take back what that stands for */
+            }
             pick_factors(item, factors, true, picked);
             tacit__codec_rebuilt(item->codec, item->step, item->in, factors->a, picked);
             factors->rebuilt = true;
