@@ -194,7 +194,7 @@ mutant "own contribution dropped" libcomm/codec_block.c collective:conservation 
 mutant "own contribution's memory not emptied" libcomm/codec_block.c collective:conservation \
     's/tacit__unit_after\(codec, state, at, units.*/tacit__state_keep(state, at, units);/'
 mutant "rank order reversed on rank 1, blockwise" libcomm/codec_block.c collective:conservation \
-    '/^uint32_t tacit__codec_reduce/,/^}/ {
+    '/^static uint32_t sum_unit/,/^}/ {
         s/for \(int rank = 0; rank < codec->ranks/for (int turn = 0; turn < codec->ranks/
         s/&& faults == 0; rank\+\+\) \{/\&\& faults == 0; turn++) { \
             int rank = codec->rank == 1 ? codec->ranks - 1 - turn : turn;/
