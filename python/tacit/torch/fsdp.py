@@ -72,22 +72,27 @@ class _Exchange:
             self._bundles[key] = Bundle(codecs, op, self.kind, range(group.size()))
         return self._bundles[key]
 
-    def _finish(self, bundle: Bundle, received: torch.Tensor, out: list[torch.Tensor | None], result: torch.Tensor) -> None:
-        """After a fault the result is NaN, and backward() raises at its end; a forward pass at once."""
+    def _finish(self, bundle: Bundle, received: torch.Tensor, out: list[torch.Tensor | None]) -> None:
+        """After a fault results are NaN, and backward() raises at its end; a forward pass at once."""
         within_backward = torch._C._current_graph_task_id() != -1
         if within_backward:
             self._faults.watch()
         try:
-            if bundle.device.type == "cuda":
-                result.fill_(torch.nan)  # what stays after a fault, of which nobody waits to hear
+            if bundle.device.type == "cuda":  # what stays after a fault, of which nobody waits to hear
+                self._spoil(bundle, out)
             bundle.finish(received, out)
             bundle.poll(behind=1)
             self._faults.poll(bundle)
         except TacitError as error:
-            result.fill_(torch.nan)
+            self._spoil(bundle, out)
             if not within_backward:
                 raise
             self._faults.note(error)
+
+    def _spoil(self, bundle: Bundle, out: list[torch.Tensor | None]) -> None:
+        for rank, tensor in enumerate(out):
+            if tensor is not None and not (self.kind == "allgather" and rank == bundle.codecs[0].rank):  # which may be its input
+                tensor.fill_(torch.nan)
 
     def _count(self, began: float, sent_bytes: int, dense_bytes: int) -> _Done:
         self.step += 1
@@ -132,7 +137,7 @@ class ReduceScatter(_Exchange):
         bundle.encode(self.step, list(input_tensor.view(ranks, -1)), sent)
         dist.all_to_all_single(received, sent, bundle.receives, bundle.sends, group=group)
         own = [output_tensor if rank == group.rank() else None for rank in range(ranks)]
-        self._finish(bundle, received, own, output_tensor)
+        self._finish(bundle, received, own)
         return self._count(began, sent.numel(), dense_bytes)
 
 
@@ -151,7 +156,7 @@ class AllGather(_Exchange):
         )
         bundle.encode(self.step, [input_tensor if rank == group.rank() else None for rank in range(ranks)], sent)
         dist.all_gather_into_tensor(received, sent, group=group)
-        self._finish(bundle, received, list(output_tensor.view(ranks, -1)), output_tensor)
+        self._finish(bundle, received, list(output_tensor.view(ranks, -1)))
         dense_bytes = (ranks - 1) * input_tensor.numel() * input_tensor.element_size()
         return self._count(began, (ranks - 1) * bundle.gathers, dense_bytes)
 
