@@ -27,19 +27,45 @@ class _Done:
         return True
 
 
+class _Messages:
+    """Memory for messages, as much as the largest exchange takes: they follow each other on one stream. It stays, so that no thread
+    of the backend is ever the last one to hold it, which at the end of the program may be too late for Python."""
+
+    def __init__(self) -> None:
+        self._memory: dict[tuple[str, torch.device], torch.Tensor] = {}
+        self._parts: dict[tuple[str, torch.device, int], torch.Tensor] = {}
+
+    def take(self, name: str, size: int, device: torch.device) -> torch.Tensor:
+        if (name, device, size) not in self._parts:
+            memory = self._memory.get((name, device))
+            if memory is None or memory.numel() < size:
+                memory = self._memory[name, device] = torch.empty(size, dtype=torch.uint8, device=device)
+                self._parts = {key: part for key, part in self._parts.items() if key[:2] != (name, device)}
+            self._parts[name, device, size] = memory[:size]
+        return self._parts[name, device, size]
+
+
 class _Exchange:
     """What both have in common: a bundle for each size, dtype and operator, with a tensor for each rank; counts and time."""
 
     kind: Kind
 
     def __init__(
-        self, name: str, spec: str, faults: Faults, *, seed: int, nonfinite: Nonfinite, warmup_steps: int = 0
+        self,
+        name: str,
+        spec: str,
+        faults: Faults,
+        messages: _Messages,
+        *,
+        seed: int,
+        nonfinite: Nonfinite,
+        warmup_steps: int = 0,
     ) -> None:
         self.name, self.spec, self.warmup_steps = name, spec, warmup_steps
         self._seed, self._nonfinite = seed, nonfinite
         self.step = self.dense_bytes = self.sent_bytes = 0
         self.seconds = 0.0
-        self._faults = faults
+        self._faults, self._messages = faults, messages
         self._bundles: dict[str, Bundle] = {}
         self._loaded: dict[str, torch.Tensor] = {}
 
@@ -131,9 +157,8 @@ class ReduceScatter(_Exchange):
             dist.reduce_scatter_tensor(output_tensor, input_tensor, op, group)
             return self._count(began, dense_bytes, dense_bytes)
         bundle = self._bundle(output_tensor, group, "average" if op == dist.ReduceOp.AVG else "sum")
-        sent, received = (
-            torch.empty(sum(sizes), dtype=torch.uint8, device=bundle.device) for sizes in (bundle.sends, bundle.receives)
-        )
+        sent = self._messages.take("sent", sum(bundle.sends), bundle.device)
+        received = self._messages.take("received", sum(bundle.receives), bundle.device)
         bundle.encode(self.step, list(input_tensor.view(ranks, -1)), sent)
         dist.all_to_all_single(received, sent, bundle.receives, bundle.sends, group=group)
         own = [output_tensor if rank == group.rank() else None for rank in range(ranks)]
@@ -151,9 +176,8 @@ class AllGather(_Exchange):
     ) -> _Done:
         began, ranks = time.monotonic(), group.size()
         bundle = self._bundle(input_tensor, group, "sum")
-        sent, received = (
-            torch.empty(count * bundle.gathers, dtype=torch.uint8, device=bundle.device) for count in (1, ranks)
-        )
+        sent = self._messages.take("sent", bundle.gathers, bundle.device)
+        received = self._messages.take("received", ranks * bundle.gathers, bundle.device)
         bundle.encode(self.step, [input_tensor if rank == group.rank() else None for rank in range(ranks)], sent)
         dist.all_gather_into_tensor(received, sent, group=group)
         self._finish(bundle, received, list(output_tensor.view(ranks, -1)))
@@ -184,17 +208,17 @@ class FSDPCompression:
             None,
             {"spec": gradients, "parameters": parameters, "warmup_steps": warmup_steps, "nonfinite": nonfinite, "seed": seed},
         )
-        faults = Faults()
+        faults, scattered, gathered = Faults(), _Messages(), _Messages()
         for name, module in model.named_modules():
             if isinstance(module, FSDPModule):
                 scatter: Any = ReduceScatter(
-                    f"{name or 'root'}/gradients", gradients, faults, seed=seed, nonfinite=nonfinite, warmup_steps=warmup_steps
+                    f"{name or 'root'}/gradients", gradients, faults, scattered, seed=seed, nonfinite=nonfinite, warmup_steps=warmup_steps
                 )
                 module.set_custom_reduce_scatter(scatter)
                 self.exchanges.append(scatter)
                 if parameters is not None:
                     gather: Any = AllGather(
-                        f"{name or 'root'}/parameters", parameters, faults, seed=seed, nonfinite=nonfinite
+                        f"{name or 'root'}/parameters", parameters, faults, gathered, seed=seed, nonfinite=nonfinite
                     )
                     module.set_custom_all_gather(gather)
                     self.exchanges.append(gather)
