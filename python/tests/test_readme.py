@@ -21,7 +21,11 @@ class ReadmeTest(unittest.TestCase):
                 script = pathlib.Path(folder) / "train.py"
                 script.write_text(example)
                 command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-                done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+                for _ in range(3):
+                    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+                    # Threads of gloo's that still need Python when it ends abort the process, rarely: not what is tested here.
+                    if "terminate called without an active exception" not in done.stderr:
+                        break
                 self.assertEqual(done.returncode, 0, done.stderr)
                 loss = float(re.search(r"^loss ([\d.]+)$", done.stdout, re.M).group(1))
                 self.assertLess(loss, 0.3)
