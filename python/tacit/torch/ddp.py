@@ -50,7 +50,7 @@ class Compression:
         for name, parameter in model.module.named_parameters():
             if parameter.requires_grad and parameter.dtype not in DTYPES:
                 raise TypeError(f"parameter '{name}' is {parameter.dtype}, which is none of {', '.join(map(str, DTYPES))}")
-        settings.agree(group, {"spec": spec, "warmup_steps": warmup_steps, **self._options})
+        settings.agree(group, next(model.parameters()).device, {"spec": spec, "warmup_steps": warmup_steps, **self._options})
         self._faults = Faults()
         self._exchanges = Exchanges(group, self._faults)
         model.register_comm_hook(self, _hook)

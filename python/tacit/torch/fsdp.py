@@ -206,6 +206,7 @@ class FSDPCompression:
         self._identity = {"rank": dist.get_rank(), "ranks": dist.get_world_size(), "seed": seed}
         settings.agree(
             None,
+            next(model.parameters()).device,
             {"spec": gradients, "parameters": parameters, "warmup_steps": warmup_steps, "nonfinite": nonfinite, "seed": seed},
         )
         faults, scattered, gathered = Faults(), _Messages(), _Messages()

@@ -57,7 +57,7 @@ class OneBitAdam(torch.optim.Optimizer):
         self.warmup_steps, self.spec, self.steps = warmup_steps, spec, 0
         self._group, self._seed = group, seed
         self._rank, self._ranks = dist.get_rank(group), dist.get_world_size(group)
-        settings.agree(group, {"spec": spec, "warmup_steps": warmup_steps, "seed": seed})
+        settings.agree(group, self._device, {"spec": spec, "warmup_steps": warmup_steps, "seed": seed})
         self._exchanges = Exchanges(group)
         self._active: list[torch.Tensor | None] = []  # of each parameter: the elements that travel, or None for all
         self._bucket: Bucket | None = None

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 from .codec import NONFINITE
@@ -24,10 +26,9 @@ def check(*, warmup_steps: int, nonfinite: str, strict: bool, seed: int, **specs
         raise ValueError(f"strict is True or False, not {strict!r}")
 
 
-def agree(group: dist.ProcessGroup | None, settings: Mapping[str, Any]) -> None:
-    """Collective. Ranks that go on with different settings would wait for each other."""
-    everybody: list[Any] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(everybody, dict(settings), group)
+def agree(group: dist.ProcessGroup | None, device: torch.device, settings: Mapping[str, str | int | bool | None]) -> None:
+    """Collective, on tensors of `device`. Ranks that go on with different settings would wait for each other."""
+    everybody: list[dict[str, Any]] = [json.loads(text) for text in _gather(json.dumps(settings), group, device)]
     for rank, theirs in enumerate(everybody):
         for name in {**everybody[0], **theirs}:
             if theirs.get(name) != everybody[0].get(name):
@@ -35,6 +36,17 @@ def agree(group: dist.ProcessGroup | None, settings: Mapping[str, Any]) -> None:
                     f"all ranks need the same settings: {name} is {everybody[0].get(name)!r} on rank 0 and {theirs.get(name)!r} "
                     f"on rank {rank}"
                 )
+
+
+def _gather(text: str, group: dist.ProcessGroup | None, device: torch.device) -> list[str]:
+    """All ranks' texts. PyTorch's all_gather_object() would need NumPy, which PyTorch itself does without."""
+    mine = torch.tensor(list(text.encode()), dtype=torch.uint8, device=device)
+    sizes = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(sizes, torch.tensor([mine.numel()], device=device), group)
+    most = max(int(size) for size in sizes)
+    texts = [torch.zeros(most, dtype=torch.uint8, device=device) for _ in sizes]
+    dist.all_gather(texts, torch.nn.functional.pad(mine, (0, most - mine.numel())), group)
+    return [bytes(theirs[: int(size)].tolist()).decode() for theirs, size in zip(texts, sizes)]
 
 
 def expect(state: Mapping[str, Any], here: Mapping[str, Any]) -> None:
