@@ -51,6 +51,12 @@ void tacit__comm_break(tacit_comm_t *comm)
 
 tacit_status_t tacit__comm_agree(tacit_comm_t *comm, const char *what, const char *text, tacit_status_t mine, size_t capacity)
 {
+    return tacit__comm_agree_and_tell(comm, what, text, NULL, NULL, mine, capacity);
+}
+
+tacit_status_t tacit__comm_agree_and_tell(tacit_comm_t *comm, const char *what, const char *text, const char *line, char *lines,
+                                          tacit_status_t mine, size_t capacity)
+{
     tacit_operation_t *operation;
     tacit_status_t     status;
     char               error[TACIT_TEXT_BYTES];
@@ -61,6 +67,8 @@ tacit_status_t tacit__comm_agree(tacit_comm_t *comm, const char *what, const cha
     }
     TRY(tacit__operation_create(comm, what, NULL, 0, mine, &operation));
     operation->text = text;
+    operation->line = line;
+    operation->lines = lines;
     operation->capacity = capacity;
     TRY(tacit__operation_wait(operation));
 out:
@@ -135,10 +143,11 @@ static void describe(const tacit_comm_t *comm, char *text, size_t capacity)
 
     snprintf(text, capacity,
              "version %s, %d ranks, spec %s, chunk_bytes %zu, seed %" PRIu64 ", nonfinite %d, strict %d, check %d, disable %d, "
-             "plan %.80s",
+             "plan %.80s, topology %.200s",
              tacit_version(), comm->ranks, config->spec != NULL ? config->spec : "", config->chunk_bytes, config->seed,
              config->nonfinite, config->strict, (int)comm->environment.check, (int)comm->environment.disable,
-             comm->environment.plan != NULL ? comm->environment.plan : "auto");
+             comm->environment.plan != NULL ? comm->environment.plan : "auto",
+             comm->environment.topology != NULL ? comm->environment.topology : "as found");
 }
 
 static tacit_status_t check_transport(const tacit_transport_t *transport)
@@ -166,7 +175,7 @@ tacit_status_t tacit_comm_create(const tacit_transport_t *transport, const tacit
 {
     tacit_status_t status;
     tacit_comm_t  *comm = NULL;
-    char           text[TACIT_AGREEMENT_BYTES];
+    char           text[TACIT_AGREEMENT_BYTES - TACIT_LINE_BYTES], line[TACIT_PLACE_BYTES] = "";
     size_t         capacity;
 
     if (transport == NULL || comm_out == NULL) {
@@ -191,7 +200,15 @@ tacit_status_t tacit_comm_create(const tacit_transport_t *transport, const tacit
     comm->exchange.trace = comm->trace = tacit__trace_create(comm->environment.trace, comm->rank, comm->ranks);
     capacity = TACIT_FRAME_HEADER_BYTES + comm->config.chunk_bytes;
     describe(comm, text, sizeof text);
-    TRY(tacit__comm_agree(comm, "tacit_comm_create", text, status, capacity));
+    if (status == TACIT_OK) {
+        status = tacit__topology_create(comm->ranks, &comm->topology);
+    }
+    if (status == TACIT_OK) {
+        status = tacit__place_find(comm->environment.topology, comm->transport.host, comm->rank, comm->ranks, line);
+    }
+    TRY(tacit__comm_agree_and_tell(comm, "tacit_comm_create", text, line, comm->topology != NULL ? comm->topology->lines : NULL,
+                                   status, capacity));
+    tacit__topology_fill(comm->topology);
     tacit__log(TACIT_LOG_INFO, comm->rank, "comm: transport %s, %s", comm->transport.name, text);
     tacit__thread_start(comm);
 
@@ -234,6 +251,7 @@ void tacit_comm_destroy(tacit_comm_t *comm)
         comm->transport.destroy(comm->transport.context);
     }
     tacit__trace_destroy(comm->trace);
+    tacit__topology_destroy(comm->topology);
     tacit__operation_free(comm->spare);
     tacit__operation_free(comm->recent);
     tacit__free(comm->group);

@@ -9,6 +9,7 @@
 #include "environment.h"
 #include "exchange.h"
 #include "schedule.h"
+#include "topology.h"
 #include "tacit_transport.h"
 
 struct tacit_slot {
@@ -48,6 +49,7 @@ struct tacit_comm {
     tacit_environment_t environment;
     tacit_trace_t      *trace; /* NULL: off */
     tacit_exchange_t    exchange;
+    tacit_topology_t   *topology;
     tacit_cost_t        cost;
     tacit_slot_t       *slots;
     tacit_tie_t        *ties;
@@ -81,6 +83,9 @@ void tacit__comm_break(tacit_comm_t *comm);
    the last error: if it is not OK, every rank returns it. `what` names the call in messages ("tacit_slot_create"). capacity: if
    all agree, messages may have so many bytes from now on. */
 tacit_status_t tacit__comm_agree(tacit_comm_t *comm, const char *what, const char *text, tacit_status_t mine, size_t capacity);
+/* The same, with a line that each rank says of itself: they come to `lines`, of all ranks, TACIT_LINE_BYTES each. */
+tacit_status_t tacit__comm_agree_and_tell(tacit_comm_t *comm, const char *what, const char *text, const char *line, char *lines,
+                                          tacit_status_t mine, size_t capacity);
 /* The end of a call that has done its part, with that status: ranks agree or, where the communicator is broken, each is on its
    own. Leaves the communicator. */
 tacit_status_t tacit__comm_conclude(tacit_comm_t *comm, const char *what, const char *text, tacit_status_t mine);

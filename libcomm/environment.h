@@ -6,7 +6,7 @@
 #include "internal.h"
 
 typedef struct tacit_environment {
-    const char *spec, *plan, *trace;
+    const char *spec, *plan, *topology, *trace;
     int64_t     timeout_ms, strict, check, disable;
     int         progress; /* 0: calls, 1: thread */
     int         isa, log; /* read by isa.c and log.c themselves; here for the table */

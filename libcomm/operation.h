@@ -6,8 +6,9 @@
 #include "comm.h"
 
 enum {
-    TACIT_LEGS = 8,              /* more than there are schedules */
-    TACIT_AGREEMENT_BYTES = 2048 /* a text to agree on, its end included */
+    TACIT_LEGS = 8,               /* more than there are schedules */
+    TACIT_AGREEMENT_BYTES = 2048, /* a text to agree on and a rank's line, their ends included */
+    TACIT_LINE_BYTES = 256
 };
 
 typedef enum {
@@ -31,6 +32,8 @@ struct tacit_request {
     bool           framed; /* frames are exchanged at all */
 
     const char *text;     /* of an agreement; NULL: none */
+    const char *line;     /* what this rank says of itself with it; NULL: nothing */
+    char       *lines;    /* all ranks' lines come here, TACIT_LINE_BYTES each; NULL: nowhere */
     size_t      capacity; /* of messages once all agree; 0: as it is */
 
     tacit_frame_t  identity; /* what every frame of this operation says on every rank */

@@ -8,8 +8,9 @@
 enum { SHOWN = 160 }; /* bytes of a text in a message */
 
 typedef struct tacit_agreement {
-    tacit_buffer_t mine;    /* the own frame */
-    char          *texts;   /* of all ranks, TACIT_AGREEMENT_BYTES each */
+    tacit_buffer_t mine;    /* the own frame … */
+    size_t         bytes;   /* … and what it has */
+    char          *texts;   /* of all ranks, TACIT_AGREEMENT_BYTES each, with their lines behind them */
     int            present; /* texts here */
     bool           sent, agreed;
 } tacit_agreement_t;
@@ -31,17 +32,22 @@ static tacit_status_t prepare(tacit_leg_t *leg)
     tacit_status_t     status;
     tacit_agreement_t *agreement = leg->state = tacit__alloc(1, sizeof *agreement);
     tacit_frame_t      frame = tacit__leg_frame(leg, TACIT_FRAME_AGREEMENT);
-    size_t             bytes = strlen(leg->operation->text);
+    const char        *line = leg->operation->line;
+    char              *mine;
 
     if (agreement == NULL || (agreement->texts = tacit__alloc((size_t)leg->comm->ranks, TACIT_AGREEMENT_BYTES)) == NULL) {
         return tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory to agree with %d ranks", leg->comm->rank, leg->comm->ranks);
     }
-    TRY(tacit__buffer_take(&leg->comm->exchange, TACIT_FRAME_HEADER_BYTES + bytes, &agreement->mine));
-    memcpy(agreement->mine.data + TACIT_FRAME_HEADER_BYTES, leg->operation->text, bytes);
-    frame.payload_bytes = (uint32_t)bytes;
+    mine = text_of(agreement, leg->comm->rank);
+    frame.payload_bytes = (uint32_t)snprintf(mine, TACIT_AGREEMENT_BYTES, "%s", leg->operation->text);
+    if (line != NULL) {
+        mine += frame.payload_bytes + 1;
+        frame.payload_bytes += 1 + (uint32_t)snprintf(mine, TACIT_LINE_BYTES, "%s", line);
+    }
     frame.total = 1;
-    tacit__frame_write(&frame, agreement->mine.data);
-    memcpy(text_of(agreement, leg->comm->rank), leg->operation->text, bytes + 1);
+    TRY(tacit__buffer_take(&leg->comm->exchange, TACIT_FRAME_HEADER_BYTES + frame.payload_bytes, &agreement->mine));
+    memcpy(agreement->mine.data + TACIT_FRAME_HEADER_BYTES, text_of(agreement, leg->comm->rank), frame.payload_bytes);
+    agreement->bytes = tacit__frame_write(&frame, agreement->mine.data);
     agreement->present = 1;
 out:
     return status;
@@ -65,6 +71,17 @@ static tacit_status_t compare(const tacit_leg_t *leg)
     return TACIT_OK;
 }
 
+static void keep_lines(const tacit_leg_t *leg)
+{
+    char *lines = leg->operation->lines;
+
+    for (int rank = 0; lines != NULL && rank < leg->comm->ranks; rank++, lines += TACIT_LINE_BYTES) {
+        const char *text = text_of(leg->state, rank);
+
+        snprintf(lines, TACIT_LINE_BYTES, "%s", text + strlen(text) + 1);
+    }
+}
+
 static tacit_status_t advance(tacit_leg_t *leg)
 {
     tacit_agreement_t *agreement = leg->state;
@@ -74,7 +91,7 @@ static tacit_status_t advance(tacit_leg_t *leg)
         agreement->sent = true;
         for (int peer = 0; peer < leg->comm->ranks; peer++) {
             if (peer != leg->comm->rank) {
-                TRY(tacit__leg_send(leg, peer, agreement->mine.data, TACIT_FRAME_HEADER_BYTES + strlen(leg->operation->text)));
+                TRY(tacit__leg_send(leg, peer, agreement->mine.data, agreement->bytes));
             }
         }
         status = TACIT_OK;
@@ -82,6 +99,7 @@ static tacit_status_t advance(tacit_leg_t *leg)
         TRY(compare(leg));
         /* Before the verdict: no peer can send a larger message until it has ours. */
         TRY(tacit__exchange_resize(&leg->comm->exchange, leg->operation->capacity));
+        keep_lines(leg);
         agreement->agreed = true;
     }
 out:
