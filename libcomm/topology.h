@@ -18,14 +18,14 @@ typedef struct tacit_place {
 
 typedef struct tacit_topology {
     int            ranks, hosts;
-    int            rails;    /* leaders of each host: as many as its host with the fewest ranks has */
-    char          *lines;    /* of all ranks, TACIT_PLACE_BYTES each */
-    tacit_place_t *places;   /* one a rank */
-    int           *host_of;  /* of each rank; hosts are numbered by their lowest rank */
-    int           *rail_of;  /* of each rank; -1: it leads none */
-    int           *members;  /* ranks, ascending, host by host … */
-    int           *begin;    /* … from begin[host] to begin[host + 1] */
-    int           *leaders;  /* leaders[rail * hosts + host]: a rank */
+    int            rails;   /* leaders of each host: as many as its host with the fewest ranks has */
+    char          *lines;   /* of all ranks, TACIT_PLACE_BYTES each */
+    tacit_place_t *places;  /* one a rank */
+    int           *host_of; /* of each rank; hosts are numbered by their lowest rank */
+    int           *rail_of; /* of each rank; -1: it leads none */
+    int           *members; /* ranks, ascending, host by host … */
+    int           *begin;   /* … from begin[host] to begin[host + 1] */
+    int           *leaders; /* leaders[rail * hosts + host]: a rank */
 } tacit_topology_t;
 
 /* This rank's line. `given` is TACIT_TOPOLOGY's value, NULL where there is none; host: the transport's name for this machine, NULL
@@ -35,7 +35,7 @@ tacit_status_t tacit__place_find(const char *given, const char *host, int rank, 
 tacit_status_t tacit__topology_create(int ranks, tacit_topology_t **topology_out);
 /* Everything else, from `lines`. */
 void tacit__topology_fill(tacit_topology_t *topology);
-void           tacit__topology_destroy(tacit_topology_t *topology);
+void tacit__topology_destroy(tacit_topology_t *topology);
 
 /* Some ranks share a host, and not all do. */
 static inline bool tacit__topology_has_levels(const tacit_topology_t *topology)

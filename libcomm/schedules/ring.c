@@ -7,6 +7,7 @@
 
 #include "codec_unit.h"
 #include "operation.h"
+#include "outbox.h"
 
 enum {
     ROWS = 16, /* chunks of a part in a slab: as many are under way between two ranks, so that no link waits for a rank */
@@ -29,25 +30,16 @@ typedef struct tacit_ring_place {
     uint32_t contributions, results; /* before this place */
 } tacit_ring_place_t;
 
-/* A message under way. Its frame lies behind this. */
-typedef struct tacit_ring_message {
-    struct tacit_ring_message *next; /* sent after this one */
-    tacit_buffer_t             memory;
-    size_t                     send; /* its number among the exchange's */
-} tacit_ring_message_t;
-enum { MESSAGE_AT = 64 };
-_Static_assert(sizeof(tacit_ring_message_t) <= MESSAGE_AT, "what goes before a message leaves it aligned");
-
 typedef struct tacit_ring {
-    tacit_buffer_t        memory;       /* of this struct */
-    tacit_buffer_t        held;         /* results of items whose `out` is `in` */
-    size_t                elements;     /* of all items */
-    size_t                chunk;        /* elements of a chunk at most */
-    size_t                total;        /* contributions to a rank, and as many results */
-    tacit_ring_place_t    next, due;    /* to be sent, to arrive */
-    tacit_ring_message_t *first, *last; /* under way, the oldest first */
-    size_t                item_count;
-    tacit_ring_item_t     items[];
+    tacit_buffer_t     memory;    /* of this struct */
+    tacit_buffer_t     held;      /* results of items whose `out` is `in` */
+    size_t             elements;  /* of all items */
+    size_t             chunk;     /* elements of a chunk at most */
+    size_t             total;     /* contributions to a rank, and as many results */
+    tacit_ring_place_t next, due; /* to be sent, to arrive */
+    tacit_outbox_t     outbox;    /* few: what a rank sends depends on what has come round */
+    size_t             item_count;
+    tacit_ring_item_t  items[];
 } tacit_ring_t;
 
 /* ---- Layout: the same on every rank ---- */
@@ -208,11 +200,7 @@ static void release(tacit_leg_t *leg)
     tacit_buffer_t    memory;
 
     if (ring != NULL) {
-        while (ring->first != NULL) {
-            memory = ring->first->memory;
-            ring->first = ring->first->next;
-            tacit__buffer_give(exchange, &memory);
-        }
+        tacit__outbox_release(&ring->outbox, exchange);
         tacit__buffer_give(exchange, &ring->held);
         memory = ring->memory;
         tacit__buffer_give(exchange, &memory);
@@ -222,44 +210,25 @@ static void release(tacit_leg_t *leg)
 
 /* ---- Messages ---- */
 
-/* The oldest message if it is gone, else a new one. These stay few: what a rank sends depends on what has come round. */
-static tacit_status_t take_message(const tacit_leg_t *leg, tacit_ring_message_t **message_out)
+static tacit_status_t take_message(const tacit_leg_t *leg, uint8_t **message_out)
 {
-    tacit_ring_t         *ring = leg->state;
-    tacit_exchange_t     *exchange = &leg->comm->exchange;
-    tacit_ring_message_t *message = ring->first;
-    tacit_status_t        status = TACIT_OK;
+    tacit_ring_t *ring = leg->state;
 
-    if (message != NULL && exchange->sends[message->send].done) {
-        ring->first = message->next;
-        ring->last = ring->first != NULL ? ring->last : NULL;
-    } else {
-        tacit_buffer_t memory = {0};
-
-        TRY(tacit__buffer_take(exchange, MESSAGE_AT + TACIT_FRAME_HEADER_BYTES + ring->chunk * sizeof(float), &memory));
-        message = (tacit_ring_message_t *)(void *)memory.data;
-        message->memory = memory;
-    }
-    message->next = NULL;
-    *(ring->last != NULL ? &ring->last->next : &ring->first) = message;
-    ring->last = message;
-    *message_out = message;
-out:
-    return status;
+    return tacit__outbox_take(&ring->outbox, &leg->comm->exchange, TACIT_FRAME_HEADER_BYTES + ring->chunk * sizeof(float),
+                              message_out);
 }
 
-static float *values_in(const tacit_ring_message_t *message)
+static float *values_in(uint8_t *message)
 {
-    return (float *)(void *)((uint8_t *)(void *)message + MESSAGE_AT + TACIT_FRAME_HEADER_BYTES);
+    return (float *)(void *)(message + TACIT_FRAME_HEADER_BYTES);
 }
 
 /* Sends the next message of the sequence, which holds the elements [first, end). */
-static tacit_status_t send_message(const tacit_leg_t *leg, tacit_ring_message_t *message, size_t first, size_t end)
+static tacit_status_t send_message(const tacit_leg_t *leg, uint8_t *message, size_t first, size_t end)
 {
     tacit_ring_t            *ring = leg->state;
     const bool               sum = is_sum(leg, &ring->next);
     tacit_frame_t            frame = tacit__leg_frame(leg, sum ? TACIT_FRAME_CONTRIBUTION : TACIT_FRAME_RESULT);
-    uint8_t                 *at = (uint8_t *)(void *)message + MESSAGE_AT;
     const tacit_ring_item_t *item;
     size_t                   begin, bytes;
     tacit_status_t           status;
@@ -268,9 +237,8 @@ static tacit_status_t send_message(const tacit_leg_t *leg, tacit_ring_message_t 
     frame.total = (uint32_t)ring->total;
     frame.count = (uint32_t)(end - first);
     frame.payload_bytes = (uint32_t)((end - first) * sizeof(float));
-    bytes = tacit__frame_write(&frame, at);
-    message->send = leg->comm->exchange.send_count;
-    TRY(tacit__leg_send(leg, (leg->comm->rank + 1) % leg->comm->ranks, at, bytes));
+    bytes = tacit__frame_write(&frame, message);
+    TRY(tacit__leg_send(leg, (leg->comm->rank + 1) % leg->comm->ranks, message, bytes));
     for (size_t pieces; first < end; first += pieces) {
         pieces = piece_at(ring, first, end, &item, &begin);
         item->item->sent_bytes += pieces * sizeof(float);
@@ -342,10 +310,10 @@ static void keep_results(const tacit_leg_t *leg, size_t at, size_t end, const ui
 
 static tacit_status_t send_own(const tacit_leg_t *leg)
 {
-    const tacit_ring_t   *ring = leg->state;
-    tacit_ring_message_t *message;
-    tacit_status_t        status;
-    size_t                first, end;
+    const tacit_ring_t *ring = leg->state;
+    uint8_t            *message;
+    tacit_status_t      status;
+    size_t              first, end;
 
     range_of(leg, &ring->next, leg->comm->rank, &first, &end);
     TRY(take_message(leg, &message));
@@ -358,9 +326,9 @@ out:
 /* Sends on what has come: with the own elements added, or as the result that it is. */
 static tacit_status_t send_on(const tacit_leg_t *leg, size_t first, size_t end, const uint8_t *payload, bool sum)
 {
-    const tacit_ring_t   *ring = leg->state;
-    tacit_ring_message_t *message;
-    tacit_status_t        status;
+    const tacit_ring_t *ring = leg->state;
+    uint8_t            *message;
+    tacit_status_t      status;
 
     TRY(take_message(leg, &message));
     if (sum) {
