@@ -28,8 +28,10 @@ static void cut(const tacit_bundle_t *bundle, size_t i, uint64_t before, uint64_
         *first = 0;
         *end = bundle->owners[i] == owner ? codec->tensor.count : 0;
     } else {
-        *first = tacit__part_begin(codec, before, total, owner);
-        *end = tacit__part_begin(codec, before, total, owner + 1);
+        const tacit_range_t all = {0, codec->tensor.count};
+
+        *first = tacit__part_begin(codec, &all, before, total, owner, codec->ranks);
+        *end = tacit__part_begin(codec, &all, before, total, owner + 1, codec->ranks);
     }
 }
 

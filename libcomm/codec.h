@@ -22,6 +22,8 @@ struct tacit_codec {
     const tacit_feedback_t    *feedback;
     tacit_key_t                key; /* all but the step */
     int                        rank, ranks;
+    int                        senders;    /* so many contribute to a sum: all ranks, or in their place hosts */
+    bool                       sums;       /* what is encoded is a host's sum, in float32 and as it is */
     const void                *bundle;     /* in whose step it is; NULL: in none */
     int                        use;        /* a tacit_use_t */
     const tacit_cuda_module_t *module;     /* of a tensor on a GPU: whose memory the codec's is in; NULL: on the CPU */
@@ -140,9 +142,9 @@ void tacit__codec_add(tacit_codec_t *codec, uint64_t step, const uint8_t *payloa
                       bool add);
 /* Encodes a reduced range of the owned part; sum is the range's and is spoilt. */
 uint32_t tacit__codec_reencode(tacit_codec_t *codec, uint64_t step, float *sum, size_t first, size_t count, uint8_t *payload);
-/* All three for a range of the owned part, a unit at a time: adds up what the ranks contribute, in ascending order, and encodes
-   the sum or the mean again. contributions[rank]: its payload of the range; NULL: this rank's own, exactly. sum: room for a
-   unit. */
+/* All three for a range of the owned part, a unit at a time: adds up what the senders contribute, in ascending order, and encodes
+   the sum, or the mean over all ranks, again. contributions[sender]: its payload of the range; NULL: the own one, exactly. sum:
+   room for a unit. */
 uint32_t tacit__codec_reduce(tacit_codec_t *codec, uint64_t step, const void *in, size_t first, size_t count,
                              const uint8_t *const *contributions, tacit_op_t op, float *sum, uint8_t *payload);
 /* The first and the last of these: whether the own contribution may be encoded, which a reduce-scatter has to know before … */

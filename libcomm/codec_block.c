@@ -247,18 +247,18 @@ uint32_t tacit__codec_reencode(tacit_codec_t *codec, uint64_t step, float *sum, 
     return 0;
 }
 
-/* sum := what the ranks contribute of a unit, or its mean. at: of the unit's payload in theirs. */
+/* sum := what the senders contribute of a unit, or its mean. at: of the unit's payload in theirs. */
 static uint32_t sum_unit(tacit_codec_t *codec, uint64_t step, const void *in, size_t first, size_t count,
                          const uint8_t *const *contributions, size_t at, tacit_op_t op, float *sum)
 {
     const float scale = 1.0f / (float)codec->ranks;
     uint32_t    faults = 0;
 
-    for (int rank = 0; rank < codec->ranks && faults == 0; rank++) {
-        if (contributions[rank] == NULL) {
-            faults = tacit__codec_own(codec, in, first, count, sum, rank != 0);
+    for (int sender = 0; sender < codec->senders && faults == 0; sender++) {
+        if (contributions[sender] == NULL) {
+            faults = tacit__codec_own(codec, in, first, count, sum, sender != 0);
         } else {
-            tacit__codec_add(codec, step, contributions[rank] + at, first, count, sum, rank != 0);
+            tacit__codec_add(codec, step, contributions[sender] + at, first, count, sum, sender != 0);
         }
     }
     for (size_t i = 0; op == TACIT_AVERAGE && codec->ranks > 1 && i < count; i++) {

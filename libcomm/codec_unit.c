@@ -17,6 +17,11 @@ static inline bool is_finite(float value)
 
 const float *tacit__unit_load(tacit_codec_t *codec, const void *in, size_t first, size_t count)
 {
+    return codec->sums ? (const float *)in + first : tacit__unit_load_given(codec, in, first, count);
+}
+
+const float *tacit__unit_load_given(tacit_codec_t *codec, const void *in, size_t first, size_t count)
+{
     const float *x = codec->x;
 
     switch (codec->tensor.dtype) {

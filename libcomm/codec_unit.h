@@ -10,9 +10,11 @@ typedef struct tacit_unit {
     const float *x, *a, *d;
 } tacit_unit_t;
 
-/* Elements [first, first + count) of the tensor at `in` as float32: in place, or in codec->x where they are widened or, under
-   TACIT_NONFINITE_SKIP, where those that are not finite become zero. */
+/* Elements [first, first + count) of what is encoded, which begins at `in`, as float32: in place, or in codec->x where they are
+   widened or, under TACIT_NONFINITE_SKIP, where those of the caller's that are not finite become zero. */
 const float *tacit__unit_load(tacit_codec_t *codec, const void *in, size_t first, size_t count);
+/* The same of what the caller has given, also where sums are encoded. */
+const float *tacit__unit_load_given(tacit_codec_t *codec, const void *in, size_t first, size_t count);
 void         tacit__unit_store(const tacit_codec_t *codec, const float *values, size_t first, size_t count, void *out);
 bool         tacit__unit_is_finite(const float *values, size_t count);
 /* after() and undo() on elements of memory that begin at `at`. Where something that is not finite was passed on, memory is left

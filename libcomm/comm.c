@@ -204,11 +204,15 @@ tacit_status_t tacit_comm_create(const tacit_transport_t *transport, const tacit
         status = tacit__topology_create(comm->ranks, &comm->topology);
     }
     if (status == TACIT_OK) {
+        status = tacit__topology_create(comm->ranks, &comm->flat);
+    }
+    if (status == TACIT_OK) {
         status = tacit__place_find(comm->environment.topology, comm->transport.host, comm->rank, comm->ranks, line);
     }
     TRY(tacit__comm_agree_and_tell(comm, "tacit_comm_create", text, line, comm->topology != NULL ? comm->topology->lines : NULL,
                                    status, capacity));
     tacit__topology_fill(comm->topology);
+    tacit__topology_fill(comm->flat);
     tacit__log(TACIT_LOG_INFO, comm->rank, "comm: transport %s, %s", comm->transport.name, text);
     tacit__thread_start(comm);
 
@@ -252,6 +256,7 @@ void tacit_comm_destroy(tacit_comm_t *comm)
     }
     tacit__trace_destroy(comm->trace);
     tacit__topology_destroy(comm->topology);
+    tacit__topology_destroy(comm->flat);
     tacit__operation_free(comm->spare);
     tacit__operation_free(comm->recent);
     tacit__free(comm->group);

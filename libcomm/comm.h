@@ -49,7 +49,7 @@ struct tacit_comm {
     tacit_environment_t environment;
     tacit_trace_t      *trace; /* NULL: off */
     tacit_exchange_t    exchange;
-    tacit_topology_t   *topology;
+    tacit_topology_t   *topology, *flat; /* who shares a host; the same if nobody did */
     tacit_cost_t        cost;
     tacit_slot_t       *slots;
     tacit_tie_t        *ties;

@@ -160,8 +160,12 @@ static void start(tacit_operation_t *operation)
         tacit_item_t *item = &operation->items[i];
 
         item->step = item->slot->step;
+        item->input = item->in;
         tacit__codec_dress(item->codec, item->step == 0);
-        item->schedule = item->codec->is_first ? tacit__schedule_of(comm, item->codec) : item->slot->schedule;
+        item->schedule = item->slot->schedule;
+        if (item->codec->is_first && !(item->schedule->levels && item->schedule->carries(comm, item->codec))) {
+            item->schedule = tacit__schedule_of(comm, item->codec);
+        }
     }
     tacit__operation_identify(operation);
     if (operation->fault == TACIT_OK) {

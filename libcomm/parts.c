@@ -7,17 +7,28 @@ size_t tacit__part_bytes(const tacit_codec_t *codec, size_t count)
     return codec->compressor->bound(codec->spec.compressor_config, count);
 }
 
-size_t tacit__part_begin(const tacit_codec_t *codec, uint64_t before, uint64_t total, int owner)
+size_t tacit__part_begin(const tacit_codec_t *codec, const tacit_range_t *range, uint64_t before, uint64_t total, int owner,
+                         int owners)
 {
-    const size_t   count = codec->tensor.count, edge = tacit__codec_edge(codec);
+    const size_t   count = range->end - range->begin, edge = tacit__codec_edge(codec);
     const uint64_t blocks = (count + edge - 1) / edge, bytes = tacit__part_bytes(codec, count);
-    const unsigned ranks = (unsigned)codec->ranks;
-    /* Both sides times `ranks`, so that equal parts are equal to the block. */
-    const unsigned __int128 target = (unsigned __int128)total * (unsigned)owner, start = (unsigned __int128)before * ranks,
-                            length = (unsigned __int128)bytes * ranks;
+    /* Both sides times `owners`, so that equal parts are equal to the block. */
+    const unsigned __int128 target = (unsigned __int128)total * (unsigned)owner,
+                            start = (unsigned __int128)before * (unsigned)owners,
+                            length = (unsigned __int128)bytes * (unsigned)owners;
 
-    if (owner >= codec->ranks || target >= start + length) {
-        return count;
+    if (owner >= owners || target >= start + length) {
+        return range->end;
     }
-    return target <= start ? 0 : tacit__min(count, (size_t)(blocks * (target - start) / length) * edge);
+    return range->begin + (target <= start ? 0 : tacit__min(count, (size_t)(blocks * (target - start) / length) * edge));
+}
+
+tacit_range_t tacit__rail_range(const tacit_codec_t *codec, int rail, int rails)
+{
+    const size_t   count = codec->tensor.count;
+    const uint64_t units = (count + TACIT_UNIT - 1) / TACIT_UNIT;
+    const uint64_t turn = ((uint64_t)rail + codec->key.slot) % (unsigned)rails; /* so that small tensors are dealt out */
+
+    return (tacit_range_t){tacit__min(count, (size_t)(units * turn / (unsigned)rails) * TACIT_UNIT),
+                           tacit__min(count, (size_t)(units * (turn + 1) / (unsigned)rails) * TACIT_UNIT)};
 }

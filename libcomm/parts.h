@@ -7,9 +7,16 @@
 
 /* Payload bytes of `count` elements. */
 size_t tacit__part_bytes(const tacit_codec_t *codec, size_t count);
-/* The element of a tensor at which the part of `owner` begins; of an owner past the last one, where the tensor ends. Parts are of
-   equal payload: `before` is the payload of the tensors before this one, `total` that of all. A part begins at a multiple of the
-   edge. */
-size_t tacit__part_begin(const tacit_codec_t *codec, uint64_t before, uint64_t total, int owner);
+typedef struct tacit_range {
+    size_t begin, end; /* elements */
+} tacit_range_t;
+
+/* The element at which the part of `owner` of a tensor's range begins; of an owner past the last one, where the range ends. Parts
+   are of equal payload: `before` is the payload of the ranges before this one, `total` that of all. A part begins at
+   a multiple of the edge behind the range's beginning. */
+size_t tacit__part_begin(const tacit_codec_t *codec, const tacit_range_t *range, uint64_t before, uint64_t total, int owner,
+                         int owners);
+/* What a rail has of a tensor: the same in every operation and with all parameters, so that memory stays with whom it belongs to. */
+tacit_range_t tacit__rail_range(const tacit_codec_t *codec, int rail, int rails);
 
 #endif

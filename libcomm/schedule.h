@@ -19,7 +19,7 @@ typedef struct tacit_item {
     tacit_codec_t          *codec;
     const tacit_schedule_t *schedule; /* the slot's, but for a dense first operation */
     uint64_t                step;
-    const void             *in;
+    const void             *in, *input; /* what is given; what is encoded: that, or sums of it */
     void                   *out;
     tacit_op_t              op;
     uint32_t                round;                          /* its leg's */
@@ -34,7 +34,7 @@ void tacit__item_worked(tacit_item_t *item, tacit_trace_lane_t lane, double bega
 /* Only traced. */
 void tacit__item_traced(const tacit_item_t *item, tacit_trace_lane_t lane, double began, size_t elements, int peer);
 
-enum { TACIT_HELD = 12 }; /* pieces of memory of a leg */
+enum { TACIT_HELD = 16 }; /* pieces of memory of a leg */
 
 typedef struct tacit_leg {
     const tacit_schedule_t *schedule;
@@ -52,6 +52,7 @@ struct tacit_schedule {
     const char *name;          /* the file's name */
     const char *summary;       /* one line */
     bool        framed;        /* false: native, without frames of ours */
+    bool        levels;        /* a host's leaders remember for its other ranks */
     uint32_t    round, rounds; /* of its frames; no two schedules share one */
     /* Whether a slot's operations can go this way. */
     bool (*carries)(const tacit_comm_t *comm, const tacit_codec_t *codec);

@@ -8,13 +8,17 @@
 
 /* ---- This rank ---- */
 
-/* "4,4,3": so many ranks on each host, in order. */
+/* "4,4,3": so many ranks on each host, in order; "4": on each, as far as they reach. */
 static tacit_status_t host_of_list(const char *list, int rank, int ranks, char host_out[TACIT_HOST_BYTES])
 {
     long        before = 0;
     int         found = -1, host = 0;
     const char *at = list;
 
+    if (strchr(list, ',') == NULL && strtol(list, NULL, 10) > 0 && list[strspn(list, "0123456789")] == '\0') {
+        snprintf(host_out, TACIT_HOST_BYTES, "host%ld", rank / strtol(list, NULL, 10));
+        return TACIT_OK;
+    }
     for (; *at != '\0'; host++) {
         char      *end;
         const long here = strtol(at, &end, 10);

@@ -67,7 +67,7 @@ static tacit_status_t factor_item(const tacit_leg_t *leg, size_t i, int round, t
         return no_memory(leg);
     }
     *item_out = *item;
-    item_out->in = factors->own[round];
+    item_out->in = item_out->input = factors->own[round];
     item_out->out = factors->mean[round];
     item_out->codec = NULL;
     item_out->round = leg->round + (uint32_t)round;
