@@ -72,6 +72,7 @@ static tacit_status_t reduce_native(tacit_comm_t *comm, tacit_item_t *item)
     slot->counters.calls++;
     slot->counters.bytes_in += count * sizeof(float);
     slot->counters.wire_bytes += item->sent_bytes;
+    slot->counters.network_bytes += tacit__native_network_bytes(comm, item);
     slot->counters.dense_bytes += item->sent_bytes;
 out:
     if (status != TACIT_OK) {

@@ -150,6 +150,23 @@ static void describe(const tacit_comm_t *comm, char *text, size_t capacity)
              comm->environment.topology != NULL ? comm->environment.topology : "as found");
 }
 
+/* Who is on the same host; where there are others, messages may be larger from the next agreement on, which is a slot's. */
+static void find_neighbours(tacit_comm_t *comm)
+{
+    const tacit_topology_t *topology = comm->topology;
+
+    tacit__topology_fill(comm->topology);
+    tacit__topology_fill(comm->flat);
+    for (int peer = 0; peer < comm->ranks; peer++) {
+        tacit_peer_t *other = &comm->exchange.peers[peer];
+
+        other->near = topology->host_of[peer] == topology->host_of[comm->rank];
+        other->least = other->near && tacit__topology_has_levels(topology)
+                           ? TACIT_FRAME_HEADER_BYTES + TACIT_NEAR_CHUNKS * comm->config.chunk_bytes
+                           : 0;
+    }
+}
+
 static tacit_status_t check_transport(const tacit_transport_t *transport)
 {
     if (transport->struct_bytes < offsetof(tacit_transport_t, allreduce) || transport->struct_bytes > 4096 ||
@@ -211,8 +228,7 @@ tacit_status_t tacit_comm_create(const tacit_transport_t *transport, const tacit
     }
     TRY(tacit__comm_agree_and_tell(comm, "tacit_comm_create", text, line, comm->topology != NULL ? comm->topology->lines : NULL,
                                    status, capacity));
-    tacit__topology_fill(comm->topology);
-    tacit__topology_fill(comm->flat);
+    find_neighbours(comm);
     tacit__log(TACIT_LOG_INFO, comm->rank, "comm: transport %s, %s", comm->transport.name, text);
     tacit__thread_start(comm);
 

@@ -12,6 +12,9 @@
 #include "topology.h"
 #include "tacit_transport.h"
 
+/* Messages to ranks of the same host hold so many chunks: each costs more than what copying a chunk costs. */
+enum { TACIT_NEAR_CHUNKS = 4 };
+
 struct tacit_slot {
     tacit_comm_t           *comm;
     tacit_slot_t           *next; /* in the order of creation */

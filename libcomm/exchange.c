@@ -18,7 +18,7 @@ static tacit_status_t post(tacit_exchange_t *exchange, int peer, tacit_receive_t
         tacit__free(receive->message);
         receive->message = receive->larger;
         receive->larger = NULL;
-        receive->capacity = exchange->capacity;
+        receive->capacity = from->capacity;
     }
     status = transport->receive(transport->context, peer, receive->message, receive->capacity, &receive->ticket);
     if (status == TACIT_OK) {
@@ -28,13 +28,22 @@ static tacit_status_t post(tacit_exchange_t *exchange, int peer, tacit_receive_t
     return status;
 }
 
-/* Gets a buffer of `capacity` bytes for every receive. Where that fails, those that are there already do no harm. */
-static tacit_status_t get_larger(tacit_exchange_t *exchange, size_t capacity)
+/* What a peer's messages may have where others' may have `capacity` bytes. */
+static size_t capacity_of(const tacit_peer_t *peer, size_t capacity)
+{
+    return peer->least > capacity ? peer->least : capacity;
+}
+
+/* Gets a buffer for every receive whose capacity grows. Where that fails, those that are there already do no harm. */
+static tacit_status_t get_larger(tacit_exchange_t *exchange, size_t least)
 {
     const tacit_transport_t *transport = exchange->transport;
 
     for (int peer = 0; peer < transport->ranks; peer++) {
-        for (int i = 0; peer != transport->rank && i < TACIT_WINDOW; i++) {
+        const size_t capacity = capacity_of(&exchange->peers[peer], least);
+        const bool   grows = peer != transport->rank && capacity > exchange->peers[peer].capacity;
+
+        for (int i = 0; grows && i < TACIT_WINDOW; i++) {
             tacit_receive_t *receive = &exchange->peers[peer].window[i];
             uint8_t         *larger = tacit__alloc_unset(capacity);
 
@@ -62,6 +71,7 @@ tacit_status_t tacit__exchange_init(tacit_exchange_t *exchange, const tacit_tran
     TRY(tacit__exchange_reserve(exchange));
     TRY(get_larger(exchange, capacity));
     for (int peer = 0; peer < transport->ranks; peer++) {
+        exchange->peers[peer].capacity = capacity;
         for (int i = 0; peer != transport->rank && i < TACIT_WINDOW; i++) {
             TRY(post(exchange, peer, &exchange->peers[peer].window[i]));
         }
@@ -122,14 +132,16 @@ tacit_status_t tacit__exchange_resize(tacit_exchange_t *exchange, size_t capacit
     const tacit_transport_t *transport = exchange->transport;
     tacit_status_t           status = TACIT_OK;
 
-    if (capacity <= exchange->capacity) {
-        goto out;
-    }
+    capacity = capacity > exchange->capacity ? capacity : exchange->capacity;
     TRY(get_larger(exchange, capacity));
     exchange->capacity = capacity;
     for (int peer = 0; peer < transport->ranks; peer++) {
-        for (int i = 0; peer != transport->rank && i < TACIT_WINDOW; i++) {
-            tacit_receive_t *receive = &exchange->peers[peer].window[i];
+        tacit_peer_t *from = &exchange->peers[peer];
+        const bool    grows = peer != transport->rank && capacity_of(from, capacity) > from->capacity;
+
+        from->capacity = capacity_of(from, capacity);
+        for (int i = 0; grows && i < TACIT_WINDOW; i++) {
+            tacit_receive_t *receive = &from->window[i];
 
             if (receive->posted) {
                 status = transport->cancel(transport->context, &receive->ticket);
@@ -151,7 +163,7 @@ void tacit__exchange_begin(tacit_exchange_t *exchange)
 {
     exchange->sequence++;
     exchange->send_count = exchange->sends_done = 0;
-    exchange->bytes_sent = 0;
+    exchange->bytes_sent = exchange->bytes_near = 0;
     for (int peer = 0; peer < exchange->transport->ranks; peer++) {
         tacit_peer_t *from = &exchange->peers[peer];
 
@@ -201,6 +213,7 @@ tacit_status_t tacit__exchange_send(tacit_exchange_t *exchange, int peer, const 
     if (status == TACIT_OK) {
         exchange->send_count++;
         exchange->bytes_sent += bytes;
+        exchange->bytes_near += exchange->peers[peer].near ? bytes : 0;
     }
     return status;
 }

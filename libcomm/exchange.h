@@ -24,6 +24,9 @@ typedef struct tacit_receive {
 } tacit_receive_t;
 
 typedef struct tacit_peer {
+    bool            near;     /* on the same host, as another's topology says */
+    size_t          least;    /* bytes that its messages may have, whatever those of others; 0: as those */
+    size_t          capacity; /* bytes that they may have */
     tacit_receive_t window[TACIT_WINDOW];
     uint64_t        posted;                                    /* receives so far */
     uint32_t        expected[TACIT_FRAME_KINDS][TACIT_ROUNDS]; /* index of the next frame of a kind and round */
@@ -49,12 +52,13 @@ typedef struct tacit_buffer {
 typedef struct tacit_exchange {
     const tacit_transport_t *transport;
     tacit_trace_t           *trace;    /* NULL: off */
-    size_t                   capacity; /* bytes of a message at most */
+    size_t                   capacity; /* bytes of a message at most, of most peers */
     uint32_t                 sequence; /* of the operation that runs or ran last */
     tacit_peer_t            *peers;    /* one a rank; the own one is unused */
     tacit_send_t            *sends;    /* of this operation */
     size_t                   send_count, send_room, sends_done;
-    uint64_t                 bytes_sent; /* by this operation */
+    uint64_t                 bytes_sent; /* by this operation … */
+    uint64_t                 bytes_near; /* … and of these, to ranks of the same host */
     uint8_t                 *verdict;    /* room for the own one, got in time: it may have to tell of missing memory */
     tacit_buffer_t           free[TACIT_BUFFERS];
     size_t                   free_count;
@@ -64,7 +68,7 @@ typedef struct tacit_exchange {
 tacit_status_t tacit__exchange_init(tacit_exchange_t *exchange, const tacit_transport_t *transport, size_t capacity);
 /* Withdraws all receives and frees. healthy: no operation has failed for good. */
 void tacit__exchange_fini(tacit_exchange_t *exchange, bool healthy);
-/* Raises the capacity. No message larger than the old one may be under way. */
+/* Raises the capacity, and that of a peer to its least. No message larger than the old one may be under way. */
 tacit_status_t tacit__exchange_resize(tacit_exchange_t *exchange, size_t capacity);
 
 /* Begins the next operation. */

@@ -198,6 +198,7 @@ static void count_items(const tacit_operation_t *operation)
     const tacit_comm_t *comm = operation->comm;
     double              work = 0.0, elapsed = tacit__seconds() - operation->began;
     uint64_t            payload = 0, framed = 0, sent = operation->framed ? comm->exchange.bytes_sent : 0;
+    const uint64_t      near = operation->framed ? comm->exchange.bytes_near : 0;
 
     for (size_t i = 0; i < operation->item_count; i++) {
         work += operation->items[i].encode_seconds + operation->items[i].decode_seconds;
@@ -215,6 +216,8 @@ static void count_items(const tacit_operation_t *operation)
         counters->bytes_in += item->codec->tensor.count * tacit__codec_element_bytes(item->codec);
         counters->dense_bytes += item->slot->ring_bytes;
         counters->wire_bytes += item->schedule->framed ? (uint64_t)(of_frames * (double)sent + 0.5) : item->sent_bytes;
+        counters->network_bytes += item->schedule->framed ? (uint64_t)(of_frames * (double)(sent - near) + 0.5)
+                                                          : tacit__native_network_bytes(comm, item);
         counters->encode_seconds += item->encode_seconds;
         counters->decode_seconds += item->decode_seconds;
         counters->wire_seconds += share * (elapsed > work ? elapsed - work : 0.0);

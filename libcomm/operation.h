@@ -91,6 +91,8 @@ tacit_frame_t  tacit__leg_frame(const tacit_leg_t *leg, tacit_frame_kind_t kind)
 tacit_status_t tacit__leg_send(const tacit_leg_t *leg, int peer, const uint8_t *message, size_t bytes);
 /* A native call is done: scales an average, counts the bytes … */
 void tacit__native_finish(const tacit_comm_t *comm, tacit_item_t *item);
+/* What of its bytes leaves for other hosts, in a ring that goes from host to host, on average. */
+uint64_t tacit__native_network_bytes(const tacit_comm_t *comm, const tacit_item_t *item);
 /* … and is remembered, to be compared in the next framed operation. */
 void tacit__native_note(tacit_comm_t *comm, const tacit_item_t *item);
 /* A fault of values in an item: TACIT_ERR_VALUE with rank, slot and step. */

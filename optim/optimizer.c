@@ -208,6 +208,7 @@ static void add_counters(tacit_counters_t *sum, const tacit_counters_t *more)
     sum->calls += more->calls;
     sum->bytes_in += more->bytes_in;
     sum->wire_bytes += more->wire_bytes;
+    sum->network_bytes += more->network_bytes;
     sum->dense_bytes += more->dense_bytes;
     sum->encode_seconds += more->encode_seconds;
     sum->wire_seconds += more->wire_seconds;

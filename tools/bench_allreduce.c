@@ -41,7 +41,7 @@ typedef struct reduction {
     size_t                 batch, rounds;
     double                *seconds[TIMED]; /* a round each */
     double                 relative_error, mean_error;
-    double                 wire_bytes; /* a call, mean over ranks */
+    double                 wire_bytes, network_bytes; /* a call, mean over ranks */
     double                 limit_seconds, payload_ratio;
     double                 made_bytes, base_bytes; /* memory that the communicator took; all before the slot was made */
     double                 extra_bytes;            /* the library's at most; NaN: not measured */
@@ -277,14 +277,16 @@ static tacit_status_t read_counters(reduction_t *run)
 {
     tacit_counters_t counters;
     tacit_status_t   status = tacit_slot_counters(run->slot, &counters);
-    double           bytes, total;
+    double           bytes[2];
 
     if (status != TACIT_OK) {
         return status;
     }
-    bytes = (double)counters.wire_bytes / (double)counters.calls;
-    MPI_Allreduce(&bytes, &total, 1, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
-    run->wire_bytes = total / run->ranks;
+    bytes[0] = (double)counters.wire_bytes / (double)counters.calls;
+    bytes[1] = (double)counters.network_bytes / (double)counters.calls;
+    MPI_Allreduce(MPI_IN_PLACE, bytes, 2, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
+    run->wire_bytes = bytes[0] / run->ranks;
+    run->network_bytes = bytes[1] / run->ranks;
     return TACIT_OK;
 }
 
@@ -436,6 +438,7 @@ static void print_json(const reduction_t *run, const result_t *result)
     json_number(&json, "native_repeat", result->native_repeat);
     json_number(&json, "predicted_seconds", NAN);
     json_number(&json, "wire_bytes", run->wire_bytes);
+    json_number(&json, "network_bytes", run->network_bytes);
     json_number(&json, "dense_bytes", result->dense_bytes);
     json_number(&json, "ratio", ratio);
     json_number(&json, "ratio_fp16", ratio / 2);

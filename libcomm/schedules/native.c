@@ -90,6 +90,13 @@ void tacit__native_finish(const tacit_comm_t *comm, tacit_item_t *item)
     }
 }
 
+uint64_t tacit__native_network_bytes(const tacit_comm_t *comm, const tacit_item_t *item)
+{
+    const uint64_t hosts = comm->topology->hosts > 1 ? (uint64_t)comm->topology->hosts : 0;
+
+    return item->sent_bytes * hosts / (uint64_t)comm->ranks;
+}
+
 static void undo(tacit_leg_t *leg)
 {
     (void)leg;

@@ -20,7 +20,7 @@ static tacit_status_t no_memory(const tacit_leg_t *leg)
 
 static size_t most_elements(const tacit_leg_t *leg)
 {
-    return leg->comm->config.chunk_bytes / sizeof(float);
+    return TACIT_NEAR_CHUNKS * leg->comm->config.chunk_bytes / sizeof(float);
 }
 
 static const tacit_segment_t *segment_of(const tacit_blockwise_t *blockwise, const tacit_rail_t *rail)

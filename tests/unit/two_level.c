@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Two levels, on hosts that the environment names: the leaders' part is what blockwise does with the hosts' sums; nothing is lost,
+   whatever the hosts; a value that cannot be reduced is found where it was given; and less leaves a host. */
+#include "session.h"
+
+static const char *const remembering[] = {"none+ef",
+                                          "fp16+ef",
+                                          "onebit:block=64+ef",
+                                          "onebit:block=64,own=coded+ef",
+                                          "onebit:block=0,own=coded+ef",
+                                          "qsgd:bits=4,block=32+ef",
+                                          "rotq:bits=2+ef"};
+enum { REMEMBERING = sizeof remembering / sizeof *remembering };
+
+static void name_hosts(const char *list)
+{
+    if (list != NULL) {
+        setenv("TACIT_TOPOLOGY", list, 1);
+    } else {
+        unsetenv("TACIT_TOPOLOGY");
+    }
+}
+
+/* ---- Of hosts' sums ---- */
+
+/* Hosts of these many ranks; one of them has a single rank, so that each has one leader. */
+typedef struct hosts {
+    const char *list;
+    int         count, ranks[4];
+} hosts_t;
+
+static const hosts_t uneven[] = {
+    {"2,1", 2, {2, 1}}, {"1,2,1", 3, {1, 2, 1}}, {"3,1", 2, {3, 1}}, {"1,4,1,2", 4, {1, 4, 1, 2}}};
+enum { UNEVEN = sizeof uneven / sizeof *uneven };
+static const hosts_t *present;
+
+/* What a host gives: the sum of its ranks' tensors, from the one behind its leader on. */
+static void sum_of_host(int host, int step, size_t count, float *x)
+{
+    int    first = 0;
+    float *one = session_floats(count);
+
+    for (int before = 0; before < host; before++) {
+        first += present->ranks[before];
+    }
+    for (int i = 1; i <= present->ranks[host]; i++) {
+        session_normal(first + i % present->ranks[host], step, count, one);
+        for (size_t e = 0; e < count; e++) {
+            x[e] = i == 1 ? one[e] : x[e] + one[e];
+        }
+    }
+    free(one);
+}
+
+static void as_hosts(const char *spec, const hosts_t *hosts, size_t count)
+{
+    session_t of_ranks = {.spec = spec, .steps = 3, .count = count, .op = TACIT_SUM}, of_hosts = of_ranks;
+    int       rank = 0;
+
+    present = hosts;
+    of_hosts.ranks = hosts->count;
+    of_hosts.input = sum_of_host;
+    of_ranks.config = of_hosts.config = (tacit_config_t)TACIT_CONFIG_INIT;
+    of_ranks.config.chunk_bytes = of_hosts.config.chunk_bytes = 1024;
+    session_run(&of_hosts);
+    for (int host = 0; host < hosts->count; host++) {
+        of_ranks.ranks += hosts->ranks[host];
+    }
+    name_hosts(hosts->list);
+    session_run(&of_ranks);
+    name_hosts(NULL);
+    same_floats(of_ranks.out, of_hosts.out, count * 3, spec);
+    same_floats(of_ranks.owner, of_hosts.owner, count, spec);
+    for (int host = 0; host < hosts->count; host++) {
+        same_floats(of_ranks.memory[rank], of_hosts.memory[host], count, spec);
+        rank += hosts->ranks[host];
+    }
+    session_free(&of_ranks);
+    session_free(&of_hosts);
+}
+
+START_TEST(hosts_as_ranks)
+{
+    static const size_t counts[] = {1, 63, 700, 20000};
+
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        as_hosts(remembering[_i / UNEVEN], &uneven[_i % UNEVEN], counts[i]);
+    }
+}
+END_TEST
+
+/* Trackers too: of a host's sums, and of the mean, which every rank has. */
+START_TEST(trackers)
+{
+    static const char *const specs[] = {"fp16+ef21:init=zero", "onebit:block=64+ef21:average=0.5",
+                                        "onebit:block=64+econtrol:init=gradient", "qsgd:bits=4,block=32+econtrol"};
+
+    as_hosts(specs[_i / UNEVEN], &uneven[_i % UNEVEN], 5000);
+}
+END_TEST
+
+/* ---- Whatever the hosts ---- */
+
+static const struct {
+    int         ranks;
+    const char *list;
+} any[] = {{3, "2,1"}, {4, "2"}, {4, "1,2,1"}, {5, "2"}, {6, "3"}, {8, "3,3,2"}, {8, "2"}, {7, "2,5"}};
+enum { ANY = sizeof any / sizeof *any };
+
+START_TEST(nothing_is_lost)
+{
+    static const size_t counts[] = {0, 5, 2049, 30000};
+
+    name_hosts(any[_i % ANY].list);
+    for (size_t i = 0; i < 2 * sizeof counts / sizeof *counts; i++) {
+        session_t session = {.spec = remembering[_i / ANY],
+                             .ranks = any[_i % ANY].ranks,
+                             .steps = 3,
+                             .count = counts[i / 2],
+                             .op = i % 2 == 0 ? TACIT_SUM : TACIT_AVERAGE,
+                             .in_place = i % 2 != 0,
+                             .lazy = i % 3 == 0};
+
+        session.config = (tacit_config_t)TACIT_CONFIG_INIT;
+        session.config.chunk_bytes = i % 2 == 0 ? 1024 : 0;
+        session.config.strict = i % 4 > 1;
+        session_run(&session);
+        session_conserves(&session);
+        session_free(&session);
+    }
+    name_hosts(NULL);
+}
+END_TEST
+
+/* ---- Which slots, and what leaves a host ---- */
+
+enum { RANKS = 6, LARGE = 1 << 20 };
+
+typedef struct way {
+    const char *plan[RANKS][5];
+    uint64_t    wire[RANKS], network[RANKS];
+    bool        right[RANKS];
+} way_t;
+
+static void way_body(tacit_comm_t *comm, void *arg)
+{
+    way_t           *way = arg;
+    const int        rank = tacit_comm_rank(comm);
+    tacit_slot_t    *slots[] = {slot_of(comm, "a", LARGE, TACIT_FLOAT32, "onebit+ef"), slot_of(comm, "b", 9, TACIT_FLOAT32, "fp16"),
+                                slot_of(comm, "c", 9, TACIT_BFLOAT16, "none"), slot_of(comm, "d", 9, TACIT_BFLOAT16, "onebit+ef"),
+                                slot_of(comm, "e", 9, TACIT_FLOAT32, "topk:ratio=0.1+ef")};
+    float           *x = session_floats(LARGE);
+    tacit_counters_t counters;
+
+    for (int i = 0; i < 5; i++) {
+        way->plan[rank][i] = slots[i]->schedule->name;
+    }
+    for (size_t i = 0; i < LARGE; i++) {
+        x[i] = (float)(rank + 1);
+    }
+    MUST(tacit_allreduce(slots[0], x, x, TACIT_SUM));
+    way->right[rank] = x[0] == 21 && x[LARGE - 1] == 21; /* one sign and magnitude: nothing is lost */
+    MUST(tacit_slot_counters(slots[0], &counters));
+    way->wire[rank] = counters.wire_bytes;
+    way->network[rank] = counters.network_bytes;
+    free(x);
+}
+
+static uint64_t total(const uint64_t bytes[RANKS])
+{
+    uint64_t sum = 0;
+
+    for (int rank = 0; rank < RANKS; rank++) {
+        sum += bytes[rank];
+    }
+    return sum;
+}
+
+START_TEST(leaves_less)
+{
+    static const char *const two[] = {"two_level", "two_level", "blockwise", "two_level", "sparse"};
+    way_t                    one_level, two_levels, one_host;
+
+    name_hosts("3");
+    run_ranks(RANKS, NULL, way_body, &two_levels);
+    ask_for("onebit by blockwise");
+    run_ranks(RANKS, NULL, way_body, &one_level);
+    ask_for(NULL);
+    name_hosts("6");
+    run_ranks(RANKS, NULL, way_body, &one_host);
+    name_hosts(NULL);
+    for (int rank = 0; rank < RANKS; rank++) {
+        for (int i = 0; i < 4; i++) {
+            ck_assert_str_eq(two_levels.plan[rank][i], two[i]);
+            ck_assert_str_eq(one_level.plan[rank][i], "blockwise");
+            ck_assert_str_eq(one_host.plan[rank][i], "blockwise");
+        }
+        ck_assert(two_levels.right[rank] && one_level.right[rank] && one_host.right[rank]);
+        ck_assert_uint_eq(one_host.network[rank], 0);
+        ck_assert_uint_lt(one_level.network[rank], one_level.wire[rank]);
+    }
+    /* A third of it, as three ranks share a host, headers and verdicts included. */
+    ck_assert_uint_le(3 * total(two_levels.network), total(one_level.network) * 102 / 100);
+}
+END_TEST
+
+/* ---- Faults ---- */
+
+typedef struct fault {
+    int            at;
+    tacit_op_t     op;
+    tacit_status_t status[RANKS], after[RANKS];
+    char           text[RANKS][TACIT_TEXT_BYTES];
+    bool           kept[RANKS];
+} fault_t;
+
+static void fault_body(tacit_comm_t *comm, void *arg)
+{
+    enum { COUNT = 10000 };
+    fault_t      *fault = arg;
+    const int     rank = tacit_comm_rank(comm);
+    tacit_slot_t *slot = slot_of(comm, "slot", COUNT, TACIT_FLOAT32, "onebit:block=64+ef");
+    float        *x = session_floats(COUNT), *before = session_floats(COUNT), *memory = session_floats(COUNT), good;
+
+    session_normal(rank, 0, COUNT, x);
+    MUST(tacit_allreduce(slot, x, memory, TACIT_AVERAGE));
+    tacit__memory_read(slot->codec, 0, 0, COUNT, before);
+    good = x[7000];
+    x[7000] = rank == fault->at ? NAN : good;
+    fault->status[rank] = tacit_allreduce(slot, x, memory, TACIT_AVERAGE);
+    snprintf(fault->text[rank], TACIT_TEXT_BYTES, "%s", tacit_last_error());
+    x[7000] = good;
+    tacit__memory_read(slot->codec, 0, 0, COUNT, memory);
+    fault->kept[rank] = true;
+    for (size_t i = 0; i < COUNT; i++) {
+        fault->kept[rank] = fault->kept[rank] && fabsf(memory[i] - before[i]) <= 1e-5f;
+    }
+    fault->after[rank] = tacit_allreduce(slot, x, memory, TACIT_AVERAGE);
+    free(x);
+    free(before);
+    free(memory);
+}
+
+START_TEST(of_one_rank)
+{
+    fault_t fault = {.at = _i};
+    char    rank_text[64];
+
+    name_hosts("2,1,3");
+    run_ranks(RANKS, NULL, fault_body, &fault);
+    name_hosts(NULL);
+    snprintf(rank_text, sizeof rank_text, "rank %d: slot 'slot' at step 1 holds NaN", _i);
+    for (int rank = 0; rank < RANKS; rank++) {
+        ck_assert_int_eq(fault.status[rank], TACIT_ERR_VALUE);
+        ck_assert_msg(strstr(fault.text[rank], rank_text) != NULL, "%s", fault.text[rank]);
+        ck_assert(fault.kept[rank]);
+        ck_assert_int_eq(fault.after[rank], TACIT_OK);
+    }
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("two_level");
+    TCase *tests = tcase_create("two_level");
+
+    tcase_add_loop_test(tests, hosts_as_ranks, 0, REMEMBERING * UNEVEN);
+    tcase_add_loop_test(tests, trackers, 0, 4 * UNEVEN);
+    tcase_add_loop_test(tests, nothing_is_lost, 0, REMEMBERING * ANY);
+    tcase_add_test(tests, leaves_less);
+    tcase_add_loop_test(tests, of_one_rank, 0, RANKS);
+    tcase_set_timeout(tests, 60);
+    suite_add_tcase(suite, tests);
+    return harness_main(suite);
+}
