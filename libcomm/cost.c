@@ -16,9 +16,8 @@ static const double margin = 0.9;           /* of the native call's time: what m
 static const double patience = 0.1;         /* seconds: where the first trial takes longer, it is the only one */
 enum { TRIALS = 3 };
 
-/* What a rank tells all others, as floats that are exact where they must be. */
+/* What a rank tells all others. */
 typedef struct tacit_report {
-    float host[3]; /* whether it is known, and two halves of its hash */
     float seconds[WAYS][SIZES];
 } tacit_report_t;
 enum { WORDS = sizeof(tacit_report_t) / sizeof(float) };
@@ -101,27 +100,6 @@ static tacit_report_t report_of(const tacit_probe_t *all, int rank)
 
     memcpy(&report, all->out + WORDS * (size_t)rank, sizeof report);
     return report;
-}
-
-static tacit_status_t compare_hosts(tacit_comm_t *comm, bool *same_out)
-{
-    const char    *host = comm->transport.host;
-    const uint32_t hash = host != NULL ? (uint32_t)tacit__hash_text(host) : 0;
-    tacit_report_t report = {.host = {host != NULL, (float)(hash >> 16), (float)(hash & 0xffff)}}, first;
-    tacit_probe_t  all;
-    tacit_status_t status;
-    bool           same = true;
-
-    TRY(gather(comm, &report, &all));
-    first = report_of(&all, 0);
-    for (int rank = 0; rank < comm->ranks; rank++) {
-        report = report_of(&all, rank);
-        same = same && report.host[0] == 1.0f && memcmp(report.host, first.host, sizeof first.host) == 0;
-    }
-    *same_out = same;
-out:
-    probe_end(&all);
-    return status;
 }
 
 /* ---- Trials ---- */
@@ -254,13 +232,12 @@ static bool matters(const tacit_comm_t *comm, const tacit_codec_t *codec)
 
 tacit_status_t tacit__cost_learn(tacit_comm_t *comm, const tacit_codec_t *codec)
 {
+    const bool     one_host = comm->topology->hosts == 1;
     tacit_status_t status = TACIT_OK;
-    bool           one_host;
 
     if (comm->cost.known || !matters(comm, codec)) {
         goto out;
     }
-    TRY(compare_hosts(comm, &one_host));
     if (!one_host) {
         TRY(measure(comm));
     }

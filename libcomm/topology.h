@@ -28,8 +28,8 @@ typedef struct tacit_topology {
     int           *leaders; /* leaders[rail * hosts + host]: a rank */
 } tacit_topology_t;
 
-/* This rank's line. `given` is TACIT_TOPOLOGY's value, NULL where there is none; host: the transport's name for this machine, NULL
-   where it has none. */
+/* This rank's line. `given` is TACIT_TOPOLOGY's value, NULL where there is none; host: the transport's name for this machine,
+   NULL where it has none. */
 tacit_status_t tacit__place_find(const char *given, const char *host, int rank, int ranks, char line_out[TACIT_PLACE_BYTES]);
 /* Room for one. */
 tacit_status_t tacit__topology_create(int ranks, tacit_topology_t **topology_out);

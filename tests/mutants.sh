@@ -694,8 +694,8 @@ mutant "cost: the own times decide" libcomm/cost.c cost:cost \
     's/report_of\(all, rank\).seconds/report_of(all, 0).seconds/'
 mutant "cost: ranks of one host measure too" libcomm/cost.c cost:cost \
     's/if \(!one_host\)/if (true)/'
-mutant "cost: unknown hosts are one" libcomm/cost.c cost:cost \
-    's/report.host\[0\] == 1.0f \&\& //'
+mutant "cost: unknown hosts are one" libcomm/topology.c cost:cost \
+    "s/host\[0\] == '.0' \|\| //"
 mutant "cost: small tensors too" libcomm/cost.c cost:cost \
     's/bytes >= worthwhile \&\&//'
 
