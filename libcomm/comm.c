@@ -230,6 +230,7 @@ tacit_status_t tacit_comm_create(const tacit_transport_t *transport, const tacit
                                    status, capacity));
     find_neighbours(comm);
     tacit__log(TACIT_LOG_INFO, comm->rank, "comm: transport %s, %s", comm->transport.name, text);
+    tacit__topology_tell(comm->topology, comm->rank);
     tacit__thread_start(comm);
 
     *comm_out = comm;

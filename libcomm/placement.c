@@ -6,6 +6,8 @@
 
 #include <pthread.h>
 
+#include "machine.h"
+
 #if HAVE_HWLOC
 #include <dirent.h>
 #include <hwloc/linux.h>
@@ -126,12 +128,9 @@ static bool read_machine(machine_t *machine)
     struct dirent *entry;
     DIR           *processes;
 
-    if (hwloc_topology_init(&machine->topology) != 0) {
-        machine->topology = NULL;
-        return false;
-    }
+    machine->topology = tacit__machine();
     machine->taken = hwloc_bitmap_alloc();
-    if (machine->taken == NULL || hwloc_topology_load(machine->topology) != 0 || stat("/proc/self/exe", &machine->program) != 0) {
+    if (machine->topology == NULL || machine->taken == NULL || stat("/proc/self/exe", &machine->program) != 0) {
         return false;
     }
     machine->allowed = hwloc_topology_get_allowed_cpuset(machine->topology);
@@ -202,9 +201,6 @@ void tacit__place_thread(int rank)
         hwloc_bitmap_free(machine->ranks[i].set);
     }
     hwloc_bitmap_free(machine->taken);
-    if (machine->topology != NULL) {
-        hwloc_topology_destroy(machine->topology);
-    }
     free(machine);
 }
 
