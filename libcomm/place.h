@@ -26,13 +26,13 @@ typedef struct tacit_place {
 /* This rank's line. `given` is TACIT_TOPOLOGY's value, NULL where there is none; host: the transport's name for this machine,
    NULL where it has none: then no more is looked for. */
 tacit_status_t tacit__place_find(const char *given, const char *host, int rank, int ranks, char line_out[TACIT_PLACE_BYTES]);
-/* Reads a line, to which the place then points. NULL, or what is wrong with the word at *word_out, which is NULL where something is
-   missing; the rest has been read. */
+/* Reads a line, to which the place then points. NULL, or what is wrong with the word at *word_out, which is NULL where something
+   is missing; the rest has been read. */
 const char *tacit__place_read(const char *line, tacit_place_t *place_out, const char **word_out);
 
 /* The first name of a list, which may have a distance, has so many bytes; … */
 size_t tacit__name_bytes(const char *names);
-/* … and this is what is behind it: NULL: nothing. *distance_out is its distance. */
+/* … *distance_out is its distance, and this the rest of the list; NULL: there is none. */
 const char *tacit__name_next(const char *names, int *distance_out);
 
 #endif

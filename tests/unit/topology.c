@@ -140,7 +140,8 @@ START_TEST(nearest_leads)
 {
     start(8);
     for (int rank = 0; rank < 8; rank++) {
-        line("host=%d package=%d numa=%d nic=%s", rank / 4, rank / 2 % 2, rank / 2 % 2, rank / 2 % 2 == 0 ? "x1,x2:2" : "x2,x1:2");
+        line("host=%d package=%d numa=%d nic=%s", rank / 4, rank / 2 % 2, rank / 2 % 2,
+             rank / 2 % 2 == 0 ? "x1,x2:2" : "x2,x1:2");
     }
     becomes("2 hosts of 4 ranks; 4 rails; 0 by ranks 0 4 (x1); 1 by ranks 2 6 (x2); 2 by ranks 1 5 (x1); 3 by ranks 3 7 (x2)");
 }
