@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tacit-info: what this Tacit is and knows, and whether a spec is right. Needs no MPI to be running. */
+/* tacit-info: what this Tacit is and knows, and whether a spec is right. Only --topology is for several ranks. */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +8,7 @@
 #include <tacit.h>
 #include <tacit_optim.h>
 
+#include "info.h"
 #include "json.h"
 #include "options.h"
 #include "spec.h"
@@ -15,13 +16,15 @@
 static const char help[] =
     "usage: tacit-info [--json]\n"
     "       tacit-info --check SPEC\n"
+    "       mpirun ... tacit-info --topology [--json]\n"
     "\n"
     "Prints the version, the vector instructions in use, the transports, whether CUDA can be used and if not why, everything\n"
     "that a spec may name with its parameters, and the environment variables.\n"
     "\n"
     "  --check SPEC   print SPEC, a slot's or an optimizer's, with every parameter spelled out, and warn of what may not\n"
     "                 converge (status 0); or print what is wrong with it (status 2)\n"
-    "  --json         print one JSON object\n"
+    "  --topology     print where the ranks run, one a line, as TACIT_TOPOLOGY=@FILE takes it, and who leads their hosts\n"
+    "  --json         print one JSON object; one for each rank\n"
     "  --help         this text\n";
 
 static const char *const transports[] = {
@@ -284,17 +287,21 @@ static int check(const char *spec)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {{"check", required_argument, NULL, 'c'},
+                                            {"topology", no_argument, NULL, 't'},
                                             {"json", no_argument, NULL, 'j'},
                                             {"help", no_argument, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};
     const char                *spec = NULL;
-    bool                       json = false;
+    bool                       json = false, topology = false;
     int                        option;
 
     while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
         switch (option) {
         case 'c':
             spec = optarg;
+            break;
+        case 't':
+            topology = true;
             break;
         case 'j':
             json = true;
@@ -311,6 +318,9 @@ int main(int argc, char **argv)
     }
     if (spec != NULL) {
         return finished(check(spec));
+    }
+    if (topology) {
+        return finished(print_topology(json));
     }
     if (json) {
         print_json();

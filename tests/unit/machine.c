@@ -131,23 +131,23 @@ END_TEST
 #define BRIDGE(bus) "<object type=\"Bridge\" bridge_type=\"0-1\" depth=\"0\" bridge_pci=\"0000:[" bus "-" bus "]\">"
 #define PCI(bus, slot, class, vendor)                                                                                            \
     "<object type=\"PCIDev\" pci_busid=\"0000:" bus ":" slot ".0\" pci_type=\"" class " [" vendor ":1234] [0000:0000] 00\""      \
-    " pci_link_speed=\"0\""
+                                                                                      " pci_link_speed=\"0\""
 #define OS(name, type) "<object type=\"OSDev\" name=\"" name "\" osdev_type=\"" type "\"/>"
-#define HALF(index, set)                                                                                                      \
-    OBJECT("Package", index, set) NODES(set) ">" OBJECT("NUMANode", index, set) NODES(set) " local_memory=\"1000\"/>"            \
-    OBJECT("PU", index, set) NODES(set) "/>"
+#define HALF(index, set)                                                                                                         \
+    OBJECT("Package", index, set)                                                                                                \
+    NODES(set) ">" OBJECT("NUMANode", index, set) NODES(set) " local_memory=\"1000\"/>" OBJECT("PU", index, set) NODES(set) "/>"
 
 static const char two_packages[] =
     "<?xml version=\"1.0\" encoding=\"UTF-8\"?><!DOCTYPE topology SYSTEM \"hwloc2.dtd\"><topology version=\"2.0\">"
     "<object type=\"Machine\" os_index=\"0\" cpuset=\"0x3\" complete_cpuset=\"0x3\" allowed_cpuset=\"0x3\" nodeset=\"0x3\""
-    " complete_nodeset=\"0x3\" allowed_nodeset=\"0x3\">"
-    HALF("0", "0x1") BRIDGE("01")
-    PCI("01", "00", "0200", "15b3") ">" OS("ib0", "2") "</object>" PCI("01", "01", "0302", "10de") "/>"
-    "</object></object>"
-    HALF("1", "0x2") BRIDGE("02")
-    PCI("02", "00", "0300", "1a03") "/>" PCI("02", "01", "0302", "10de") "/>" PCI("02", "02", "0300", "10de") "/>"
-    "</object></object>"
-    "</object></topology>";
+    " complete_nodeset=\"0x3\" allowed_nodeset=\"0x3\">" HALF("0", "0x1") BRIDGE("01")
+        PCI("01", "00", "0200", "15b3") ">" OS("ib0", "2") "</object>" PCI(
+            "01", "01", "0302", "10de") "/>"
+                                        "</object></object>" HALF("1", "0x2") BRIDGE("02")
+                                            PCI("02", "00", "0300", "1a03") "/>" PCI("02", "01", "0302", "10de") "/>" PCI(
+                                                "02", "02", "0300", "10de") "/>"
+                                                                            "</object></object>"
+                                                                            "</object></topology>";
 
 START_TEST(adapters_of_a_machine)
 {
