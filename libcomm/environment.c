@@ -23,7 +23,9 @@ static const tacit_param_t params[] = {
     {"TACIT_PLAN", TACIT_PARAM_TEXT, AT(plan), 0, 0, 0, 0, NULL, "",
      "The schedule that carries every slot that it can carry; others go as without it."},
     {"TACIT_TOPOLOGY", TACIT_PARAM_TEXT, AT(topology), 0, 0, 0, 0, NULL, "",
-     "Who shares a host, instead of what is found: the ranks of each host in order, such as 4,4,3, or of all hosts, such as 4."},
+     "Where ranks run, instead of what is found: how many on each host, such as 4, or in order, such as 4,4,3; or a file, as "
+     "@FILE "
+     "or by a path with a slash in it, with a line for each rank, as tacit-info --topology prints it."},
     {"TACIT_PROGRESS", TACIT_PARAM_WORD, AT(progress), 0, 0, 0, 0, "calls thread", "",
      "What advances requests: calls alone, or a thread as well, which needs MPI_THREAD_MULTIPLE."},
     {"TACIT_TRACE", TACIT_PARAM_TEXT, AT(trace), 0, 0, 0, 0, NULL, "",

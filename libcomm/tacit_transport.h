@@ -45,8 +45,8 @@ typedef struct tacit_transport {
        meet a later transport's receives. */
     void (*abandon)(void *context);
 
-    /* Optional: the name of the machine that this rank runs on. Where all ranks have the same one, what they would gain from
-       other links than its memory is not looked for. NULL: not known. */
+    /* Optional: the name of the machine that this rank runs on: ranks with the same one share its memory and its links. NULL: not
+       known; then no other rank is taken to be there, and where on the machine this one is, is not looked for. */
     const char *host;
 
     /* Optional: not 0 where calls, one at a time, may come from a thread of the library's, while the program is in other calls on

@@ -126,5 +126,21 @@ if [ -n "${MPIRUN-}" ]; then
     says out '"spec":"topk+ef","schedule":"sparse"'
     ends 1 ranks 2 "$tools/tacit-bench" allreduce --spec none --bytes 4K --schedule sparse --calls 3 --no-native
     says err "sparse does not carry 'none'"
+
+    TACIT_TOPOLOGY=1,2 ends 0 ranks 3 "$tools/tacit-info" --topology
+    says out '^# 2 hosts of 1 to 2 ranks; 1 rail$'
+    says out '^# rail 0 by ranks 0 1'
+    [ "$(grep -c '^host=host1' "$folder/out")" -eq 2 ] || fail "not two ranks on the second host: $(cat "$folder/out")"
+    mv "$folder/out" "$folder/topology"
+    TACIT_TOPOLOGY=$folder/topology ends 0 ranks 3 "$tools/tacit-info" --topology
+    cmp -s "$folder/out" "$folder/topology" || fail "the topology that was printed, and read, is now: $(cat "$folder/out")"
+    TACIT_TOPOLOGY=@$folder/topology ends 0 ranks 3 "$tools/tacit-info" --topology --json
+    has rank host host_index package numa cache core nics gpus rail rail_nic line
+    says out '"rank":2,"host":"host1","host_index":1,'
+    TACIT_TOPOLOGY=@$folder/topology ends 1 ranks 2 "$tools/tacit-info" --topology
+    says err '^tacit-info: .*topology describes 3 ranks, one a line; there are 2$'
+    TACIT_LOG=info TACIT_TOPOLOGY=2,2 ends 0 ranks 4 "$tools/tacit-info" --topology
+    told='^tacit\[0\] info topology: 2 hosts of 2 ranks; 2 rails: 0 by ranks 0 2.*, 1 by ranks 1 3'
+    [ "$(grep -c "$told" "$folder/err")" -eq 1 ] || fail "the topology is not told once: $(cat "$folder/err")"
 fi
 exit $failed

@@ -118,12 +118,17 @@ END_TEST
 START_TEST(counts)
 {
     static const char *const hosts[] = {"host=host0", "host=host0", "host=host1", "host=host2", "host=host2"};
-    static const char *const bad[] = {"4,4", "2,x", "2,,1", "0,3", "-1,4", "3,", "4", " ", "2;1", "two"};
+    static const char *const hosts_of_2[] = {"host=host0", "host=host0", "host=host1", "host=host1", "host=host2"};
+    static const char *const bad[] = {"4,4", "2,x", "2,,1", "0,3", "-1,4", "3,", "0", " ", "2;1", "two"};
     char                     line[TACIT_PLACE_BYTES];
 
     for (int rank = 0; rank < 5; rank++) {
         MUST(tacit__place_find("2,1,2", NULL, rank, 5, line));
         ck_assert_str_eq(line, hosts[rank]);
+    }
+    for (int rank = 0; rank < 5; rank++) {
+        MUST(tacit__place_find("2", NULL, rank, 5, line));
+        ck_assert_str_eq(line, hosts_of_2[rank]);
     }
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         ck_assert_int_eq(tacit__place_find(bad[i], NULL, 1, 3, line), TACIT_ERR_ARGUMENT);
