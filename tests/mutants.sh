@@ -690,12 +690,44 @@ mutant "bundle: shards: owners are not compared" libcomm/bundle.c bundle_sharded
     's/slot = tacit__hash\(slot, bundle->owners, .*\);/;/'
 mutant "codec: the state's tail is not looked at" libcomm/checkpoint.c codec:codec \
     '/^tacit_status_t tacit_codec_load/,/^}/s/TRY\(tacit__state_end.*\);/;/'
+unchanged topology:topology place:place machine:machine
+mutant "topology: the lowest ranks lead" libcomm/topology.c topology:topology \
+    's/nic != NULL \? distance_to\(.*\) : 0;/0;/'
+mutant "topology: leaders sit together" libcomm/topology.c topology:topology \
+    's/topology->crowd\[2 \* rank\] \+= .*;/;/'
+mutant "topology: caches do not count" libcomm/topology.c topology:topology \
+    's/topology->crowd\[2 \* rank \+ 1\] \+= .*;/;/'
+mutant "topology: all rails have one interface" libcomm/topology.c topology:topology \
+    's/nics\[rail % nic_count\]/nics[0]/'
+mutant "topology: interfaces as they come" libcomm/topology.c topology:topology \
+    's/to > 0 \&\& comes_before\(.*\)\; to--/false; to--/'
+mutant "topology: eth10 comes before eth2" libcomm/topology.c topology:topology \
+    's/strverscmp\(/strcmp(/'
+mutant "topology: more interfaces than there is room for" libcomm/topology.c topology:topology \
+    's/ \|\| count == MOST_NICS\) \{/) {/'
+mutant "topology: ranks of a host follow each other" libcomm/topology.c topology:topology \
+    's/host < topology->hosts \&\& !share_host/false \&\& !share_host/'
+mutant "place: only the own line of a file is looked at" libcomm/place.c place:place \
+    's/TRY\(check_line\((.*)\)\);/if (found == rank) TRY(check_line(\1)); else copy_words(line, copy, \&(size_t){0});/'
+mutant "place: a file may describe more ranks" libcomm/place.c place:place 's/found != ranks/found < ranks/'
+mutant "place: comments are words" libcomm/place.c place:place "s/ \&\& \*at != '#' / /"
+mutant "place: long hosts are cut" libcomm/place.c place:place 's/%\.60s~%016llx/%.60s/'
+mutant "place: long lines are cut" libcomm/place.c place:place 's/if \(bytes >= TACIT_PLACE_BYTES \|\| /if (/'
+mutant "machine: an interface is where the first one is" libcomm/machine.c machine:machine \
+    's/ \&\& strcmp\(adapter->name, name\) == 0//; s/ \&\& strcmp\(device->name, name\) == 0//'
+mutant "machine: packages are not near" libcomm/machine.c machine:machine 's/^            return 1;/            return FARTHEST;/'
+mutant "machine: every display is a GPU" libcomm/machine.c machine:machine 's/ \&\& device->attr->pcidev.vendor_id == NVIDIA//'
+mutant "machine: far GPUs too" libcomm/machine.c machine:machine 's/ \&\& \(first \|\| !gpus\)//'
+mutant "machine: in part is in" libcomm/machine.c machine:machine \
+    's/hwloc_bitmap_isincluded\(set, object->cpuset\)/hwloc_bitmap_intersects(set, object->cpuset)/'
+mutant "machine: the smallest cache" libcomm/machine.c machine:machine \
+    's/HWLOC_OBJ_L5CACHE, HWLOC_OBJ_L4CACHE, HWLOC_OBJ_L3CACHE/HWLOC_OBJ_L1CACHE, HWLOC_OBJ_L2CACHE, HWLOC_OBJ_L3CACHE/'
 mutant "cost: the own times decide" libcomm/cost.c cost:cost \
     's/report_of\(all, rank\).seconds/report_of(all, 0).seconds/'
 mutant "cost: ranks of one host measure too" libcomm/cost.c cost:cost \
     's/if \(!one_host\)/if (true)/'
 mutant "cost: unknown hosts are one" libcomm/topology.c cost:cost \
-    "s/host\[0\] == '.0' \|\| //"
+    "s/host\[0\] != '.0' \&\& //; s/host = .*host\[0\] == .*;/;/"
 mutant "cost: small tensors too" libcomm/cost.c cost:cost \
     's/bytes >= worthwhile \&\&//'
 

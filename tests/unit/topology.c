@@ -220,13 +220,15 @@ START_TEST(many_interfaces)
     char list[TACIT_PLACE_BYTES] = "";
 
     for (int i = 0; i < 70; i++) {
-        snprintf(list + strlen(list), sizeof list - strlen(list), ",%c", 48 + i);
+        snprintf(list + strlen(list), sizeof list - strlen(list), ",%02d", i);
     }
     start(2);
     line("host=a nic=%s", list + 1);
     line("host=b nic=x%s", list);
     tacit__topology_fill(made);
     is_sound();
+    ck_assert_int_eq(strncmp(made->nics[0], "00,", 3), 0);
+    ck_assert_int_eq(strncmp(made->nics[1], "00,", 3), 0);
     tacit__topology_destroy(made);
 }
 END_TEST
