@@ -233,10 +233,11 @@ void tacit__machine_write(hwloc_topology_t topology, hwloc_const_bitmap_t bound,
 
 /* ---- This machine ---- */
 
-/* Those that would start a GPU's runtime or call on a display, which takes long and is not for a library to do. */
+/* Those that would start a GPU's runtime or call on a display, which takes long and is not for a library to do; and one that
+   binds the calling thread to each processor in turn, for what Linux tells anyway. */
 static void leave_out_components(hwloc_topology_t topology)
 {
-    static const char *const components[] = {"cuda", "nvml", "opencl", "rsmi", "levelzero", "gl"};
+    static const char *const components[] = {"cuda", "nvml", "opencl", "rsmi", "levelzero", "gl", "x86"};
 
     for (size_t i = 0; i < sizeof components / sizeof *components; i++) {
         (void)hwloc_topology_set_components(topology, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST, components[i]);

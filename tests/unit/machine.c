@@ -192,7 +192,7 @@ static void describes(const char *synthetic, bool bound, const char *format)
     int         status;
     const pid_t child = fork();
 
-    if (child == 0) {
+    if (child == 0) { /* where nobody has looked at the machine yet */
         snprintf(expected, sizeof expected, format, bind_to_first() / 64);
         setenv("HWLOC_SYNTHETIC", synthetic, 1);
         setenv("HWLOC_THISSYSTEM", bound ? "1" : "0", 1);
