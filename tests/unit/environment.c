@@ -118,6 +118,16 @@ START_TEST(plans)
 }
 END_TEST
 
+/* One rank has no other to share a host with, and is told all the same. */
+START_TEST(topologies)
+{
+    is_silent(WITH("TACIT_TOPOLOGY="));
+    is_silent(WITH("TACIT_TOPOLOGY=4"));
+    says(WITH("TACIT_TOPOLOGY=4,4"), "rank 0: TACIT_TOPOLOGY=4,4 does not give each host's ranks, such as 4,4,3, 1 in all");
+    says(WITH("TACIT_TOPOLOGY=/no/file"), "rank 0: TACIT_TOPOLOGY: cannot open /no/file: ");
+}
+END_TEST
+
 /* An empty variable counts as none. */
 START_TEST(empty_values)
 {
@@ -245,6 +255,7 @@ int main(void)
     tcase_add_test(tests, defaults);
     tcase_add_test(tests, good_values);
     tcase_add_test(tests, plans);
+    tcase_add_test(tests, topologies);
     tcase_add_test(tests, empty_values);
     tcase_add_test(tests, bad_values);
     tcase_add_test(tests, unknown_variables);
