@@ -33,8 +33,8 @@ static bool has_entry(const char *interface, const char *entry)
 /* Containers have no hardware, but an end of a pair; bridges and the other ends of such pairs are on the hosts of containers. */
 static way_t way_of(const char *interface, unsigned flags)
 {
-    if ((flags & IFF_UP) == 0 || (flags & IFF_RUNNING) == 0 || (flags & IFF_LOOPBACK) != 0) {
-        return NO_WAY;
+    if ((flags & IFF_UP) == 0 || (flags & IFF_RUNNING) == 0 || (flags & IFF_LOOPBACK) != 0 || strpbrk(interface, ",:") != NULL) {
+        return NO_WAY; /* a name such as eth0:1 is another address of eth0 */
     }
     if (has_entry(interface, "device")) {
         return HARDWARE;
