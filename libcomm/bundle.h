@@ -97,6 +97,8 @@ tacit_status_t tacit__bundle_device_reduce(tacit_bundle_t *bundle, const void *m
 tacit_status_t tacit__bundle_device_finish(tacit_bundle_t *bundle, const void *messages, void *const *out);
 void           tacit__bundle_device_cancel(tacit_bundle_t *bundle);
 tacit_status_t tacit__bundle_device_poll(tacit_bundle_t *bundle, uint64_t behind);
+/* Whether it would have to wait. */
+tacit_status_t tacit__bundle_device_runs(tacit_bundle_t *bundle, uint64_t behind, bool *runs_out);
 
 /* ---- wholes_device.c ---- */
 

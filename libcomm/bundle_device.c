@@ -439,6 +439,7 @@ tacit_status_t tacit__bundle_device_finish(tacit_bundle_t *bundle, const void *m
     const bool                 collects = bundle->kind == TACIT_BUNDLE_REDUCE_SCATTER;
     const exchange_t           in = collects ? SCATTER_IN : GATHER_IN;
     const int                  kind = collects ? TACIT_FRAME_CONTRIBUTION : TACIT_FRAME_RESULT;
+    bool                       capturing = false;
     tacit_status_t             status;
 
     TRY(check_aligned(messages, "tacit_bundle_finish()"));
@@ -453,7 +454,8 @@ tacit_status_t tacit__bundle_device_finish(tacit_bundle_t *bundle, const void *m
     }
     TRY(finish_tiles(bundle, messages));
     TRY(check(module->end(&side->bundle, side->stream), side, "a launch"));
-    side->started++;
+    TRY(check(module->capturing(side->stream, &capturing), side, "its stream"));
+    side->started += !capturing; /* what is captured does not run yet */
 out:
     return status;
 }
@@ -507,20 +509,40 @@ static tacit_status_t report(const tacit_bundle_t *bundle, const tacit_device_fa
                        reasons[reason]);
 }
 
-tacit_status_t tacit__bundle_device_poll(tacit_bundle_t *bundle, uint64_t behind)
+/* Steps that poll() has to know the end of. */
+static uint64_t target_of(tacit_bundle_device_t *side, uint64_t behind)
 {
-    tacit_bundle_device_t                *side = bundle->device;
     const volatile tacit_device_report_t *told = side->bundle.report;
-    uint64_t                              target, number;
-    tacit_status_t                        status = TACIT_OK;
 
     if (side->started < told->ended) {
         side->started = told->ended; /* by the replay of a graph */
     }
-    target = side->started > behind ? side->started - behind : 0;
-    while (told->ended < target) {
-        TRY(check(side->module->query(side->stream), side, "its stream"));
+    return side->started > behind ? side->started - behind : 0;
+}
+
+tacit_status_t tacit__bundle_device_runs(tacit_bundle_t *bundle, uint64_t behind, bool *runs_out)
+{
+    tacit_bundle_device_t                *side = bundle->device;
+    const volatile tacit_device_report_t *told = side->bundle.report;
+    bool                                  idle;
+
+    *runs_out = told->ended < target_of(side, behind);
+    return *runs_out ? check(side->module->query(side->stream, &idle), side, "its stream") : TACIT_OK;
+}
+
+tacit_status_t tacit__bundle_device_poll(tacit_bundle_t *bundle, uint64_t behind)
+{
+    tacit_bundle_device_t                *side = bundle->device;
+    const volatile tacit_device_report_t *told = side->bundle.report;
+    const uint64_t                        target = target_of(side, behind);
+    uint64_t                              number;
+    tacit_status_t                        status;
+    bool                                  runs;
+
+    TRY(tacit__bundle_device_runs(bundle, behind, &runs));
+    while (runs) {
         sched_yield();
+        TRY(tacit__bundle_device_runs(bundle, behind, &runs));
     }
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
     number = side->failed;

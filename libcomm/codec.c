@@ -33,6 +33,18 @@ void tacit__codec_identify(const tacit_codec_t *codec, tacit_op_t op, uint64_t *
     *spec = tacit__hash(*spec, &op, sizeof op);
 }
 
+void tacit__codec_describe(const tacit_codec_t *codec, char *text, size_t capacity)
+{
+    static const char *const dtypes[] = {"float32", "float16", "bfloat16"};
+    size_t                   used;
+
+    used = (size_t)snprintf(text, capacity, "slot '%s', count %zu, dtype %s, spec %s, shape", codec->name, codec->tensor.count,
+                            dtypes[codec->tensor.dtype], codec->spec.canonical);
+    for (int i = 0; i < codec->tensor.ndim && used < capacity; i++) {
+        used += (size_t)snprintf(text + used, capacity - used, " %zu", codec->tensor.shape[i]);
+    }
+}
+
 tacit_status_t tacit__codec_value_fault(const tacit_codec_t *codec, int rank, uint64_t step)
 {
     return tacit__fail(TACIT_ERR_VALUE,

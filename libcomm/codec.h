@@ -87,6 +87,8 @@ void tacit__specs_release(tacit_specs_t *specs);
 void tacit__codec_dress(tacit_codec_t *codec, bool first);
 /* Adds what all ranks must have in common of the tensor, with this operator, to hashes (doc/wire-format.md, "Operations"). */
 void tacit__codec_identify(const tacit_codec_t *codec, tacit_op_t op, uint64_t *slot, uint64_t *spec);
+/* The same for people. */
+void tacit__codec_describe(const tacit_codec_t *codec, char *text, size_t capacity);
 /* TACIT_ERR_VALUE: what a rank was given at a step is not finite. */
 tacit_status_t tacit__codec_value_fault(const tacit_codec_t *codec, int rank, uint64_t step);
 /* TACIT_ERR_STATE while a bundle works with it. */

@@ -47,6 +47,8 @@ char *tacit__strdup(const char *text);
 /* For messages that show two texts of which `room` bytes each have place: where to begin, so that the first difference is seen.
    It is 0, or where the word (ended by ',', ':' or ' ') with that difference begins. */
 size_t tacit__difference(const char *one, const char *other, size_t room);
+/* status.c: TACIT_ERR_MISMATCH, with the name of the first rank whose text is not rank 0's; there is one every `apart` bytes. */
+tacit_status_t tacit__texts_agree(const char *what, const char *texts, size_t apart, int ranks);
 /* For tests: the nth allocation from now fails, once; 0: none does. */
 void tacit__alloc_fail_after(uint64_t nth);
 

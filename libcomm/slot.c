@@ -85,19 +85,11 @@ static tacit_status_t make(tacit_comm_t *comm, const char *name, const tacit_slo
 /* All that ranks must have in common about a slot. */
 static void describe(const tacit_slot_t *slot, const char *name, char *text, size_t capacity)
 {
-    static const char *const dtypes[] = {"float32", "float16", "bfloat16"};
-    const tacit_codec_t     *codec = slot->codec;
-    size_t                   used;
-
-    if (codec == NULL) {
+    if (slot->codec == NULL) {
         snprintf(text, capacity, "slot '%.255s'", name != NULL ? name : "");
         return;
     }
-    used = (size_t)snprintf(text, capacity, "slot '%s', count %zu, dtype %s, spec %s, shape", name, codec->tensor.count,
-                            dtypes[codec->tensor.dtype], codec->spec.canonical);
-    for (int i = 0; i < codec->tensor.ndim && used < capacity; i++) {
-        used += (size_t)snprintf(text + used, capacity - used, " %zu", codec->tensor.shape[i]);
-    }
+    tacit__codec_describe(slot->codec, text, capacity);
 }
 
 /* A buffer of many tensors that was given a shape of one dimension would never be compressed, without a word. */

@@ -40,6 +40,23 @@ size_t tacit__difference(const char *one, const char *other, size_t room)
     return at - word < room / 2 ? word : at - room / 2;
 }
 
+tacit_status_t tacit__texts_agree(const char *what, const char *texts, size_t apart, int ranks)
+{
+    enum { SHOWN = 160 }; /* bytes of a text in the message */
+
+    for (int rank = 1; rank < ranks; rank++) {
+        const char  *text = texts + (size_t)rank * apart;
+        const size_t from = tacit__difference(text, texts, SHOWN);
+        const char  *dots = from != 0 ? "..." : "";
+
+        if (strcmp(text, texts) != 0) {
+            return tacit__fail(TACIT_ERR_MISMATCH, "%s: rank %d has '%s%.*s' where rank 0 has '%s%.*s'", what, rank, dots, SHOWN,
+                               text + from, dots, SHOWN, texts + from);
+        }
+    }
+    return TACIT_OK;
+}
+
 const char *tacit_last_error(void)
 {
     return last_error;

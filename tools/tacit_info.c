@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include <tacit.h>
+#include <tacit_nccl.h>
 #include <tacit_optim.h>
 
 #include "info.h"
@@ -18,8 +19,8 @@ static const char help[] =
     "       tacit-info --check SPEC\n"
     "       mpirun ... tacit-info --topology [--json]\n"
     "\n"
-    "Prints the version, the vector instructions in use, the transports, whether CUDA can be used and if not why, everything\n"
-    "that a spec may name with its parameters, and the environment variables.\n"
+    "Prints the version, the vector instructions in use, the transports, whether CUDA and NCCL can be used and if not why,\n"
+    "everything that a spec may name with its parameters, and the environment variables.\n"
     "\n"
     "  --check SPEC   print SPEC, a slot's or an optimizer's, with every parameter spelled out, and warn of what may not\n"
     "                 converge (status 0); or print what is wrong with it (status 2)\n"
@@ -89,6 +90,20 @@ static bool has_cuda(const char **text_out)
     return has;
 }
 
+/* The same of NCCL, and its version. */
+static bool has_nccl(char *text, size_t capacity)
+{
+    int        version = 0;
+    const bool has = tacit_nccl_version(&version) == TACIT_OK;
+
+    if (has) {
+        snprintf(text, capacity, "%d.%d.%d", version / 10000, version / 100 % 100, version % 100);
+    } else {
+        snprintf(text, capacity, "%s", tacit_last_error());
+    }
+    return has;
+}
+
 /* ---- For people ---- */
 
 static void print_param(const tacit_param_t *param)
@@ -121,6 +136,7 @@ static void print_text(void)
 {
     tacit_module_t module;
     const char    *cuda;
+    char           nccl[512];
     bool           has;
 
     printf("Tacit %s\n\ninstructions  %s\ntransports   ", tacit_version(), tacit_isa());
@@ -129,6 +145,8 @@ static void print_text(void)
     }
     has = has_cuda(&cuda);
     printf("\nCUDA          %s%s\n", has ? "" : "no: ", cuda);
+    has = has_nccl(nccl, sizeof nccl);
+    printf("NCCL          %s%s\n", has ? "" : "no: ", nccl);
     for (size_t i = 0; i < COUNT_OF(kinds); i++) {
         printf("\n%s\n", kinds[i].name);
         for (size_t index = 0; tacit_module(kinds[i].kind, index, &module) == TACIT_OK; index++) {
@@ -183,6 +201,7 @@ static void print_json(void)
     json_t         json = {0};
     tacit_module_t module;
     const char    *cuda;
+    char           nccl[512];
 
     json_open(&json, NULL, '{');
     json_text(&json, "version", tacit_version());
@@ -190,6 +209,9 @@ static void print_json(void)
     json_open(&json, "transports", '[');
     for (size_t i = 0; i < COUNT_OF(transports); i++) {
         json_text(&json, NULL, transports[i]);
+    }
+    if (has_nccl(nccl, sizeof nccl) && has_cuda(&cuda)) {
+        json_text(&json, NULL, "nccl");
     }
     json_close(&json, ']');
     json_open(&json, "devices", '[');
@@ -199,6 +221,7 @@ static void print_json(void)
     }
     json_close(&json, ']');
     json_text(&json, "cuda", cuda);
+    json_text(&json, "nccl", nccl);
     for (size_t i = 0; i < COUNT_OF(kinds); i++) {
         json_open(&json, kinds[i].name, '[');
         for (size_t index = 0; tacit_module(kinds[i].kind, index, &module) == TACIT_OK; index++) {

@@ -307,7 +307,9 @@ typedef struct tacit_cuda_module {
     int (*free_host)(void *memory);
     int (*synchronize)(void); /* waits for all work */
     int (*capturing)(void *stream, bool *capturing_out);
-    int (*query)(void *stream);                                          /* an error, if there was one */
+    int (*query)(void *stream, bool *idle_out); /* whether all that was put on it has ended; an error, if there was one */
+    int (*create_stream)(void **stream_out);    /* which waits for no other */
+    int (*destroy_stream)(void *stream);
     int (*copy)(void *to, const void *from, size_t bytes, void *stream); /* from the host's own memory or the device's */
 
     int (*begin)(const tacit_device_bundle_t *bundle, uint64_t step, void *stream); /* TACIT_STEP_NEXT: one more than the last */

@@ -326,22 +326,35 @@ static int capturing(void *stream, bool *capturing_out)
 }
 
 /* A stream that is being captured must not be asked. */
-static int query(void *stream)
+static int query(void *stream, bool *idle_out)
 {
     cudaError_t error = cudaPeekAtLastError();
     bool        is_capturing = false;
+
+    *idle_out = false;
 
     if (error == cudaSuccess) {
         error = (cudaError_t)capturing(stream, &is_capturing);
     }
     if (error == cudaSuccess && !is_capturing) {
         error = cudaStreamQuery((cudaStream_t)stream);
+        *idle_out = error == cudaSuccess;
     }
     if (error == cudaErrorNotReady) {
         (void)cudaGetLastError();
         error = cudaSuccess;
     }
     return (int)error;
+}
+
+static int create_stream(void **stream_out)
+{
+    return (int)cudaStreamCreateWithFlags((cudaStream_t *)stream_out, cudaStreamNonBlocking);
+}
+
+static int destroy_stream(void *stream)
+{
+    return stream != NULL ? (int)cudaStreamDestroy((cudaStream_t)stream) : (int)cudaSuccess;
 }
 
 static int copy(void *to, const void *from, size_t bytes, void *stream)
@@ -362,6 +375,8 @@ static const tacit_cuda_module_t table = {
     synchronize,
     capturing,
     query,
+    create_stream,
+    destroy_stream,
     copy,
     begin,
     encode,

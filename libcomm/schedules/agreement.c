@@ -5,8 +5,6 @@
 
 #include "operation.h"
 
-enum { SHOWN = 160 }; /* bytes of a text in a message */
-
 typedef struct tacit_agreement {
     tacit_buffer_t mine;    /* the own frame … */
     size_t         bytes;   /* … and what it has */
@@ -53,24 +51,6 @@ out:
     return status;
 }
 
-/* Every rank finds the same: the first rank whose text is not rank 0's. */
-static tacit_status_t compare(const tacit_leg_t *leg)
-{
-    const tacit_agreement_t *agreement = leg->state;
-
-    for (int rank = 1; rank < leg->comm->ranks; rank++) {
-        if (strcmp(text_of(agreement, rank), text_of(agreement, 0)) != 0) {
-            const char  *mine = text_of(agreement, rank), *first = text_of(agreement, 0);
-            const size_t from = tacit__difference(mine, first, SHOWN);
-            const char  *dots = from != 0 ? "..." : "";
-
-            return tacit__fail(TACIT_ERR_MISMATCH, "%s: rank %d has '%s%.*s' where rank 0 has '%s%.*s'", leg->operation->what,
-                               rank, dots, SHOWN, mine + from, dots, SHOWN, first + from);
-        }
-    }
-    return TACIT_OK;
-}
-
 static void keep_lines(const tacit_leg_t *leg)
 {
     char *lines = leg->operation->lines;
@@ -96,7 +76,7 @@ static tacit_status_t advance(tacit_leg_t *leg)
         }
         status = TACIT_OK;
     } else if (agreement->present == leg->comm->ranks) {
-        TRY(compare(leg));
+        TRY(tacit__texts_agree(leg->operation->what, agreement->texts, TACIT_AGREEMENT_BYTES, leg->comm->ranks));
         /* Before the verdict: no peer can send a larger message until it has ours. */
         TRY(tacit__exchange_resize(&leg->comm->exchange, leg->operation->capacity));
         keep_lines(leg);

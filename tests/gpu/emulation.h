@@ -320,6 +320,7 @@ enum {
     cudaMemcpyDefault = 4,
     cudaHostAllocMapped = 2,
     cudaHostAllocPortable = 1,
+    cudaStreamNonBlocking = 1,
     cudaMemAdviseSetPreferredLocation = 3,
     cudaMemLocationTypeDevice = 1
 };
@@ -412,6 +413,16 @@ inline cudaError_t cudaStreamSynchronize(cudaStream_t)
 inline cudaError_t cudaStreamQuery(cudaStream_t)
 {
     return cudaSuccess;
+}
+
+inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
+{
+    return cudaMalloc(stream, 1);
+}
+
+inline cudaError_t cudaStreamDestroy(cudaStream_t stream)
+{
+    return cudaFree(stream);
 }
 
 inline cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus *status)

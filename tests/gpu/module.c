@@ -54,6 +54,7 @@ START_TEST(copies)
     static uint8_t   there[BYTES], back[BYTES];
     harness_random_t random = {1};
     void            *one = NULL, *other = NULL;
+    bool             idle = true;
 
     for (size_t i = 0; i < BYTES; i++) {
         there[i] = (uint8_t)harness_next(&random);
@@ -68,7 +69,7 @@ START_TEST(copies)
     MUST(cuda->copy(one, there, BYTES, NULL));
     MUST(cuda->copy(other, one, BYTES, NULL));
     MUST(cuda->copy(back, other, BYTES, NULL));
-    MUST(cuda->query(NULL));
+    MUST(cuda->query(NULL, &idle));
     MUST(cuda->synchronize());
     ck_assert_mem_eq(back, there, BYTES);
     MUST(cuda->free(one));
@@ -104,11 +105,17 @@ END_TEST
 
 START_TEST(streams)
 {
-    bool capturing = true;
+    bool  capturing = true, idle = false;
+    void *stream = NULL;
 
     MUST(cuda->capturing(NULL, &capturing));
     ck_assert(!capturing);
-    MUST(cuda->query(NULL));
+    MUST(cuda->create_stream(&stream));
+    ck_assert_ptr_nonnull(stream);
+    MUST(cuda->query(stream, &idle));
+    ck_assert(idle);
+    MUST(cuda->destroy_stream(stream));
+    MUST(cuda->destroy_stream(NULL));
 }
 END_TEST
 

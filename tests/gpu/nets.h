@@ -135,33 +135,47 @@ static inline void make_bundle(const setup_t *setup, node_t *node)
     }
 }
 
+static inline void make_tensors(const setup_t *setup, tacit_device_t device, int rank, node_t *node)
+{
+    for (int t = 0; t < TENSORS; t++) {
+        tacit_slot_config_t tensor = TACIT_SLOT_CONFIG_INIT;
+        tacit_config_t      config = TACIT_CONFIG_INIT;
+        char                name[24];
+
+        snprintf(name, sizeof name, "tensor %d", t);
+        tensor.count = counts[t];
+        if (columns[t] != 0) {
+            tensor.ndim = 2;
+            tensor.shape[0] = counts[t] / columns[t];
+            tensor.shape[1] = columns[t];
+        }
+        tensor.dtype = setup->dtype;
+        tensor.device = device;
+        tensor.spec = others[t] != NULL ? others[t] : setup->spec;
+        config.strict = setup->strict;
+        config.nonfinite = (int)setup->nonfinite;
+        SUCCEEDS(tacit_codec_create(name, &tensor, &config, rank, setup->ranks, &node->codecs[t]));
+        node->in[t] = get(device, bytes_of(setup->dtype, counts[t]) + 16);
+        node->out[t] = get(device, bytes_of(setup->dtype, counts[t]) + 16);
+    }
+}
+
+static inline void free_tensors(tacit_device_t device, node_t *node)
+{
+    for (int t = 0; t < TENSORS; t++) {
+        tacit_codec_destroy(node->codecs[t]);
+        give(device, node->in[t]);
+        give(device, node->out[t]);
+    }
+}
+
 static inline void net_init(net_t *net, const setup_t *setup, tacit_device_t device)
 {
     *net = (net_t){.setup = *setup, .device = device};
     for (int rank = 0; rank < setup->ranks; rank++) {
         node_t *node = &net->nodes[rank];
 
-        for (int t = 0; t < TENSORS; t++) {
-            tacit_slot_config_t tensor = TACIT_SLOT_CONFIG_INIT;
-            tacit_config_t      config = TACIT_CONFIG_INIT;
-            char                name[24];
-
-            snprintf(name, sizeof name, "tensor %d", t);
-            tensor.count = counts[t];
-            if (columns[t] != 0) {
-                tensor.ndim = 2;
-                tensor.shape[0] = counts[t] / columns[t];
-                tensor.shape[1] = columns[t];
-            }
-            tensor.dtype = setup->dtype;
-            tensor.device = device;
-            tensor.spec = others[t] != NULL ? others[t] : setup->spec;
-            config.strict = setup->strict;
-            config.nonfinite = (int)setup->nonfinite;
-            SUCCEEDS(tacit_codec_create(name, &tensor, &config, rank, setup->ranks, &node->codecs[t]));
-            node->in[t] = get(device, bytes_of(setup->dtype, counts[t]) + 16);
-            node->out[t] = get(device, bytes_of(setup->dtype, counts[t]) + 16);
-        }
+        make_tensors(setup, device, rank, node);
         make_bundle(setup, node);
         for (int other = 0; other < setup->ranks; other++) {
             node->sent_bytes += tacit_bundle_scatter_bytes(node->bundle, rank, other);
@@ -181,11 +195,7 @@ static inline void net_free(net_t *net)
         node_t *node = &net->nodes[rank];
 
         tacit_bundle_destroy(node->bundle);
-        for (int t = 0; t < TENSORS; t++) {
-            tacit_codec_destroy(node->codecs[t]);
-            give(net->device, node->in[t]);
-            give(net->device, node->out[t]);
-        }
+        free_tensors(net->device, node);
         give(net->device, node->sent);
         give(net->device, node->received);
         give(net->device, node->own);
@@ -228,13 +238,18 @@ static inline void all_gather(net_t *net)
     }
 }
 
+static inline void inputs_of(const setup_t *setup, int rank, node_t *node, uint64_t step)
+{
+    for (int t = 0; t < TENSORS; t++) {
+        fill(setup->dtype, counts[t], 1000 * step + (uint64_t)(100 * rank + t), node->in[t]);
+        memset(node->out[t], 0x55, bytes_of(setup->dtype, counts[t]));
+    }
+}
+
 static inline void inputs(net_t *net, uint64_t step)
 {
     for (int rank = 0; rank < net->setup.ranks; rank++) {
-        for (int t = 0; t < TENSORS; t++) {
-            fill(net->setup.dtype, counts[t], 1000 * step + (uint64_t)(100 * rank + t), net->nodes[rank].in[t]);
-            memset(net->nodes[rank].out[t], 0x55, bytes_of(net->setup.dtype, counts[t]));
-        }
+        inputs_of(&net->setup, rank, &net->nodes[rank], step);
     }
 }
 
@@ -301,24 +316,29 @@ static inline void same(const void *one, const void *other, size_t bytes, const 
     }
 }
 
+static inline void same_memory_of(const setup_t *setup, int rank, const node_t *cpu, const node_t *gpu)
+{
+    for (int t = 0; t < TENSORS; t++) {
+        size_t   bytes, other;
+        uint8_t *one, *two;
+
+        SUCCEEDS(tacit_codec_save(cpu->codecs[t], NULL, 0, &bytes));
+        SUCCEEDS(tacit_codec_save(gpu->codecs[t], NULL, 0, &other));
+        ck_assert_uint_eq(bytes, other);
+        one = malloc(bytes);
+        two = malloc(bytes);
+        SUCCEEDS(tacit_codec_save(cpu->codecs[t], one, bytes, &bytes));
+        SUCCEEDS(tacit_codec_save(gpu->codecs[t], two, bytes, &bytes));
+        same(one, two, bytes, setup, "the state", rank, t);
+        free(one);
+        free(two);
+    }
+}
+
 static inline void same_memory(net_t *cpu, net_t *gpu)
 {
     for (int rank = 0; rank < cpu->setup.ranks; rank++) {
-        for (int t = 0; t < TENSORS; t++) {
-            size_t   bytes, other;
-            uint8_t *one, *two;
-
-            SUCCEEDS(tacit_codec_save(cpu->nodes[rank].codecs[t], NULL, 0, &bytes));
-            SUCCEEDS(tacit_codec_save(gpu->nodes[rank].codecs[t], NULL, 0, &other));
-            ck_assert_uint_eq(bytes, other);
-            one = malloc(bytes);
-            two = malloc(bytes);
-            SUCCEEDS(tacit_codec_save(cpu->nodes[rank].codecs[t], one, bytes, &bytes));
-            SUCCEEDS(tacit_codec_save(gpu->nodes[rank].codecs[t], two, bytes, &bytes));
-            same(one, two, bytes, &cpu->setup, "the state", rank, t);
-            free(one);
-            free(two);
-        }
+        same_memory_of(&cpu->setup, rank, &cpu->nodes[rank], &gpu->nodes[rank]);
     }
 }
 

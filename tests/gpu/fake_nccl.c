@@ -1,0 +1,448 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A libnccl.so.2 for tests, on the memory of one machine: as much of NCCL as the library calls, between processes that are forked
+   from one. Calls only note what is to be done; it is done, a piece at a time, where NCCL is asked for asynchronous errors, until
+   which it is in progress. Between two ranks bytes go through a ring in memory that all share. Faults are injected by functions
+   whose names begin with fake_. With FAKE_NCCL_OLD it is one that has a version and nothing else. */
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "float16.h"
+
+#define EXPORT __attribute__((visibility("default")))
+
+EXPORT int  fake_nccl_version = 22809;
+EXPORT int  ncclGetVersion(int *version);
+EXPORT int  fake_begin(void);
+EXPORT void fake_fail(int error);
+EXPORT void fake_stick(int stuck);
+EXPORT int  fake_aborts(void);
+
+int ncclGetVersion(int *version)
+{
+    *version = fake_nccl_version;
+    return 0;
+}
+
+#ifndef FAKE_NCCL_OLD
+
+enum { RANKS = 4, WORLDS = 16, RING = 1 << 16, OPS = 256, SUCCESS = 0, INVALID = 4, IN_PROGRESS = 7 };
+enum { UINT8 = 1, FLOAT16 = 6, FLOAT32 = 7, BFLOAT16 = 9, AVG = 4 };
+
+typedef struct ring {
+    atomic_size_t head, tail; /* bytes written and read, ever */
+    uint8_t       bytes[RING];
+} ring_t;
+
+/* What the ranks of a communicator share. */
+typedef struct world {
+    atomic_int joined; /* ranks that have come */
+    atomic_int child;  /* 1 + the world that it is split into */
+    ring_t     rings[RANKS][RANKS];
+} world_t;
+
+typedef struct arena {
+    atomic_int worlds;
+    world_t    world[WORLDS];
+} arena_t;
+
+/* Bytes to or from a peer; at the end, a sum. */
+typedef struct op {
+    uint8_t *out; /* received here; NULL: it is sent */
+    uint8_t *in;  /* sent from here */
+    size_t   bytes, done;
+    int      peer;
+    /* of a reduction, the last of its operations: contributions of all ranks become `sum` */
+    uint8_t *parts, *sum;
+    size_t   count;
+    int      dtype, average;
+} op_t;
+
+typedef struct comm {
+    world_t *world;
+    int      rank, ranks, blocking;
+    op_t     ops[OPS];
+    int      op_count, ready; /* operations noted, and those of groups that have ended */
+} comm_t;
+
+typedef struct unique {
+    char bytes[128];
+} unique_t;
+
+typedef struct config {
+    size_t   struct_bytes;
+    unsigned magic, version;
+    int      blocking;
+} config_t;
+
+static arena_t *arena;
+static int      grouped, async_fault, is_stuck, aborts;
+static comm_t  *last;
+
+/* ---- What tests call ---- */
+
+/* Before ranks are forked. */
+int fake_begin(void)
+{
+    arena = mmap(NULL, sizeof *arena, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    return arena != MAP_FAILED ? 0 : -1;
+}
+
+/* All communicators of this rank have this error. */
+void fake_fail(int error)
+{
+    async_fault = error;
+}
+
+/* Nothing moves any more in this rank. */
+void fake_stick(int stuck)
+{
+    is_stuck = stuck;
+}
+
+int fake_aborts(void)
+{
+    return aborts;
+}
+
+/* ---- Bytes ---- */
+
+static size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static void move(const comm_t *comm, op_t *op)
+{
+    const int sends = op->out == NULL;
+    ring_t   *ring = sends ? &comm->world->rings[comm->rank][op->peer] : &comm->world->rings[op->peer][comm->rank];
+    size_t    head = atomic_load(&ring->head), tail = atomic_load(&ring->tail), at = (sends ? head : tail) % RING;
+    size_t    bytes = least(least(op->bytes - op->done, RING - at), sends ? RING - (head - tail) : head - tail);
+
+    if (sends) {
+        memcpy(ring->bytes + at, op->in + op->done, bytes);
+        atomic_store(&ring->head, head + bytes);
+    } else {
+        memcpy(op->out + op->done, ring->bytes + at, bytes);
+        atomic_store(&ring->tail, tail + bytes);
+    }
+    op->done += bytes;
+}
+
+static float widen(const uint8_t *part, size_t i, int dtype)
+{
+    uint16_t half;
+    float    value;
+
+    if (dtype == FLOAT32) {
+        memcpy(&value, part + 4 * i, sizeof value);
+        return value;
+    }
+    memcpy(&half, part + 2 * i, sizeof half);
+    return dtype == FLOAT16 ? tacit__from_float16(half) : tacit__from_bfloat16(half);
+}
+
+static void store(uint8_t *out, size_t i, int dtype, float value)
+{
+    const uint16_t half = dtype == FLOAT16 ? tacit__to_float16(value, 0x7c00) : tacit__to_bfloat16(value, 0x7f80);
+
+    if (dtype == FLOAT32) {
+        memcpy(out + 4 * i, &value, sizeof value);
+    } else {
+        memcpy(out + 2 * i, &half, sizeof half);
+    }
+}
+
+/* In ascending order of ranks, in float32. */
+static void reduce(const comm_t *comm, op_t *op)
+{
+    const size_t width = op->dtype == FLOAT32 ? 4 : 2;
+
+    for (size_t i = 0; i < op->count; i++) {
+        float sum = widen(op->parts, i, op->dtype);
+
+        for (int rank = 1; rank < comm->ranks; rank++) {
+            sum += widen(op->parts + (size_t)rank * op->count * width, i, op->dtype);
+        }
+        store(op->sum, i, op->dtype, op->average ? sum * (1.0f / (float)comm->ranks) : sum);
+    }
+    free(op->parts);
+    op->parts = NULL;
+}
+
+/* What all have sent in this order arrives in it: of two messages between the same ranks the first is done first. */
+static int is_next(const comm_t *comm, int i)
+{
+    for (int j = 0; j < i; j++) {
+        const op_t *one = &comm->ops[j], *other = &comm->ops[i];
+
+        if (one->done < one->bytes && one->peer == other->peer && (one->out == NULL) == (other->out == NULL)) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* SUCCESS when there is nothing left to do. */
+static int advance(comm_t *comm)
+{
+    int left = atomic_load(&comm->world->joined) < comm->ranks;
+
+    if (is_stuck) {
+        return comm->ready != 0 || left ? IN_PROGRESS : SUCCESS;
+    }
+    for (int i = 0; i < comm->ready; i++) {
+        if (is_next(comm, i)) {
+            move(comm, &comm->ops[i]);
+        }
+        left += comm->ops[i].done < comm->ops[i].bytes;
+    }
+    for (int i = 0; i < comm->ready && left == 0; i++) {
+        if (comm->ops[i].parts != NULL) {
+            reduce(comm, &comm->ops[i]);
+        }
+    }
+    if (left == 0) {
+        comm->op_count = comm->ready = 0;
+    }
+    return left == 0 ? SUCCESS : IN_PROGRESS;
+}
+
+static int settle(comm_t *comm)
+{
+    int result = IN_PROGRESS;
+
+    comm->ready = comm->op_count;
+    while (comm->blocking && result == IN_PROGRESS) {
+        result = advance(comm);
+    }
+    return result;
+}
+
+static op_t *note(comm_t *comm, const void *in, void *out, size_t bytes, int peer)
+{
+    op_t *op = &comm->ops[comm->op_count++];
+
+    if (comm->op_count == OPS) {
+        fprintf(stderr, "fake NCCL: too many operations at once\n");
+        _Exit(1);
+    }
+    *op = (op_t){.out = out, .in = (uint8_t *)(uintptr_t)in, .bytes = bytes, .peer = peer};
+    last = comm;
+    return op;
+}
+
+static int end_call(comm_t *comm)
+{
+    return grouped != 0 ? SUCCESS : settle(comm);
+}
+
+/* ---- What NCCL exports ---- */
+
+EXPORT int         ncclGetUniqueId(unique_t *id);
+EXPORT int         ncclCommInitRankConfig(comm_t **out, int ranks, unique_t id, int rank, config_t *config);
+EXPORT int         ncclCommSplit(comm_t *parent, int color, int key, comm_t **out, config_t *config);
+EXPORT int         ncclCommFinalize(comm_t *comm);
+EXPORT int         ncclCommDestroy(comm_t *comm);
+EXPORT int         ncclCommAbort(comm_t *comm);
+EXPORT int         ncclCommGetAsyncError(comm_t *comm, int *error);
+EXPORT int         ncclCommCount(const comm_t *comm, int *ranks);
+EXPORT int         ncclCommUserRank(const comm_t *comm, int *rank);
+EXPORT const char *ncclGetErrorString(int error);
+EXPORT const char *ncclGetLastError(const comm_t *comm);
+EXPORT int         ncclGroupStart(void);
+EXPORT int         ncclGroupEnd(void);
+EXPORT int         ncclSend(const void *in, size_t count, int dtype, int peer, comm_t *comm, void *stream);
+EXPORT int         ncclRecv(void *out, size_t count, int dtype, int peer, comm_t *comm, void *stream);
+EXPORT int         ncclAllGather(const void *in, void *out, size_t count, int dtype, comm_t *comm, void *stream);
+EXPORT int         ncclAllReduce(const void *in, void *out, size_t count, int dtype, int op, comm_t *comm, void *stream);
+EXPORT int         ncclReduce(const void *in, void *out, size_t count, int dtype, int op, int root, comm_t *comm, void *stream);
+EXPORT int         ncclBroadcast(const void *in, void *out, size_t count, int dtype, int root, comm_t *comm, void *stream);
+
+int ncclGetUniqueId(unique_t *id)
+{
+    const int world = atomic_fetch_add(&arena->worlds, 1);
+
+    memset(id, 0, sizeof *id);
+    memcpy(id->bytes, &world, sizeof world);
+    return world < WORLDS ? SUCCESS : INVALID;
+}
+
+static int join(comm_t **out, int world, int rank, int ranks, const config_t *config)
+{
+    comm_t *comm = calloc(1, sizeof *comm);
+
+    if (config->magic != 0xcafebeef || config->struct_bytes < sizeof *config || ranks > RANKS || comm == NULL) {
+        return INVALID;
+    }
+    *comm = (comm_t){.world = &arena->world[world], .rank = rank, .ranks = ranks, .blocking = config->blocking};
+    atomic_fetch_add(&comm->world->joined, 1);
+    *out = comm;
+    return settle(comm);
+}
+
+int ncclCommInitRankConfig(comm_t **out, int ranks, unique_t id, int rank, config_t *config)
+{
+    int world;
+
+    memcpy(&world, id.bytes, sizeof world);
+    return join(out, world, rank, ranks, config);
+}
+
+int ncclCommSplit(comm_t *parent, int color, int key, comm_t **out, config_t *config)
+{
+    int child = 0;
+
+    (void)color;
+    (void)key;
+    if (parent->rank == 0) {
+        atomic_store(&parent->world->child, 1 + atomic_fetch_add(&arena->worlds, 1));
+    }
+    while (child == 0) {
+        child = atomic_load(&parent->world->child);
+    }
+    return join(out, child - 1, parent->rank, parent->ranks, config);
+}
+
+int ncclCommFinalize(comm_t *comm)
+{
+    return comm->op_count == 0 ? SUCCESS : IN_PROGRESS;
+}
+
+int ncclCommDestroy(comm_t *comm)
+{
+    free(comm);
+    return SUCCESS;
+}
+
+int ncclCommAbort(comm_t *comm)
+{
+    aborts++;
+    is_stuck = 0;
+    free(comm);
+    return SUCCESS;
+}
+
+int ncclCommGetAsyncError(comm_t *comm, int *error)
+{
+    *error = async_fault != SUCCESS ? async_fault : advance(comm);
+    return SUCCESS;
+}
+
+int ncclCommCount(const comm_t *comm, int *ranks)
+{
+    *ranks = comm->ranks;
+    return SUCCESS;
+}
+
+int ncclCommUserRank(const comm_t *comm, int *rank)
+{
+    *rank = comm->rank;
+    return SUCCESS;
+}
+
+const char *ncclGetErrorString(int error)
+{
+    return error == 6 ? "remote process exited or there was a network error" : "an error";
+}
+
+const char *ncclGetLastError(const comm_t *comm)
+{
+    (void)comm;
+    return "";
+}
+
+int ncclGroupStart(void)
+{
+    grouped++;
+    return SUCCESS;
+}
+
+int ncclGroupEnd(void)
+{
+    comm_t *comm = last;
+
+    grouped--;
+    last = grouped == 0 ? NULL : last;
+    return grouped == 0 && comm != NULL ? settle(comm) : SUCCESS;
+}
+
+static size_t bytes_of(size_t count, int dtype)
+{
+    return dtype == UINT8 ? count : dtype == FLOAT32 ? 4 * count : 2 * count;
+}
+
+int ncclSend(const void *in, size_t count, int dtype, int peer, comm_t *comm, void *stream)
+{
+    (void)stream;
+    note(comm, in, NULL, bytes_of(count, dtype), peer);
+    return end_call(comm);
+}
+
+int ncclRecv(void *out, size_t count, int dtype, int peer, comm_t *comm, void *stream)
+{
+    (void)stream;
+    note(comm, NULL, out, bytes_of(count, dtype), peer);
+    return end_call(comm);
+}
+
+int ncclAllGather(const void *in, void *out, size_t count, int dtype, comm_t *comm, void *stream)
+{
+    const size_t bytes = bytes_of(count, dtype);
+
+    (void)stream;
+    for (int peer = 0; peer < comm->ranks; peer++) {
+        note(comm, in, NULL, bytes, peer);
+        note(comm, NULL, (uint8_t *)out + (size_t)peer * bytes, bytes, peer);
+    }
+    return end_call(comm);
+}
+
+/* All ranks of a reduction get all contributions; those that want the sum make it. */
+static int start_reduction(const void *in, void *out, size_t count, int dtype, int op, comm_t *comm)
+{
+    const size_t bytes = bytes_of(count, dtype);
+    uint8_t     *parts = malloc((size_t)comm->ranks * bytes);
+    op_t        *noted = NULL;
+
+    for (int peer = 0; peer < comm->ranks; peer++) {
+        note(comm, in, NULL, bytes, peer);
+        noted = note(comm, NULL, parts + (size_t)peer * bytes, bytes, peer);
+    }
+    noted->parts = parts;
+    noted->sum = out != NULL ? out : parts;
+    noted->count = count;
+    noted->dtype = dtype;
+    noted->average = op == AVG;
+    return end_call(comm);
+}
+
+int ncclAllReduce(const void *in, void *out, size_t count, int dtype, int op, comm_t *comm, void *stream)
+{
+    (void)stream;
+    return start_reduction(in, out, count, dtype, op, comm);
+}
+
+int ncclReduce(const void *in, void *out, size_t count, int dtype, int op, int root, comm_t *comm, void *stream)
+{
+    (void)stream;
+    return start_reduction(in, comm->rank == root ? out : NULL, count, dtype, op, comm);
+}
+
+int ncclBroadcast(const void *in, void *out, size_t count, int dtype, int root, comm_t *comm, void *stream)
+{
+    const size_t bytes = bytes_of(count, dtype);
+
+    (void)stream;
+    for (int peer = 0; peer < comm->ranks && comm->rank == root; peer++) {
+        note(comm, in, NULL, bytes, peer);
+    }
+    note(comm, NULL, out, bytes, root);
+    return end_call(comm);
+}
+
+#endif

@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a NCCL of ours can be made to do: to be missing, old, at fault, or never at an end. On the CPU. */
+#include <stddef.h>
+
+static const size_t counts[] = {4200, 777};
+
+#include "processes.h"
+
+/* A function of the library that the process has loaded. */
+static void *function_of(const char *name)
+{
+    void *library = dlopen("libnccl.so.2", RTLD_NOW | RTLD_NOLOAD);
+    void *function = library != NULL ? dlsym(library, name) : NULL;
+
+    ck_assert_msg(function != NULL, "no %s", name);
+    return function;
+}
+
+static void inject(const char *name, int value)
+{
+    void (*function)(int) = NULL;
+
+    *(void **)&function = function_of(name);
+    function(value);
+}
+
+static int aborts(void)
+{
+    int (*function)(void) = NULL;
+
+    *(void **)&function = function_of("fake_aborts");
+    return function();
+}
+
+/* ---- Libraries ---- */
+
+static void cannot_be_used(const char *name, const char *reason)
+{
+    tacit_nccl_library_t library = {.version = -1};
+
+    ck_assert_int_eq(tacit__nccl_open(name, &library), TACIT_ERR_UNSUPPORTED);
+    ck_assert_msg(strstr(tacit_last_error(), reason) != NULL, "%s", tacit_last_error());
+    ck_assert_int_eq(library.version, -1);
+}
+
+START_TEST(no_library)
+{
+    cannot_be_used("libnccl_that_is_nowhere.so.2", "libnccl_that_is_nowhere.so.2: cannot open");
+    cannot_be_used("libnccl_that_is_nowhere.so.2", "LD_LIBRARY_PATH");
+}
+END_TEST
+
+START_TEST(lacking_functions)
+{
+    (void)load_fake("libnccl_old.so");
+    cannot_be_used("libnccl.so.2", "libnccl_old.so, lacks ncclGetUniqueId");
+}
+END_TEST
+
+START_TEST(old_version)
+{
+    int version = 0;
+
+    *(int *)dlsym(load_fake("libnccl_fake.so"), "fake_nccl_version") = 21705;
+    cannot_be_used("libnccl.so.2", "libnccl_fake.so, is of version 2.17.5; install 2.18");
+    ck_assert_int_eq(tacit_nccl_version(&version), TACIT_ERR_UNSUPPORTED);
+    ck_assert_int_eq(version, 0);
+    *(int *)dlsym(load_fake("libnccl_fake.so"), "fake_nccl_version") = 23007; /* it is not looked for again */
+    ck_assert_int_eq(tacit_nccl_version(&version), TACIT_ERR_UNSUPPORTED);
+    ck_assert_ptr_nonnull(strstr(tacit_last_error(), "2.17.5"));
+}
+END_TEST
+
+/* The one that is loaded already comes before any that the loader would find. */
+START_TEST(later_version)
+{
+    int version = 0;
+
+    *(int *)dlsym(load_fake("libnccl_fake.so"), "fake_nccl_version") = 23007;
+    SUCCEEDS(tacit_nccl_version(&version));
+    ck_assert_int_eq(version, 23007);
+    ck_assert_int_eq(tacit_nccl_version(NULL), TACIT_ERR_ARGUMENT);
+}
+END_TEST
+
+/* ---- Communicators ---- */
+
+static tacit_nccl_group_t *make_group(const process_t *process, tacit_nccl_t *nccl, const char *spec, node_t *node)
+{
+    const setup_t       setup = {.spec = spec, .ranks = process->ranks, .strict = 1};
+    tacit_nccl_group_t *group = NULL;
+
+    *node = (node_t){.bundle = NULL};
+    make_tensors(&setup, TACIT_CUDA, process->rank, node);
+    inputs_of(&setup, process->rank, node, 0);
+    SUCCEEDS(tacit_nccl_group_create(nccl, node->codecs, TENSORS, TACIT_SUM, &group));
+    return group;
+}
+
+static tacit_status_t run(tacit_nccl_group_t *group, const node_t *node)
+{
+    return tacit_nccl_group_run(group, TACIT_STEP_NEXT, (const void *const *)node->in, node->out, NULL);
+}
+
+static void is_broken(tacit_nccl_t *nccl, tacit_nccl_group_t *group, const node_t *node, int its_aborts)
+{
+    ck_assert_int_eq(aborts(), its_aborts);
+    ck_assert_int_eq(run(group, node), TACIT_ERR_BROKEN);
+    ck_assert_int_eq(tacit_nccl_group_poll(group, 0), TACIT_ERR_BROKEN);
+    ck_assert_int_eq(tacit_nccl_wait(nccl, NULL), TACIT_ERR_BROKEN);
+    ck_assert_int_eq(tacit_nccl_group_create(nccl, node->codecs, TENSORS, TACIT_SUM, &group), TACIT_ERR_BROKEN);
+}
+
+/* A network's error is found by the next call of each kind. */
+static void remote_error(const process_t *process)
+{
+    const int           call = *(const int *)process->given;
+    tacit_nccl_t       *nccl = connect_ranks(process, 0);
+    node_t              node;
+    tacit_nccl_group_t *group = make_group(process, nccl, "onebit+ef", &node);
+    tacit_status_t      status;
+
+    SUCCEEDS(run(group, &node));
+    SUCCEEDS(tacit_nccl_group_poll(group, 0));
+    inject("fake_fail", 6);
+    status = call == 0 ? run(group, &node) : call == 1 ? tacit_nccl_group_poll(group, 1) : tacit_nccl_wait(nccl, NULL);
+    ck_assert_int_eq(status, TACIT_ERR_TRANSPORT);
+    ck_assert_msg(strstr(tacit_last_error(), "NCCL reports error 6, remote process exited") != NULL, "%s", tacit_last_error());
+    is_broken(nccl, group, &node, 1);
+    tacit_nccl_destroy(nccl);
+    free_tensors(TACIT_CUDA, &node);
+}
+
+START_TEST(errors_of_nccl)
+{
+    run_ranks(2, remote_error, &_i);
+}
+END_TEST
+
+/* An error while the step is exchanged: memory is as before it. */
+static void error_in_step(const process_t *process)
+{
+    tacit_nccl_t       *nccl = connect_ranks(process, LIMIT_MS);
+    node_t              node;
+    tacit_nccl_group_t *group = make_group(process, nccl, "onebit+ef", &node);
+    uint8_t             before[32768], after[32768];
+    size_t              bytes;
+
+    SUCCEEDS(run(group, &node));
+    SUCCEEDS(tacit_nccl_group_poll(group, 0));
+    SUCCEEDS(tacit_codec_save(node.codecs[0], before, sizeof before, &bytes));
+    inject("fake_stick", 1);
+    ck_assert_int_eq(run(group, &node), TACIT_ERR_TIMEOUT);
+    ck_assert_msg(strstr(tacit_last_error(), "a step of 2 tensors, of which the first is 'tensor 0', has not ended within") !=
+                      NULL,
+                  "%s", tacit_last_error());
+    is_broken(nccl, group, &node, 1);
+    SUCCEEDS(tacit_codec_save(node.codecs[0], after, sizeof after, &bytes));
+    ck_assert_mem_eq(before, after, bytes);
+    tacit_nccl_destroy(nccl);
+    free_tensors(TACIT_CUDA, &node);
+}
+
+START_TEST(stuck_exchange)
+{
+    run_ranks(2, error_in_step, NULL);
+}
+END_TEST
+
+/* ---- Streams that do not end: a module that does not say so ---- */
+
+static tacit_cuda_module_t lame;
+static bool                stays_busy;
+
+static int never_end(const tacit_device_bundle_t *bundle, void *stream)
+{
+    (void)bundle;
+    (void)stream;
+    return 0;
+}
+
+static int busy(void *stream, bool *idle_out)
+{
+    (void)stream;
+    *idle_out = !stays_busy;
+    return 0;
+}
+
+static void endless_stream(const process_t *process)
+{
+    const int           call = *(const int *)process->given;
+    tacit_nccl_t       *nccl;
+    tacit_nccl_group_t *group;
+    node_t              node;
+    double              began;
+
+    lame = *module;
+    lame.end = never_end;
+    lame.query = busy;
+    tacit__cuda_use(&lame);
+    nccl = connect_ranks(process, LIMIT_MS);
+    group = make_group(process, nccl, "qsgd+ef", &node);
+    SUCCEEDS(run(group, &node));
+    SUCCEEDS(tacit_nccl_group_poll(group, 1));
+    stays_busy = true;
+    began = tacit__seconds();
+    if (call < 2) {
+        ck_assert_int_eq(call == 0 ? tacit_nccl_group_poll(group, 0) : tacit_nccl_wait(nccl, NULL), TACIT_ERR_TIMEOUT);
+        is_broken(nccl, group, &node, 1);
+    } else { /* destroying does not wait for ever either */
+        tacit_nccl_group_destroy(group);
+        ck_assert_int_eq(aborts(), 1);
+    }
+    ck_assert(tacit__seconds() - began > LIMIT_MS * 1e-3);
+    tacit_nccl_destroy(nccl);
+    free_tensors(TACIT_CUDA, &node);
+}
+
+START_TEST(streams_without_end)
+{
+    run_ranks(2, endless_stream, &_i);
+}
+END_TEST
+
+/* An error of CUDA is no time-out. */
+static int fails(void *stream, bool *idle_out)
+{
+    (void)stream;
+    *idle_out = false;
+    return 2;
+}
+
+static void error_of_cuda(const process_t *process)
+{
+    tacit_nccl_t       *nccl;
+    tacit_nccl_group_t *group;
+    node_t              node;
+
+    lame = *module;
+    lame.end = never_end;
+    tacit__cuda_use(&lame);
+    nccl = connect_ranks(process, -1);
+    group = make_group(process, nccl, "qsgd+ef", &node);
+    SUCCEEDS(run(group, &node));
+    lame.query = fails;
+    ck_assert_int_eq(tacit_nccl_group_poll(group, 0), TACIT_ERR_DEVICE);
+    ck_assert_int_eq(tacit_nccl_wait(nccl, NULL), TACIT_ERR_DEVICE);
+    ck_assert_ptr_nonnull(strstr(tacit_last_error(), "out of memory"));
+    tacit_nccl_destroy(nccl);
+    free_tensors(TACIT_CUDA, &node);
+}
+
+START_TEST(errors_of_cuda)
+{
+    run_ranks(2, error_of_cuda, NULL);
+}
+END_TEST
+
+/* A launch that fails in the midst of a step: this rank's communicator breaks, the others' wait ends. */
+static int no_seal(const tacit_device_bundle_t *bundle, const tacit_device_messages_t *messages, int kind, void *out,
+                   void *stream)
+{
+    static int calls;
+
+    return ++calls == 2 ? 2 : tacit_cuda_module(sizeof(tacit_cuda_module_t))->seal(bundle, messages, kind, out, stream);
+}
+
+static void half_a_step(const process_t *process)
+{
+    tacit_nccl_t       *nccl;
+    tacit_nccl_group_t *group;
+    node_t              node;
+
+    if (process->rank == 0) {
+        lame = *module;
+        lame.seal = no_seal;
+        tacit__cuda_use(&lame);
+    }
+    nccl = connect_ranks(process, LIMIT_MS);
+    group = make_group(process, nccl, "qsgd+ef", &node);
+    ck_assert_int_eq(run(group, &node), process->rank == 0 ? TACIT_ERR_DEVICE : TACIT_ERR_TIMEOUT);
+    is_broken(nccl, group, &node, 1);
+    tacit_nccl_destroy(nccl);
+    free_tensors(TACIT_CUDA, &node);
+}
+
+START_TEST(errors_in_the_midst)
+{
+    run_ranks(2, half_a_step, NULL);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("nccl_faults");
+    TCase *cases = tcase_create("nccl_faults");
+
+    setenv("CK_FORK", "yes", 1); /* of a library there is one a process */
+    tcase_set_timeout(cases, 120);
+    tcase_add_test(cases, no_library);
+    tcase_add_test(cases, lacking_functions);
+    tcase_add_test(cases, old_version);
+    tcase_add_test(cases, later_version);
+    tcase_add_loop_test(cases, errors_of_nccl, 0, 3);
+    tcase_add_test(cases, stuck_exchange);
+    tcase_add_loop_test(cases, streams_without_end, 0, 3);
+    tcase_add_test(cases, errors_of_cuda);
+    tcase_add_test(cases, errors_in_the_midst);
+    suite_add_tcase(suite, cases);
+    return harness_main(suite);
+}
