@@ -29,9 +29,12 @@ struct tacit_nccl_group {
 
 /* ---- Creation ---- */
 
+/* What would be sent is the tensor as it is. */
 static bool is_native(const tacit_codec_t *codec)
 {
-    return codec->feedback == NULL && strcmp(codec->given.compressor->name, "none") == 0;
+    static const char *const as_it_is[] = {"none", "fp16", "bf16"};
+
+    return codec->feedback == NULL && strcmp(codec->compressor->name, as_it_is[codec->tensor.dtype]) == 0;
 }
 
 static tacit_status_t check_codecs(const tacit_nccl_group_t *group, tacit_codec_t *const *codecs, const int *owners)
@@ -209,13 +212,12 @@ static tacit_status_t create(tacit_bundle_kind_t kind, tacit_nccl_t *nccl, tacit
         return status;
     }
     group = tacit__alloc(1, sizeof *group);
-    if (group == NULL || group_out == NULL) {
-        status = group == NULL ? tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for a group", nccl->rank)
-                               : tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: group_out must be given", nccl->rank);
+    if (group == NULL) {
+        status = tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for a group", nccl->rank);
         goto out;
     }
     *group = (tacit_nccl_group_t){.nccl = nccl, .kind = kind, .count = count, .op = op};
-    mine = make(group, codecs, owners);
+    mine = make(group, group_out != NULL ? codecs : NULL, owners);
     TRY(agree(group, mine));
     snprintf(group->title, sizeof group->title, "a step of %zu tensors, of which the first is '%.80s',", count, codecs[0]->name);
     group->next = nccl->groups;

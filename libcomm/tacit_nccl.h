@@ -10,8 +10,9 @@
 
    A step encodes, sends to every rank its part and receives (ncclSend, ncclRecv), reduces, gathers what all ranks have reduced
    (ncclAllGather), and decodes: results are those of the bundle. It only puts work on the stream, as calls of NCCL do, and waits
-   for none of it. Tensors with the spec 'none' or 'auto' are in no bundle, but go straight to ncclAllReduce, ncclReduce or
-   ncclBroadcast: nothing is scanned or framed, and the sum is NCCL's, in the tensor's type.
+   for none of it. Tensors that would be sent as they are ('none', 'auto', a cast to their own type, without feedback) are in no
+   bundle, but go straight to ncclAllReduce, ncclReduce or ncclBroadcast: nothing is scanned or framed, and the sum is NCCL's, in
+   the tensor's type.
 
    Steps may be captured in a CUDA graph, once one was made outside of it with the same tensors in the same places; `step` is
    then TACIT_STEP_NEXT. Graphs are destroyed before their groups and communicators.

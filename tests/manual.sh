@@ -28,10 +28,13 @@ done
 program() {
     awk '/^\.EX/ { inside = 1; next } /^\.EE/ { inside = 0 } inside' "$1" | sed "s/\\\\-/-/g; s/\\\\(aq/'/g; s/\\\\e/\\\\/g"
 }
-program "$root/doc/man/tacit_bundle.3" >"$folder/bundle.c"
-grep -q tacit_bundle_finish "$folder/bundle.c" || fail "tacit_bundle.3 has no example"
-${CC:-cc} -std=c11 -Wall -Wextra -Werror -fsyntax-only -I"$root/libcomm" "$folder/bundle.c" ||
-    fail "tacit_bundle.3: the example does not compile"
+for name in bundle:finish nccl:group_run; do
+    page=tacit_${name%:*}.3
+    program "$root/doc/man/$page" >"$folder/example.c"
+    grep -q "tacit_${name/:/_}" "$folder/example.c" || fail "$page has no example"
+    ${CC:-cc} -std=c11 -Wall -Wextra -Werror -fsyntax-only -I"$root/libcomm" "$folder/example.c" ||
+        fail "$page: the example does not compile"
+done
 
 # What a page shows how to call is in its NAME line too, by which man finds it.
 for page in "$root"/doc/man/*.3; do

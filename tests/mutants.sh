@@ -43,7 +43,13 @@ transformer_objects="$build/tests/unit/transformer-transformer.o $build/examples
 # nobody reads on, and the next line that it writes ends it.
 passes() {
     local place=$1 objects=$build/tests/unit/$2.o
-    [ "$2" != transformer ] || objects=$transformer_objects
+    case $2 in
+    transformer) objects=$transformer_objects ;;
+    nccl*)
+        objects="$build/tests/gpu/$2_emulated-$2.o $build/tests/gpu/emulated.o"
+        cp "$build"/tests/gpu/libnccl_*.so "$place"
+        ;;
+    esac
     # shellcheck disable=SC2086 # words
     $compile -s -o "$place/$2" $objects "$place/mutant.o" "$work/isa.o" $libraries || return 2
     # Tests that fail may leave files behind.
@@ -156,6 +162,11 @@ kernel_mutant() {
     case $1 in
     *"$only"*) [ ! -f "$build/tests/gpu/emulated.o" ] || begin judge_kernel "$@" ;;
     esac
+}
+
+# nccl_mutant NAME FILE "TEST:CASE ..." SED-SCRIPT: the same of what goes over NCCL.
+nccl_mutant() {
+    [ ! -f "$build/tests/gpu/emulated.o" ] || mutant "$@"
 }
 
 # unchanged TEST:CASE...: they pass on their own; otherwise they prove nothing.
@@ -730,6 +741,26 @@ mutant "cost: unknown hosts are one" libcomm/topology.c cost:cost \
     "s/host\[0\] != '.0' \&\& //; s/host = .*host\[0\] == .*;/;/"
 mutant "cost: small tensors too" libcomm/cost.c cost:cost \
     's/bytes >= worthwhile \&\&//'
+
+[ ! -f "$build/tests/gpu/emulated.o" ] || unchanged nccl:nccl nccl_faults:nccl_faults
+nccl_mutant "nccl: one message goes to all" libcomm/nccl_group.c nccl:nccl 's/sent \+= to;//'
+nccl_mutant "nccl: messages over each other" libcomm/nccl_group.c nccl:nccl 's/received \+= from;//'
+nccl_mutant "nccl: a mean is a sum" libcomm/nccl_group.c nccl:nccl \
+    's/TACIT_NCCL_SUM, TACIT_NCCL_AVG/TACIT_NCCL_SUM, TACIT_NCCL_SUM/'
+nccl_mutant "nccl: rank 0 has all tensors" libcomm/nccl_group.c nccl:nccl 's/dtype, op, group->owners\[i\]/dtype, op, 0/'
+nccl_mutant "nccl: tensors in the order in which they are given" libcomm/nccl_group.c nccl:nccl \
+    's/group->in\[n\] = in\[group->order\[n\]\];/group->in[n] = in[n];/'
+nccl_mutant "nccl: a step that is broken off stays in memory" libcomm/nccl_group.c nccl_faults:nccl_faults \
+    's/tacit_bundle_cancel\(group->bundle\);//'
+nccl_mutant "nccl: tensors are not compared" libcomm/nccl_comm.c nccl:nccl 's/same = same \&\& .*;/;/'
+nccl_mutant "nccl: a rank's fault is its own" libcomm/nccl_comm.c nccl:nccl 's/records\[rank\].status != TACIT_OK/false/'
+nccl_mutant "nccl: errors of NCCL go unseen" libcomm/nccl_comm.c nccl_faults:nccl_faults \
+    's/state != TACIT_NCCL_SUCCESS \&\& state != TACIT_NCCL_IN_PROGRESS/false/'
+nccl_mutant "nccl: what fails goes on" libcomm/nccl_comm.c nccl_faults:nccl_faults 's/nccl->broken = true;//'
+nccl_mutant "nccl: nothing is aborted" libcomm/nccl_comm.c nccl_faults:nccl_faults \
+    's/^            abort_comm\(nccl\);/            ;/'
+nccl_mutant "nccl: any version will do" libcomm/nccl_library.c nccl_faults:nccl_faults 's/ \|\| version < TACIT_NCCL_OLDEST//'
+nccl_mutant "nccl: what is captured is waited for" libcomm/bundle_device.c nccl_faults:nccl_faults 's/!capturing; /1;/'
 
 kernel_mutant "kernels: lanes in another order" compressors/cuda/warp.h kernels \
     's/sum\[c\] \+= upper \? other : kept;/sum[c] += upper ? kept : other;/'

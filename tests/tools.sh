@@ -41,9 +41,10 @@ for word in onebit qsgd topk randk ef onebit-adam blockwise sparse TACIT_TIMEOUT
     says out "$word"
 done
 says out '^CUDA  '
+says out '^NCCL  '
 cuda=$(grep -q "^CUDA .*no: " "$folder/out" || echo ",\"cuda\"")
 ends 0 "$tools/tacit-info" --json
-has version isa transports devices cuda compressors feedbacks optimizers schedules environment
+has version isa transports devices cuda nccl compressors feedbacks optimizers schedules environment
 says out "\"devices\":\[\"cpu\"$cuda\],\"cuda\":\".\+\""
 ends 0 "$tools/tacit-info" --help
 ends 0 "$tools/tacit-info" --check onebit+ef

@@ -222,6 +222,47 @@ START_TEST(streams_without_end)
 }
 END_TEST
 
+/* A step that is captured does not run, so that nobody waits for it; nor for a stream that is being captured. */
+static bool captures;
+
+static int capturing(void *stream, bool *capturing_out)
+{
+    (void)stream;
+    *capturing_out = captures;
+    return 0;
+}
+
+static void captured_step(const process_t *process)
+{
+    tacit_nccl_t       *nccl;
+    tacit_nccl_group_t *group;
+    node_t              node;
+
+    lame = *module;
+    lame.capturing = capturing;
+    tacit__cuda_use(&lame);
+    nccl = connect_ranks(process, LIMIT_MS);
+    group = make_group(process, nccl, "qsgd+ef", &node);
+    captures = true;
+    ck_assert_int_eq(run(group, &node), TACIT_ERR_STATE); /* none was made outside */
+    captures = false;
+    SUCCEEDS(run(group, &node));
+    captures = true;
+    lame.end = never_end;
+    SUCCEEDS(run(group, &node));
+    SUCCEEDS(tacit_nccl_group_poll(group, 0));
+    ck_assert_int_eq(tacit_nccl_wait(nccl, NULL), TACIT_ERR_STATE);
+    tacit_nccl_destroy(nccl);
+    ck_assert_int_eq(aborts(), 0);
+    free_tensors(TACIT_CUDA, &node);
+}
+
+START_TEST(capture)
+{
+    run_ranks(2, captured_step, NULL);
+}
+END_TEST
+
 /* An error of CUDA is no time-out. */
 static int fails(void *stream, bool *idle_out)
 {
@@ -304,6 +345,7 @@ int main(void)
     tcase_add_loop_test(cases, errors_of_nccl, 0, 3);
     tcase_add_test(cases, stuck_exchange);
     tcase_add_loop_test(cases, streams_without_end, 0, 3);
+    tcase_add_test(cases, capture);
     tcase_add_test(cases, errors_of_cuda);
     tcase_add_test(cases, errors_in_the_midst);
     suite_add_tcase(suite, cases);
