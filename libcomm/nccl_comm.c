@@ -54,15 +54,15 @@ static tacit_status_t nccl_error(const tacit_nccl_t *nccl, int result, const cha
 
 /* One that is being aborted: by a thread of its own, since NCCL then waits for graphs that still have steps of it, and nobody may
    have to wait for that. Who comes last frees it. */
-typedef struct tacit_abort {
+struct tacit_nccl_abort {
     int (*give_up)(void *comm);
     void      *comm;
     atomic_int ended; /* 1 by the thread, 1 by who has started it */
-} tacit_abort_t;
+};
 
 static void *run_abort(void *argument)
 {
-    tacit_abort_t *job = argument;
+    tacit_nccl_abort_t *job = argument;
 
     (void)job->give_up(job->comm);
     if (atomic_fetch_add(&job->ended, 1) == 1) {
@@ -73,19 +73,17 @@ static void *run_abort(void *argument)
 
 static void abort_comm(tacit_nccl_t *nccl)
 {
-    const double   began = tacit__seconds();
-    tacit_abort_t *job = tacit__alloc(1, sizeof *job);
-    pthread_t      thread;
+    const double        began = tacit__seconds();
+    tacit_nccl_abort_t *job = nccl->job;
+    pthread_t           thread;
 
-    if (job == NULL) { /* it is left as it is */
-        return;
-    }
-    *job = (tacit_abort_t){nccl->library->give_up, nccl->comm, 0};
+    nccl->job = NULL; /* now theirs */
+    *job = (tacit_nccl_abort_t){nccl->library->give_up, nccl->comm, 0};
     if (pthread_create(&thread, NULL, run_abort, job) != 0) {
-        tacit__free(job);
-        return;
+        (void)run_abort(job);
+    } else {
+        (void)pthread_detach(thread);
     }
-    (void)pthread_detach(thread);
     while (atomic_load(&job->ended) == 0 && tacit__seconds() - began < patience) {
         sched_yield();
     }
@@ -116,8 +114,7 @@ static tacit_status_t look_at(tacit_nccl_t *nccl, void *comm, double began, cons
     const int      result = nccl->library->async_error(comm, &state);
     const double   limit = (double)nccl->timeout_ms * 1e-3;
     tacit_status_t status = TACIT_OK;
-
-    bool waits;
+    bool           waits;
 
     state = result != TACIT_NCCL_SUCCESS ? result : state;
     waits = state_out == NULL || state == TACIT_NCCL_IN_PROGRESS;
@@ -292,6 +289,7 @@ static void release(tacit_nccl_t *nccl)
     if (!nccl->broken) { /* else NCCL may still write there */
         tacit__free(nccl->made);
     }
+    tacit__free(nccl->job);
     if (nccl->module != NULL) {
         (void)nccl->module->destroy_stream(nccl->stream);
         (void)nccl->module->free(nccl->records);
@@ -315,7 +313,8 @@ static tacit_status_t prepare(const tacit_config_t *config, int rank, int ranks,
     nccl->ranks = ranks;
     atomic_flag_clear(&nccl->in_use);
     nccl->made = tacit__alloc(1, sizeof *nccl->made);
-    if (nccl->made == NULL) {
+    nccl->job = tacit__alloc(1, sizeof *nccl->job);
+    if (nccl->made == NULL || nccl->job == NULL) {
         status = tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for a communicator", rank);
         goto out;
     }

@@ -17,6 +17,8 @@ typedef struct tacit_nccl_record {
     char     text[TACIT_NCCL_TEXT]; /* what is wrong, or what to agree on */
 } tacit_nccl_record_t;
 
+typedef struct tacit_nccl_abort tacit_nccl_abort_t;
+
 struct tacit_nccl {
     const tacit_nccl_library_t *library;
     const tacit_cuda_module_t  *module;
@@ -28,6 +30,7 @@ struct tacit_nccl {
     tacit_nccl_record_t        *records;    /* … all ranks', in memory of the GPU, … */
     tacit_nccl_record_t        *told;       /* … and of the host; behind them is room for the own one */
     tacit_nccl_group_t         *groups;
+    tacit_nccl_abort_t         *job; /* room for its end, which may come when there is none */
     bool                        broken;
     char                        broken_text[TACIT_TEXT_BYTES];
     atomic_flag                 in_use;

@@ -180,7 +180,7 @@ static uint64_t hash_of(const tacit_nccl_group_t *group)
 }
 
 /* First whether all is the same, by its hash; where it is not, tensor by tensor, to tell which one. */
-static tacit_status_t agree(tacit_nccl_group_t *group, tacit_status_t mine)
+static tacit_status_t agree(const tacit_nccl_group_t *group, tacit_status_t mine)
 {
     static const char *const kinds[] = {"all-reduce", "reduce-scatter", "all-gather"};
     static const char        what[] = "tacit_nccl_group_create";
@@ -204,21 +204,22 @@ out:
 static tacit_status_t create(tacit_bundle_kind_t kind, tacit_nccl_t *nccl, tacit_codec_t *const *codecs, const int *owners,
                              size_t count, tacit_op_t op, tacit_nccl_group_t **group_out)
 {
-    tacit_nccl_group_t *group = NULL;
-    tacit_status_t      status, mine;
+    const tacit_nccl_group_t draft = {.nccl = nccl, .kind = kind, .count = count, .op = op};
+    tacit_nccl_group_t      *group = NULL;
+    tacit_status_t           status, mine;
 
     status = tacit__nccl_enter(nccl);
     if (status != TACIT_OK) {
         return status;
     }
     group = tacit__alloc(1, sizeof *group);
-    if (group == NULL) {
-        status = tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for a group", nccl->rank);
-        goto out;
+    if (group != NULL) {
+        *group = draft;
+        mine = make(group, group_out != NULL ? codecs : NULL, owners);
+    } else {
+        mine = tacit__fail(TACIT_ERR_MEMORY, "group: no memory for %zu tensors", count);
     }
-    *group = (tacit_nccl_group_t){.nccl = nccl, .kind = kind, .count = count, .op = op};
-    mine = make(group, group_out != NULL ? codecs : NULL, owners);
-    TRY(agree(group, mine));
+    TRY(agree(group != NULL ? group : &draft, mine));
     snprintf(group->title, sizeof group->title, "a step of %zu tensors, of which the first is '%.80s',", count, codecs[0]->name);
     group->next = nccl->groups;
     nccl->groups = group;

@@ -117,7 +117,7 @@ if [ -x "$prefix/bin/tacit-info" ]; then
 fi
 
 # Each function that a page names has one that leads there.
-for name in tacit_bundle_create tacit_bundle_poll tacit_codec_create tacit_slot_create; do
+for name in tacit_bundle_create tacit_bundle_poll tacit_codec_create tacit_nccl_group_run tacit_slot_create; do
     [ -f "$prefix/share/man/man3/$name.3" ] || fail "man does not find $name"
 done
 for page in "$prefix"/share/man/man3/*.3; do

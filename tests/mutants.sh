@@ -166,7 +166,7 @@ kernel_mutant() {
 
 # nccl_mutant NAME FILE "TEST:CASE ..." SED-SCRIPT: the same of what goes over NCCL.
 nccl_mutant() {
-    [ ! -f "$build/tests/gpu/emulated.o" ] || mutant "$@"
+    [ ! -f "$build/tests/gpu/nccl_emulated" ] || mutant "$@"
 }
 
 # unchanged TEST:CASE...: they pass on their own; otherwise they prove nothing.
@@ -742,7 +742,7 @@ mutant "cost: unknown hosts are one" libcomm/topology.c cost:cost \
 mutant "cost: small tensors too" libcomm/cost.c cost:cost \
     's/bytes >= worthwhile \&\&//'
 
-[ ! -f "$build/tests/gpu/emulated.o" ] || unchanged nccl:nccl nccl_faults:nccl_faults
+[ ! -f "$build/tests/gpu/nccl_emulated" ] || unchanged nccl:nccl nccl_faults:nccl_faults
 nccl_mutant "nccl: one message goes to all" libcomm/nccl_group.c nccl:nccl 's/sent \+= to;//'
 nccl_mutant "nccl: messages over each other" libcomm/nccl_group.c nccl:nccl 's/received \+= from;//'
 nccl_mutant "nccl: a mean is a sum" libcomm/nccl_group.c nccl:nccl \

@@ -30,7 +30,7 @@ int ncclGetVersion(int *version)
 
 #ifndef FAKE_NCCL_OLD
 
-enum { RANKS = 4, WORLDS = 16, RING = 1 << 16, OPS = 256, SUCCESS = 0, INVALID = 4, IN_PROGRESS = 7 };
+enum { RANKS = 4, WORLDS = 256, RING = 1 << 16, OPS = 256, SUCCESS = 0, INVALID = 4, IN_PROGRESS = 7 };
 enum { UINT8 = 1, FLOAT16 = 6, FLOAT32 = 7, BFLOAT16 = 9, AVG = 4 };
 
 typedef struct ring {
@@ -88,7 +88,7 @@ static comm_t  *last;
 /* Before ranks are forked. */
 int fake_begin(void)
 {
-    arena = mmap(NULL, sizeof *arena, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    arena = mmap(NULL, sizeof *arena, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return arena != MAP_FAILED ? 0 : -1;
 }
 

@@ -263,6 +263,42 @@ START_TEST(capture)
 }
 END_TEST
 
+/* Whichever allocation fails, that is what is said, and nothing is left behind. */
+static void without_memory(const process_t *process)
+{
+    const setup_t       setup = {.spec = "onebit+ef", .ranks = 1};
+    node_t              node = {.bundle = NULL};
+    tacit_nccl_t       *nccl = NULL;
+    tacit_nccl_group_t *group = NULL;
+    tacit_status_t      status = TACIT_ERR_MEMORY;
+    uint64_t            nth;
+
+    others[1] = "none";
+    make_tensors(&setup, TACIT_CUDA, process->rank, &node);
+    for (nth = 1; status != TACIT_OK; nth++) {
+        tacit_nccl_id_t id;
+
+        SUCCEEDS(tacit_nccl_unique_id(&id));
+        tacit__alloc_fail_after(nth);
+        status = tacit_nccl_create_from_id(&id, 0, 1, NULL, &nccl);
+        if (status == TACIT_OK) {
+            status = tacit_nccl_group_create(nccl, node.codecs, TENSORS, TACIT_SUM, &group);
+        }
+        tacit__alloc_fail_after(0);
+        ck_assert_msg(status == TACIT_OK || status == TACIT_ERR_MEMORY, "%d: %s", (int)status, tacit_last_error());
+        tacit_nccl_destroy(nccl);
+        nccl = NULL;
+    }
+    ck_assert_uint_gt(nth, 10);
+    free_tensors(TACIT_CUDA, &node);
+}
+
+START_TEST(no_memory)
+{
+    run_ranks(1, without_memory, NULL);
+}
+END_TEST
+
 /* An error of CUDA is no time-out. */
 static int fails(void *stream, bool *idle_out)
 {
@@ -346,6 +382,7 @@ int main(void)
     tcase_add_test(cases, stuck_exchange);
     tcase_add_loop_test(cases, streams_without_end, 0, 3);
     tcase_add_test(cases, capture);
+    tcase_add_test(cases, no_memory);
     tcase_add_test(cases, errors_of_cuda);
     tcase_add_test(cases, errors_in_the_midst);
     suite_add_tcase(suite, cases);
