@@ -122,7 +122,7 @@ static void step_pair(pair_t *pair, tacit_nccl_t *nccl, uint64_t step)
 static void steps(const process_t *process)
 {
     const setup_t *setup = process->given;
-    tacit_nccl_t  *nccl = connect_ranks(process, 0);
+    tacit_nccl_t  *nccl = connect_ranks(process);
     pair_t         pair;
 
     ck_assert_int_eq(tacit_nccl_rank(nccl), process->rank);
@@ -217,7 +217,7 @@ END_TEST
 static void bad_value(const process_t *process)
 {
     const setup_t *setup = process->given;
-    tacit_nccl_t  *nccl = connect_ranks(process, 0);
+    tacit_nccl_t  *nccl = connect_ranks(process);
     pair_t         pair;
 
     pair_init(&pair, setup, process, nccl);
@@ -246,7 +246,7 @@ END_TEST
 static void other_step(const process_t *process)
 {
     const setup_t setup = {.spec = "qsgd+ef", .ranks = process->ranks};
-    tacit_nccl_t *nccl = connect_ranks(process, 0);
+    tacit_nccl_t *nccl = connect_ranks(process);
     pair_t        pair;
 
     pair_init(&pair, &setup, process, nccl);
@@ -270,7 +270,7 @@ static void refused(const process_t *process)
 {
     const setup_t       setup = {.spec = "onebit+ef", .ranks = process->ranks};
     setup_t             other = setup;
-    tacit_nccl_t       *nccl = connect_ranks(process, 0);
+    tacit_nccl_t       *nccl = connect_ranks(process);
     tacit_nccl_group_t *group = NULL;
     const bool          odd = process->rank == 1;
     node_t              node = {.bundle = NULL};
@@ -312,7 +312,7 @@ END_TEST
 static void left_alone(const process_t *process)
 {
     const setup_t *setup = process->given;
-    tacit_nccl_t  *nccl = connect_ranks(process, LIMIT_MS);
+    tacit_nccl_t  *nccl = connect_ranks(process);
     tacit_status_t status;
     char           text[TACIT_TEXT_BYTES];
     double         began;
@@ -327,6 +327,7 @@ static void left_alone(const process_t *process)
         return;
     }
     inputs_of(setup, process->rank, &pair.gpu, 1);
+    nccl->timeout_ms = LIMIT_MS;
     status = run(&pair, 1, NULL);
     status = status == TACIT_OK ? tacit_nccl_wait(nccl, NULL) : status;
     ck_assert_msg(status == TACIT_ERR_TIMEOUT, "%d: %s", (int)status, tacit_last_error());
@@ -419,7 +420,7 @@ enum { REPLAYS = 4 };
 static void captured(const process_t *process)
 {
     const setup_t  *setup = process->given;
-    tacit_nccl_t   *nccl = connect_ranks(process, 0);
+    tacit_nccl_t   *nccl = connect_ranks(process);
     cudaStream_t    stream;
     cudaGraph_t     graph;
     cudaGraphExec_t replay;

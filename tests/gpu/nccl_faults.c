@@ -2,7 +2,7 @@
 /* What a NCCL of ours can be made to do: to be missing, old, at fault, or never at an end. On the CPU. */
 #include <stddef.h>
 
-static const size_t counts[] = {4200, 777};
+static const size_t counts[] = {4200, 777, 0, 64, 5, 33};
 
 #include "processes.h"
 
@@ -115,7 +115,7 @@ static void is_broken(tacit_nccl_t *nccl, tacit_nccl_group_t *group, const node_
 static void remote_error(const process_t *process)
 {
     const int           call = *(const int *)process->given;
-    tacit_nccl_t       *nccl = connect_ranks(process, 0);
+    tacit_nccl_t       *nccl = connect_ranks(process);
     node_t              node;
     tacit_nccl_group_t *group = make_group(process, nccl, "onebit+ef", &node);
     tacit_status_t      status;
@@ -140,18 +140,19 @@ END_TEST
 /* An error while the step is exchanged: memory is as before it. */
 static void error_in_step(const process_t *process)
 {
-    tacit_nccl_t       *nccl = connect_ranks(process, LIMIT_MS);
+    tacit_nccl_t       *nccl = connect_ranks(process);
     node_t              node;
     tacit_nccl_group_t *group = make_group(process, nccl, "onebit+ef", &node);
-    uint8_t             before[32768], after[32768];
+    static uint8_t      before[32768], after[32768];
     size_t              bytes;
 
     SUCCEEDS(run(group, &node));
     SUCCEEDS(tacit_nccl_group_poll(group, 0));
     SUCCEEDS(tacit_codec_save(node.codecs[0], before, sizeof before, &bytes));
+    nccl->timeout_ms = LIMIT_MS;
     inject("fake_stick", 1);
     ck_assert_int_eq(run(group, &node), TACIT_ERR_TIMEOUT);
-    ck_assert_msg(strstr(tacit_last_error(), "a step of 2 tensors, of which the first is 'tensor 0', has not ended within") !=
+    ck_assert_msg(strstr(tacit_last_error(), "a step of 6 tensors, of which the first is 'tensor 0', has not ended within") !=
                       NULL,
                   "%s", tacit_last_error());
     is_broken(nccl, group, &node, 1);
@@ -198,10 +199,11 @@ static void endless_stream(const process_t *process)
     lame.end = never_end;
     lame.query = busy;
     tacit__cuda_use(&lame);
-    nccl = connect_ranks(process, LIMIT_MS);
+    nccl = connect_ranks(process);
     group = make_group(process, nccl, "qsgd+ef", &node);
     SUCCEEDS(run(group, &node));
     SUCCEEDS(tacit_nccl_group_poll(group, 1));
+    nccl->timeout_ms = LIMIT_MS;
     stays_busy = true;
     began = tacit__seconds();
     if (call < 2) {
@@ -241,7 +243,7 @@ static void captured_step(const process_t *process)
     lame = *module;
     lame.capturing = capturing;
     tacit__cuda_use(&lame);
-    nccl = connect_ranks(process, LIMIT_MS);
+    nccl = connect_ranks(process);
     group = make_group(process, nccl, "qsgd+ef", &node);
     captures = true;
     ck_assert_int_eq(run(group, &node), TACIT_ERR_STATE); /* none was made outside */
@@ -316,8 +318,9 @@ static void error_of_cuda(const process_t *process)
     lame = *module;
     lame.end = never_end;
     tacit__cuda_use(&lame);
-    nccl = connect_ranks(process, -1);
+    nccl = connect_ranks(process);
     group = make_group(process, nccl, "qsgd+ef", &node);
+    nccl->timeout_ms = -1;
     SUCCEEDS(run(group, &node));
     lame.query = fails;
     ck_assert_int_eq(tacit_nccl_group_poll(group, 0), TACIT_ERR_DEVICE);
@@ -353,8 +356,9 @@ static void half_a_step(const process_t *process)
         lame.seal = no_seal;
         tacit__cuda_use(&lame);
     }
-    nccl = connect_ranks(process, LIMIT_MS);
+    nccl = connect_ranks(process);
     group = make_group(process, nccl, "qsgd+ef", &node);
+    nccl->timeout_ms = LIMIT_MS;
     ck_assert_int_eq(run(group, &node), process->rank == 0 ? TACIT_ERR_DEVICE : TACIT_ERR_TIMEOUT);
     is_broken(nccl, group, &node, 1);
     tacit_nccl_destroy(nccl);

@@ -5,7 +5,7 @@
 
 #include "nets.h"
 
-#include "nccl_library.h"
+#include "nccl_comm.h"
 
 #include <dlfcn.h>
 #include <sched.h>
@@ -161,14 +161,12 @@ static inline tacit_nccl_id_t get_id(const process_t *process)
     return process->shared->id;
 }
 
-static inline tacit_nccl_t *connect_ranks(const process_t *process, int64_t timeout_ms)
+static inline tacit_nccl_t *connect_ranks(const process_t *process)
 {
     const tacit_nccl_id_t id = get_id(process);
-    tacit_config_t        config = TACIT_CONFIG_INIT;
     tacit_nccl_t         *nccl = NULL;
 
-    config.timeout_ms = timeout_ms;
-    SUCCEEDS(tacit_nccl_create_from_id(&id, process->rank, process->ranks, &config, &nccl));
+    SUCCEEDS(tacit_nccl_create_from_id(&id, process->rank, process->ranks, NULL, &nccl));
     return nccl;
 }
 
