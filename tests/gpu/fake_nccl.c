@@ -63,10 +63,12 @@ typedef struct op {
 } op_t;
 
 typedef struct comm {
-    world_t *world;
-    int      rank, ranks, blocking;
-    op_t     ops[OPS];
-    int      op_count, ready; /* operations noted, and those of groups that have ended */
+    world_t      *world;
+    int           rank, ranks, blocking;
+    op_t          ops[OPS];
+    int           op_count, ready; /* operations noted, and those of groups that have ended */
+    struct comm  *child;           /* that it is being split into, … */
+    struct comm **child_out;       /* … and where that goes once all have joined it */
 } comm_t;
 
 typedef struct unique {
@@ -192,6 +194,11 @@ static int advance(comm_t *comm)
 {
     int left = atomic_load(&comm->world->joined) < comm->ranks;
 
+    if (comm->child != NULL && advance(comm->child) == SUCCESS) {
+        *comm->child_out = comm->child;
+        comm->child = NULL;
+    }
+    left += comm->child != NULL;
     if (is_stuck) {
         return comm->ready != 0 || left ? IN_PROGRESS : SUCCESS;
     }
@@ -305,7 +312,12 @@ int ncclCommSplit(comm_t *parent, int color, int key, comm_t **out, config_t *co
     while (child == 0) {
         child = atomic_load(&parent->world->child);
     }
-    return join(out, child - 1, parent->rank, parent->ranks, config);
+    *out = NULL;
+    parent->child_out = out;
+    if (join(&parent->child, child - 1, parent->rank, parent->ranks, config) == INVALID) {
+        return INVALID;
+    }
+    return settle(parent);
 }
 
 int ncclCommFinalize(comm_t *comm)

@@ -190,9 +190,13 @@ static void over_the_callers(const process_t *process)
     void                       *callers = NULL;
     int                         state = -1;
 
-    config.blocking = 1;
+    config.blocking = *(const int *)process->given;
     SUCCEEDS(tacit__nccl_library(&library));
-    ck_assert_int_eq(library->init(&callers, process->ranks, id, process->rank, &config), TACIT_NCCL_SUCCESS);
+    ck_assert_int_eq(library->init(&callers, process->ranks, id, process->rank, &config),
+                     config.blocking ? TACIT_NCCL_SUCCESS : TACIT_NCCL_IN_PROGRESS);
+    do {
+        ck_assert_int_eq(library->async_error(callers, &state), TACIT_NCCL_SUCCESS);
+    } while (state == TACIT_NCCL_IN_PROGRESS);
     SUCCEEDS(tacit_nccl_create(callers, NULL, &nccl));
     ck_assert_int_eq(tacit_nccl_rank(nccl), process->rank);
     pair_init(&pair, &setup, process, nccl);
@@ -207,7 +211,7 @@ static void over_the_callers(const process_t *process)
 
 START_TEST(callers_communicator)
 {
-    run_ranks(3, over_the_callers, NULL);
+    run_ranks(3, over_the_callers, &_i);
 }
 END_TEST
 
@@ -484,7 +488,7 @@ int main(void)
     tcase_add_test(cases, mixed);
     add_others(cases);
     tcase_add_loop_test(cases, one_rank, 0, SPECS);
-    tcase_add_test(cases, callers_communicator);
+    tcase_add_loop_test(cases, callers_communicator, 0, 2); /* blocking or not */
     tcase_add_loop_test(cases, value, 0, 2);
     tcase_add_test(cases, steps_that_differ);
     tcase_add_test(cases, groups_that_differ);
