@@ -16,7 +16,8 @@ typedef struct tacit_range {
    a multiple of the edge behind the range's beginning. */
 size_t tacit__part_begin(const tacit_codec_t *codec, const tacit_range_t *range, uint64_t before, uint64_t total, int owner,
                          int owners);
-/* What a rail has of a tensor: the same in every operation and with all parameters, so that memory stays with whom it belongs to. */
+/* What a rail has of a tensor: the same in every operation and with all parameters, so that memory stays with whom it belongs
+   to. */
 tacit_range_t tacit__rail_range(const tacit_codec_t *codec, int rail, int rails);
 
 #endif

@@ -3,9 +3,9 @@
    contribution to it, adds them up in rank order, encodes the sum again with its own feedback, and sends that to all. Parts are
    cut into chunks, each of which goes its way alone, so that encoding, wire and adding overlap.
 
-   On two levels, hosts are what ranks are on one: the tensors are divided into as many rails as each host has leaders, a rail into
-   as many parts as there are hosts, and the leaders of a rail do the above with the sums of their hosts' ranks (two_level.c), so that
-   what goes from host to host does not grow with the ranks of a host. */
+   On two levels, hosts are what ranks are on one: the tensors are divided into as many rails as each host has leaders, a rail
+   into as many parts as there are hosts, and the leaders of a rail do the above with the sums of their hosts' ranks
+   (two_level.c), so that what goes from host to host does not grow with the ranks of a host. */
 #include <string.h>
 
 #include "blockwise.h"

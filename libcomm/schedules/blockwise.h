@@ -85,8 +85,8 @@ void           tacit__blockwise_release(tacit_leg_t *leg);
 /* Where the message with a chunk's result is. */
 uint8_t *tacit__blockwise_result(const tacit_blockwise_t *blockwise, const tacit_chunk_t *chunk);
 
-/* two_level.c. Once chunks are laid out, before codecs own parts: gets memory, and makes this host's sums the items' input where this
-   rank leads a rail. */
+/* two_level.c. Once chunks are laid out, before codecs own parts: gets memory, and makes this host's sums the items' input where
+   this rank leads a rail. */
 tacit_status_t tacit__levels_prepare(tacit_leg_t *leg);
 /* Sends a piece of the own tensors to be summed up; TACIT_PENDING: none can be sent now. */
 tacit_status_t tacit__levels_advance(tacit_leg_t *leg);

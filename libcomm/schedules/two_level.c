@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Blockwise between hosts, of the exact sums of each host's ranks. Here is what the ranks of a host do among themselves: sum up what
-   they have of each rail, ending at its leader, and hear from that of results that other hosts have sent it. A piece of a rail goes around the host, from the rank
-   behind the leader to the leader, and each rank adds its own: so all memory that it takes is that of messages under way. */
+/* Blockwise between hosts, of the exact sums of each host's ranks. Here is what the ranks of a host do among themselves: sum up
+   what they have of each rail, ending at its leader, and hear from that of results that other hosts have sent it. A piece of a
+   rail goes around the host, from the rank behind the leader to the leader, and each rank adds its own: so all memory that it
+   takes is that of messages under way. */
 #include <string.h>
 
 #include "blockwise.h"

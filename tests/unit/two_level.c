@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Two levels, on hosts that the environment names: the leaders' part is what blockwise does with the hosts' sums; nothing is lost,
-   whatever the hosts; a value that cannot be reduced is found where it was given; and less leaves a host. */
+/* Two levels, on hosts that the environment names: the leaders' part is what blockwise does with the hosts' sums; nothing is
+   lost, whatever the hosts; a value that cannot be reduced is found where it was given; and less leaves a host. */
 #include "session.h"
 
 static const char *const remembering[] = {"none+ef",
@@ -29,8 +29,7 @@ typedef struct hosts {
     int         count, ranks[4];
 } hosts_t;
 
-static const hosts_t uneven[] = {
-    {"2,1", 2, {2, 1}}, {"1,2,1", 3, {1, 2, 1}}, {"3,1", 2, {3, 1}}, {"1,4,1,2", 4, {1, 4, 1, 2}}};
+static const hosts_t uneven[] = {{"2,1", 2, {2, 1}}, {"1,2,1", 3, {1, 2, 1}}, {"3,1", 2, {3, 1}}, {"1,4,1,2", 4, {1, 4, 1, 2}}};
 enum { UNEVEN = sizeof uneven / sizeof *uneven };
 static const hosts_t *present;
 
@@ -144,12 +143,12 @@ typedef struct way {
 
 static void way_body(tacit_comm_t *comm, void *arg)
 {
-    way_t           *way = arg;
-    const int        rank = tacit_comm_rank(comm);
-    tacit_slot_t    *slots[] = {slot_of(comm, "a", LARGE, TACIT_FLOAT32, "onebit+ef"), slot_of(comm, "b", 9, TACIT_FLOAT32, "fp16"),
-                                slot_of(comm, "c", 9, TACIT_BFLOAT16, "none"), slot_of(comm, "d", 9, TACIT_BFLOAT16, "onebit+ef"),
-                                slot_of(comm, "e", 9, TACIT_FLOAT32, "topk:ratio=0.1+ef")};
-    float           *x = session_floats(LARGE);
+    way_t        *way = arg;
+    const int     rank = tacit_comm_rank(comm);
+    tacit_slot_t *slots[] = {slot_of(comm, "a", LARGE, TACIT_FLOAT32, "onebit+ef"), slot_of(comm, "b", 9, TACIT_FLOAT32, "fp16"),
+                             slot_of(comm, "c", 9, TACIT_BFLOAT16, "none"), slot_of(comm, "d", 9, TACIT_BFLOAT16, "onebit+ef"),
+                             slot_of(comm, "e", 9, TACIT_FLOAT32, "topk:ratio=0.1+ef")};
+    float        *x = session_floats(LARGE);
     tacit_counters_t counters;
 
     for (int i = 0; i < 5; i++) {
