@@ -16,12 +16,15 @@ static const char magic[TACIT_STATE_MAGIC_BYTES] = "TACITSAV", codec_magic[TACIT
 
 /* ---- Writing ---- */
 
-/* The words of a spec that decide which arrays there are. */
+/* The words of a spec that decide which arrays there are, and whose: a rank's own, or, where leaders follow, its host's. */
 static const char *feedback_name(const tacit_codec_t *codec, char text[FEEDBACK_BYTES])
 {
     static const char *const precisions[] = {"", ":residual=bf16", ":residual=int8"};
 
     snprintf(text, FEEDBACK_BYTES, "%s%s", codec->feedback != NULL ? codec->feedback->name : "", precisions[codec->precision]);
+    if (codec->feedback != NULL && codec->leaders != 0) {
+        snprintf(text + strlen(text), FEEDBACK_BYTES - strlen(text), ";leaders=%08x", codec->leaders);
+    }
     return text;
 }
 
@@ -210,14 +213,34 @@ static bool is_possible(const tacit_codec_t *codec, const tacit_staged_t *staged
            is_part(codec, staged->owner_first, staged->owner_count);
 }
 
+static tacit_status_t expect_feedback(tacit_reader_t *reader, const tacit_codec_t *codec)
+{
+    tacit_reader_t before = *reader;
+    char           mine[FEEDBACK_BYTES], theirs[TACIT_STATE_TEXT_BYTES];
+    tacit_status_t status;
+
+    TRY(tacit__get_text(reader, theirs));
+    if (strcmp(feedback_name(codec, mine), theirs) != 0 && strcspn(theirs, ";") == strcspn(mine, ";") &&
+        strncmp(mine, theirs, strcspn(mine, ";")) == 0) {
+        status = tacit__fail(TACIT_ERR_MISMATCH,
+                             "rank %d: '%.160s': what slot '%.80s' remembers was kept where other ranks shared hosts, or by "
+                             "another schedule: set TACIT_TOPOLOGY or TACIT_PLAN as it was",
+                             reader->rank, reader->path, codec->name);
+    } else {
+        *reader = before;
+        status = tacit__expect_text(reader, codec->name, "feedback", mine);
+    }
+out:
+    return status;
+}
+
 static tacit_status_t read_codec(tacit_reader_t *reader, const tacit_codec_t *codec, tacit_staged_t *staged)
 {
     tacit_status_t status;
-    char           feedback[FEEDBACK_BYTES];
 
     TRY(tacit__expect_text(reader, codec->name, "name", codec->name));
     TRY(tacit__expect_text(reader, codec->name, "compressor", codec->compressor->name));
-    TRY(tacit__expect_text(reader, codec->name, "feedback", feedback_name(codec, feedback)));
+    TRY(expect_feedback(reader, codec));
     TRY(tacit__expect_number(reader, codec->name, "the count", codec->tensor.count));
     TRY(tacit__get_number(reader, &staged->step));
     TRY(tacit__get_number(reader, &staged->owner_first));

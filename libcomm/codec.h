@@ -23,6 +23,7 @@ struct tacit_codec {
     tacit_key_t                key; /* all but the step */
     int                        rank, ranks;
     int                        senders;    /* so many contribute to a sum: all ranks, or in their place hosts */
+    uint32_t                   leaders;    /* where memory is of hosts: tacit__topology_hash(); else 0 */
     bool                       sums;       /* what is encoded is a host's sum, in float32 and as it is */
     const void                *bundle;     /* in whose step it is; NULL: in none */
     int                        use;        /* a tacit_use_t */

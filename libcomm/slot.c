@@ -133,6 +133,7 @@ tacit_status_t tacit_slot_create(tacit_comm_t *comm, const char *name, const tac
                           mine == TACIT_OK ? message_bytes(comm, &slot->codec->spec, slot->codec->tensor.count) : 0));
     TRY(tacit__cost_learn(comm, slot->codec));
     slot->schedule = tacit__schedule_of(comm, slot->codec);
+    slot->codec->leaders = slot->schedule->levels ? tacit__topology_hash(comm->topology) : 0;
     slot->id = comm->slots_made++;
     slot->ring_bytes = 2 * (uint64_t)(comm->ranks - 1) * slot->codec->tensor.count * sizeof(float) / (uint64_t)comm->ranks;
     for (last = &comm->slots; *last != NULL; last = &(*last)->next) {

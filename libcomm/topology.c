@@ -245,6 +245,14 @@ static const char *plural(int count)
     return count == 1 ? "" : "s";
 }
 
+uint32_t tacit__topology_hash(const tacit_topology_t *topology)
+{
+    const size_t   leaders = (size_t)(topology->rails * topology->hosts);
+    const uint64_t hash = tacit__hash(TACIT_HASH_START, topology->host_of, (size_t)topology->ranks * sizeof *topology->host_of);
+
+    return (uint32_t)tacit__hash(hash, topology->leaders, leaders * sizeof *topology->leaders);
+}
+
 void tacit__topology_describe(const tacit_topology_t *topology, char *text, size_t capacity)
 {
     const int least = topology->rails, most = topology->most_here;

@@ -33,6 +33,8 @@ static inline bool tacit__topology_has_levels(const tacit_topology_t *topology)
     return topology->hosts > 1 && topology->hosts < topology->ranks;
 }
 
+/* Of which ranks share a host and which lead it, whatever the hosts are called. */
+uint32_t tacit__topology_hash(const tacit_topology_t *topology);
 /* "4 hosts of 2 ranks; 2 rails" */
 void tacit__topology_describe(const tacit_topology_t *topology, char *text, size_t capacity);
 /* "0 by ranks 0 2 4 6 (eth0)", with at most so many of its ranks. */

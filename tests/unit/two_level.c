@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Two levels, on hosts that the environment names: the leaders' part is what blockwise does with the hosts' sums; nothing is
    lost, whatever the hosts; a value that cannot be reduced is found where it was given; and less leaves a host. */
+#include <unistd.h>
+
 #include "session.h"
 
 static const char *const remembering[] = {"none+ef",
@@ -258,6 +260,61 @@ START_TEST(of_one_rank)
 }
 END_TEST
 
+/* ---- What is saved ---- */
+
+typedef struct saved {
+    bool           loads;
+    tacit_status_t status[RANKS];
+    char           text[RANKS][TACIT_TEXT_BYTES];
+    uint64_t       hash[RANKS]; /* of the second call's result */
+} saved_t;
+
+static void saved_body(tacit_comm_t *comm, void *arg)
+{
+    enum { COUNT = 5000 };
+    saved_t      *saved = arg;
+    const int     rank = tacit_comm_rank(comm);
+    tacit_slot_t *slot = slot_of(comm, "slot", COUNT, TACIT_FLOAT32, "onebit:block=64+ef");
+    float        *x = session_floats(COUNT);
+    char          path[HARNESS_PATH_BYTES];
+
+    harness_path(path, "two_level.%d", rank);
+    if (saved->loads) {
+        saved->status[rank] = tacit_load(comm, path);
+        snprintf(saved->text[rank], TACIT_TEXT_BYTES, "%s", tacit_last_error());
+        (void)unlink(path);
+    } else {
+        session_normal(rank, 0, COUNT, x);
+        MUST(tacit_allreduce(slot, x, x, TACIT_AVERAGE));
+        MUST(tacit_save(comm, path));
+    }
+    session_normal(rank, 1, COUNT, x);
+    MUST(tacit_allreduce(slot, x, x, TACIT_AVERAGE));
+    saved->hash[rank] = harness_hash(x, COUNT * sizeof *x);
+    free(x);
+}
+
+START_TEST(resumes)
+{
+    static const char *const lists[] = {"2", "2,2,1,1", NULL, "2,1,3"};
+    saved_t                  whole = {.loads = false}, rest = {.loads = true};
+
+    name_hosts("2");
+    run_ranks(RANKS, NULL, saved_body, &whole);
+    name_hosts(lists[_i]);
+    run_ranks(RANKS, NULL, saved_body, &rest);
+    name_hosts(NULL);
+    for (int rank = 0; rank < RANKS; rank++) {
+        if (_i == 0) {
+            ck_assert(rest.status[rank] == TACIT_OK && rest.hash[rank] == whole.hash[rank]);
+        } else {
+            ck_assert_int_eq(rest.status[rank], TACIT_ERR_MISMATCH);
+            ck_assert_msg(strstr(rest.text[rank], "set TACIT_TOPOLOGY or TACIT_PLAN as it was") != NULL, "%s", rest.text[rank]);
+        }
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("two_level");
@@ -268,6 +325,7 @@ int main(void)
     tcase_add_loop_test(tests, nothing_is_lost, 0, REMEMBERING * ANY);
     tcase_add_test(tests, leaves_less);
     tcase_add_loop_test(tests, of_one_rank, 0, RANKS);
+    tcase_add_loop_test(tests, resumes, 0, 4);
     tcase_set_timeout(tests, 60);
     suite_add_tcase(suite, tests);
     return harness_main(suite);
