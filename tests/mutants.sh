@@ -23,7 +23,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # What is changed is the plain code: no other is compiled, nor found by what chooses, which is linked in too.
 compile="$(setting CC) $(setting CFLAGS) $(setting TACIT_CFLAGS) -O1 -g0 -w -DTACIT_PLAIN -DHAVE_CONFIG_H -I$build \
-    -I$build/libcomm -I$source/libcomm -I$source/compressors -I$source/optim -I$source/optim/feedback -I$source/examples \
+    -I$build/libcomm -I$source/libcomm -I$source/libcomm/schedules -I$source/compressors -I$source/optim -I$source/optim/feedback -I$source/examples \
     $(setting CBLAS_CFLAGS)"
 libraries="$build/tests/.libs/libharness.a $build/.libs/libtacit_core.a $(setting CHECK_LIBS) $(setting HWLOC_LIBS) \
     $(setting LIBS) $(setting CBLAS_LIBS) -lm -lpthread"
@@ -206,10 +206,10 @@ mutant "own contribution's memory not emptied" libcomm/codec_block.c collective:
     's/tacit__unit_after\(codec, state, at, units.*/tacit__state_keep(state, at, units);/'
 mutant "rank order reversed on rank 1, blockwise" libcomm/codec_block.c collective:conservation \
     '/^static uint32_t sum_unit/,/^}/ {
-        s/for \(int rank = 0; rank < codec->ranks/for (int turn = 0; turn < codec->ranks/
-        s/&& faults == 0; rank\+\+\) \{/\&\& faults == 0; turn++) { \
-            int rank = codec->rank == 1 ? codec->ranks - 1 - turn : turn;/
-        s/rank != 0/turn != 0/
+        s/for \(int sender = 0; sender < codec->senders/for (int turn = 0; turn < codec->senders/
+        s/&& faults == 0; sender\+\+\) \{/\&\& faults == 0; turn++) { \
+            int sender = codec->rank == 1 ? codec->senders - 1 - turn : turn;/
+        s/sender != 0/turn != 0/
     }'
 mutant "rank order reversed on rank 1, sparse" libcomm/records.c collective:conservation \
     '/^static void sum_unit/,/^}/ {
@@ -636,15 +636,30 @@ mutant "blockwise: contributions before there is room" libcomm/schedules/blockwi
     's/blockwise->round >= .*cells\[owner\]/false/'
 mutant "blockwise: contributions before there is room, taken in" libcomm/schedules/blockwise.c blockwise:blockwise \
     's/blockwise->round >= .*cells\[owner\]/false/
-     s/cells\[owner\] <= blockwise->to_reduce/cells[owner] == SIZE_MAX/'
+     s/cells\[blockwise->own\] <= blockwise->to_reduce/cells[0] == SIZE_MAX/'
 mutant "blockwise: a result that is still under way is written over" libcomm/schedules/blockwise.c blockwise:blockwise \
     's/sends_done < .*->sends \?/sends_done == SIZE_MAX ?/'
 mutant "ring: average of the last item for all" libcomm/schedules/ring.c ring:ring \
     's/own->item->op == TACIT_AVERAGE/leg->items[leg->item_count - 1]->op == TACIT_AVERAGE/'
 mutant "ring: sums begin at the part's own rank" libcomm/schedules/ring.c ring:ring \
     's/sender \+ 2 \* ranks - 1 - place->step/sender + 2 * ranks - place->step/'
-mutant "ring: a message that is still under way is used again" libcomm/schedules/ring.c ring:ring \
+mutant "ring: a message that is still under way is used again" libcomm/outbox.c ring:ring \
     's/->sends\[message->send\].done/->send_count/'
+unchanged two_level:two_level
+mutant "two levels: what others have added is lost" libcomm/schedules/two_level.c two_level:two_level \
+    's/add\(x, before \+ done, units, sum \+ done\)/memcpy(sum + done, x, units * sizeof *sum)/'
+mutant "two levels: an average over hosts" libcomm/codec_block.c two_level:two_level \
+    '/^static uint32_t sum_unit/,/^}/s/\(float\)codec->ranks/(float)codec->senders/'
+mutant "two levels: a host's sum before it is complete" libcomm/schedules/two_level.c two_level:two_level \
+    's/return chunk->place < /return chunk->place <= /'
+mutant "two levels: rails that move with the parameters" libcomm/parts.c two_level:two_level \
+    '/^tacit_range_t tacit__rail_range/,/^}/s/TACIT_UNIT/tacit__codec_edge(codec)/g'
+mutant "two levels: values that are only looked at in sums" libcomm/schedules/two_level.c two_level:two_level \
+    's/codec->nonfinite == TACIT_NONFINITE_ERROR \&\& //; s/!tacit__unit_is_finite\(x, units\)/false/'
+mutant "two levels: sums that are not finite skipped" libcomm/codec_unit.c two_level:two_level \
+    's/return codec->sums \? /return codec->sums \&\& codec->nonfinite != TACIT_NONFINITE_SKIP ? /'
+mutant "two levels: memory of other leaders loaded" libcomm/checkpoint.c two_level:two_level \
+    's/codec->leaders != 0/false/'
 unchanged frame:checksums
 mutant "checksum: turns are alike" libcomm/checksum.c frame:checksums 's/ \+ base \+ place/ + place/'
 mutant "checksum: lanes are alike" libcomm/checksum.c frame:checksums 's/ \+ base \+ place.*\);/ + base);/'

@@ -133,6 +133,71 @@ START_TEST(nothing_is_lost)
 }
 END_TEST
 
+/* With other blocks from time to time: one rank of a host remembers what has not been sent of an element, and always the same. */
+static void change_blocks(tacit_slot_t *slot, int step)
+{
+    if (step % 2 == 0) {
+        MUST(tacit_slot_set_spec(slot, step % 4 == 0 ? "onebit:block=96+ef" : "onebit:block=512+ef"));
+    }
+}
+
+START_TEST(changes)
+{
+    session_t session = {
+        .spec = "onebit:block=96+ef", .ranks = 6, .steps = 8, .count = 20001, .op = TACIT_SUM, .before = change_blocks};
+    const int here = _i == 0 ? 2 : 3;
+
+    name_hosts(_i == 0 ? "2" : "3,3");
+    session.config = (tacit_config_t)TACIT_CONFIG_INIT;
+    session_run(&session);
+    session_conserves(&session);
+    for (size_t i = 0; i < session.count; i++) {
+        for (int first = 0; first < session.ranks; first += here) {
+            int remember = 0;
+
+            for (int rank = first; rank < first + here; rank++) {
+                remember += session.memory[rank][i] != 0;
+            }
+            ck_assert_int_le(remember, 1);
+        }
+    }
+    session_free(&session);
+    name_hosts(NULL);
+}
+END_TEST
+
+/* Finite values whose sum in a host is not. */
+typedef struct overflow {
+    tacit_status_t status[4];
+} overflow_t;
+
+static void overflow_body(tacit_comm_t *comm, void *arg)
+{
+    overflow_t   *overflow = arg;
+    tacit_slot_t *slot = slot_of(comm, "slot", 64, TACIT_FLOAT32, "fp8");
+    float         x[64];
+
+    for (size_t i = 0; i < 64; i++) {
+        x[i] = 3e38f;
+    }
+    overflow->status[tacit_comm_rank(comm)] = tacit_allreduce(slot, x, x, TACIT_AVERAGE);
+}
+
+START_TEST(sum_overflows)
+{
+    overflow_t     overflow;
+    tacit_config_t config = TACIT_CONFIG_INIT;
+
+    config.nonfinite = _i == 0 ? TACIT_NONFINITE_ERROR : TACIT_NONFINITE_SKIP;
+    name_hosts("2");
+    run_ranks(4, &config, overflow_body, &overflow);
+    name_hosts(NULL);
+    for (int rank = 0; rank < 4; rank++) {
+        ck_assert_int_eq(overflow.status[rank], TACIT_ERR_VALUE);
+    }
+}
+END_TEST
+
 /* ---- Which slots, and what leaves a host ---- */
 
 enum { RANKS = 6, LARGE = 1 << 20 };
@@ -323,6 +388,8 @@ int main(void)
     tcase_add_loop_test(tests, hosts_as_ranks, 0, REMEMBERING * UNEVEN);
     tcase_add_loop_test(tests, trackers, 0, 4 * UNEVEN);
     tcase_add_loop_test(tests, nothing_is_lost, 0, REMEMBERING * ANY);
+    tcase_add_loop_test(tests, changes, 0, 2);
+    tcase_add_loop_test(tests, sum_overflows, 0, 2);
     tcase_add_test(tests, leaves_less);
     tcase_add_loop_test(tests, of_one_rank, 0, RANKS);
     tcase_add_loop_test(tests, resumes, 0, 4);
