@@ -23,8 +23,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # What is changed is the plain code: no other is compiled, nor found by what chooses, which is linked in too.
 compile="$(setting CC) $(setting CFLAGS) $(setting TACIT_CFLAGS) -O1 -g0 -w -DTACIT_PLAIN -DHAVE_CONFIG_H -I$build \
-    -I$build/libcomm -I$source/libcomm -I$source/libcomm/schedules -I$source/compressors -I$source/optim -I$source/optim/feedback -I$source/examples \
-    $(setting CBLAS_CFLAGS)"
+    -I$build/libcomm -I$source/libcomm -I$source/libcomm/schedules -I$source/compressors -I$source/optim \
+    -I$source/optim/feedback -I$source/examples $(setting CBLAS_CFLAGS)"
 libraries="$build/tests/.libs/libharness.a $build/.libs/libtacit_core.a $(setting CHECK_LIBS) $(setting HWLOC_LIBS) \
     $(setting LIBS) $(setting CBLAS_LIBS) -lm -lpthread"
 # shellcheck disable=SC2086 # words
