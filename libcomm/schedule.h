@@ -86,8 +86,8 @@ void  tacit__leg_release(tacit_leg_t *leg);
 const tacit_schedule_t *tacit__schedule_at(size_t index);
 /* Not in the list: a text that must be the same on all ranks. */
 extern const tacit_schedule_t tacit__schedule_agreement;
-/* The one that others are made of. */
-extern const tacit_schedule_t tacit__schedule_blockwise;
+/* Those that others are made of. */
+extern const tacit_schedule_t tacit__schedule_blockwise, tacit__schedule_two_level;
 const tacit_schedule_t       *tacit__schedule_named(const char *name);
 /* The schedule of a slot's own operations: the one that TACIT_PLAN asks for, if it carries the slot. */
 const tacit_schedule_t *tacit__schedule_of(const tacit_comm_t *comm, const tacit_codec_t *codec);

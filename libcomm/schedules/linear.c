@@ -1,17 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* All-reduce of small factors that may be summed before they are decoded (randk, powersgd). Each round's factors of all items
-   are reduced, as plain float32, by the blockwise schedule. */
+   are reduced, as plain float32, by the blockwise schedule, or on two levels. */
 #include <string.h>
 
+#include "blockwise.h"
 #include "codec_unit.h"
-#include "operation.h"
+
+/* A frame that came before this rank had its own part to add to it. */
+typedef struct tacit_early {
+    struct tacit_early *next;
+    tacit_buffer_t      memory; /* of this, and of the payload behind it */
+    tacit_frame_t       frame;
+} tacit_early_t;
+enum { EARLY_BYTES = 128 };
+_Static_assert(sizeof(tacit_early_t) <= EARLY_BYTES && EARLY_BYTES % 64 == 0, "what goes before a payload leaves it aligned");
 
 /* The factors of one round, as items of an inner leg. */
 typedef struct tacit_round {
-    tacit_leg_t    leg;   /* of schedule blockwise */
+    tacit_leg_t    leg;   /* of schedule blockwise, or two_level where hosts have several ranks */
     tacit_item_t  *items; /* one an outer item that has this round */
     tacit_item_t **order;
     size_t        *outer; /* the outer item of each */
+    tacit_early_t *early; /* in the order in which they came */
     bool           started;
 } tacit_round_t;
 
@@ -51,6 +61,12 @@ static tacit_status_t no_memory(const tacit_leg_t *leg)
                        leg->operation->what, leg->item_count);
 }
 
+/* The first of the rounds that frames of one round of factors have. */
+static uint32_t frames_of(const tacit_leg_t *leg, int round)
+{
+    return leg->round + TACIT_LEVELS_ROUNDS * (uint32_t)round;
+}
+
 /* The inner item that reduces one factor. */
 static tacit_status_t factor_item(const tacit_leg_t *leg, size_t i, int round, tacit_item_t *item_out)
 {
@@ -70,7 +86,7 @@ static tacit_status_t factor_item(const tacit_leg_t *leg, size_t i, int round, t
     item_out->in = item_out->input = factors->own[round];
     item_out->out = factors->mean[round];
     item_out->codec = NULL;
-    item_out->round = leg->round + (uint32_t)round;
+    item_out->round = frames_of(leg, round);
     TRY(tacit__codec_create(item->codec->name, &tensor, &leg->comm->config, leg->comm->rank, leg->comm->ranks, &item_out->codec));
 out:
     return status;
@@ -80,6 +96,7 @@ static tacit_status_t prepare_round(tacit_leg_t *leg, int number)
 {
     tacit_status_t status = TACIT_OK;
     tacit_round_t *round = &((tacit_linear_leg_t *)leg->state)->rounds[number];
+    const bool     levels = tacit__topology_has_levels(leg->comm->topology);
 
     round->items = tacit__alloc(leg->item_count, sizeof *round->items);
     round->order = tacit__alloc(leg->item_count, sizeof *round->order);
@@ -87,11 +104,11 @@ static tacit_status_t prepare_round(tacit_leg_t *leg, int number)
     if (round->items == NULL || round->order == NULL || round->outer == NULL) {
         return no_memory(leg);
     }
-    round->leg = (tacit_leg_t){.schedule = &tacit__schedule_blockwise,
+    round->leg = (tacit_leg_t){.schedule = levels ? &tacit__schedule_two_level : &tacit__schedule_blockwise,
                                .comm = leg->comm,
                                .operation = leg->operation,
                                .items = round->order,
-                               .round = leg->round + (uint32_t)number};
+                               .round = frames_of(leg, number)};
     for (size_t i = 0; i < leg->item_count; i++) {
         if (number < rounds_of(leg->items[i])) {
             size_t inner = round->leg.item_count++;
@@ -129,8 +146,14 @@ out:
     return status;
 }
 
-static void release_round(tacit_round_t *round)
+static void release_round(tacit_exchange_t *exchange, tacit_round_t *round)
 {
+    while (round->early != NULL) {
+        tacit_buffer_t memory = round->early->memory;
+
+        round->early = round->early->next;
+        tacit__buffer_give(exchange, &memory);
+    }
     if (round->leg.schedule != NULL) {
         tacit__leg_release(&round->leg);
     }
@@ -153,7 +176,7 @@ static void release(tacit_leg_t *leg)
         tacit__codec_collapse(leg->items[i]->codec);
     }
     for (int round = 0; round < TACIT_LINEAR_ROUNDS; round++) {
-        release_round(&linear->rounds[round]);
+        release_round(&leg->comm->exchange, &linear->rounds[round]);
         for (size_t i = 0; linear->factors != NULL && i < leg->item_count; i++) {
             tacit__free(linear->factors[i].own[round]);
             tacit__free(linear->factors[i].mean[round]);
@@ -176,6 +199,37 @@ static void pick_factors(const tacit_item_t *item, const tacit_factors_t *factor
 }
 
 /* ---- The rounds ---- */
+
+static tacit_status_t take_early(tacit_round_t *round)
+{
+    tacit_status_t status = TACIT_OK;
+
+    for (const tacit_early_t *early = round->early; early != NULL && status == TACIT_OK; early = early->next) {
+        status = round->leg.schedule->arrived(&round->leg, &early->frame);
+    }
+    return status;
+}
+
+static tacit_status_t keep_early(tacit_exchange_t *exchange, tacit_round_t *round, const tacit_frame_t *frame)
+{
+    tacit_early_t **last = &round->early, *early;
+    tacit_buffer_t  memory = {0};
+    tacit_status_t  status;
+
+    TRY(tacit__buffer_take(exchange, EARLY_BYTES + frame->payload_bytes, &memory));
+    early = (tacit_early_t *)(void *)memory.data;
+    *early = (tacit_early_t){.memory = memory, .frame = *frame};
+    early->frame.payload = memory.data + EARLY_BYTES;
+    if (frame->payload_bytes != 0) {
+        memcpy(memory.data + EARLY_BYTES, frame->payload, frame->payload_bytes);
+    }
+    while (*last != NULL) {
+        last = &(*last)->next;
+    }
+    *last = early;
+out:
+    return status;
+}
 
 /* Own factors of a round, from what the earlier rounds have agreed on; after the last one, memory learns what was sent. */
 static tacit_status_t start_round(tacit_leg_t *leg, int number)
@@ -209,7 +263,7 @@ static tacit_status_t start_round(tacit_leg_t *leg, int number)
         tacit__item_worked(item, TACIT_TRACE_ENCODE, began, item->codec->tensor.count, -1);
     }
     round->started = true;
-    return TACIT_OK;
+    return take_early(round);
 }
 
 static tacit_status_t advance(tacit_leg_t *leg)
@@ -244,12 +298,17 @@ static bool done(const tacit_leg_t *leg)
 static tacit_status_t arrived(tacit_leg_t *leg, const tacit_frame_t *frame)
 {
     tacit_linear_leg_t *linear = leg->state;
-    uint32_t            number = frame->round - leg->round;
+    uint32_t            number = (frame->round - leg->round) / TACIT_LEVELS_ROUNDS;
+
+    tacit_round_t *round;
 
     if (number >= (uint32_t)linear->round_count) {
         return tacit__leg_unexpected(leg, frame);
     }
-    return linear->rounds[number].leg.schedule->arrived(&linear->rounds[number].leg, frame);
+    round = &linear->rounds[number];
+    return round->started || frame->round != round->leg.round + TACIT_LEVELS_INPUTS
+               ? round->leg.schedule->arrived(&round->leg, frame)
+               : keep_early(&leg->comm->exchange, round, frame);
 }
 
 /* ---- The end ---- */
@@ -307,8 +366,8 @@ const tacit_schedule_t tacit__schedule_linear = {
     .name = "linear",
     .summary = "all-reduce of small factors, as float32",
     .framed = true,
-    .round = 2,
-    .rounds = TACIT_LINEAR_ROUNDS,
+    .round = 13,
+    .rounds = TACIT_LINEAR_ROUNDS * TACIT_LEVELS_ROUNDS,
     .carries = carries,
     .prepare = prepare,
     .advance = advance,

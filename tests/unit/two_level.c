@@ -14,6 +14,10 @@ static const char *const remembering[] = {"none+ef",
                                           "rotq:bits=2+ef"};
 enum { REMEMBERING = sizeof remembering / sizeof *remembering };
 
+/* Nothing of it is a host's: factors of each rank are added up. */
+static const char *const linear[] = {"randk:ratio=0.2+ef", "powersgd:rank=2+ef"};
+enum { LINEAR = sizeof linear / sizeof *linear };
+
 static void name_hosts(const char *list)
 {
     if (list != NULL) {
@@ -114,7 +118,7 @@ START_TEST(nothing_is_lost)
 
     name_hosts(any[_i % ANY].list);
     for (size_t i = 0; i < 2 * sizeof counts / sizeof *counts; i++) {
-        session_t session = {.spec = remembering[_i / ANY],
+        session_t session = {.spec = _i / ANY < LINEAR ? linear[_i / ANY] : remembering[_i / ANY - LINEAR],
                              .ranks = any[_i % ANY].ranks,
                              .steps = 3,
                              .count = counts[i / 2],
@@ -387,7 +391,7 @@ int main(void)
 
     tcase_add_loop_test(tests, hosts_as_ranks, 0, REMEMBERING * UNEVEN);
     tcase_add_loop_test(tests, trackers, 0, 4 * UNEVEN);
-    tcase_add_loop_test(tests, nothing_is_lost, 0, REMEMBERING * ANY);
+    tcase_add_loop_test(tests, nothing_is_lost, 0, (LINEAR + REMEMBERING) * ANY);
     tcase_add_loop_test(tests, changes, 0, 2);
     tcase_add_loop_test(tests, sum_overflows, 0, 2);
     tcase_add_test(tests, leaves_less);
