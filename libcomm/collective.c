@@ -66,8 +66,7 @@ static tacit_status_t reduce_native(tacit_comm_t *comm, tacit_item_t *item)
     tacit__native_finish(comm, item);
     tacit__native_note(comm, item);
     if (comm->trace != NULL) {
-        tacit__trace_begin(comm->trace, item->codec->name, 1);
-        tacit__item_traced(item, TACIT_TRACE_NATIVE, began, count, -1);
+        tacit__native_traced(item, began);
     }
     slot->counters.calls++;
     slot->counters.bytes_in += count * sizeof(float);

@@ -26,6 +26,7 @@ struct tacit_slot {
     bool                    doomed;     /* destroyed by the caller: freed when the last of them has finished */
     uint64_t                ring_bytes; /* that a dense ring sends in a call */
     tacit_counters_t        counters;
+    const tacit_traced_t   *traced; /* how its last operation went, where that is traced */
 };
 
 /* Frees a slot that is in no list any more. */

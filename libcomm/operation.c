@@ -152,10 +152,6 @@ static void start(tacit_operation_t *operation)
     tacit_comm_t *comm = operation->comm;
 
     operation->began = operation->moved = tacit__seconds();
-    if (comm->trace != NULL) {
-        tacit__trace_begin(comm->trace, operation->item_count != 0 ? operation->items[0].codec->name : operation->what,
-                           operation->item_count);
-    }
     for (size_t i = 0; i < operation->item_count; i++) {
         tacit_item_t *item = &operation->items[i];
 
@@ -166,6 +162,9 @@ static void start(tacit_operation_t *operation)
         if (item->codec->is_first && !(item->schedule->levels && item->schedule->carries(comm, item->codec))) {
             item->schedule = tacit__schedule_of(comm, item->codec);
         }
+    }
+    if (comm->trace != NULL) {
+        tacit__operation_trace(operation);
     }
     tacit__operation_identify(operation);
     if (operation->fault == TACIT_OK) {
@@ -193,7 +192,7 @@ static void start(tacit_operation_t *operation)
 /* ---- Ending ---- */
 
 /* Waiting is shared out by payload, and so are the frames' headers among the items that travel in frames. */
-static void count_items(const tacit_operation_t *operation)
+static void count_items(tacit_operation_t *operation)
 {
     const tacit_comm_t *comm = operation->comm;
     double              work = 0.0, elapsed = tacit__seconds() - operation->began;
@@ -206,16 +205,17 @@ static void count_items(const tacit_operation_t *operation)
         framed += operation->items[i].schedule->framed ? operation->items[i].sent_bytes : 0;
     }
     for (size_t i = 0; i < operation->item_count; i++) {
-        const tacit_item_t *item = &operation->items[i];
-        tacit_counters_t   *counters = &item->slot->counters;
-        double              equal = 1.0 / (double)operation->item_count;
-        double              share = payload != 0 ? (double)item->sent_bytes / (double)payload : equal;
-        double              of_frames = framed != 0 ? (double)item->sent_bytes / (double)framed : equal;
+        tacit_item_t     *item = &operation->items[i];
+        tacit_counters_t *counters = &item->slot->counters;
+        double            equal = 1.0 / (double)operation->item_count;
+        double            share = payload != 0 ? (double)item->sent_bytes / (double)payload : equal;
+        double            of_frames = framed != 0 ? (double)item->sent_bytes / (double)framed : equal;
 
         counters->calls++;
         counters->bytes_in += item->codec->tensor.count * tacit__codec_element_bytes(item->codec);
         counters->dense_bytes += item->slot->ring_bytes;
-        counters->wire_bytes += item->schedule->framed ? (uint64_t)(of_frames * (double)sent + 0.5) : item->sent_bytes;
+        item->wire_bytes = item->schedule->framed ? (uint64_t)(of_frames * (double)sent + 0.5) : item->sent_bytes;
+        counters->wire_bytes += item->wire_bytes;
         counters->network_bytes += item->schedule->framed ? (uint64_t)(of_frames * (double)(sent - near) + 0.5)
                                                           : tacit__native_network_bytes(comm, item);
         counters->encode_seconds += item->encode_seconds;
@@ -248,18 +248,6 @@ void tacit__leg_release(tacit_leg_t *leg)
     leg->state = NULL;
 }
 
-static void trace_operation(const tacit_operation_t *operation)
-{
-    tacit_event_t event = tacit__trace_event(TACIT_TRACE_OPERATION, operation->began);
-
-    event.name = operation->what;
-    event.status = (int16_t)operation->status;
-    for (size_t i = 0; i < operation->item_count; i++) {
-        event.bytes += operation->items[i].codec->tensor.count * tacit__codec_element_bytes(operation->items[i].codec);
-    }
-    tacit__trace_add(operation->comm->trace, &event);
-}
-
 static void finish(tacit_operation_t *operation, tacit_status_t status, const char *text)
 {
     tacit_comm_t *comm = operation->comm;
@@ -274,14 +262,14 @@ static void finish(tacit_operation_t *operation, tacit_status_t status, const ch
     for (size_t i = 0; i < operation->leg_count; i++) {
         tacit__leg_release(&operation->legs[i]);
     }
-    if (comm->trace != NULL && operation->phase != TACIT_QUEUED) {
-        trace_operation(operation);
-    }
     if (status == TACIT_OK) {
         count_items(operation);
         for (size_t i = 0; i < operation->item_count; i++) {
             operation->items[i].slot->step++;
         }
+    }
+    if (comm->trace != NULL && operation->phase != TACIT_QUEUED) {
+        tacit__operation_traced(operation);
     }
     for (size_t i = 0; i < operation->item_count; i++) {
         tacit_slot_t *slot = operation->items[i].slot;

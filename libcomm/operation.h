@@ -59,6 +59,11 @@ bool tacit__comm_progress(tacit_comm_t *comm);
 double tacit__idle(double since);
 /* Something has moved, for the first time since then: if there was waiting (comm->idle), the trace tells. */
 void tacit__comm_waited(tacit_comm_t *comm, double since);
+/* What the trace tells of an operation: that it begins, once its items know their schedules; how it ended, once they know what they
+   sent; and all of a native call without one, which has ended. Where there is a trace. */
+void tacit__operation_trace(const tacit_operation_t *operation);
+void tacit__operation_traced(const tacit_operation_t *operation);
+void tacit__native_traced(tacit_item_t *item, double began);
 /* Advances until all operations are finished. TACIT_ERR_BROKEN if the communicator is. */
 tacit_status_t tacit__comm_drain(tacit_comm_t *comm);
 /* Advances until the operation is finished. Returns its status and sets the last error; frees it. */

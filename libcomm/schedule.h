@@ -25,6 +25,7 @@ typedef struct tacit_item {
     uint32_t                round;                          /* its leg's */
     bool                    streams;                        /* results go to out as they come; the schedule decides */
     uint64_t                sent_bytes;                     /* payload that left for other ranks; the schedule counts */
+    uint64_t                wire_bytes;                     /* its share of all that left, once the operation has succeeded */
     double                  encode_seconds, decode_seconds; /* see tacit__item_worked() */
 } tacit_item_t;
 

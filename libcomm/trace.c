@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Keeps events in a ring, and writes them in the Trace Event Format: an array of complete events ("ph":"X"), one a line, with
-   times in microseconds since a day that all ranks know, so that their traces can be laid side by side. */
+/* Keeps events in a ring, and writes them in the Trace Event Format: an array of complete events ("ph":"X") and moments ("i"), one
+   a line, with times in microseconds since a day that all ranks know, so that their traces can be laid side by side. */
 #include "trace.h"
 
 #include <errno.h>
@@ -19,7 +19,8 @@ enum { EVENTS = 100000, PATH_BYTES = 1024 };
 static const char *const lanes[] = {
     [TACIT_TRACE_OPERATION] = "operation", [TACIT_TRACE_ENCODE] = "encode", [TACIT_TRACE_ADD] = "add",
     [TACIT_TRACE_DECODE] = "decode",       [TACIT_TRACE_WAIT] = "wait",     [TACIT_TRACE_RECEIVE] = "receive",
-    [TACIT_TRACE_VERDICT] = "verdict",     [TACIT_TRACE_NATIVE] = "native", [TACIT_TRACE_SEND] = "send",
+    [TACIT_TRACE_VERDICT] = "verdict",     [TACIT_TRACE_NATIVE] = "native", [TACIT_TRACE_SLOT] = "slot",
+    [TACIT_TRACE_SEND] = "send",
 };
 
 static const char *const messages[TACIT_FRAME_KINDS] = {
@@ -28,14 +29,17 @@ static const char *const messages[TACIT_FRAME_KINDS] = {
 };
 
 struct tacit_trace {
-    char           path[PATH_BYTES];
-    int            rank, ranks;
-    int64_t        epoch;     /* nanoseconds from that day to the zero of tacit__seconds() */
-    uint32_t       operation; /* that runs; the first is 1 */
-    char           slot[TACIT_TRACE_SLOT_BYTES];
-    tacit_event_t *events;
-    uint64_t       made;   /* events so far */
-    double         gone[]; /* when the last message to each rank was */
+    char            path[PATH_BYTES];
+    int             rank, ranks;
+    int64_t         epoch;     /* nanoseconds from that day to the zero of tacit__seconds() */
+    uint32_t        operation; /* that runs; the first is 1 */
+    const char     *slot;
+    uint32_t        slots;
+    tacit_traced_t *plans;
+    tacit_event_t  *events;
+    uint64_t        made;   /* events so far */
+    double          called; /* when the last native call had ended */
+    double          gone[]; /* when the last message to each rank was */
 };
 
 /* ---- Making ---- */
@@ -120,11 +124,23 @@ fail:
 void tacit__trace_begin(tacit_trace_t *trace, const char *slot, size_t slots)
 {
     trace->operation++;
-    if (slots > 1) {
-        snprintf(trace->slot, sizeof trace->slot, "%.32s and %zu more", slot, slots - 1);
-    } else {
-        snprintf(trace->slot, sizeof trace->slot, "%s", slot);
+    trace->slot = slot;
+    trace->slots = (uint32_t)slots;
+}
+
+const tacit_traced_t *tacit__trace_plan(tacit_trace_t *trace, const char *slot, const char *spec, const char *schedule,
+                                        uint64_t dense_bytes)
+{
+    const size_t    slot_bytes = strlen(slot) + 1, spec_bytes = strlen(spec) + 1;
+    tacit_traced_t *plan = tacit__alloc(1, sizeof *plan + slot_bytes + spec_bytes);
+
+    if (plan != NULL) {
+        *plan = (tacit_traced_t){.schedule = schedule, .dense_bytes = dense_bytes, .next = trace->plans};
+        plan->slot = memcpy(plan + 1, slot, slot_bytes);
+        plan->spec = memcpy(plan->slot + slot_bytes, spec, spec_bytes);
+        trace->plans = plan;
     }
+    return plan;
 }
 
 void tacit__trace_add(tacit_trace_t *trace, const tacit_event_t *event)
@@ -133,8 +149,9 @@ void tacit__trace_add(tacit_trace_t *trace, const tacit_event_t *event)
 
     *kept = *event;
     kept->operation = trace->operation;
-    if (kept->slot[0] == '\0') {
-        memcpy(kept->slot, trace->slot, sizeof kept->slot);
+    if (kept->slot == NULL) {
+        kept->slot = trace->slot;
+        kept->slots = trace->slots;
     }
 }
 
@@ -174,25 +191,148 @@ void tacit__trace_received(tacit_trace_t *trace, const tacit_frame_t *frame, dou
     add_message(trace, frame, &event);
 }
 
-void tacit__item_traced(const tacit_item_t *item, tacit_trace_lane_t lane, double began, size_t elements, int peer)
+/* ---- Operations ---- */
+
+/* What is told of a slot when there is no memory. */
+static const tacit_traced_t no_plan = {.slot = (char[]){"?"}, .spec = (char[]){"?"}, .schedule = "?"};
+
+/* The slot's plan follows what it was told and how it goes: both change rarely. */
+static const tacit_traced_t *find_plan(tacit_trace_t *trace, const tacit_item_t *item)
+{
+    tacit_slot_t         *slot = item->slot;
+    const tacit_traced_t *plan = slot->traced;
+    const char           *spec = item->codec->given.text, *schedule = item->schedule->name;
+
+    if (plan == NULL || plan->schedule != schedule || strcmp(plan->spec, spec) != 0) {
+        plan = tacit__trace_plan(trace, item->codec->name, spec, schedule, slot->ring_bytes);
+        slot->traced = plan = plan != NULL ? plan : &no_plan;
+    }
+    return plan;
+}
+
+static size_t bytes_of(const tacit_item_t *item)
+{
+    return item->codec->tensor.count * tacit__codec_element_bytes(item->codec);
+}
+
+/* What ends an operation of one slot, or one slot's part in it. */
+static void add_end(tacit_trace_t *trace, const tacit_item_t *item, tacit_event_t *event)
+{
+    event->bytes = bytes_of(item);
+    event->plan = item->slot->traced;
+    event->slot = event->plan->slot;
+    event->slots = 1;
+    event->payload_bytes = item->sent_bytes;
+    event->wire_bytes = item->wire_bytes;
+    tacit__trace_add(trace, event);
+}
+
+/* Calls overlap: an event begins when the one before has ended. */
+static void queue_native(tacit_trace_t *trace, tacit_event_t *event)
+{
+    const double called = event->began;
+
+    event->began = trace->called > called ? trace->called : called;
+    event->queued = event->began - called;
+    trace->called = event->ended;
+}
+
+void tacit__native_traced(tacit_item_t *item, double began)
 {
     tacit_trace_t *trace = item->slot->comm->trace;
+    tacit_event_t  event = tacit__trace_event(TACIT_TRACE_NATIVE, began);
 
-    if (trace != NULL) {
-        tacit_event_t event = tacit__trace_event(lane, began);
+    item->schedule = item->slot->schedule;
+    item->wire_bytes = item->sent_bytes;
+    tacit__trace_begin(trace, find_plan(trace, item)->slot, 1);
+    queue_native(trace, &event);
+    add_end(trace, item, &event);
+}
 
-        snprintf(event.slot, sizeof event.slot, "%s", item->codec->name);
-        event.bytes = elements * tacit__codec_element_bytes(item->codec);
-        event.peer = peer;
-        event.round = lane != TACIT_TRACE_NATIVE ? (int64_t)item->round : -1;
-        tacit__trace_add(trace, &event);
+void tacit__operation_trace(const tacit_operation_t *operation)
+{
+    tacit_trace_t *trace = operation->comm->trace;
+
+    for (size_t i = operation->item_count; i > 0; i--) {
+        (void)find_plan(trace, &operation->items[i - 1]);
+    }
+    tacit__trace_begin(trace, operation->item_count != 0 ? operation->items[0].slot->traced->slot : operation->what,
+                       operation->item_count);
+}
+
+/* The plan of all slots, if that is one but for their names. */
+static const tacit_traced_t *common_plan(const tacit_operation_t *operation)
+{
+    const tacit_traced_t *first = operation->items[0].slot->traced;
+
+    for (size_t i = 1; i < operation->item_count; i++) {
+        const tacit_traced_t *plan = operation->items[i].slot->traced;
+
+        if (plan->schedule != first->schedule || strcmp(plan->spec, first->spec) != 0) {
+            return NULL;
+        }
+    }
+    return first;
+}
+
+void tacit__operation_traced(const tacit_operation_t *operation)
+{
+    tacit_trace_t *trace = operation->comm->trace;
+    tacit_event_t  event = tacit__trace_event(TACIT_TRACE_OPERATION, operation->began);
+
+    event.name = operation->what;
+    event.status = (int16_t)operation->status;
+    if (operation->item_count == 1) {
+        add_end(trace, operation->items, &event);
+        return;
+    }
+    for (size_t i = 0; i < operation->item_count; i++) {
+        tacit_event_t part = event;
+
+        part.lane = TACIT_TRACE_SLOT;
+        part.name = operation->items[i].slot->traced->slot;
+        part.began = part.ended;
+        add_end(trace, &operation->items[i], &part);
+        event.bytes += part.bytes;
+    }
+    event.plan = operation->item_count != 0 ? common_plan(operation) : NULL;
+    tacit__trace_add(trace, &event);
+}
+
+static void add_work(const tacit_item_t *item, tacit_trace_lane_t lane, double began, double ended, size_t elements, int peer)
+{
+    tacit_trace_t *trace = item->slot->comm->trace;
+    tacit_event_t  event = {.lane = (uint8_t)lane,
+                            .began = began,
+                            .ended = ended,
+                            .bytes = elements * tacit__codec_element_bytes(item->codec),
+                            .slot = item->slot->traced->slot,
+                            .slots = 1,
+                            .peer = peer,
+                            .round = lane != TACIT_TRACE_NATIVE ? (int64_t)item->round : -1,
+                            .index = -1};
+
+    if (lane == TACIT_TRACE_NATIVE) {
+        queue_native(trace, &event);
+    }
+    tacit__trace_add(trace, &event);
+}
+
+void tacit__item_traced(const tacit_item_t *item, tacit_trace_lane_t lane, double began, size_t elements, int peer)
+{
+    if (item->slot->comm->trace != NULL) {
+        add_work(item, lane, began, tacit__seconds(), elements, peer);
     }
 }
 
 void tacit__item_worked(tacit_item_t *item, tacit_trace_lane_t lane, double began, size_t elements, int peer)
 {
-    *(lane == TACIT_TRACE_ENCODE ? &item->encode_seconds : &item->decode_seconds) += tacit__seconds() - began;
-    tacit__item_traced(item, lane, began, elements, peer);
+    const double ended = tacit__seconds();
+
+    *(lane == TACIT_TRACE_ENCODE ? &item->encode_seconds : &item->decode_seconds) += ended - began;
+    if (item->slot->comm->trace != NULL) {
+        add_work(item, lane, began, ended, elements, peer);
+    }
 }
 
 /* ---- Writing ---- */
@@ -225,19 +365,41 @@ static void write_name(FILE *file, const tacit_trace_t *trace, const char *what,
     fputs("\"}},\n", file);
 }
 
-static void write_event(FILE *file, const tacit_trace_t *trace, const tacit_event_t *event)
+/* A slot's name, or the first one's and how many more there are; as an operation's, a slot's own event has the name alone. */
+static void write_slot(FILE *file, const tacit_event_t *event)
 {
-    const int64_t began = (int64_t)(1e9 * event->began), ended = (int64_t)(1e9 * event->ended);
-    const int     lane = event->lane + (event->lane == TACIT_TRACE_SEND ? event->peer : 0);
+    char text[64];
 
-    fprintf(file, "{\"name\":\"%s\",\"cat\":\"%s\",\"ph\":\"X\",", event->name != NULL ? event->name : lanes[event->lane],
-            lanes[event->lane]);
-    write_time(file, "ts", trace->epoch + began);
-    fputc(',', file);
-    write_time(file, "dur", ended - began);
-    fprintf(file, ",\"pid\":%d,\"tid\":%d,\"args\":{\"operation\":%u,\"slot\":\"", trace->rank, lane, event->operation);
-    write_text(file, event->slot);
-    fprintf(file, "\",\"bytes\":%zu", event->bytes);
+    if (event->slots > 1) {
+        snprintf(text, sizeof text, "%.32s and %u more", event->slot, event->slots - 1);
+    }
+    fputs(",\"slot\":\"", file);
+    write_text(file, event->slots > 1 ? text : event->slot);
+    fputc('"', file);
+}
+
+/* How it went, of what ends an operation; and what left, of one slot. */
+static void write_plan(FILE *file, const tacit_event_t *event)
+{
+    const tacit_traced_t *plan = event->plan;
+
+    fputs(",\"spec\":\"", file);
+    write_text(file, plan->spec);
+    fprintf(file, "\",\"schedule\":\"%s\"", plan->schedule);
+    if (event->slots == 1) {
+        fprintf(file, ",\"payload_bytes\":%" PRIu64 ",\"wire_bytes\":%" PRIu64 ",\"dense_bytes\":%" PRIu64, event->payload_bytes,
+                event->wire_bytes, plan->dense_bytes);
+    }
+}
+
+static void write_arguments(FILE *file, const tacit_event_t *event)
+{
+    fprintf(file, ",\"args\":{\"operation\":%u", event->operation);
+    write_slot(file, event);
+    fprintf(file, ",\"bytes\":%zu", event->bytes);
+    if (event->plan != NULL) {
+        write_plan(file, event);
+    }
     if (event->peer >= 0) {
         fprintf(file, ",\"peer\":%d", event->peer);
     }
@@ -247,14 +409,42 @@ static void write_event(FILE *file, const tacit_trace_t *trace, const tacit_even
     if (event->index >= 0) {
         fprintf(file, ",\"index\":%" PRId64, event->index);
     }
-    if (event->lane == TACIT_TRACE_SEND) {
+    if (event->lane == TACIT_TRACE_SEND || event->queued > 0) {
         fputc(',', file);
         write_time(file, "queued", (int64_t)(1e9 * event->queued));
     }
     if (event->status != TACIT_OK) {
         fprintf(file, ",\"status\":%d", event->status);
     }
-    fputs("}}", file);
+    fputc('}', file);
+}
+
+static void write_event(FILE *file, const tacit_trace_t *trace, const tacit_event_t *event)
+{
+    const int64_t began = (int64_t)(1e9 * event->began), ended = (int64_t)(1e9 * event->ended);
+    const int     lane = event->lane + (event->lane == TACIT_TRACE_SEND ? event->peer : 0);
+    const bool    moment = event->lane == TACIT_TRACE_SLOT;
+
+    fputs("{\"name\":\"", file);
+    write_text(file, event->name != NULL ? event->name : lanes[event->lane]);
+    fprintf(file, "\",\"cat\":\"%s\",\"ph\":%s,", lanes[event->lane], moment ? "\"i\",\"s\":\"t\"" : "\"X\"");
+    write_time(file, "ts", trace->epoch + began);
+    if (!moment) {
+        fputc(',', file);
+        write_time(file, "dur", ended - began);
+    }
+    fprintf(file, ",\"pid\":%d,\"tid\":%d", trace->rank, lane);
+    write_arguments(file, event);
+    fputc('}', file);
+}
+
+/* Viewers show it beside the rank. */
+static void write_lost(FILE *file, const tacit_trace_t *trace, uint64_t lost)
+{
+    fprintf(file,
+            "{\"name\":\"process_labels\",\"ph\":\"M\",\"pid\":%d,\"tid\":0,\"args\":{\"labels\":\"the last %d of %" PRIu64
+            " events\",\"lost\":%" PRIu64 "}},\n",
+            trace->rank, EVENTS, trace->made, lost);
 }
 
 static void write_all(FILE *file, const tacit_trace_t *trace)
@@ -271,6 +461,9 @@ static void write_all(FILE *file, const tacit_trace_t *trace)
         }
     }
     write_name(file, trace, "process_name", 0, "rank %d", trace->rank);
+    if (first != 0) {
+        write_lost(file, trace, first);
+    }
     for (uint64_t i = first; i < trace->made; i++) {
         write_event(file, trace, &trace->events[i % EVENTS]);
         fputs(i + 1 < trace->made ? ",\n" : "\n", file);
@@ -297,6 +490,12 @@ void tacit__trace_destroy(tacit_trace_t *trace)
     written = file != NULL && ferror(file) == 0;
     if ((file != NULL && fclose(file) != 0) || !written) {
         tacit__log(TACIT_LOG_WARN, trace->rank, "trace: %s could not be written: %s", trace->path, strerror(errno));
+    }
+    while (trace->plans != NULL) {
+        tacit_traced_t *next = trace->plans->next;
+
+        tacit__free(trace->plans);
+        trace->plans = next;
     }
     tacit__free(trace->events);
     tacit__free(trace);

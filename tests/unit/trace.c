@@ -23,11 +23,11 @@ enum {
 };
 
 typedef struct event {
-    char     name[32], lane[16], slot[80];
-    int64_t  began, length; /* nanoseconds */
+    char     name[80], lane[16], slot[80], spec[32], schedule[16]; /* empty: it has none */
+    int64_t  began, length;                                        /* nanoseconds */
     int      pid, tid, peer, status;
     unsigned operation;
-    size_t   bytes;
+    size_t   bytes, payload_bytes, wire_bytes, dense_bytes;
 } event_t;
 
 typedef struct trace {
@@ -45,23 +45,47 @@ static int number_in(const char *line, const char *key, int otherwise)
     return at != NULL ? atoi(at + strlen(key)) : otherwise;
 }
 
+/* The text behind "KEY":" in a line; empty where there is none. */
+static void text_in(const char *line, const char *key, char *text, size_t capacity)
+{
+    const char *at = strstr(line, key);
+
+    at += at != NULL ? strlen(key) : 0;
+    snprintf(text, capacity, "%.*s", at != NULL ? (int)strcspn(at, "\"") : 0, at != NULL ? at : "");
+}
+
+/* A moment is an event that has no length. */
 static bool read_event(const char *line, event_t *event)
 {
-    int64_t micro[2];
-    int     nano[2], end = 0;
+    int64_t micro[2] = {0, 0};
+    int     nano[2] = {0, 0}, phase = 0, start = 0, end = 0;
+    bool    whole;
 
-    *event = (event_t){.peer = number_in(line, "\"peer\":", -1), .status = number_in(line, "\"status\":", 0)};
-    if (sscanf(line,
-               "{\"name\":\"%31[^\"]\",\"cat\":\"%15[^\"]\",\"ph\":\"X\",\"ts\":%" SCNd64 ".%3d,\"dur\":%" SCNd64
-               ".%3d,\"pid\":%d,\"tid\":%d,\"args\":{\"operation\":%u,\"slot\":\"%79[^\"]\",\"bytes\":%zu%n",
-               event->name, event->lane, &micro[0], &nano[0], &micro[1], &nano[1], &event->pid, &event->tid, &event->operation,
-               event->slot, &event->bytes, &end) != 11 ||
-        strstr(line + end, "}}") == NULL) {
+    *event = (event_t){.peer = number_in(line, "\"peer\":", -1),
+                       .status = number_in(line, "\"status\":", 0),
+                       .payload_bytes = (size_t)number_in(line, "\"payload_bytes\":", 0),
+                       .wire_bytes = (size_t)number_in(line, "\"wire_bytes\":", 0),
+                       .dense_bytes = (size_t)number_in(line, "\"dense_bytes\":", 0)};
+    text_in(line, "\"spec\":\"", event->spec, sizeof event->spec);
+    text_in(line, "\"schedule\":\"", event->schedule, sizeof event->schedule);
+    if (sscanf(line, "{\"name\":\"%79[^\"]\",\"cat\":\"%15[^\"]\",\"ph\":%n", event->name, event->lane, &phase) != 2 ||
+        sscanf(line + phase, strcmp(event->lane, "slot") == 0 ? "\"i\",\"s\":\"t\",%n" : "\"X\",%n", &start) != 0 || start == 0) {
+        return false;
+    }
+    line += phase + start;
+    whole = strncmp(line, "\"ts\":", 5) == 0 && sscanf(line, "\"ts\":%" SCNd64 ".%3d%n", &micro[0], &nano[0], &end) == 2;
+    line += end;
+    if (strcmp(event->lane, "slot") != 0) {
+        whole = whole && sscanf(line, ",\"dur\":%" SCNd64 ".%3d%n", &micro[1], &nano[1], &end) == 2;
+        line += end;
+    }
+    if (!whole || sscanf(line, ",\"pid\":%d,\"tid\":%d,\"args\":{\"operation\":%u,\"slot\":\"%79[^\"]\",\"bytes\":%zu%n",
+                         &event->pid, &event->tid, &event->operation, event->slot, &event->bytes, &end) != 5) {
         return false;
     }
     event->began = 1000 * micro[0] + nano[0];
     event->length = 1000 * micro[1] + nano[1];
-    return true;
+    return strstr(line + end, "}}") != NULL;
 }
 
 /* All of a file, which is removed. */
@@ -111,12 +135,10 @@ static void check_rules(const trace_t *trace, int rank)
         snprintf(lane[event->tid], sizeof lane[0], "%s", event->lane);
         ck_assert_msg(event->began >= began[event->tid], "%s: %s goes back", event->lane, event->name);
         began[event->tid] = event->began;
-        if (strcmp(event->lane, "native") != 0) { /* calls of a group overlap */
-            ck_assert_msg(event->began >= ended[event->tid], "%s: %s overlaps", event->lane, event->name);
-        }
+        ck_assert_msg(event->began >= ended[event->tid], "%s: %s overlaps", event->lane, event->name);
         ended[event->tid] = event->began + event->length;
-        ck_assert_msg((strcmp(event->lane, "send") == 0) == (event->tid >= 8), "%s in %d", event->lane, event->tid);
-        ck_assert_int_eq(event->tid >= 8 ? event->peer : rank, event->tid >= 8 ? event->tid - 8 : rank);
+        ck_assert_msg((strcmp(event->lane, "send") == 0) == (event->tid >= 9), "%s in %d", event->lane, event->tid);
+        ck_assert_int_eq(event->tid >= 9 ? event->peer : rank, event->tid >= 9 ? event->tid - 9 : rank);
     }
 }
 
@@ -210,7 +232,18 @@ START_TEST(known)
         ck_assert_uint_eq(bytes_of(&trace, "known", "operation"), COUNT * sizeof(float));
         ck_assert_uint_eq(bytes_of(&trace, "known", "encode"), COUNT / RANKS * others * sizeof(float));
         ck_assert_uint_eq(bytes_of(&trace, "known", "decode"), COUNT * sizeof(float));
-        ck_assert_uint_eq(trace.names, 8 + others + 1);
+        ck_assert_uint_eq(count_of(&trace, "known", "slot", "known"), 0); /* the operation says it */
+        for (size_t i = 0; i < trace.count; i++) {
+            const event_t *event = &trace.events[i];
+            const bool     ends = strcmp(event->slot, "known") == 0 && strcmp(event->lane, "operation") == 0;
+
+            ck_assert_str_eq(event->spec, ends ? "fp16+ef" : "");
+            ck_assert_str_eq(event->schedule, ends ? "blockwise" : "");
+            ck_assert_uint_eq(event->payload_bytes, ends ? 2 * others * COUNT / RANKS * sizeof(uint16_t) : 0);
+            ck_assert_uint_eq(event->wire_bytes, ends ? bytes_of(&trace, "known", "send") : 0);
+            ck_assert_uint_eq(event->dense_bytes, ends ? 2 * others * COUNT / RANKS * sizeof(float) : 0);
+        }
+        ck_assert_uint_eq(trace.names, 9 + others + 1);
         ck_assert_uint_eq(count_of(&trace, "tacit_slot_create", "send", "agreement"), others);
         free(trace.events);
     }
@@ -259,9 +292,27 @@ START_TEST(every_way)
     ask_for(NULL);
     for (int rank = 0; rank < RANKS; rank++) {
         const trace_t trace = trace_of("%d.json", rank);
+        char          spec[SPEC_BYTES];
+        size_t        sum_payload = 0, sum_wire = 0;
 
         ck_assert_uint_eq(count_of(&trace, slot, "operation", "tacit_allreduce"), 1);
         ck_assert_uint_eq(count_of(&trace, group, "operation", "tacit_group_end"), 1);
+        ck_assert_uint_eq(count_of(&trace, slot, "slot", slot), 1);
+        for (size_t i = 0; i < trace.count; i++) {
+            const event_t *event = &trace.events[i];
+
+            if (strcmp(event->lane, "slot") == 0) {
+                sum_payload += event->payload_bytes;
+                sum_wire += event->wire_bytes;
+            } else if (strcmp(event->slot, group) == 0 && strcmp(event->lane, "operation") == 0) {
+                ck_assert_str_eq(event->spec, spec_in(ways[_i], spec));
+                ck_assert_int_ne(event->schedule[0], '\0');
+                ck_assert_uint_eq(event->wire_bytes, 0); /* each slot's own */
+            }
+        }
+        ck_assert_uint_gt(sum_payload, 0);
+        ck_assert_uint_gt(sum_wire, sum_payload);
+        ck_assert_int_le(labs((long)sum_wire - (long)bytes_of(&trace, group, "send")), 2); /* shares are rounded */
         ck_assert_uint_gt(bytes_of(&trace, slot, "encode"), 0);
         ck_assert_uint_gt(bytes_of(&trace, slot, "decode"), 0);
         ck_assert_uint_gt(bytes_of(&trace, slot, "send"), 0);
