@@ -195,7 +195,7 @@ static void start(tacit_operation_t *operation)
 static void count_items(tacit_operation_t *operation)
 {
     const tacit_comm_t *comm = operation->comm;
-    double              work = 0.0, elapsed = tacit__seconds() - operation->began;
+    double              work = 0.0, elapsed = operation->ended - operation->began;
     uint64_t            payload = 0, framed = 0, sent = operation->framed ? comm->exchange.bytes_sent : 0;
     const uint64_t      near = operation->framed ? comm->exchange.bytes_near : 0;
 
@@ -262,6 +262,7 @@ static void finish(tacit_operation_t *operation, tacit_status_t status, const ch
     for (size_t i = 0; i < operation->leg_count; i++) {
         tacit__leg_release(&operation->legs[i]);
     }
+    operation->ended = tacit__seconds();
     if (status == TACIT_OK) {
         count_items(operation);
         for (size_t i = 0; i < operation->item_count; i++) {

@@ -44,6 +44,7 @@ struct tacit_request {
     double         began, moved; /* when it started, and when something last happened */
     double         gave_up;      /* when it became known that time is up for some rank; 0: not */
     double         told;         /* when the own verdict left, where that is traced */
+    double         ended;
 
     tacit_status_t status; /* the operation's, on all ranks */
     char           status_text[TACIT_TEXT_BYTES];
@@ -59,8 +60,8 @@ bool tacit__comm_progress(tacit_comm_t *comm);
 double tacit__idle(double since);
 /* Something has moved, for the first time since then: if there was waiting (comm->idle), the trace tells. */
 void tacit__comm_waited(tacit_comm_t *comm, double since);
-/* What the trace tells of an operation: that it begins, once its items know their schedules; how it ended, once they know what they
-   sent; and all of a native call without one, which has ended. Where there is a trace. */
+/* Where there is a trace, it is told: that an operation begins, once its items know their schedules; how it ended, once they know
+   what they sent; and all of a native call without one, which has ended. */
 void tacit__operation_trace(const tacit_operation_t *operation);
 void tacit__operation_traced(const tacit_operation_t *operation);
 void tacit__native_traced(tacit_item_t *item, double began);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Keeps events in a ring, and writes them in the Trace Event Format: an array of complete events ("ph":"X") and moments ("i"), one
-   a line, with times in microseconds since a day that all ranks know, so that their traces can be laid side by side. */
+/* Keeps events in a ring, and writes them in the Trace Event Format: an array of complete events ("ph":"X") and moments ("i"),
+   one a line, with times in microseconds since a day that all ranks know, so that their traces can be laid side by side. */
 #include "trace.h"
 
 #include <errno.h>
@@ -278,9 +278,14 @@ static const tacit_traced_t *common_plan(const tacit_operation_t *operation)
 void tacit__operation_traced(const tacit_operation_t *operation)
 {
     tacit_trace_t *trace = operation->comm->trace;
-    tacit_event_t  event = tacit__trace_event(TACIT_TRACE_OPERATION, operation->began);
+    tacit_event_t  event = {.lane = TACIT_TRACE_OPERATION,
+                            .name = operation->what,
+                            .began = operation->began,
+                            .ended = operation->ended,
+                            .peer = -1,
+                            .round = -1,
+                            .index = -1};
 
-    event.name = operation->what;
     event.status = (int16_t)operation->status;
     if (operation->item_count == 1) {
         add_end(trace, operation->items, &event);

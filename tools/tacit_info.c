@@ -13,10 +13,12 @@
 #include "json.h"
 #include "options.h"
 #include "spec.h"
+#include "summary.h"
 
 static const char help[] =
     "usage: tacit-info [--json]\n"
     "       tacit-info --check SPEC\n"
+    "       tacit-info --summary [--json] FILE...\n"
     "       mpirun ... tacit-info --topology [--json]\n"
     "\n"
     "Prints the version, the vector instructions in use, the transports, whether CUDA and NCCL can be used and if not why,\n"
@@ -24,8 +26,10 @@ static const char help[] =
     "\n"
     "  --check SPEC   print SPEC, a slot's or an optimizer's, with every parameter spelled out, and warn of what may not\n"
     "                 converge (status 0); or print what is wrong with it (status 2)\n"
+    "  --summary      of the traces that ranks have written, one FILE a rank (TACIT_TRACE): what each slot's reductions cost in\n"
+    "                 bytes and time, and one of them as a picture (status 2: a file is no trace)\n"
     "  --topology     print where the ranks run, one a line, as TACIT_TOPOLOGY=@FILE takes it, and who leads their hosts\n"
-    "  --json         print one JSON object; one for each rank\n"
+    "  --json         print one JSON object; one for each rank, or for each line of a summary\n"
     "  --help         this text\n";
 
 static const char *const transports[] = {
@@ -309,13 +313,11 @@ static int check(const char *spec)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"check", required_argument, NULL, 'c'},
-                                            {"topology", no_argument, NULL, 't'},
-                                            {"json", no_argument, NULL, 'j'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"check", required_argument, NULL, 'c'}, {"topology", no_argument, NULL, 't'},
+                                            {"json", no_argument, NULL, 'j'},        {"summary", no_argument, NULL, 's'},
+                                            {"help", no_argument, NULL, 'h'},        {NULL, 0, NULL, 0}};
     const char                *spec = NULL;
-    bool                       json = false, topology = false;
+    bool                       json = false, summary = false, topology = false;
     int                        option;
 
     while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
@@ -329,12 +331,19 @@ int main(int argc, char **argv)
         case 'j':
             json = true;
             break;
+        case 's':
+            summary = true;
+            break;
         case 'h':
             fputs(help, stdout);
             return EXIT_SUCCESS;
         default:
             return usage_error("see --help");
         }
+    }
+    if (summary) {
+        return optind < argc ? finished(summary_files(argv + optind, (size_t)(argc - optind), json))
+                             : usage_error("--summary of which files? See --help");
     }
     if (optind < argc) {
         return usage_error("'%s' is not an option; see --help", argv[optind]);

@@ -50,8 +50,8 @@ static void text_in(const char *line, const char *key, char *text, size_t capaci
 {
     const char *at = strstr(line, key);
 
-    at += at != NULL ? strlen(key) : 0;
-    snprintf(text, capacity, "%.*s", at != NULL ? (int)strcspn(at, "\"") : 0, at != NULL ? at : "");
+    at = at != NULL ? at + strlen(key) : "";
+    snprintf(text, capacity, "%.*s", (int)strcspn(at, "\""), at);
 }
 
 /* A moment is an event that has no length. */
