@@ -207,7 +207,7 @@ tacit_status_t tacit__exchange_send(tacit_exchange_t *exchange, int peer, const 
     if (exchange->trace != NULL) {
         send->peer = peer;
         send->message = message;
-        send->posted = tacit__seconds();
+        send->posted = tacit__trace_now(exchange->trace);
     }
     status = transport->send(transport->context, peer, message, bytes, &send->ticket);
     if (status == TACIT_OK) {

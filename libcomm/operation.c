@@ -342,9 +342,10 @@ static void conclude(tacit_operation_t *operation)
         text = tacit_last_error();
     }
     if (operation->told > 0) {
-        const tacit_event_t event = tacit__trace_event(TACIT_TRACE_VERDICT, operation->told);
+        tacit_trace_t      *trace = operation->comm->trace;
+        const tacit_event_t event = tacit__trace_event(TACIT_TRACE_VERDICT, operation->told, tacit__trace_now(trace));
 
-        tacit__trace_add(operation->comm->trace, &event);
+        tacit__trace_add(trace, &event);
     }
     for (size_t i = 0; i < operation->leg_count; i++) {
         tacit_leg_t *leg = &operation->legs[i];
@@ -424,7 +425,7 @@ static tacit_status_t receive_all(tacit_operation_t *operation, bool *moved)
 
     for (int peer = 0; peer < operation->comm->ranks; peer++) {
         for (int i = 0; i < FRAMES_AT_ONCE && peer != operation->comm->rank && !exchange->peers[peer].judged; i++) {
-            const double  began = tacit__trace_seconds(exchange->trace);
+            const double  began = tacit__trace_now(exchange->trace);
             tacit_frame_t frame;
 
             status = tacit__exchange_receive(exchange, peer, &frame);
@@ -480,7 +481,7 @@ static tacit_status_t advance_framed(tacit_operation_t *operation, bool *moved)
     TRY(receive_all(operation, moved));
     done = !tacit__verdict_is_fault(operation) && advance_legs(operation, true, moved);
     if (!operation->judged && (done || tacit__verdict_is_fault(operation))) {
-        operation->told = tacit__trace_seconds(operation->comm->trace);
+        operation->told = tacit__trace_now(operation->comm->trace);
         TRY(tacit__verdict_send(operation));
         *moved = true;
     }
@@ -576,6 +577,9 @@ bool tacit__comm_progress(tacit_comm_t *comm)
         operation->moved += now - comm->visited; /* the caller was elsewhere: nobody waited */
     }
     comm->visited = now;
+    if (comm->trace != NULL) {
+        tacit__trace_at(comm->trace, now);
+    }
     advance(operation, &moved);
     if (operation->phase == TACIT_FINISHED) {
         return true; /* the caller may free it now */
@@ -612,9 +616,8 @@ static void idle(tacit_comm_t *comm, double since)
 void tacit__comm_waited(tacit_comm_t *comm, double since)
 {
     if (comm->idle && comm->trace != NULL) {
-        tacit_event_t event = tacit__trace_event(TACIT_TRACE_WAIT, since);
+        const tacit_event_t event = tacit__trace_event(TACIT_TRACE_WAIT, since, comm->visited); /* when this progress began */
 
-        event.ended = comm->visited; /* when this progress began */
         tacit__trace_add(comm->trace, &event);
     }
     comm->idle = false;

@@ -38,6 +38,7 @@ struct tacit_trace {
     tacit_traced_t *plans;
     tacit_event_t  *events;
     uint64_t        made;   /* events so far */
+    double          now;    /* the time that was read last */
     double          called; /* when the last native call had ended */
     double          gone[]; /* when the last message to each rank was */
 };
@@ -105,6 +106,7 @@ tacit_trace_t *tacit__trace_create(const char *pattern, int rank, int ranks)
         tacit__log(TACIT_LOG_WARN, rank, "trace: TACIT_TRACE=%.200s: %s; there will be no trace", pattern, strerror(errno));
         goto fail;
     }
+    memset(trace->events, 0, EVENTS * sizeof *trace->events); /* the first events shall not wait for pages */
     trace->rank = rank;
     trace->ranks = ranks;
     trace->epoch = find_epoch();
@@ -155,10 +157,19 @@ void tacit__trace_add(tacit_trace_t *trace, const tacit_event_t *event)
     }
 }
 
-tacit_event_t tacit__trace_event(tacit_trace_lane_t lane, double began)
+tacit_event_t tacit__trace_event(tacit_trace_lane_t lane, double began, double ended)
 {
-    return (tacit_event_t){
-        .lane = (uint8_t)lane, .began = began, .ended = tacit__seconds(), .peer = -1, .round = -1, .index = -1};
+    return (tacit_event_t){.lane = (uint8_t)lane, .began = began, .ended = ended, .peer = -1, .round = -1, .index = -1};
+}
+
+void tacit__trace_at(tacit_trace_t *trace, double seconds)
+{
+    trace->now = seconds;
+}
+
+double tacit__trace_now(const tacit_trace_t *trace)
+{
+    return trace != NULL ? trace->now : 0;
 }
 
 static void add_message(tacit_trace_t *trace, const tacit_frame_t *frame, tacit_event_t *event)
@@ -174,7 +185,7 @@ void tacit__trace_sent(tacit_trace_t *trace, int peer, const uint8_t *message, d
 {
     const tacit_frame_t frame = tacit__frame_read(message);
     const double        began = posted > trace->gone[peer] ? posted : trace->gone[peer];
-    tacit_event_t       event = tacit__trace_event(TACIT_TRACE_SEND, began);
+    tacit_event_t       event = tacit__trace_event(TACIT_TRACE_SEND, began, trace->now);
 
     event.peer = peer;
     event.queued = began - posted;
@@ -185,8 +196,10 @@ void tacit__trace_sent(tacit_trace_t *trace, int peer, const uint8_t *message, d
 
 void tacit__trace_received(tacit_trace_t *trace, const tacit_frame_t *frame, double began)
 {
-    tacit_event_t event = tacit__trace_event(TACIT_TRACE_RECEIVE, began);
+    tacit_event_t event;
 
+    trace->now = trace->now > began ? trace->now : tacit__seconds(); /* work on it has ended just now */
+    event = tacit__trace_event(TACIT_TRACE_RECEIVE, began, trace->now);
     event.peer = frame->rank;
     add_message(trace, frame, &event);
 }
@@ -240,7 +253,7 @@ static void queue_native(tacit_trace_t *trace, tacit_event_t *event)
 void tacit__native_traced(tacit_item_t *item, double began)
 {
     tacit_trace_t *trace = item->slot->comm->trace;
-    tacit_event_t  event = tacit__trace_event(TACIT_TRACE_NATIVE, began);
+    tacit_event_t  event = tacit__trace_event(TACIT_TRACE_NATIVE, began, tacit__seconds());
 
     item->schedule = item->slot->schedule;
     item->wire_bytes = item->sent_bytes;
@@ -253,6 +266,7 @@ void tacit__operation_trace(const tacit_operation_t *operation)
 {
     tacit_trace_t *trace = operation->comm->trace;
 
+    trace->now = operation->began;
     for (size_t i = operation->item_count; i > 0; i--) {
         (void)find_plan(trace, &operation->items[i - 1]);
     }
@@ -278,14 +292,9 @@ static const tacit_traced_t *common_plan(const tacit_operation_t *operation)
 void tacit__operation_traced(const tacit_operation_t *operation)
 {
     tacit_trace_t *trace = operation->comm->trace;
-    tacit_event_t  event = {.lane = TACIT_TRACE_OPERATION,
-                            .name = operation->what,
-                            .began = operation->began,
-                            .ended = operation->ended,
-                            .peer = -1,
-                            .round = -1,
-                            .index = -1};
+    tacit_event_t  event = tacit__trace_event(TACIT_TRACE_OPERATION, operation->began, operation->ended);
 
+    event.name = operation->what;
     event.status = (int16_t)operation->status;
     if (operation->item_count == 1) {
         add_end(trace, operation->items, &event);
@@ -307,18 +316,17 @@ void tacit__operation_traced(const tacit_operation_t *operation)
 static void add_work(const tacit_item_t *item, tacit_trace_lane_t lane, double began, double ended, size_t elements, int peer)
 {
     tacit_trace_t *trace = item->slot->comm->trace;
-    tacit_event_t  event = {.lane = (uint8_t)lane,
-                            .began = began,
-                            .ended = ended,
-                            .bytes = elements * tacit__codec_element_bytes(item->codec),
-                            .slot = item->slot->traced->slot,
-                            .slots = 1,
-                            .peer = peer,
-                            .round = lane != TACIT_TRACE_NATIVE ? (int64_t)item->round : -1,
-                            .index = -1};
+    tacit_event_t  event = tacit__trace_event(lane, began, ended);
 
+    trace->now = ended;
+    event.bytes = elements * tacit__codec_element_bytes(item->codec);
+    event.slot = item->slot->traced->slot;
+    event.slots = 1;
+    event.peer = peer;
     if (lane == TACIT_TRACE_NATIVE) {
         queue_native(trace, &event);
+    } else {
+        event.round = (int64_t)item->round;
     }
     tacit__trace_add(trace, &event);
 }

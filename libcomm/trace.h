@@ -59,8 +59,13 @@ void tacit__trace_add(tacit_trace_t *trace, const tacit_event_t *event);
 /* One that is kept as long as the trace; NULL: there is no memory for it. */
 const tacit_traced_t *tacit__trace_plan(tacit_trace_t *trace, const char *slot, const char *spec, const char *schedule,
                                         uint64_t dense_bytes);
-/* An event of the whole operation, to be completed and added, that ends now. */
-tacit_event_t tacit__trace_event(tacit_trace_lane_t lane, double began);
+/* An event of the whole operation, to be completed and added. */
+tacit_event_t tacit__trace_event(tacit_trace_lane_t lane, double began, double ended);
+/* To read the clock costs as much as an event: what has no length, or follows what has been timed, has the time that was read
+   last. This one was … */
+void tacit__trace_at(tacit_trace_t *trace, double seconds);
+/* … and this is it; 0: there is no trace. */
+double tacit__trace_now(const tacit_trace_t *trace);
 /* A message is gone (TACIT_OK), or given up (TACIT_PENDING). Messages to a rank leave one after the other: an event begins when
    the one before has ended. */
 void tacit__trace_sent(tacit_trace_t *trace, int peer, const uint8_t *message, double posted, tacit_status_t status);

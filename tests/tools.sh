@@ -114,6 +114,10 @@ if [ -n "${MPIRUN-}" ]; then
     [ "$(wc -l <"$folder/out")" -eq 4 ] || fail "not one line a spec and size"
     ends 0 ranks 2 "$tools/tacit-bench" allreduce --spec topk+ef --bytes 64K --calls 3 --no-native --json
     says out '"native_seconds":null'
+    ends 0 ranks 2 "$tools/tacit-bench" allreduce --spec onebit+ef --bytes 64K --calls 9 --trace "$folder/trace" --json
+    has seconds traced_seconds trace_ratio trace_ratio_low trace_repeat
+    says out '"native_seconds":null'
+    grep -q '"spec":"onebit+ef","schedule":"blockwise"' "$folder/trace.1" || fail "there is no trace"
     for progress in calls thread; do
         TACIT_PROGRESS=$progress ends 0 ranks 2 "$tools/tacit-bench" allreduce --spec topk+ef --bytes 64K --compute 2 --json
         has native_seconds exposed_seconds progress

@@ -21,6 +21,7 @@ typedef struct bench_options {
     uint64_t    calls;           /* 0: not given */
     double      compute_seconds; /* between the start of a reduction and the wait for it; 0: reductions block */
     const char *schedule;
+    const char *trace;  /* of the operations beside ours, which are then ours too; NULL: they are native */
     bool        native; /* measure the native collective beside ours */
     bool        json;
     bool        cuda; /* kernels: those of a GPU */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tacit-bench allreduce: tacit_allreduce() and MPI_Allreduce() of one buffer, in turns. Data come from the seed, so that rank 0
-   can make every rank's and sum them in float64: what is checked never crosses the wire. */
+/* tacit-bench allreduce: tacit_allreduce() and MPI_Allreduce(), or itself with a trace, of one buffer, in turns. Data come from
+   the seed, so that rank 0 can make every rank's and sum them in float64: what is checked never crosses the wire. */
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
@@ -24,7 +24,7 @@ enum {
 #define BATCH_SECONDS 5e-4 /* shorter operations are timed several at once */
 #define TOTAL_SECONDS 3.0  /* of measuring, where PAIRS_MIN allows */
 
-/* A round times these, in another order each time; native twice, to know what chance alone does. */
+/* A round times these, in another order each time; native, or with --trace ours with a trace, twice, to know what chance does. */
 enum { NATIVE, OURS, NATIVE_AGAIN, TIMED };
 
 typedef struct reduction {
@@ -33,8 +33,8 @@ typedef struct reduction {
     size_t                 count;
     const char            *schedule; /* asked for; NULL: none */
     int                    rank, ranks, nodes;
-    tacit_comm_t          *comm;
-    tacit_slot_t          *slot;
+    tacit_comm_t          *comm, *traced_comm; /* NULL: none is traced */
+    tacit_slot_t          *slot, *traced;
     float                 *in, *out;
     double                *exact, *sum; /* rank 0's: the right result, and the sum of all results */
     size_t                 summed;      /* calls in sum */
@@ -124,8 +124,9 @@ static tacit_status_t reduce(reduction_t *run, int kind)
 {
     const int count = (int)run->count;
 
-    return kind == OURS ? tacit_allreduce(run->slot, run->in, run->out, TACIT_SUM)
-                        : of_mpi(MPI_Allreduce(run->in, run->out, count, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD));
+    return kind == OURS          ? tacit_allreduce(run->slot, run->in, run->out, TACIT_SUM)
+           : run->traced != NULL ? tacit_allreduce(run->traced, run->in, run->out, TACIT_SUM)
+                                 : of_mpi(MPI_Allreduce(run->in, run->out, count, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD));
 }
 
 /* The same while this rank computes. */
@@ -392,8 +393,9 @@ static result_t evaluate(reduction_t *run)
 
 static void print_title(const bench_options_t *options)
 {
-    printf("%-32s %-9s %10s %9s %9s %9s %9s %9s %9s %9s %9s\n", "spec", "schedule", "bytes", "seconds", "native", "speedup",
-           "at least", "ratio", "error", "mean err", options->compute_seconds > 0 ? "exposed" : "of limit");
+    printf("%-32s %-9s %10s %9s %9s %9s %9s %9s %9s %9s %9s\n", "spec", "schedule", "bytes", "seconds",
+           options->trace != NULL ? "traced" : "native", options->trace != NULL ? "times" : "speedup", "at least", "ratio",
+           "error", "mean err", options->compute_seconds > 0 ? "exposed" : "of limit");
 }
 
 static void print_row(const reduction_t *run, const result_t *result)
@@ -432,10 +434,10 @@ static void print_json(const reduction_t *run, const result_t *result)
     json_count(&json, "nodes", (uint64_t)run->nodes);
     json_count(&json, "bytes", run->count * sizeof(float));
     json_number(&json, "seconds", result->seconds);
-    json_number(&json, "native_seconds", result->native_seconds);
-    json_number(&json, "speedup", result->speedup);
-    json_number(&json, "speedup_low", result->speedup_low);
-    json_number(&json, "native_repeat", result->native_repeat);
+    json_number(&json, "native_seconds", run->traced == NULL ? result->native_seconds : NAN);
+    json_number(&json, "speedup", run->traced == NULL ? result->speedup : NAN);
+    json_number(&json, "speedup_low", run->traced == NULL ? result->speedup_low : NAN);
+    json_number(&json, "native_repeat", run->traced == NULL ? result->native_repeat : NAN);
     json_number(&json, "predicted_seconds", NAN);
     json_number(&json, "wire_bytes", run->wire_bytes);
     json_number(&json, "network_bytes", run->network_bytes);
@@ -451,6 +453,12 @@ static void print_json(const reduction_t *run, const result_t *result)
     json_number(&json, "exposed_seconds", result->exposed_seconds);
     json_text(&json, "progress", tacit_comm_has_thread(run->comm) ? "thread" : "calls");
     json_number(&json, "peak_extra_bytes", run->extra_bytes);
+    if (run->traced != NULL) {
+        json_number(&json, "traced_seconds", result->native_seconds);
+        json_number(&json, "trace_ratio", result->speedup);
+        json_number(&json, "trace_ratio_low", result->speedup_low);
+        json_number(&json, "trace_repeat", result->native_repeat);
+    }
     json_close(&json, '}');
     json_end(&json);
 }
@@ -490,6 +498,13 @@ static tacit_status_t prepare(reduction_t *run)
         make_exact(run);
     }
     run->base_bytes = bench_resident_reset();
+    if (run->traced_comm != NULL) {
+        tacit_status_t status = tacit_slot_create(run->traced_comm, "bench", &tensor, &run->traced);
+
+        if (status != TACIT_OK) {
+            return status;
+        }
+    }
     return tacit_slot_create(run->comm, "bench", &tensor, &run->slot);
 }
 
@@ -510,6 +525,7 @@ static void refuse_schedule(const reduction_t *run)
 static void release(reduction_t *run)
 {
     tacit_slot_destroy(run->slot);
+    tacit_slot_destroy(run->traced);
     free(run->in);
     free(run->out);
     free(run->exact);
@@ -576,18 +592,35 @@ static tacit_status_t create_comm(const char *schedule, tacit_comm_t **comm_out)
     return tacit_comm_create_mpi(MPI_COMM_WORLD, NULL, comm_out);
 }
 
+/* One that is traced, if that is asked for; the other ones are not, then. */
+static tacit_status_t create_traced(const bench_options_t *options, const char *schedule, tacit_comm_t **comm_out)
+{
+    tacit_status_t status;
+
+    if (options->trace == NULL) {
+        return TACIT_OK;
+    }
+    if (setenv("TACIT_TRACE", options->trace, 1) != 0) {
+        return TACIT_ERR_MEMORY;
+    }
+    status = create_comm(schedule, comm_out);
+    unsetenv("TACIT_TRACE");
+    return status;
+}
+
 /* All communicators at once, so that lines come in the order of specs and sizes. */
 static tacit_status_t run_all(const bench_options_t *options, int rank, int ranks)
 {
     const char    *names[BENCH_SCHEDULES];
-    tacit_comm_t  *comms[BENCH_SCHEDULES] = {NULL};
+    tacit_comm_t  *comms[BENCH_SCHEDULES] = {NULL}, *traced[BENCH_SCHEDULES] = {NULL};
     const size_t   schedules = list_schedules(options->schedule, names, BENCH_SCHEDULES);
     int            nodes = count_nodes(ranks);
     double         before = bench_resident(), made;
     tacit_status_t status = TACIT_OK;
 
     for (size_t k = 0; k < schedules && status == TACIT_OK; k++) {
-        status = create_comm(names[k], &comms[k]);
+        status = create_traced(options, names[k], &traced[k]);
+        status = status == TACIT_OK ? create_comm(names[k], &comms[k]) : status;
     }
     made = schedules == 1 ? bench_resident() - before : NAN;
     if (status != TACIT_OK && rank == 0) {
@@ -606,12 +639,14 @@ static tacit_status_t run_all(const bench_options_t *options, int rank, int rank
                             .ranks = ranks,
                             .nodes = nodes,
                             .comm = comms[k],
+                            .traced_comm = traced[k],
                             .made_bytes = i == 0 ? made : NAN}; /* later ones find memory that earlier ones have left */
 
         status = run_one(&run, strcmp(options->schedule, "all") == 0);
     }
     for (size_t k = 0; k < schedules; k++) {
         tacit_comm_destroy(comms[k]);
+        tacit_comm_destroy(traced[k]);
     }
     return status;
 }

@@ -12,7 +12,7 @@
 static const char help[] =
     "usage: tacit-bench kernels [--spec SPEC]... [--bytes N] [--device cpu|cuda] [--seed N] [--json]\n"
     "       mpirun ... tacit-bench allreduce [--spec SPEC]... [--bytes N[,N...]] [--schedule NAME|all] [--link-rate RATE]\n"
-    "                                        [--calls N] [--no-native] [--compute MS] [--seed N] [--json]\n"
+    "                                        [--calls N] [--no-native|--trace FILE] [--compute MS] [--seed N] [--json]\n"
     "\n"
     "kernels: how fast one core encodes (feedback included) and decodes N(0,1) data, beside memcpy and beside a loop with the\n"
     "same reads and writes and no arithmetic. Rates are 1e9 bytes of uncompressed input a second.\n"
@@ -26,6 +26,7 @@ static const char help[] =
     "  --link-rate RATE  of each rank's network link, as in 1gbit: gives limit_seconds and of_limit\n"
     "  --calls N         pairs to measure, 9 where that is fewer; with --no-native: exactly N operations, warm-up included\n"
     "  --no-native       do not call MPI_Allreduce, so that nothing else is on the wire\n"
+    "  --trace FILE      in place of MPI_Allreduce the same operation with TACIT_TRACE=FILE: what a trace costs\n"
     "  --compute MS      start each reduction, compute for MS milliseconds of processor time, then wait for it\n"
     "  --device DEVICE   kernels: cpu or cuda, where the data is (cpu)\n"
     "  --seed N          of the data (1)\n"
@@ -43,7 +44,7 @@ static const struct {
 } modes[] = {
     {"kernels", bench_kernels, "sbdej", (size_t)1 << 30},
 #if TACIT_HAVE_MPI
-    {"allreduce", bench_allreduce, "sbdejclnSm", (size_t)64 << 20},
+    {"allreduce", bench_allreduce, "sbdejclnStm", (size_t)64 << 20},
 #endif
 };
 
@@ -60,6 +61,7 @@ static const struct option long_options[] = {
     {"link-rate", required_argument, NULL, 'l'},
     {"compute", required_argument, NULL, 'm'},
     {"no-native", no_argument, NULL, 'n'},
+    {"trace", required_argument, NULL, 't'},
     {"schedule", required_argument, NULL, 'S'},
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
@@ -122,6 +124,9 @@ static bool read_option(int letter, bench_options_t *options)
         return true;
     case 'S':
         options->schedule = optarg;
+        return true;
+    case 't':
+        options->trace = optarg;
         return true;
     case 'n':
         options->native = false;
