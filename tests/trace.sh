@@ -42,6 +42,7 @@ command -v "${MPIRUN:-mpirun}" >/dev/null || exit $failed
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
 export OMPI_MCA_btl_vader_single_copy_mechanism=none
+export TACIT_PLAN=native # what is not compressed, whatever is measured here to be faster
 
 # ranks COMMAND...: three of them; their output is in $folder/out.
 ranks() {

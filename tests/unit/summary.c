@@ -152,6 +152,40 @@ START_TEST(as_counters)
 }
 END_TEST
 
+static void changing_body(tacit_comm_t *comm, void *arg)
+{
+    float         x[COUNT] = {1};
+    tacit_slot_t *slot = slot_of(comm, "w", COUNT, TACIT_FLOAT32, "qsgd:bits=4+ef");
+
+    (void)arg;
+    MUST(tacit_allreduce(slot, x, x, TACIT_AVERAGE));
+    MUST(tacit_slot_set_spec(slot, "qsgd:bits=2+ef"));
+    MUST(tacit_allreduce(slot, x, x, TACIT_AVERAGE));
+    MUST(tacit_allreduce(slot, x, x, TACIT_AVERAGE));
+}
+
+/* A slot whose spec changes has a row for each. */
+START_TEST(changing)
+{
+    char      path[HARNESS_PATH_BYTES];
+    summary_t summary = {0};
+
+    ck_assert_int_eq(setenv("TACIT_TRACE", harness_path(path, "trace"), 1), 0);
+    run_ranks(RANKS, NULL, changing_body, NULL);
+    ck_assert_int_eq(unsetenv("TACIT_TRACE"), 0);
+    ck_assert(summary_read(&summary, harness_path(path, "trace.0")));
+    summary_count(&summary);
+    ck_assert_uint_eq(summary.row_count, 2);
+    ck_assert_str_eq(summary_text(&summary, summary.rows[0].spec), "qsgd:bits=4+ef");
+    ck_assert_str_eq(summary_text(&summary, summary.rows[1].spec), "qsgd:bits=2+ef");
+    ck_assert_double_eq(summary.rows[0].calls, 1);
+    ck_assert_double_eq(summary.rows[1].calls, 2);
+    ck_assert_double_gt(summary.rows[0].payload_bytes, summary.rows[1].payload_bytes / 2);
+    summary_release(&summary);
+    remove_all();
+}
+END_TEST
+
 /* ---- What is no trace ---- */
 
 /* All of a rank's trace, with a 0 behind it. */
@@ -333,6 +367,7 @@ int main(void)
 
     tcase_set_timeout(tests, 60);
     tcase_add_loop_test(tests, as_counters, 0, RANKS + 1);
+    tcase_add_test(tests, changing);
     tcase_add_test(tests, cut);
     tcase_add_test(tests, damaged);
     tcase_add_loop_test(tests, file, 0, sizeof files / sizeof *files);
