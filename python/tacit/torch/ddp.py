@@ -60,6 +60,8 @@ class Compression:
     def _reduce(self, bucket: Any) -> torch.futures.Future[torch.Tensor]:
         step, buffer, parameters = self.step, bucket.buffer(), bucket.parameters()
         names = tuple(self._names[id(parameter)] for parameter in parameters)
+        if bucket.index() == 0:  # the backward pass before this one may have been broken off
+            self._next_layout, self._held, self._held_tensors = [], [], {}
         self._next_layout.append(names)
         if bucket.is_last():
             self.step += 1
