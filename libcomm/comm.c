@@ -126,9 +126,11 @@ static tacit_status_t complete_config(tacit_comm_t *comm, const tacit_config_t *
     config->chunk_bytes = config->chunk_bytes != 0 ? config->chunk_bytes : DEFAULT_CHUNK_BYTES;
     config->strict = config->strict != 0 || environment->strict != 0;
     config->progress = config->progress != 0 ? config->progress : TACIT_PROGRESS_CALLS + environment->progress;
-    if (environment->plan != NULL && tacit__schedule_named(environment->plan) == NULL) {
-        return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: TACIT_PLAN=%.80s is not a schedule; tacit-info lists them", comm->rank,
-                           environment->plan);
+    if (environment->plan != NULL && strcmp(environment->plan, TACIT_PLAN_MEASURED) != 0 &&
+        tacit__schedule_named(environment->plan) == NULL) {
+        return tacit__fail(TACIT_ERR_ARGUMENT,
+                           "rank %d: TACIT_PLAN=%.80s is not a schedule; tacit-info lists them (or 'measured': tries them)",
+                           comm->rank, environment->plan);
     }
     comm->spec = tacit__strdup(config->spec);
     config->spec = comm->spec;
@@ -272,6 +274,7 @@ void tacit_comm_destroy(tacit_comm_t *comm)
         comm->transport.destroy(comm->transport.context);
     }
     tacit__trace_destroy(comm->trace);
+    tacit__cost_fini(&comm->cost);
     tacit__topology_destroy(comm->topology);
     tacit__topology_destroy(comm->flat);
     tacit__operation_free(comm->spare);

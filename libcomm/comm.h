@@ -29,6 +29,8 @@ struct tacit_slot {
     const tacit_traced_t   *traced; /* how its last operation went, where that is traced */
 };
 
+/* Bytes that messages of a slot of `count` elements need at most. */
+size_t tacit__slot_message_bytes(const tacit_comm_t *comm, const tacit_spec_t *spec, size_t count);
 /* Frees a slot that is in no list any more. */
 void tacit__slot_free(tacit_slot_t *slot);
 /* Other parameters for a slot, in two halves, so that ranks may agree on many at once: everything that can fail, which raises

@@ -21,7 +21,10 @@ static const tacit_param_t params[] = {
     {"TACIT_DISABLE", TACIT_PARAM_INT, AT(disable), 0, 1, 0, 0, NULL, "",
      "1: nothing is compressed: slots and codecs go as 'none', whatever their specs."},
     {"TACIT_PLAN", TACIT_PARAM_TEXT, AT(plan), 0, 0, 0, 0, NULL, "",
-     "The schedule that carries every slot that it can carry; others go as without it."},
+     "The schedule that carries every slot that it can carry; others go as without it. 'measured': schedules are tried with each "
+     "slot's own size when it is made."},
+    {"TACIT_CACHE", TACIT_PARAM_TEXT, AT(cache), 0, 0, 0, 0, NULL, "",
+     "Folder for what was measured of schedules, by default tacit in the user's cache folder; 'off': it is measured every time."},
     {"TACIT_TOPOLOGY", TACIT_PARAM_TEXT, AT(topology), 0, 0, 0, 0, NULL, "",
      "Where ranks run, instead of what is found: how many on each host, such as 4, or in order, such as 4,4,3; or a file, as "
      "@FILE "

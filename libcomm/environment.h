@@ -5,8 +5,10 @@
 
 #include "internal.h"
 
+#define TACIT_PLAN_MEASURED "measured" /* of TACIT_PLAN: no schedule, but how one is chosen */
+
 typedef struct tacit_environment {
-    const char *spec, *plan, *topology, *trace;
+    const char *spec, *plan, *topology, *trace, *cache;
     int64_t     timeout_ms, strict, check, disable;
     int         progress; /* 0: calls, 1: thread */
     int         isa, log; /* read by isa.c and log.c themselves; here for the table */

@@ -57,8 +57,8 @@ struct tacit_schedule {
     uint32_t    round, rounds; /* of its frames; no two schedules share one */
     /* Whether a slot's operations can go this way. */
     bool (*carries)(const tacit_comm_t *comm, const tacit_codec_t *codec);
-    /* Optional. Whether they should, unless another way is asked for; the same on all ranks. NULL: yes. The first schedule of
-       the list that carries a slot and should, does. */
+    /* Optional. Whether they should where nothing is measured and no other way is asked for; the same on all ranks. NULL: yes.
+       The first schedule of the list that carries a slot and should is its usual one. */
     bool (*pays)(const tacit_comm_t *comm, const tacit_codec_t *codec);
     /* Gets all memory and lays out the work. Nothing has been sent. On failure, release() follows. */
     tacit_status_t (*prepare)(tacit_leg_t *leg);
@@ -90,7 +90,8 @@ extern const tacit_schedule_t tacit__schedule_agreement;
 /* Those that others are made of. */
 extern const tacit_schedule_t tacit__schedule_blockwise, tacit__schedule_two_level;
 const tacit_schedule_t       *tacit__schedule_named(const char *name);
-/* The schedule of a slot's own operations: the one that TACIT_PLAN asks for, if it carries the slot. */
+/* The schedule of a slot's own operations: the one that TACIT_PLAN asks for, if it carries the slot, or the usual one, or one
+   that was measured to be faster (cost.h). */
 const tacit_schedule_t *tacit__schedule_of(const tacit_comm_t *comm, const tacit_codec_t *codec);
 
 #endif

@@ -8,8 +8,8 @@
 #include "operation.h"
 #include "progress.h"
 
-/* Bytes that messages of a slot need at most: a chunk, one block if that is larger, or a part that is never cut. */
-static size_t message_bytes(const tacit_comm_t *comm, const tacit_spec_t *spec, size_t count)
+/* A chunk, one block if that is larger, or a part that is never cut. */
+size_t tacit__slot_message_bytes(const tacit_comm_t *comm, const tacit_spec_t *spec, size_t count)
 {
     const tacit_compressor_t *compressor = spec->compressor;
     const void               *config = spec->compressor_config;
@@ -130,8 +130,8 @@ tacit_status_t tacit_slot_create(tacit_comm_t *comm, const char *name, const tac
     mine = make(comm, name, config, slot);
     describe(slot, name, text, sizeof text);
     TRY(tacit__comm_agree(comm, "tacit_slot_create", text, mine,
-                          mine == TACIT_OK ? message_bytes(comm, &slot->codec->spec, slot->codec->tensor.count) : 0));
-    TRY(tacit__cost_learn(comm, slot->codec));
+                          mine == TACIT_OK ? tacit__slot_message_bytes(comm, &slot->codec->spec, slot->codec->tensor.count) : 0));
+    TRY(tacit__cost_learn(comm, slot->codec, false));
     slot->schedule = tacit__schedule_of(comm, slot->codec);
     slot->codec->leaders = slot->schedule->levels ? tacit__topology_hash(comm->topology) : 0;
     slot->id = comm->slots_made++;
@@ -140,6 +140,7 @@ tacit_status_t tacit_slot_create(tacit_comm_t *comm, const char *name, const tac
     }
     *last = slot;
     tacit__log(TACIT_LOG_INFO, comm->rank, "slot: %s; schedule %s", text, slot->schedule->name);
+    tacit__cost_tell(comm, slot->codec, slot->schedule);
     warn_of_dense(slot);
 
     *slot_out = slot;
@@ -177,7 +178,7 @@ tacit_status_t tacit__slot_prepare(tacit_slot_t *slot, const char *spec, tacit_s
         status = tacit__codec_parse_specs(slot->codec, spec, specs_out);
     }
     if (status == TACIT_OK && specs_out->effective.compressor != NULL) {
-        const size_t bytes = message_bytes(slot->comm, &specs_out->effective, slot->codec->tensor.count);
+        const size_t bytes = tacit__slot_message_bytes(slot->comm, &specs_out->effective, slot->codec->tensor.count);
 
         *capacity = *capacity > bytes ? *capacity : bytes;
     }
@@ -214,6 +215,11 @@ tacit_status_t tacit_slot_set_spec(tacit_slot_t *slot, const char *spec)
     snprintf(text, sizeof text, "slot '%s', spec %s", slot->codec->name, specs.effective.canonical);
     TRY(tacit__comm_agree(comm, "tacit_slot_set_spec", text, mine, capacity));
     tacit__slot_adopt(slot, &specs);
+    if (tacit__cost_learn(comm, slot->codec, false) == TACIT_OK) { /* else it goes as where nothing is known */
+        slot->schedule = tacit__schedule_of(comm, slot->codec);
+    } else if (comm->broken) {
+        status = tacit__fail(TACIT_ERR_BROKEN, "rank %d: %s", comm->rank, comm->broken_text);
+    }
 out:
     tacit__specs_release(&specs);
     tacit__comm_leave(comm);

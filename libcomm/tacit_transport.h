@@ -52,6 +52,9 @@ typedef struct tacit_transport {
     /* Optional: not 0 where calls, one at a time, may come from a thread of the library's, while the program is in other calls on
        the same network. 0: no communicator of this transport has a progress thread. */
     int any_thread;
+
+    /* Optional: the network's library and its version. What was measured with another one is not believed. */
+    const char *build;
 } tacit_transport_t;
 
 /* Records what went wrong in a transport as this thread's last error; returns status. */

@@ -21,6 +21,7 @@ typedef struct tacit_mpi {
     bool          gone;   /* it has */
     bool          failed; /* messages may still be on their way here */
     char          host[MPI_MAX_PROCESSOR_NAME + 1];
+    char          build[MPI_MAX_LIBRARY_VERSION_STRING + 1];
 } tacit_mpi_t;
 
 _Static_assert(sizeof(MPI_Request) <= sizeof(tacit_ticket_t), "a ticket holds a request");
@@ -229,6 +230,10 @@ static tacit_status_t init(tacit_mpi_t *mpi, MPI_Comm mpi_comm, tacit_transport_
     if (status == TACIT_OK) {
         status = checked(mpi, MPI_Get_processor_name(mpi->host, &length));
         transport->host = mpi->host;
+    }
+    if (status == TACIT_OK) {
+        status = checked(mpi, MPI_Get_library_version(mpi->build, &length));
+        transport->build = mpi->build;
     }
     if (status == TACIT_OK) {
         status = checked(mpi, MPI_Query_thread(&level));

@@ -748,14 +748,24 @@ mutant "machine: in part is in" libcomm/machine.c machine:machine \
     's/hwloc_bitmap_isincluded\(set, object->cpuset\)/hwloc_bitmap_intersects(set, object->cpuset)/'
 mutant "machine: the smallest cache" libcomm/machine.c machine:machine \
     's/HWLOC_OBJ_L5CACHE, HWLOC_OBJ_L4CACHE, HWLOC_OBJ_L3CACHE/HWLOC_OBJ_L1CACHE, HWLOC_OBJ_L2CACHE, HWLOC_OBJ_L3CACHE/'
-mutant "cost: the own times decide" libcomm/cost.c cost:cost \
-    's/report_of\(all, rank\).seconds/report_of(all, 0).seconds/'
-mutant "cost: ranks of one host measure too" libcomm/cost.c cost:cost \
-    's/if \(!one_host\)/if (true)/'
-mutant "cost: unknown hosts are one" libcomm/topology.c cost:cost \
-    "s/host\[0\] != '.0' \&\& //; s/host = .*host\[0\] == .*;/;/"
+mutant "cost: the own times decide" libcomm/probe.c cost:cost \
+    's/all\[\(size_t\)rank \* TACIT_WAYS \+ way\]/all[way]/'
+mutant "cost: noise changes the choice" libcomm/cost.c cost:cost \
+    's/\.mean \* margin/.mean/'
+mutant "cost: a disturbed measurement decides" libcomm/cost.c cost:cost \
+    's/ \&\& times.least < limit.least//'
 mutant "cost: small tensors too" libcomm/cost.c cost:cost \
-    's/bytes >= worthwhile \&\&//'
+    's/sizeof\(float\) >= \(comm.*;/sizeof(float) > 0;/'
+mutant "cost: what is asked for is measured" libcomm/cost.c cost:cost \
+    's/ \&\& asked_for\(comm, codec\) == NULL//'
+mutant "cost: a larger tensor takes less" libcomm/cost.c cost:cost \
+    's/fmaxf\(at.usual, times\[size \+ 1\].usual\)/times[size + 1].usual/'
+mutant "cost: nobody waits for less" libcomm/cost.c cost:cost \
+    's/round > patience \&\& //'
+mutant "cost: files of other hosts" libcomm/rates_file.c cost:cost \
+    's/hash = tacit__hash\(hash, line, strlen\(line\) \+ 1\);//'
+mutant "cost: files with damage" libcomm/rates_file.c cost:cost \
+    's/TRY\(tacit__state_end\(reader\)\);//'
 
 [ ! -f "$build/tests/gpu/nccl_emulated" ] || unchanged nccl:nccl nccl_faults:nccl_faults
 nccl_mutant "nccl: one message goes to all" libcomm/nccl_group.c nccl:nccl 's/sent \+= to;//'

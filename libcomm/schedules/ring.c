@@ -53,13 +53,11 @@ static bool carries(const tacit_comm_t *comm, const tacit_codec_t *codec)
            codec->compressor->quality(codec->spec.compressor_config, codec->tensor.count, &factor) == TACIT_LOSSLESS;
 }
 
-/* Without a native call, where the ring is full all the time. */
+/* Without a native call, where the ring is full all the time. Beside one that has to be measured. */
 static bool pays(const tacit_comm_t *comm, const tacit_codec_t *codec)
 {
-    const size_t bytes = codec->tensor.count * sizeof(float);
-
-    return comm->transport.allreduce != NULL ? tacit__cost_ring_pays(comm, codec)
-                                             : bytes >= (size_t)comm->ranks * ROWS * comm->config.chunk_bytes;
+    return comm->transport.allreduce == NULL &&
+           codec->tensor.count * sizeof(float) >= (size_t)comm->ranks * ROWS * comm->config.chunk_bytes;
 }
 
 static void enter_slab(const tacit_leg_t *leg, tacit_ring_place_t *place)

@@ -40,7 +40,7 @@ const tacit_schedule_t *tacit__schedule_of(const tacit_comm_t *comm, const tacit
     }
     for (size_t i = 0; i < sizeof schedules / sizeof *schedules; i++) {
         if (schedules[i]->carries(comm, codec) && (schedules[i]->pays == NULL || schedules[i]->pays(comm, codec))) {
-            return schedules[i];
+            return tacit__cost_choose(comm, codec, schedules[i]);
         }
     }
     return NULL;

@@ -498,8 +498,9 @@ START_TEST(crossover)
     tacit_config_t      config = TACIT_CONFIG_INIT;
 
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
-        tacit_comm_t   comm = {.ranks = cases[c].ranks};
-        tacit_codec_t *codec;
+        tacit_topology_t topology = {.ranks = cases[c].ranks, .hosts = cases[c].ranks};
+        tacit_comm_t     comm = {.ranks = cases[c].ranks, .topology = &topology};
+        tacit_codec_t   *codec;
 
         tensor.count = cases[c].count;
         tensor.spec = cases[c].spec;
