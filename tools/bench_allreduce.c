@@ -11,6 +11,7 @@
 #include <tacit_mpi.h>
 
 #include "bench.h"
+#include "comm.h"
 #include "json.h"
 
 enum {
@@ -34,6 +35,10 @@ typedef struct reduction {
     const char            *schedule; /* asked for; NULL: none */
     int                    rank, ranks, nodes;
     tacit_comm_t          *comm, *traced_comm; /* NULL: none is traced */
+    tacit_comm_t          *model;             /* asks for no schedule, and knows what each takes; comm where that asks for none */
+    const char            *choice;            /* its */
+    bool                   carried;           /* by the schedule that is asked for */
+    double                 predicted_seconds; /* NaN: not known */
     tacit_slot_t          *slot, *traced;
     float                 *in, *out;
     double                *exact, *sum; /* rank 0's: the right result, and the sum of all results */
@@ -393,7 +398,7 @@ static result_t evaluate(reduction_t *run)
 
 static void print_title(const bench_options_t *options)
 {
-    printf("%-32s %-9s %10s %9s %9s %9s %9s %9s %9s %9s %9s\n", "spec", "schedule", "bytes", "seconds",
+    printf("%-32s %-9s %10s %9s %9s %9s %9s %9s %9s %9s %9s %9s\n", "spec", "schedule", "bytes", "seconds", "predicted",
            options->trace != NULL ? "traced" : "native", options->trace != NULL ? "times" : "speedup", "at least", "ratio",
            "error", "mean err", options->compute_seconds > 0 ? "exposed" : "of limit");
 }
@@ -401,6 +406,7 @@ static void print_title(const bench_options_t *options)
 static void print_row(const reduction_t *run, const result_t *result)
 {
     const double cells[] = {result->seconds,
+                            run->predicted_seconds,
                             result->native_seconds,
                             result->speedup,
                             result->speedup_low,
@@ -438,7 +444,7 @@ static void print_json(const reduction_t *run, const result_t *result)
     json_number(&json, "speedup", run->traced == NULL ? result->speedup : NAN);
     json_number(&json, "speedup_low", run->traced == NULL ? result->speedup_low : NAN);
     json_number(&json, "native_repeat", run->traced == NULL ? result->native_repeat : NAN);
-    json_number(&json, "predicted_seconds", NAN);
+    json_number(&json, "predicted_seconds", run->predicted_seconds);
     json_number(&json, "wire_bytes", run->wire_bytes);
     json_number(&json, "network_bytes", run->network_bytes);
     json_number(&json, "dense_bytes", result->dense_bytes);
@@ -453,6 +459,7 @@ static void print_json(const reduction_t *run, const result_t *result)
     json_number(&json, "exposed_seconds", result->exposed_seconds);
     json_text(&json, "progress", tacit_comm_has_thread(run->comm) ? "thread" : "calls");
     json_number(&json, "peak_extra_bytes", run->extra_bytes);
+    json_text(&json, "choice", run->choice);
     if (run->traced != NULL) {
         json_number(&json, "traced_seconds", result->native_seconds);
         json_number(&json, "trace_ratio", result->speedup);
@@ -508,17 +515,37 @@ static tacit_status_t prepare(reduction_t *run)
     return tacit_slot_create(run->comm, "bench", &tensor, &run->slot);
 }
 
-/* Whether the spec is reduced by the schedule that this communicator was made to ask for. */
-static bool schedule_suits(const reduction_t *run)
+/* What a schedule is predicted to take, and which one would be chosen, from a slot that asks for none. */
+static tacit_status_t predict(reduction_t *run)
 {
-    return run->schedule == NULL || strcmp(run->schedule, tacit_slot_schedule(run->slot)) == 0;
+    const tacit_schedule_t *schedule = run->schedule != NULL ? tacit__schedule_named(run->schedule) : NULL;
+    tacit_slot_config_t     tensor = bench_tensor(run->spec, run->count);
+    tacit_slot_t           *slot;
+    tacit_status_t          status = tacit_slot_create(run->model, "model", &tensor, &slot);
+
+    if (status != TACIT_OK) {
+        return status;
+    }
+    run->choice = tacit_slot_schedule(slot);
+    schedule = schedule != NULL ? schedule : slot->schedule;
+    run->carried = schedule->carries(run->model, slot->codec);
+    if (run->carried && (run->options->native || run->model != run->comm)) {
+        status = tacit__comm_enter(run->model, false); /* it may have a thread */
+        if (status == TACIT_OK) {
+            status = tacit__cost_learn(run->model, slot->codec, true);
+            tacit__comm_leave(run->model);
+        }
+    }
+    run->predicted_seconds = tacit__cost_seconds(run->model, slot->codec, schedule);
+    tacit_slot_destroy(slot);
+    return status;
 }
 
 static void refuse_schedule(const reduction_t *run)
 {
     if (run->rank == 0) {
         fprintf(stderr, "tacit-bench: --schedule %s does not carry '%s', which would be reduced by '%s'\n", run->schedule,
-                run->spec, tacit_slot_schedule(run->slot));
+                run->spec, run->choice);
     }
 }
 
@@ -538,14 +565,16 @@ static void release(reduction_t *run)
 /* Every rank gets the same status from the library, and so takes the same way. Only one of `all` schedules may be unsuitable. */
 static tacit_status_t run_one(reduction_t *run, bool all)
 {
-    tacit_status_t status = prepare(run);
+    tacit_status_t status = predict(run);
 
-    if (status == TACIT_OK && !schedule_suits(run)) {
+    if (status == TACIT_OK && !run->carried) {
         if (!all) {
             refuse_schedule(run);
         }
-        release(run);
         return all ? TACIT_OK : TACIT_ERR_UNSUPPORTED;
+    }
+    if (status == TACIT_OK) {
+        status = prepare(run);
     }
     if (status == TACIT_OK) {
         status = run->options->native ? measure_pairs(run) : measure_ours(run);
@@ -612,12 +641,15 @@ static tacit_status_t create_traced(const bench_options_t *options, const char *
 static tacit_status_t run_all(const bench_options_t *options, int rank, int ranks)
 {
     const char    *names[BENCH_SCHEDULES];
-    tacit_comm_t  *comms[BENCH_SCHEDULES] = {NULL}, *traced[BENCH_SCHEDULES] = {NULL};
+    tacit_comm_t  *comms[BENCH_SCHEDULES] = {NULL}, *traced[BENCH_SCHEDULES] = {NULL}, *model = NULL;
     const size_t   schedules = list_schedules(options->schedule, names, BENCH_SCHEDULES);
     int            nodes = count_nodes(ranks);
     double         before = bench_resident(), made;
     tacit_status_t status = TACIT_OK;
 
+    if (names[0] != NULL) {
+        status = create_comm(NULL, &model);
+    }
     for (size_t k = 0; k < schedules && status == TACIT_OK; k++) {
         status = create_traced(options, names[k], &traced[k]);
         status = status == TACIT_OK ? create_comm(names[k], &comms[k]) : status;
@@ -640,6 +672,7 @@ static tacit_status_t run_all(const bench_options_t *options, int rank, int rank
                             .nodes = nodes,
                             .comm = comms[k],
                             .traced_comm = traced[k],
+                            .model = model != NULL ? model : comms[k],
                             .made_bytes = i == 0 ? made : NAN}; /* later ones find memory that earlier ones have left */
 
         status = run_one(&run, strcmp(options->schedule, "all") == 0);
@@ -648,6 +681,7 @@ static tacit_status_t run_all(const bench_options_t *options, int rank, int rank
         tacit_comm_destroy(comms[k]);
         tacit_comm_destroy(traced[k]);
     }
+    tacit_comm_destroy(model);
     return status;
 }
 

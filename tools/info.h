@@ -4,6 +4,7 @@
 #define TOOLS_INFO_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "options.h"
 
@@ -15,6 +16,19 @@ static inline int print_topology(bool json)
 {
     (void)json;
     return usage_error("--topology needs MPI, and this Tacit was configured without one");
+}
+#endif
+
+/* tacit-info --plans: what each schedule is predicted to take with these specs, or with some where there are none, and which one
+   tensors get. Returns the tool's status. */
+#if TACIT_HAVE_MPI
+int print_plans(char **specs, size_t count);
+#else
+static inline int print_plans(char **specs, size_t count)
+{
+    (void)specs;
+    (void)count;
+    return usage_error("--plans needs MPI, and this Tacit was configured without one");
 }
 #endif
 

@@ -20,6 +20,7 @@ static const char help[] =
     "       tacit-info --check SPEC\n"
     "       tacit-info --summary [--json] FILE...\n"
     "       mpirun ... tacit-info --topology [--json]\n"
+    "       mpirun ... tacit-info --plans [SPEC...]\n"
     "\n"
     "Prints the version, the vector instructions in use, the transports, whether CUDA and NCCL can be used and if not why,\n"
     "everything that a spec may name with its parameters, and the environment variables.\n"
@@ -28,6 +29,8 @@ static const char help[] =
     "                 converge (status 0); or print what is wrong with it (status 2)\n"
     "  --summary      of the traces that ranks have written, one FILE a rank (TACIT_TRACE): what each slot's reductions cost in\n"
     "                 bytes and time, and one of them as a picture (status 2: a file is no trace)\n"
+    "  --plans        measure the schedules on the ranks that mpirun has started; print what each is predicted to take, from\n"
+    "                 1 KiB to 64 MiB, and which one a tensor gets\n"
     "  --topology     print where the ranks run, one a line, as TACIT_TOPOLOGY=@FILE takes it, and who leads their hosts\n"
     "  --json         print one JSON object; one for each rank, or for each line of a summary\n"
     "  --help         this text\n";
@@ -313,11 +316,15 @@ static int check(const char *spec)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"check", required_argument, NULL, 'c'}, {"topology", no_argument, NULL, 't'},
-                                            {"json", no_argument, NULL, 'j'},        {"summary", no_argument, NULL, 's'},
-                                            {"help", no_argument, NULL, 'h'},        {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"check", required_argument, NULL, 'c'},
+                                            {"summary", no_argument, NULL, 's'},
+                                            {"plans", no_argument, NULL, 'p'},
+                                            {"topology", no_argument, NULL, 't'},
+                                            {"json", no_argument, NULL, 'j'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {NULL, 0, NULL, 0}};
     const char                *spec = NULL;
-    bool                       json = false, summary = false, topology = false;
+    bool                       json = false, summary = false, topology = false, plans = false;
     int                        option;
 
     while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
@@ -327,6 +334,9 @@ int main(int argc, char **argv)
             break;
         case 't':
             topology = true;
+            break;
+        case 'p':
+            plans = true;
             break;
         case 'j':
             json = true;
@@ -344,6 +354,9 @@ int main(int argc, char **argv)
     if (summary) {
         return optind < argc ? finished(summary_files(argv + optind, (size_t)(argc - optind), json))
                              : usage_error("--summary of which files? See --help");
+    }
+    if (plans) {
+        return finished(print_plans(argv + optind, (size_t)(argc - optind)));
     }
     if (optind < argc) {
         return usage_error("'%s' is not an option; see --help", argv[optind]);
