@@ -265,9 +265,21 @@ static bool measures_exactly(const tacit_comm_t *comm)
     return comm->environment.plan != NULL && strcmp(comm->environment.plan, TACIT_PLAN_MEASURED) == 0;
 }
 
+/* Where something is lost, schedules lose it each in a way of its own: runs would not have the same bits, nor state files the same
+   memory, if measurements chose. */
+static bool is_free(const tacit_comm_t *comm, const tacit_codec_t *codec)
+{
+    double factor;
+
+    return measures_exactly(comm) ||
+           (codec->feedback == NULL &&
+            codec->compressor->quality(codec->spec.compressor_config, codec->tensor.count, &factor) == TACIT_LOSSLESS);
+}
+
 tacit_status_t tacit__cost_learn(tacit_comm_t *comm, const tacit_codec_t *codec, bool all)
 {
-    const bool matters = is_worthwhile(comm, codec) && count_carriers(comm, codec) > 1 && asked_for(comm, codec) == NULL;
+    const bool matters =
+        is_free(comm, codec) && is_worthwhile(comm, codec) && count_carriers(comm, codec) > 1 && asked_for(comm, codec) == NULL;
 
     return can_measure(comm) && codec->tensor.count != 0 && (all || matters) ? learn(comm, codec, measures_exactly(comm))
                                                                              : TACIT_OK;
@@ -302,7 +314,7 @@ const tacit_schedule_t *tacit__cost_choose(const tacit_comm_t *comm, const tacit
     const tacit_schedule_t *best = usual;
     tacit_times_t           limit = {.mean = INFINITY};
 
-    if (comm->cost.curves == NULL || usual == NULL || !is_worthwhile(comm, codec)) {
+    if (comm->cost.curves == NULL || usual == NULL || !is_free(comm, codec) || !is_worthwhile(comm, codec)) {
         return usual;
     }
     limit.least = times_of(comm, codec, usual).least;
@@ -314,7 +326,9 @@ const tacit_schedule_t *tacit__cost_choose(const tacit_comm_t *comm, const tacit
         const tacit_schedule_t *schedule = tacit__schedule_at(way);
         const tacit_times_t     times = times_of(comm, codec, schedule);
 
-        if (schedule->framed && schedule->carries(comm, codec) && times.least < limit.least && times.mean < limit.mean) {
+        if (schedule->framed && schedule->carries(comm, codec) &&
+            (schedule->levels == usual->levels || codec->feedback == NULL) && times.least < limit.least &&
+            times.mean < limit.mean) {
             best = schedule;
             limit.least = times.least;
         }
@@ -335,6 +349,9 @@ static const char *reason(const tacit_comm_t *comm, const tacit_codec_t *codec, 
     }
     if (count_carriers(comm, codec) == 1) {
         return "no other carries it";
+    }
+    if (!is_free(comm, codec)) {
+        return "which loses the same in every run";
     }
     if (!is_worthwhile(comm, codec)) {
         return "too small for another to pay";
