@@ -265,8 +265,8 @@ static bool measures_exactly(const tacit_comm_t *comm)
     return comm->environment.plan != NULL && strcmp(comm->environment.plan, TACIT_PLAN_MEASURED) == 0;
 }
 
-/* Where something is lost, schedules lose it each in a way of its own: runs would not have the same bits, nor state files the same
-   memory, if measurements chose. */
+/* Where something is lost, schedules lose it each in a way of its own: runs would not have the same bits, nor state files the
+   same memory, if measurements chose. */
 static bool is_free(const tacit_comm_t *comm, const tacit_codec_t *codec)
 {
     double factor;
