@@ -327,6 +327,7 @@ tacit_status_t tacit__codec_create(const char *name, const tacit_slot_config_t *
     codec->key = (tacit_key_t){config->seed != 0 ? config->seed : default_seed, tacit__hash_text(name), 0, (uint64_t)rank};
     codec->rank = rank;
     codec->ranks = codec->senders = ranks;
+    codec->range = (tacit_range_t){0, codec->tensor.count};
     codec->nonfinite = (tacit_nonfinite_t)config->nonfinite;
     codec->strict = config->strict != 0;
     TRY(codec_init(codec, name, spec));

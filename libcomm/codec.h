@@ -10,6 +10,10 @@
 /* Which bundles a codec with feedback remembers something of; open until the first is made of it. */
 typedef enum { TACIT_USE_OPEN, TACIT_USE_REDUCES, TACIT_USE_GATHERS } tacit_use_t;
 
+typedef struct tacit_range {
+    size_t begin, end; /* elements */
+} tacit_range_t;
+
 struct tacit_codec {
     char                      *name;
     tacit_slot_config_t        tensor;   /* spec: NULL */
@@ -25,6 +29,7 @@ struct tacit_codec {
     int                        senders;    /* so many contribute to a sum: all ranks, or in their place hosts */
     uint32_t                   leaders;    /* where memory is of hosts: tacit__topology_hash(); else 0 */
     bool                       sums;       /* what is encoded is a host's sum, in float32 and as it is */
+    tacit_range_t              range;      /* sparse: what is chosen from; all of the tensor, or what a rail has of it */
     const void                *bundle;     /* in whose step it is; NULL: in none */
     int                        use;        /* a tacit_use_t */
     const tacit_cuda_module_t *module;     /* of a tensor on a GPU: whose memory the codec's is in; NULL: on the CPU */
@@ -185,8 +190,8 @@ tacit_entries_t tacit__selection_entries(const struct tacit_selection *selection
 /* Chooses from the block's elements, a[0..count), without feedback. */
 tacit_entries_t tacit__choose(const tacit_select_t *select, const tacit_block_t *block, const float *a,
                               struct tacit_selection *selection);
-/* Sparse: builds `a` from in and memory, and chooses from it in one pass. The entries are the codec's, until its next choice.
-   Faults: memory is as before. */
+/* Sparse: builds `a` from in and memory, in the codec's range, and chooses from it in one pass. The entries, whose indices are
+   the tensor's, are the codec's until its next choice. Memory outside of the range is left alone. Faults: memory is as before. */
 uint32_t tacit__codec_choose(tacit_codec_t *codec, uint64_t step, const void *in, tacit_entries_t *entries_out);
 /* Takes that back … */
 void tacit__codec_unchoose(tacit_codec_t *codec, const void *in);

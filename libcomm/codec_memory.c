@@ -243,10 +243,10 @@ void tacit__memory_close(tacit_codec_t *codec, uint64_t step, size_t first, size
 
 tacit_status_t tacit__codec_expand(tacit_codec_t *codec)
 {
-    const size_t count = codec->tensor.count;
+    const size_t count = codec->tensor.count, among = codec->range.end - codec->range.begin;
 
-    if (codec->compressor->select != NULL && !tacit__selection_reserve(&codec->selection, &codec->spec, count)) {
-        return tacit__fail(TACIT_ERR_MEMORY, "slot '%s': no memory to choose among %zu elements", codec->name, count);
+    if (codec->compressor->select != NULL && !tacit__selection_reserve(&codec->selection, &codec->spec, among)) {
+        return tacit__fail(TACIT_ERR_MEMORY, "slot '%s': no memory to choose among %zu elements", codec->name, among);
     }
     if (!is_windowed(codec)) {
         return TACIT_OK;

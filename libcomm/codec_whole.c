@@ -23,7 +23,7 @@ static void scrub(const tacit_codec_t *codec)
     for (size_t array = 0; feedback != NULL && feedback->arrays[array] != NULL; array++) {
         float *values = codec->memory.next[array];
 
-        for (size_t i = 0; values != NULL && i < codec->memory.count; i++) {
+        for (size_t i = codec->range.begin; values != NULL && i < codec->range.end; i++) {
             if (!tacit__unit_is_finite(values + i, 1)) {
                 values[i] = 0.0f;
             }
@@ -31,8 +31,8 @@ static void scrub(const tacit_codec_t *codec)
     }
 }
 
-/* Takes back `before` on elements [0, count), of which nothing has been sent. */
-static void unbefore(tacit_codec_t *codec, const void *in, size_t count)
+/* Takes back `before` on the range's elements up to `end`, of which nothing has been sent. */
+static void unbefore(tacit_codec_t *codec, const void *in, size_t end)
 {
     size_t units = 0;
 
@@ -40,8 +40,8 @@ static void unbefore(tacit_codec_t *codec, const void *in, size_t count)
         return; /* a was built elsewhere, or beside the memory */
     }
     memset(codec->d, 0, codec->unit * sizeof *codec->d);
-    for (size_t done = 0; done < count; done += units) {
-        const float *x = tacit__unit_load(codec, in, done, units = tacit__min(count - done, codec->unit));
+    for (size_t done = codec->range.begin; done < end; done += units) {
+        const float *x = tacit__unit_load(codec, in, done, units = tacit__min(end - done, codec->unit));
 
         codec->feedback->undo(&codec->memory, done, units, x, codec->d);
     }
@@ -139,53 +139,79 @@ tacit_entries_t tacit__choose(const tacit_select_t *select, const tacit_block_t 
     return tacit__selection_entries(selection);
 }
 
-/* A unit on its first way through the sieve, or a later one, when it is made already. Returns how many elements of it. */
-static size_t sift_unit(tacit_codec_t *codec, const void *in, size_t first, size_t count, bool again)
+/* The range's memory, as if it were all. */
+static tacit_state_t memory_of_range(const tacit_codec_t *codec)
+{
+    tacit_state_t memory = codec->memory;
+
+    memory.count = codec->range.end - codec->range.begin;
+    for (size_t i = 0; i < TACIT_STATE_ARRAYS; i++) {
+        memory.now[i] = memory.now[i] != NULL ? memory.now[i] + codec->range.begin : NULL;
+        memory.next[i] = memory.next[i] != NULL ? memory.next[i] + codec->range.begin : NULL;
+    }
+    return memory;
+}
+
+/* A unit of the range on its first way through the sieve, or a later one, when it is made already. Returns how many elements of
+   it. */
+static size_t sift_unit(tacit_codec_t *codec, const tacit_state_t *memory, const void *in, size_t first, size_t count, bool again)
 {
     tacit_sieve_t *sieve = &codec->selection->sieve;
     const float   *x;
 
     if (again && lent(codec) != NULL) {
-        return sift(NULL, first, count, lent(codec) + first, sieve);
+        return sift(NULL, first, count, lent(codec) + codec->range.begin + first, sieve);
     }
-    x = tacit__unit_load(codec, in, first, count);
-    return codec->feedback != NULL ? codec->feedback->sift(&codec->memory, first, count, x, sieve)
-                                   : sift(NULL, first, count, x, sieve);
+    x = tacit__unit_load(codec, in, codec->range.begin + first, count);
+    return codec->feedback != NULL ? codec->feedback->sift(memory, first, count, x, sieve) : sift(NULL, first, count, x, sieve);
+}
+
+/* What was chosen from the range, as if that were all, is from now on of the tensor. */
+static tacit_entries_t entries_of_tensor(const tacit_codec_t *codec)
+{
+    const tacit_entries_t entries = tacit__selection_entries(codec->selection);
+
+    codec->selection->a = lent(codec);
+    for (size_t i = 0; codec->range.begin != 0 && i < entries.count; i++) {
+        entries.indices[i] += (uint32_t)codec->range.begin;
+    }
+    return entries;
 }
 
 uint32_t tacit__codec_choose(tacit_codec_t *codec, uint64_t step, const void *in, tacit_entries_t *entries_out)
 {
     const tacit_select_t *select = codec->compressor->select;
     tacit_selection_t    *selection = codec->selection;
-    const size_t          count = codec->tensor.count;
-    const tacit_block_t   block = tacit__codec_block(codec, step, 0, count);
+    const size_t          begin = codec->range.begin, count = codec->range.end - begin;
+    const tacit_block_t   block = tacit__codec_block(codec, step, begin, count);
+    const tacit_state_t   memory = memory_of_range(codec);
     bool                  again = false;
 
-    selection->a = lent(codec);
+    selection->a = lent(codec) != NULL ? lent(codec) + begin : NULL;
     selection->sieve.passes = codec->nonfinite == TACIT_NONFINITE_PASS;
     selection->sieve.group = codec->a;
     select->begin(&block, selection);
     do {
         for (size_t done = 0, units; done < count; done += units) {
-            const size_t sifted = sift_unit(codec, in, done, units = tacit__min(count - done, codec->unit), again);
+            const size_t sifted = sift_unit(codec, &memory, in, done, units = tacit__min(count - done, codec->unit), again);
 
             if (sifted < units) {
                 tacit__selection_put_back(selection);
-                unbefore_unit(codec, in, done + sifted, tacit__min(units - sifted, tacit__sieve_group(tacit__isa())));
+                unbefore_unit(codec, in, begin + done + sifted, tacit__min(units - sifted, tacit__sieve_group(tacit__isa())));
                 return TACIT_FAULT_NONFINITE;
             }
             select->pause(selection, done + units);
         }
         again = true;
     } while (!select->finish(&block, selection));
-    *entries_out = tacit__selection_entries(selection);
+    *entries_out = entries_of_tensor(codec);
     return 0;
 }
 
 void tacit__codec_unchoose(tacit_codec_t *codec, const void *in)
 {
     tacit__selection_put_back(codec->selection);
-    unbefore(codec, in, codec->tensor.count);
+    unbefore(codec, in, codec->range.end);
 }
 
 void tacit__codec_scatter(const tacit_entries_t *entries, size_t *next, size_t first, size_t count, float *values)
@@ -196,13 +222,13 @@ void tacit__codec_scatter(const tacit_entries_t *entries, size_t *next, size_t f
     }
 }
 
-/* after() on all elements. */
+/* after() on all elements of the range. */
 static void sent_whole(tacit_codec_t *codec, const void *in, const tacit_entries_t *entries)
 {
     size_t next = 0, units = 0;
 
-    for (size_t done = 0; done < codec->tensor.count; done += units) {
-        const float *x = tacit__unit_load(codec, in, done, units = tacit__min(codec->tensor.count - done, codec->unit));
+    for (size_t done = codec->range.begin; done < codec->range.end; done += units) {
+        const float *x = tacit__unit_load(codec, in, done, units = tacit__min(codec->range.end - done, codec->unit));
 
         codec->feedback->before(&codec->memory, done, units, x, codec->a); /* once more: it was not kept */
         tacit__codec_scatter(entries, &next, done, units, codec->d);
@@ -224,7 +250,7 @@ void tacit__codec_sent(tacit_codec_t *codec, const void *in, const tacit_entries
     }
     if (feedback->sent != NULL && (a != NULL || codec->nonfinite != TACIT_NONFINITE_PASS)) {
         if (a == NULL) {
-            tacit__state_keep(&codec->memory, 0, codec->tensor.count);
+            tacit__state_keep(&codec->memory, codec->range.begin, codec->range.end - codec->range.begin);
         }
         sent = feedback->sent(&codec->memory, entries->indices, entries->values, entries->kept, entries->count);
     }
@@ -250,11 +276,11 @@ void tacit__codec_unsent(tacit_codec_t *codec, const void *in, const tacit_entri
         feedback->unsent(&codec->memory, entries->indices, entries->kept, entries->count);
     }
     if (a != NULL) {
-        unbefore(codec, in, codec->tensor.count);
+        unbefore(codec, in, codec->range.end);
         return;
     }
-    for (size_t done = 0; done < codec->tensor.count; done += units) {
-        const float *x = tacit__unit_load(codec, in, done, units = tacit__min(codec->tensor.count - done, codec->unit));
+    for (size_t done = codec->range.begin; done < codec->range.end; done += units) {
+        const float *x = tacit__unit_load(codec, in, done, units = tacit__min(codec->range.end - done, codec->unit));
 
         tacit__codec_scatter(entries, &next, done, units, codec->d);
         tacit__unit_undo(codec, &codec->memory, done, units, &(tacit_unit_t){x, NULL, codec->d});

@@ -7,9 +7,6 @@
 
 /* Payload bytes of `count` elements. */
 size_t tacit__part_bytes(const tacit_codec_t *codec, size_t count);
-typedef struct tacit_range {
-    size_t begin, end; /* elements */
-} tacit_range_t;
 
 /* The element at which the part of `owner` of a tensor's range begins; of an owner past the last one, where the range ends. Parts
    are of equal payload: `before` is the payload of the ranges before this one, `total` that of all. A part begins at
