@@ -265,7 +265,7 @@ tacit_status_t tacit__blockwise_prepare(tacit_leg_t *leg, const tacit_topology_t
     }
     count_work(blockwise);
     if (tacit__topology_has_levels(topology)) {
-        TRY(tacit__levels_prepare(leg));
+        TRY(tacit__two_level_prepare(leg));
         blockwise->keeps_results = true; /* they are passed on from there */
     }
     TRY(reserve_items(leg, blockwise, &unit));
@@ -289,12 +289,11 @@ static tacit_status_t prepare(tacit_leg_t *leg)
 
 void tacit__blockwise_release(tacit_leg_t *leg)
 {
-    tacit__levels_release(leg);
-    for (size_t i = 0; leg->state != NULL && i < leg->item_count; i++) {
-        tacit_codec_t *codec = leg->items[i]->codec;
+    const tacit_blockwise_t *blockwise = leg->state;
 
-        codec->senders = codec->ranks;
-        codec->sums = false;
+    tacit__levels_release(leg, blockwise != NULL ? blockwise->levels : NULL);
+    for (size_t i = 0; blockwise != NULL && i < leg->item_count; i++) {
+        leg->items[i]->codec->senders = leg->items[i]->codec->ranks;
     }
 }
 
@@ -372,7 +371,7 @@ static tacit_status_t encode_chunk(const tacit_leg_t *leg, tacit_chunk_t *chunk)
 
 static bool is_ready(const tacit_blockwise_t *blockwise, const tacit_chunk_t *chunk)
 {
-    return blockwise->levels == NULL || tacit__levels_has(blockwise, chunk);
+    return blockwise->levels == NULL || tacit__levels_has(blockwise->levels, chunk->place);
 }
 
 /* The next chunk to encode: the rail's owners in turn, beginning behind this rank, so that no link waits and no owner gets all at
@@ -514,10 +513,8 @@ static tacit_status_t send_result(const tacit_leg_t *leg, tacit_blockwise_t *blo
 
         TRY(tacit__leg_send(leg, blockwise->topology->leaders[owner], message, bytes));
     }
-    for (int i = 0; here > 1 && i < here; i++) {
-        if (blockwise->levels->members[i] != leg->comm->rank) {
-            TRY(tacit__leg_send(leg, blockwise->levels->members[i], message, bytes));
-        }
+    if (here > 1) {
+        TRY(tacit__levels_tell(leg, blockwise->levels, message, bytes));
     }
     chunk->sends = leg->comm->exchange.send_count;
     finish_chunk(blockwise, chunk, message + TACIT_FRAME_HEADER_BYTES, true);
@@ -545,7 +542,7 @@ tacit_status_t tacit__blockwise_advance(tacit_leg_t *leg)
     if (blockwise->to_encode != 0) {
         status = send_contribution(leg, blockwise);
     }
-    return status == TACIT_PENDING && blockwise->levels != NULL ? tacit__levels_advance(leg) : status;
+    return status == TACIT_PENDING && blockwise->levels != NULL ? tacit__levels_advance(leg, blockwise->levels) : status;
 }
 
 bool tacit__blockwise_done(const tacit_leg_t *leg)
@@ -606,7 +603,7 @@ static tacit_status_t take_result(tacit_leg_t *leg, tacit_blockwise_t *blockwise
     blockwise->to_come--;
     if (blockwise->levels != NULL && chunk->owner / blockwise->hosts == blockwise->own / blockwise->hosts &&
         blockwise->own >= 0) {
-        tacit_status_t status = tacit__levels_pass_on(leg, chunk);
+        tacit_status_t status = tacit__two_level_pass_on(leg, chunk);
 
         if (status != TACIT_OK) {
             return status;
@@ -621,7 +618,7 @@ tacit_status_t tacit__blockwise_arrived(tacit_leg_t *leg, const tacit_frame_t *f
     tacit_blockwise_t *blockwise = leg->state;
 
     if (blockwise->levels != NULL && frame->round == leg->round + TACIT_LEVELS_INPUTS) {
-        return tacit__levels_add(leg, frame);
+        return tacit__levels_add(leg, blockwise->levels, frame);
     }
     if (frame->kind == TACIT_FRAME_RESULT) {
         return take_result(leg, blockwise, frame);
