@@ -159,8 +159,8 @@ static void start(tacit_operation_t *operation)
         item->input = item->in;
         tacit__codec_dress(item->codec, item->step == 0);
         item->schedule = item->slot->schedule;
-        if (item->codec->is_first && !(item->schedule->levels && item->schedule->carries(comm, item->codec))) {
-            item->schedule = tacit__schedule_of(comm, item->codec);
+        if (item->codec->is_first) {
+            item->schedule = tacit__schedule_of_first(comm, item->codec, item->schedule);
         }
     }
     if (comm->trace != NULL) {

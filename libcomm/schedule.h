@@ -93,5 +93,9 @@ const tacit_schedule_t       *tacit__schedule_named(const char *name);
 /* The schedule of a slot's own operations: the one that TACIT_PLAN asks for, if it carries the slot, or the usual one, or one
    that was measured to be faster (cost.h). */
 const tacit_schedule_t *tacit__schedule_of(const tacit_comm_t *comm, const tacit_codec_t *codec);
+/* That of a slot's dense first operation, if further ones go by `next`: memory begins where that is to find it, with leaders or
+   with all ranks. */
+const tacit_schedule_t *tacit__schedule_of_first(const tacit_comm_t *comm, const tacit_codec_t *codec,
+                                                 const tacit_schedule_t *next);
 
 #endif
