@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "bits.h"
+#include "parts.h"
 
 enum { KEPT_BYTES = 1 << 17, FIRST_ROOM = 16 };
 
@@ -129,17 +130,19 @@ static tacit_status_t take_zeroed(const tacit_leg_t *leg, size_t bytes, tacit_bu
     return status;
 }
 
-tacit_status_t tacit__records_init(tacit_records_t *records, const tacit_leg_t *leg)
+tacit_status_t tacit__records_init(tacit_records_t *records, const tacit_leg_t *leg, const tacit_topology_t *topology)
 {
-    const size_t   ranks = (size_t)leg->comm->ranks;
+    const size_t   origins = (size_t)(topology->rails * topology->hosts);
     tacit_status_t status;
 
     records->leg = leg;
-    records->open = leg->comm->ranks - 1;
+    records->topology = topology;
+    records->origins = (int)origins;
+    records->open = records->origins - (topology->rail_of[leg->comm->rank] >= 0);
     records->capacity = frame_capacity(leg);
     records->scratch_entries = records->capacity / sizeof(uint16_t); /* no value is shorter */
-    TRY(take_zeroed(leg, leg->item_count * ranks * sizeof(tacit_origin_t), &records->lines));
-    TRY(take_zeroed(leg, ranks * sizeof(bool), &records->closed));
+    TRY(take_zeroed(leg, leg->item_count * origins * sizeof(tacit_origin_t), &records->lines));
+    TRY(take_zeroed(leg, origins * sizeof(bool), &records->closed));
     TRY(tacit__buffer_take(&leg->comm->exchange, records->scratch_entries * (sizeof(uint32_t) + sizeof(float)),
                            &records->scratch));
 out:
@@ -207,11 +210,11 @@ void tacit__records_trim(tacit_records_t *records, size_t bytes)
     records->room += bytes - bytes % 8;
 }
 
-tacit_status_t tacit__records_add(tacit_records_t *records, size_t item, int rank, uint32_t *indices, const float *values,
+tacit_status_t tacit__records_add(tacit_records_t *records, size_t item, int origin, uint32_t *indices, const float *values,
                                   size_t count)
 {
     tacit_status_t  status = TACIT_OK;
-    tacit_origin_t *line = tacit__records_origin(records, item, rank);
+    tacit_origin_t *line = tacit__records_origin(records, item, origin);
 
     if (count == 0) {
         return TACIT_OK;
@@ -244,9 +247,18 @@ static size_t decode_dense(const tacit_record_t *record, const uint8_t *payload,
     return record->count;
 }
 
+/* Of a tensor, what an origin may say something of, or an owner's part. */
+static tacit_range_t range_of(const tacit_records_t *records, const tacit_codec_t *codec, int origin, int owner)
+{
+    const tacit_topology_t *topology = records->topology;
+
+    return owner < 0 ? tacit__rail_range(codec, origin / topology->hosts, topology->rails)
+                     : (tacit_range_t){0, tacit__codec_part(codec, owner)};
+}
+
 /* Reads the record at payload + *at, which may be hostile, and moves *at behind it. Keeps its entries. False: it is none, or not
    what may follow. */
-static tacit_status_t take_record(tacit_records_t *records, const tacit_frame_t *frame, int owner, size_t *at)
+static tacit_status_t take_record(tacit_records_t *records, const tacit_frame_t *frame, int origin, int owner, size_t *at)
 {
     const tacit_leg_t  *leg = records->leg;
     uint32_t           *indices = (uint32_t *)(void *)records->scratch.data, *kept;
@@ -256,7 +268,8 @@ static tacit_status_t take_record(tacit_records_t *records, const tacit_frame_t 
     const tacit_item_t *item;
     tacit_block_t       block;
     tacit_status_t      status;
-    size_t              room, count, total;
+    tacit_range_t       range;
+    size_t              room, count;
     bool                dense;
 
     if (frame->payload_bytes - *at < sizeof record) {
@@ -271,9 +284,10 @@ static tacit_status_t take_record(tacit_records_t *records, const tacit_frame_t 
         return tacit__leg_unexpected(leg, frame);
     }
     item = leg->items[record.item];
-    line = tacit__records_origin(records, record.item, frame->rank);
-    total = tacit__codec_part(item->codec, owner);
-    if (record.first < line->end || record.first > total || record.count > total - record.first) {
+    line = tacit__records_origin(records, record.item, origin);
+    range = range_of(records, item->codec, origin, owner);
+    if (record.first < line->end || record.first < range.begin || record.first > range.end ||
+        record.count > range.end - record.first) {
         return tacit__leg_unexpected(leg, frame);
     }
     block = tacit__codec_block(item->codec, item->step, record.first, record.count);
@@ -290,24 +304,24 @@ static tacit_status_t take_record(tacit_records_t *records, const tacit_frame_t 
         kept[i] = record.first + indices[i];
     }
     memcpy(kept + count, values, count * sizeof *values);
-    TRY(tacit__records_add(records, record.item, frame->rank, kept, (const float *)(kept + count), count));
+    TRY(tacit__records_add(records, record.item, origin, kept, (const float *)(kept + count), count));
 out:
     return status;
 }
 
-tacit_status_t tacit__records_take(tacit_records_t *records, const tacit_frame_t *frame, int owner)
+tacit_status_t tacit__records_take(tacit_records_t *records, const tacit_frame_t *frame, int origin, bool last, int owner)
 {
     tacit_status_t status = TACIT_OK;
-    bool          *closed = (bool *)records->closed.data + frame->rank;
+    bool          *closed = (bool *)records->closed.data + origin;
 
     if (*closed || (frame->total != 0 && frame->total != frame->index + 1)) {
         return tacit__leg_unexpected(records->leg, frame);
     }
     for (size_t at = 0; at < frame->payload_bytes;) {
-        TRY(take_record(records, frame, owner, &at));
+        TRY(take_record(records, frame, origin, owner, &at));
     }
-    *closed = frame->total != 0;
-    records->open -= *closed;
+    *closed = last;
+    records->open -= last;
 out:
     return status;
 }
@@ -318,12 +332,14 @@ out:
 static tacit_status_t fill(const tacit_records_t *records, tacit_outlet_t *outlet, tacit_leg_t *leg, uint8_t *payload,
                            size_t *bytes_out)
 {
-    const uint64_t  copies = outlet->to < 0 ? (uint64_t)leg->comm->ranks - 1 : outlet->to != leg->comm->rank;
+    const uint64_t  copies = outlet->some != NULL ? (uint64_t)outlet->count
+                             : outlet->to < 0     ? (uint64_t)leg->comm->ranks - 1
+                                                  : outlet->to != leg->comm->rank;
     tacit_source_t *source = &outlet->source;
     tacit_status_t  status = TACIT_OK;
     size_t          used = 0, bytes = 1;
 
-    while (outlet->item < leg->item_count && bytes != 0) {
+    while (outlet->item < outlet->limit && bytes != 0) {
         tacit_item_t *item = leg->items[outlet->item];
         size_t        elements = 0;
         double        began;
@@ -379,7 +395,10 @@ tacit_status_t tacit__outlet_send(tacit_records_t *records, tacit_outlet_t *outl
     frame.total = outlet->all_sent ? outlet->frames : 0;
     frame.payload_bytes = (uint32_t)bytes;
     bytes = tacit__frame_write(&frame, message);
-    for (int step = 1; step < ranks; step++) {
+    for (int i = 0; i < outlet->count; i++) {
+        TRY(tacit__leg_send(leg, outlet->some[i], message, bytes));
+    }
+    for (int step = 1; outlet->some == NULL && step < ranks; step++) {
         const int peer = (rank + step) % ranks;
 
         if (outlet->to < 0 || outlet->to == peer) {
@@ -394,28 +413,29 @@ out:
 
 tacit_status_t tacit__chosen_make(tacit_item_t *item, tacit_chosen_t *chosen)
 {
-    const double began = tacit__seconds();
+    const tacit_range_t range = item->codec->range;
+    const double        began = tacit__seconds();
 
-    if (tacit__codec_choose(item->codec, item->step, item->in, &chosen->entries) != 0) {
+    if (tacit__codec_choose(item->codec, item->step, item->input, &chosen->entries) != 0) {
         return tacit__item_fault(item);
     }
     chosen->chosen = true;
-    tacit__item_worked(item, TACIT_TRACE_ENCODE, began, item->codec->tensor.count, -1);
+    tacit__item_worked(item, TACIT_TRACE_ENCODE, began, range.end - range.begin, -1);
     return TACIT_OK;
 }
 
 void tacit__chosen_sent(const tacit_item_t *item, tacit_chosen_t *chosen)
 {
-    tacit__codec_sent(item->codec, item->in, &chosen->entries);
+    tacit__codec_sent(item->codec, item->input, &chosen->entries);
     chosen->sent = true;
 }
 
 void tacit__chosen_undo(const tacit_item_t *item, const tacit_chosen_t *chosen)
 {
     if (chosen->sent) {
-        tacit__codec_unsent(item->codec, item->in, &chosen->entries);
+        tacit__codec_unsent(item->codec, item->input, &chosen->entries);
     } else if (chosen->chosen) {
-        tacit__codec_unchoose(item->codec, item->in);
+        tacit__codec_unchoose(item->codec, item->input);
     }
 }
 
@@ -423,8 +443,8 @@ void tacit__chosen_undo(const tacit_item_t *item, const tacit_chosen_t *chosen)
 
 static void rewind_lines(tacit_records_t *records, size_t item)
 {
-    for (int rank = 0; rank < records->leg->comm->ranks; rank++) {
-        tacit_origin_t *line = tacit__records_origin(records, item, rank);
+    for (int origin = 0; origin < records->origins; origin++) {
+        tacit_origin_t *line = tacit__records_origin(records, item, origin);
 
         line->at = line->run;
         line->entry = 0;
@@ -440,8 +460,8 @@ static void sum_unit(tacit_records_t *records, size_t item, size_t first, size_t
     const size_t        end = first + count;
 
     memset(sums, 0, count * sizeof *sums);
-    for (int rank = 0; rank < leg->comm->ranks; rank++) {
-        tacit_origin_t *line = tacit__records_origin(records, item, rank);
+    for (int origin = 0; origin < records->origins; origin++) {
+        tacit_origin_t *line = tacit__records_origin(records, item, origin);
 
         while (line->at != 0) {
             const tacit_run_t *run = tacit__records_run(records, line->at);
@@ -484,8 +504,8 @@ static bool surely_fits(const tacit_records_t *records, size_t item)
     float               factor;
     double              total = 0.0;
 
-    for (int rank = 0; rank < records->leg->comm->ranks; rank++) {
-        total += (double)tacit__records_origin(records, item, rank)->largest;
+    for (int origin = 0; origin < records->origins; origin++) {
+        total += (double)tacit__records_origin(records, item, origin)->largest;
     }
     tracked = tracked_by(of, &factor);
     if (tracked != NULL) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Records of sparse frames (doc/wire-format.md, "Sparse frames"): what all schedules of index/value pairs need to write them, to
-   read what may be hostile, and to add up what was read, unit by unit, in the order of ranks. */
+   read what may be hostile, and to add up what was read, unit by unit, in the order of their origins: ranks, or on two levels
+   the leaders of each rail. */
 #ifndef TACIT_RECORDS_H
 #define TACIT_RECORDS_H
 
@@ -21,15 +22,15 @@ enum { TACIT_RECORD_BYTES = 16 };
 typedef struct tacit_source {
     tacit_item_t    *item;
     uint32_t         number;       /* of the item in its leg */
-    size_t           count;        /* elements that its records' ranges are of: the tensor's, or a part's */
+    size_t           count;        /* where the last record's range ends: the tensor's elements, or a part's, or a rail's end */
     tacit_entries_t *entries;      /* values: as they are chosen, then as receivers decode them */
     const float     *a;            /* all of these elements, where dense ones may go out if that is shorter; else NULL */
-    size_t           entry, first; /* the next to write, and where its record begins */
+    size_t           entry, first; /* the next to write, and where its record begins: from 0 on, or where the first one is to */
 } tacit_source_t;
 
 /* ---- Gathering ---- */
 
-/* Ascending entries of one item from one rank. */
+/* Ascending entries of one item from one origin. */
 typedef struct tacit_run {
     uint32_t    *indices;
     const float *values;
@@ -37,7 +38,7 @@ typedef struct tacit_run {
     uint32_t     item, next; /* next: 1 + the number of the run that follows; 0: none */
 } tacit_run_t;
 
-/* All runs of one item from one rank, in the order in which they came, which is ascending. */
+/* All runs of one item from one of them, in the order in which they came, which is ascending. */
 typedef struct tacit_origin {
     uint32_t run, last; /* 1 + their numbers; 0: there is none */
     uint32_t end;       /* of the last record's range */
@@ -48,20 +49,22 @@ typedef struct tacit_origin {
 
 /* What has come from all ranks, and what was sent: all of it is kept until release(). */
 typedef struct tacit_records {
-    const tacit_leg_t *leg;
-    bool               scaled; /* sums are results: an average is already one */
-    tacit_buffer_t     lines;  /* of each item, one a rank */
-    tacit_buffer_t     closed; /* bool, one a rank: its last frame is here */
-    int                open;   /* other ranks whose last frame is not */
-    tacit_buffer_t     runs;
-    tacit_buffer_t     kept; /* tacit_buffer_t, the last of them with room left */
-    size_t             run_count, kept_count, room;
-    tacit_buffer_t     scratch;  /* entries of one frame: indices, values */
-    size_t             capacity; /* bytes of a frame's payload at most */
-    size_t             scratch_entries;
+    const tacit_leg_t      *leg;
+    const tacit_topology_t *topology; /* whose leaders are origins, rail by rail: on one level, all ranks */
+    int                     origins;  /* how many */
+    bool                    scaled;   /* sums are results: an average is already one */
+    tacit_buffer_t          lines;    /* of each item, one an origin */
+    tacit_buffer_t          closed;   /* bool, one an origin: its last frame is here */
+    int                     open;     /* others than this rank whose last frame is not */
+    tacit_buffer_t          runs;
+    tacit_buffer_t          kept; /* tacit_buffer_t, the last of them with room left */
+    size_t                  run_count, kept_count, room;
+    tacit_buffer_t          scratch;  /* entries of one frame: indices, values */
+    size_t                  capacity; /* bytes of a frame's payload at most */
+    size_t                  scratch_entries;
 } tacit_records_t;
 
-tacit_status_t tacit__records_init(tacit_records_t *records, const tacit_leg_t *leg);
+tacit_status_t tacit__records_init(tacit_records_t *records, const tacit_leg_t *leg, const tacit_topology_t *topology);
 void           tacit__records_release(tacit_records_t *records);
 /* Bytes that stay until release(): of a message on its way, of entries. */
 tacit_status_t tacit__records_keep(tacit_records_t *records, size_t bytes, void *memory_out);
@@ -69,15 +72,15 @@ tacit_status_t tacit__records_keep(tacit_records_t *records, size_t bytes, void 
 void tacit__records_trim(tacit_records_t *records, size_t bytes);
 /* Entries that stay so. */
 tacit_status_t tacit__entries_keep(tacit_records_t *records, size_t limit, tacit_entries_t *entries);
-/* Takes in a frame from another rank, which may be hostile: entries of ranges of the whole tensors or, owner not below 0, of an
-   owner's dealt parts. */
-tacit_status_t tacit__records_take(tacit_records_t *records, const tacit_frame_t *frame, int owner);
-/* Takes in entries as they are: they stay where they are, and follow what there is of that item and rank. */
-tacit_status_t tacit__records_add(tacit_records_t *records, size_t item, int rank, uint32_t *indices, const float *values,
+/* Takes in a frame of another origin, its last one or not, which may be hostile: entries of ranges of its rail of the whole
+   tensors or, owner not below 0, of an owner's dealt parts. */
+tacit_status_t tacit__records_take(tacit_records_t *records, const tacit_frame_t *frame, int origin, bool last, int owner);
+/* Takes in entries as they are: they stay where they are, and follow what there is of that item and origin. */
+tacit_status_t tacit__records_add(tacit_records_t *records, size_t item, int origin, uint32_t *indices, const float *values,
                                   size_t count);
-static inline tacit_origin_t *tacit__records_origin(const tacit_records_t *records, size_t item, int rank)
+static inline tacit_origin_t *tacit__records_origin(const tacit_records_t *records, size_t item, int origin)
 {
-    return (tacit_origin_t *)(void *)records->lines.data + item * (size_t)records->leg->comm->ranks + (size_t)rank;
+    return (tacit_origin_t *)(void *)records->lines.data + item * (size_t)records->origins + (size_t)origin;
 }
 static inline tacit_run_t *tacit__records_run(const tacit_records_t *records, uint32_t number)
 {
@@ -89,7 +92,10 @@ static inline tacit_run_t *tacit__records_run(const tacit_records_t *records, ui
 /* Records of all items on their way to the same ranks, frame by frame. */
 typedef struct tacit_outlet {
     tacit_frame_kind_t kind;
-    int                to; /* -1: all others; the own rank: nobody, it is written all the same */
+    int                to;    /* -1: all others, or the next two; the own rank: nobody, it is written all the same */
+    const int         *some;  /* ranks; NULL: as above … */
+    int                count; /* … so many */
+    size_t             limit; /* so many items, the first ones, may be written */
     /* Makes an item's source, which is zeroed; … */
     tacit_status_t (*begin)(tacit_leg_t *leg, size_t item, tacit_source_t *source);
     /* optional: a record of the entries from `entry` on is written; … */

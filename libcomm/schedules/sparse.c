@@ -30,8 +30,9 @@ static tacit_status_t prepare(tacit_leg_t *leg)
     TRY(tacit__buffer_take(&leg->comm->exchange, sizeof *sparse, &memory));
     sparse = leg->state = memset(memory.data, 0, sizeof *sparse);
     sparse->memory = memory;
-    sparse->outlet = (tacit_outlet_t){.kind = TACIT_FRAME_SPARSE, .to = -1, .begin = begin_item, .finish = finish_item};
-    TRY(tacit__records_init(&sparse->records, leg));
+    sparse->outlet = (tacit_outlet_t){
+        .kind = TACIT_FRAME_SPARSE, .to = -1, .limit = leg->item_count, .begin = begin_item, .finish = finish_item};
+    TRY(tacit__records_init(&sparse->records, leg, leg->comm->flat));
     TRY(tacit__records_keep(&sparse->records, leg->item_count * sizeof *sparse->chosen, &sparse->chosen));
     memset(sparse->chosen, 0, leg->item_count * sizeof *sparse->chosen);
     for (size_t i = 0; i < leg->item_count; i++) {
@@ -111,7 +112,9 @@ static bool done(const tacit_leg_t *leg)
 
 static tacit_status_t arrived(tacit_leg_t *leg, const tacit_frame_t *frame)
 {
-    return frame->kind == TACIT_FRAME_SPARSE ? tacit__records_take(&((tacit_sparse_t *)leg->state)->records, frame, -1)
+    tacit_sparse_t *sparse = leg->state;
+
+    return frame->kind == TACIT_FRAME_SPARSE ? tacit__records_take(&sparse->records, frame, frame->rank, frame->total != 0, -1)
                                              : tacit__leg_unexpected(leg, frame);
 }
 

@@ -105,8 +105,10 @@ static void turn_to(const tacit_leg_t *leg, int turn)
     tacit_scatter_t *scatter = leg->state;
 
     scatter->turn = turn;
-    scatter->outlet = (tacit_outlet_t){
-        .kind = TACIT_FRAME_CONTRIBUTION, .to = (leg->comm->rank + turn) % leg->comm->ranks, .begin = begin_contribution};
+    scatter->outlet = (tacit_outlet_t){.kind = TACIT_FRAME_CONTRIBUTION,
+                                       .to = (leg->comm->rank + turn) % leg->comm->ranks,
+                                       .limit = leg->item_count,
+                                       .begin = begin_contribution};
 }
 
 static tacit_status_t prepare(tacit_leg_t *leg)
@@ -123,8 +125,8 @@ static tacit_status_t prepare(tacit_leg_t *leg)
     scatter->memory = memory;
     scatter->results.scaled = true;
     keeper = &scatter->contributions;
-    TRY(tacit__records_init(keeper, leg));
-    TRY(tacit__records_init(&scatter->results, leg));
+    TRY(tacit__records_init(keeper, leg, leg->comm->flat));
+    TRY(tacit__records_init(&scatter->results, leg, leg->comm->flat));
     TRY(tacit__records_keep(keeper, leg->item_count * sizeof *scatter->dealt, &scatter->dealt));
     TRY(tacit__records_keep(keeper, leg->item_count * sizeof *scatter->owned, &scatter->owned));
     memset(scatter->owned, 0, leg->item_count * sizeof *scatter->owned);
@@ -402,8 +404,12 @@ static tacit_status_t advance(tacit_leg_t *leg)
             turn_to(leg, scatter->turn + 1);
         }
         if (scatter->turn > ranks) {
-            scatter->outlet = (tacit_outlet_t){
-                .kind = TACIT_FRAME_RESULT, .to = -1, .begin = begin_result, .wrote = wrote_result, .finish = finish_result};
+            scatter->outlet = (tacit_outlet_t){.kind = TACIT_FRAME_RESULT,
+                                               .to = -1,
+                                               .limit = leg->item_count,
+                                               .begin = begin_result,
+                                               .wrote = wrote_result,
+                                               .finish = finish_result};
             TRY(finish_contributions(leg));
         }
     } else if (scatter->contributions.open == 0 && !scatter->outlet.all_sent) {
@@ -430,12 +436,12 @@ static tacit_status_t arrived(tacit_leg_t *leg, const tacit_frame_t *frame)
     tacit_status_t   status;
 
     if (frame->kind == TACIT_FRAME_CONTRIBUTION) {
-        return tacit__records_take(&scatter->contributions, frame, leg->comm->rank);
+        return tacit__records_take(&scatter->contributions, frame, frame->rank, frame->total != 0, leg->comm->rank);
     }
     if (frame->kind != TACIT_FRAME_RESULT) {
         return tacit__leg_unexpected(leg, frame);
     }
-    TRY(tacit__records_take(&scatter->results, frame, frame->rank));
+    TRY(tacit__records_take(&scatter->results, frame, frame->rank, frame->total != 0, frame->rank));
     while (known < scatter->results.run_count) {
         const tacit_run_t *run = tacit__records_run(&scatter->results, (uint32_t)++known);
         const tacit_deal_t deal = tacit__codec_deal(leg->items[run->item]->codec);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Two levels, on hosts that the environment names: the leaders' part is what blockwise does with the hosts' sums; nothing is
-   lost, whatever the hosts; a value that cannot be reduced is found where it was given; and less leaves a host. */
+/* Two levels, on hosts that the environment names: the leaders' part is what blockwise or sparse does with the hosts' sums;
+   nothing is lost, whatever the hosts; a value that cannot be reduced is found where it was given; and less leaves a host. */
 #include <unistd.h>
 
 #include "session.h"
@@ -11,8 +11,12 @@ static const char *const remembering[] = {"none+ef",
                                           "onebit:block=64,own=coded+ef",
                                           "onebit:block=0,own=coded+ef",
                                           "qsgd:bits=4,block=32+ef",
-                                          "rotq:bits=2+ef"};
+                                          "rotq:bits=2+ef",
+                                          "topk:ratio=0.05+ef",
+                                          "topk:ratio=0.1,values=fp16,index=u16+ef",
+                                          "topk:ratio=0.1,select=sampled+ef"};
 enum { REMEMBERING = sizeof remembering / sizeof *remembering };
+enum { WITHOUT_RANDOM = REMEMBERING - 1 }; /* the first of them do not depend on a rank's number */
 
 /* Nothing of it is a host's: factors of each rank are added up. */
 static const char *const linear[] = {"randk:ratio=0.2+ef", "powersgd:rank=2+ef"};
@@ -57,12 +61,21 @@ static void sum_of_host(int host, int step, size_t count, float *x)
     free(one);
 }
 
+/* Not sparse-scatter, which may pay there. */
+static const char *between_hosts(const char *spec, char text[SPEC_BYTES])
+{
+    snprintf(text, SPEC_BYTES, "%s by %s", spec, strncmp(spec, "topk", 4) == 0 ? "sparse" : "blockwise");
+    return text;
+}
+
 static void as_hosts(const char *spec, const hosts_t *hosts, size_t count)
 {
     session_t of_ranks = {.spec = spec, .steps = 3, .count = count, .op = TACIT_SUM}, of_hosts = of_ranks;
+    char      text[SPEC_BYTES];
     int       rank = 0;
 
     present = hosts;
+    of_hosts.spec = between_hosts(spec, text);
     of_hosts.ranks = hosts->count;
     of_hosts.input = sum_of_host;
     of_ranks.config = of_hosts.config = (tacit_config_t)TACIT_CONFIG_INIT;
@@ -78,6 +91,9 @@ static void as_hosts(const char *spec, const hosts_t *hosts, size_t count)
     same_floats(of_ranks.owner, of_hosts.owner, count, spec);
     for (int host = 0; host < hosts->count; host++) {
         same_floats(of_ranks.memory[rank], of_hosts.memory[host], count, spec);
+        for (int other = 1; other < hosts->ranks[host]; other++) { /* … who remember nothing */
+            ck_assert_float_eq(largest_of(of_ranks.memory[rank + other], count), 0);
+        }
         rank += hosts->ranks[host];
     }
     session_free(&of_ranks);
@@ -94,13 +110,23 @@ START_TEST(hosts_as_ranks)
 }
 END_TEST
 
-/* Trackers too: of a host's sums, and of the mean, which every rank has. */
+static const char *const tracking[] = {"fp16+ef21:init=zero",
+                                       "onebit:block=64+ef21:average=0.5",
+                                       "onebit:block=64+econtrol:init=gradient",
+                                       "qsgd:bits=4,block=32+econtrol",
+                                       "topk:ratio=0.1+ef21:init=gradient",
+                                       "topk:ratio=0.1+ef21:average=0.5",
+                                       "topk:ratio=0.1+ef21:average=0.5,init=gradient",
+                                       "topk:ratio=0.1,values=fp16+econtrol:init=gradient",
+                                       "topk:ratio=0.1+econtrol",
+                                       "topk:ratio=0.1+dgc:dense=0",
+                                       "topk:ratio=0.1"};
+enum { TRACKING = sizeof tracking / sizeof *tracking };
+
+/* Trackers too: of a host's sums, and of the mean, which every rank has; and momentum. */
 START_TEST(trackers)
 {
-    static const char *const specs[] = {"fp16+ef21:init=zero", "onebit:block=64+ef21:average=0.5",
-                                        "onebit:block=64+econtrol:init=gradient", "qsgd:bits=4,block=32+econtrol"};
-
-    as_hosts(specs[_i / UNEVEN], &uneven[_i % UNEVEN], 5000);
+    as_hosts(tracking[_i / UNEVEN], &uneven[_i % UNEVEN], 5000);
 }
 END_TEST
 
@@ -208,7 +234,7 @@ enum { RANKS = 6, LARGE = 1 << 20 };
 
 typedef struct way {
     const char *plan[RANKS][5];
-    uint64_t    wire[RANKS], network[RANKS];
+    uint64_t    wire[RANKS], network[RANKS], sparse[RANKS]; /* the last: what leaves a host of a sparse tensor */
     bool        right[RANKS];
 } way_t;
 
@@ -218,7 +244,7 @@ static void way_body(tacit_comm_t *comm, void *arg)
     const int     rank = tacit_comm_rank(comm);
     tacit_slot_t *slots[] = {slot_of(comm, "a", LARGE, TACIT_FLOAT32, "onebit+ef"), slot_of(comm, "b", 9, TACIT_FLOAT32, "fp16"),
                              slot_of(comm, "c", 9, TACIT_BFLOAT16, "none"), slot_of(comm, "d", 9, TACIT_BFLOAT16, "onebit+ef"),
-                             slot_of(comm, "e", 9, TACIT_FLOAT32, "topk:ratio=0.1+ef")};
+                             slot_of(comm, "e", LARGE, TACIT_FLOAT32, "topk:ratio=0.01+ef")};
     float        *x = session_floats(LARGE);
     tacit_counters_t counters;
 
@@ -233,6 +259,10 @@ static void way_body(tacit_comm_t *comm, void *arg)
     MUST(tacit_slot_counters(slots[0], &counters));
     way->wire[rank] = counters.wire_bytes;
     way->network[rank] = counters.network_bytes;
+    session_normal(rank, 0, LARGE, x);
+    MUST(tacit_allreduce(slots[4], x, x, TACIT_SUM));
+    MUST(tacit_slot_counters(slots[4], &counters));
+    way->sparse[rank] = counters.network_bytes;
     free(x);
 }
 
@@ -248,35 +278,42 @@ static uint64_t total(const uint64_t bytes[RANKS])
 
 START_TEST(leaves_less)
 {
-    static const char *const two[] = {"two_level", "two_level", "blockwise", "two_level", "sparse"};
-    way_t                    one_level, two_levels, one_host;
+    static const char *const two[] = {"two_level", "two_level", "blockwise", "two_level", "two_level_sparse"};
+    static way_t             one_level, one_sparse, two_levels, one_host;
 
     name_hosts("3");
     run_ranks(RANKS, NULL, way_body, &two_levels);
     ask_for("onebit by blockwise");
     run_ranks(RANKS, NULL, way_body, &one_level);
+    ask_for("topk by sparse");
+    run_ranks(RANKS, NULL, way_body, &one_sparse);
     ask_for(NULL);
     name_hosts("6");
     run_ranks(RANKS, NULL, way_body, &one_host);
     name_hosts(NULL);
     for (int rank = 0; rank < RANKS; rank++) {
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < 5; i++) {
             ck_assert_str_eq(two_levels.plan[rank][i], two[i]);
-            ck_assert_str_eq(one_level.plan[rank][i], "blockwise");
-            ck_assert_str_eq(one_host.plan[rank][i], "blockwise");
+            ck_assert_str_eq(one_level.plan[rank][i], i < 4 ? "blockwise" : "two_level_sparse");
+            ck_assert_str_eq(one_sparse.plan[rank][i], i < 4 ? two[i] : "sparse");
+            ck_assert(strncmp(one_host.plan[rank][i], "two_level", 9) != 0);
         }
         ck_assert(two_levels.right[rank] && one_level.right[rank] && one_host.right[rank]);
         ck_assert_uint_eq(one_host.network[rank], 0);
+        ck_assert_uint_eq(one_host.sparse[rank], 0);
         ck_assert_uint_lt(one_level.network[rank], one_level.wire[rank]);
     }
-    /* A third of it, as three ranks share a host, headers and verdicts included. */
+    /* A third of it, as three ranks share a host, headers and verdicts included; of pairs a ninth, as each rank would send its
+       own to each of three, with the same headers and verdicts. */
     ck_assert_uint_le(3 * total(two_levels.network), total(one_level.network) * 102 / 100);
+    ck_assert_uint_le(9 * total(two_levels.sparse), total(one_sparse.sparse) * 103 / 100);
 }
 END_TEST
 
 /* ---- Faults ---- */
 
 typedef struct fault {
+    const char    *spec;
     int            at;
     tacit_op_t     op;
     tacit_status_t status[RANKS], after[RANKS];
@@ -289,7 +326,7 @@ static void fault_body(tacit_comm_t *comm, void *arg)
     enum { COUNT = 10000 };
     fault_t      *fault = arg;
     const int     rank = tacit_comm_rank(comm);
-    tacit_slot_t *slot = slot_of(comm, "slot", COUNT, TACIT_FLOAT32, "onebit:block=64+ef");
+    tacit_slot_t *slot = slot_of(comm, "slot", COUNT, TACIT_FLOAT32, fault->spec);
     float        *x = session_floats(COUNT), *before = session_floats(COUNT), *memory = session_floats(COUNT), good;
 
     session_normal(rank, 0, COUNT, x);
@@ -311,15 +348,19 @@ static void fault_body(tacit_comm_t *comm, void *arg)
     free(memory);
 }
 
+static const char *const failing[] = {"onebit:block=64+ef", "topk:ratio=0.01+ef", "topk:ratio=0.01+dgc:dense=0",
+                                      "topk:ratio=0.01+ef21", "topk:ratio=0.01+econtrol"};
+enum { FAILING = sizeof failing / sizeof *failing };
+
 START_TEST(of_one_rank)
 {
-    fault_t fault = {.at = _i};
+    fault_t fault = {.spec = failing[_i / RANKS], .at = _i % RANKS};
     char    rank_text[64];
 
     name_hosts("2,1,3");
     run_ranks(RANKS, NULL, fault_body, &fault);
     name_hosts(NULL);
-    snprintf(rank_text, sizeof rank_text, "rank %d: slot 'slot' at step 1 holds NaN", _i);
+    snprintf(rank_text, sizeof rank_text, "rank %d: slot 'slot' at step 1 holds NaN", fault.at);
     for (int rank = 0; rank < RANKS; rank++) {
         ck_assert_int_eq(fault.status[rank], TACIT_ERR_VALUE);
         ck_assert_msg(strstr(fault.text[rank], rank_text) != NULL, "%s", fault.text[rank]);
@@ -389,13 +430,13 @@ int main(void)
     Suite *suite = suite_create("two_level");
     TCase *tests = tcase_create("two_level");
 
-    tcase_add_loop_test(tests, hosts_as_ranks, 0, REMEMBERING * UNEVEN);
-    tcase_add_loop_test(tests, trackers, 0, 4 * UNEVEN);
+    tcase_add_loop_test(tests, hosts_as_ranks, 0, WITHOUT_RANDOM * UNEVEN);
+    tcase_add_loop_test(tests, trackers, 0, TRACKING * UNEVEN);
     tcase_add_loop_test(tests, nothing_is_lost, 0, (LINEAR + REMEMBERING) * ANY);
     tcase_add_loop_test(tests, changes, 0, 2);
     tcase_add_loop_test(tests, sum_overflows, 0, 2);
     tcase_add_test(tests, leaves_less);
-    tcase_add_loop_test(tests, of_one_rank, 0, RANKS);
+    tcase_add_loop_test(tests, of_one_rank, 0, FAILING * RANKS);
     tcase_add_loop_test(tests, resumes, 0, 4);
     tcase_set_timeout(tests, 60);
     suite_add_tcase(suite, tests);
