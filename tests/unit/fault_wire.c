@@ -441,6 +441,25 @@ START_TEST(group_of_mixed_specs)
 }
 END_TEST
 
+/* Hosts of two ranks each: from 0 to 1 what is summed up inside a host and what comes from other hosts, from 1 to 3 what goes
+   from host to host, from 3 to 0 verdicts alone. */
+START_TEST(two_levels)
+{
+    static const char *const hosts_send[] = {"onebit+ef", "topk:ratio=0.1+ef", "topk:ratio=0.1+dgc:dense=0",
+                                             "topk:ratio=0.1+ef21"};
+    const scenario_t         scenario = {.specs = {hosts_send[_i % 4]},
+                                         .count = 6000,
+                                         .ranks = 4,
+                                         .chunk_bytes = 1024,
+                                         .strict = _i > 3,
+                                         .timeout_ms = 20000}; /* not to be reached */
+
+    ck_assert_int_eq(setenv("TACIT_TOPOLOGY", "2", 1), 0);
+    run_faults(&scenario, 7, 64 + 1024, 211);
+    ck_assert_int_eq(unsetenv("TACIT_TOPOLOGY"), 0);
+}
+END_TEST
+
 /* ---- Lost messages, after which a communicator is broken ---- */
 
 static void check_lost(stage_t *stage, const fault_t *fault)
@@ -547,6 +566,7 @@ int main(void)
     }
     tcase_add_loop_test(damage, many_chunks, 0, SPECS - 1);
     tcase_add_loop_test(damage, group_of_mixed_specs, 0, 4);
+    tcase_add_loop_test(damage, two_levels, 0, 8);
     tcase_set_timeout(damage, 120);
     suite_add_tcase(suite, damage);
     tcase_set_timeout(ring, 120);

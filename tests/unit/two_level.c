@@ -3,6 +3,7 @@
    nothing is lost, whatever the hosts; a value that cannot be reduced is found where it was given; and less leaves a host. */
 #include <unistd.h>
 
+#include "bits.h"
 #include "session.h"
 
 static const char *const remembering[] = {"none+ef",
@@ -198,13 +199,14 @@ END_TEST
 
 /* Finite values whose sum in a host is not. */
 typedef struct overflow {
+    const char    *spec;
     tacit_status_t status[4];
 } overflow_t;
 
 static void overflow_body(tacit_comm_t *comm, void *arg)
 {
     overflow_t   *overflow = arg;
-    tacit_slot_t *slot = slot_of(comm, "slot", 64, TACIT_FLOAT32, "fp8");
+    tacit_slot_t *slot = slot_of(comm, "slot", 64, TACIT_FLOAT32, overflow->spec);
     float         x[64];
 
     for (size_t i = 0; i < 64; i++) {
@@ -215,16 +217,161 @@ static void overflow_body(tacit_comm_t *comm, void *arg)
 
 START_TEST(sum_overflows)
 {
-    overflow_t     overflow;
+    overflow_t     overflow = {.spec = _i / 2 == 0 ? "fp8" : "topk:ratio=0.5+ef"};
     tacit_config_t config = TACIT_CONFIG_INIT;
 
-    config.nonfinite = _i == 0 ? TACIT_NONFINITE_ERROR : TACIT_NONFINITE_SKIP;
+    config.nonfinite = _i % 2 == 0 ? TACIT_NONFINITE_ERROR : TACIT_NONFINITE_SKIP;
     name_hosts("2");
     run_ranks(4, &config, overflow_body, &overflow);
     name_hosts(NULL);
     for (int rank = 0; rank < 4; rank++) {
         ck_assert_int_eq(overflow.status[rank], TACIT_ERR_VALUE);
     }
+}
+END_TEST
+
+/* Where trackers begin with a dense operation: with leaders if they are those of leaders, also where another way is asked for.
+   Then no more ranks than there are hosts have some of an element; else all have. What they have is what all agree on. */
+START_TEST(dense_at_first)
+{
+    static const struct {
+        const char *plan; /* NULL: none */
+        bool        leaders;
+    } plans[] = {{NULL, true}, {"two_level_sparse", true}, {"blockwise", true}, {"sparse", false}};
+    enum { COUNT = 9000, STEPS = 3 };
+    session_t session = {.spec = _i % 2 == 0 ? "topk:ratio=0.1+ef21:init=gradient" : "topk:ratio=0.1+econtrol:init=gradient",
+                         .ranks = 7,
+                         .steps = STEPS,
+                         .count = COUNT,
+                         .op = TACIT_SUM,
+                         .config = TACIT_CONFIG_INIT};
+
+    name_hosts("3,2,2");
+    if (plans[_i / 2].plan != NULL) {
+        setenv("TACIT_PLAN", plans[_i / 2].plan, 1);
+    }
+    session_run(&session);
+    unsetenv("TACIT_PLAN");
+    name_hosts(NULL);
+    for (size_t i = 0; i < COUNT; i++) {
+        double sum = -(double)session.out[(STEPS - 1) * COUNT + i];
+        int    have = 0;
+
+        for (int rank = 0; rank < session.ranks; rank++) {
+            sum += (double)session.memory[rank][i];
+            have += session.memory[rank][i] != 0;
+        }
+        ck_assert_int_eq(have, plans[_i / 2].leaders ? 3 : session.ranks);
+        ck_assert_double_le(fabs(sum), 1e-4); /* 3 steps of 8 sums, of numbers below 100 */
+    }
+    session_free(&session);
+}
+END_TEST
+
+/* ---- Several tensors at once ---- */
+
+enum { SLOTS = 6, MOST = 40000 };
+
+typedef struct many {
+    bool     grouped;
+    uint64_t sparse[8], blockwise[8]; /* hashes of results */
+} many_t;
+
+static void many_body(tacit_comm_t *comm, void *arg)
+{
+    static const char *const specs[SLOTS] = {"topk:ratio=0.05+ef", "onebit:block=64+ef", "topk:ratio=0.1+dgc:dense=0",
+                                             "topk:ratio=0.1",     "topk:ratio=0.02+ef", "topk:ratio=0.1+ef21:init=gradient"};
+    static const size_t      counts[SLOTS] = {MOST, 5000, 3, 0, 12289, 4097};
+    many_t                  *many = arg;
+    const int                rank = tacit_comm_rank(comm);
+    tacit_slot_t            *slots[SLOTS];
+    float                   *x = session_floats((size_t)SLOTS * MOST);
+
+    for (int i = 0; i < SLOTS; i++) {
+        const char name[] = {(char)('a' + i), '\0'};
+
+        slots[i] = slot_of(comm, name, counts[i], TACIT_FLOAT32, specs[i]);
+    }
+    for (int step = 0; step < 3; step++) {
+        if (many->grouped) {
+            MUST(tacit_group_begin(comm));
+        }
+        for (int i = 0; i < SLOTS; i++) {
+            float *own = x + (size_t)i * MOST;
+
+            session_normal(rank, SLOTS * step + i, counts[i], own);
+            MUST(tacit_allreduce(slots[i], own, own, TACIT_AVERAGE));
+        }
+        if (many->grouped) {
+            MUST(tacit_group_end(comm, NULL));
+        }
+        for (int i = 0; i < SLOTS; i++) {
+            uint64_t *hash = i == 1 ? &many->blockwise[rank] : &many->sparse[rank];
+
+            *hash = 31 * *hash + harness_hash(x + (size_t)i * MOST, counts[i] * sizeof *x);
+        }
+    }
+    free(x);
+}
+
+/* The same as one by one: a sparse tensor's bits do not depend on its neighbours, as those of a blockwise one do, whose owner
+   changes. */
+START_TEST(in_groups)
+{
+    static const struct {
+        int         ranks;
+        const char *list;
+    } hosts[] = {{4, "2"}, {7, "2,5"}, {8, "3,3,2"}};
+    tacit_config_t config = TACIT_CONFIG_INIT;
+    many_t         alone = {.grouped = false}, grouped = {.grouped = true};
+
+    config.chunk_bytes = _i % 2 == 0 ? 1024 : 0;
+    name_hosts(hosts[_i / 2].list);
+    run_ranks(hosts[_i / 2].ranks, &config, many_body, &alone);
+    run_ranks_lazily(hosts[_i / 2].ranks, &config, many_body, &grouped);
+    name_hosts(NULL);
+    for (int rank = 0; rank < hosts[_i / 2].ranks; rank++) {
+        ck_assert(alone.sparse[rank] == alone.sparse[0] && grouped.sparse[rank] == alone.sparse[0]);
+        ck_assert(alone.blockwise[rank] == alone.blockwise[0] && grouped.blockwise[rank] == grouped.blockwise[0]);
+    }
+}
+END_TEST
+
+/* ---- What is given ---- */
+
+static void skipped_body(tacit_comm_t *comm, void *arg)
+{
+    enum { COUNT = 5000 };
+    const int     rank = tacit_comm_rank(comm);
+    tacit_slot_t *wide = slot_of(comm, "wide", COUNT, TACIT_FLOAT32, arg),
+                 *narrow = slot_of(comm, "narrow", COUNT, TACIT_BFLOAT16, arg);
+    float    *x = session_floats(COUNT);
+    uint16_t *y = calloc(COUNT, sizeof *y);
+
+    for (size_t i = 0; i < COUNT; i++) {
+        x[i] = rank == 1 && i % 100 == 0 ? NAN : (float)(rank + 1);
+        y[i] = (uint16_t)(tacit__float_bits(x[i]) >> 16);
+    }
+    MUST(tacit_allreduce(wide, x, x, TACIT_SUM));
+    MUST(tacit_allreduce(narrow, y, y, TACIT_SUM));
+    for (size_t i = 0; i < COUNT; i++) {
+        ck_assert_float_eq(x[i], i % 100 == 0 ? 13.0f : 15.0f);
+        ck_assert_float_eq(tacit__bits_float((uint32_t)y[i] << 16), i % 100 == 0 ? 13.0f : 15.0f);
+    }
+    free(x);
+    free(y);
+}
+
+/* Tensors of 16 bits, and NaN that is to be passed over. */
+START_TEST(skipped)
+{
+    static char    specs[][32] = {"topk:ratio=1+ef", "fp16+ef"};
+    tacit_config_t config = TACIT_CONFIG_INIT;
+
+    config.nonfinite = TACIT_NONFINITE_SKIP;
+    name_hosts("3,2");
+    run_ranks(5, &config, skipped_body, specs[_i]);
+    name_hosts(NULL);
 }
 END_TEST
 
@@ -373,6 +520,7 @@ END_TEST
 /* ---- What is saved ---- */
 
 typedef struct saved {
+    const char    *spec;
     bool           loads;
     tacit_status_t status[RANKS];
     char           text[RANKS][TACIT_TEXT_BYTES];
@@ -384,7 +532,7 @@ static void saved_body(tacit_comm_t *comm, void *arg)
     enum { COUNT = 5000 };
     saved_t      *saved = arg;
     const int     rank = tacit_comm_rank(comm);
-    tacit_slot_t *slot = slot_of(comm, "slot", COUNT, TACIT_FLOAT32, "onebit:block=64+ef");
+    tacit_slot_t *slot = slot_of(comm, "slot", COUNT, TACIT_FLOAT32, saved->spec);
     float        *x = session_floats(COUNT);
     char          path[HARNESS_PATH_BYTES];
 
@@ -407,15 +555,16 @@ static void saved_body(tacit_comm_t *comm, void *arg)
 START_TEST(resumes)
 {
     static const char *const lists[] = {"2", "2,2,1,1", NULL, "2,1,3"};
-    saved_t                  whole = {.loads = false}, rest = {.loads = true};
+    saved_t                  whole = {.spec = _i / 4 == 0 ? "onebit:block=64+ef" : "topk:ratio=0.1+dgc:dense=0"}, rest = whole;
 
+    rest.loads = true;
     name_hosts("2");
     run_ranks(RANKS, NULL, saved_body, &whole);
-    name_hosts(lists[_i]);
+    name_hosts(lists[_i % 4]);
     run_ranks(RANKS, NULL, saved_body, &rest);
     name_hosts(NULL);
     for (int rank = 0; rank < RANKS; rank++) {
-        if (_i == 0) {
+        if (_i % 4 == 0) {
             ck_assert(rest.status[rank] == TACIT_OK && rest.hash[rank] == whole.hash[rank]);
         } else {
             ck_assert_int_eq(rest.status[rank], TACIT_ERR_MISMATCH);
@@ -434,10 +583,13 @@ int main(void)
     tcase_add_loop_test(tests, trackers, 0, TRACKING * UNEVEN);
     tcase_add_loop_test(tests, nothing_is_lost, 0, (LINEAR + REMEMBERING) * ANY);
     tcase_add_loop_test(tests, changes, 0, 2);
-    tcase_add_loop_test(tests, sum_overflows, 0, 2);
+    tcase_add_loop_test(tests, sum_overflows, 0, 4);
+    tcase_add_loop_test(tests, dense_at_first, 0, 8);
+    tcase_add_loop_test(tests, in_groups, 0, 6);
+    tcase_add_loop_test(tests, skipped, 0, 2);
     tcase_add_test(tests, leaves_less);
     tcase_add_loop_test(tests, of_one_rank, 0, FAILING * RANKS);
-    tcase_add_loop_test(tests, resumes, 0, 4);
+    tcase_add_loop_test(tests, resumes, 0, 8);
     tcase_set_timeout(tests, 60);
     suite_add_tcase(suite, tests);
     return harness_main(suite);
