@@ -554,7 +554,8 @@ END_TEST
 int main(void)
 {
     Suite *suite = suite_create("fault_wire");
-    TCase *damage = tcase_create("damage"), *ring = tcase_create("ring"), *loss = tcase_create("loss");
+    TCase *damage = tcase_create("damage"), *ring = tcase_create("ring"), *levels = tcase_create("levels"),
+          *loss = tcase_create("loss");
 
     for (int strict = 0; strict < 2; strict++) {
         const int first = strict * SPECS, last = first + SPECS - 1; /* that is the ring */
@@ -566,11 +567,13 @@ int main(void)
     }
     tcase_add_loop_test(damage, many_chunks, 0, SPECS - 1);
     tcase_add_loop_test(damage, group_of_mixed_specs, 0, 4);
-    tcase_add_loop_test(damage, two_levels, 0, 8);
+    tcase_add_loop_test(levels, two_levels, 0, 8);
     tcase_set_timeout(damage, 120);
     suite_add_tcase(suite, damage);
     tcase_set_timeout(ring, 120);
     suite_add_tcase(suite, ring);
+    tcase_set_timeout(levels, 120);
+    suite_add_tcase(suite, levels);
     tcase_add_loop_test(loss, lost_messages, 0, SPECS + 3);
     tcase_add_loop_test(loss, long_delay, 0, SPECS);
     tcase_set_timeout(loss, 120);
