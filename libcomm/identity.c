@@ -101,7 +101,12 @@ out:
 
 tacit_status_t tacit__item_fault(const tacit_item_t *item)
 {
-    return tacit__codec_value_fault(item->codec, item->codec->rank, item->step);
+    return item->codec->sums
+               ? tacit__fail(TACIT_ERR_VALUE,
+                             "rank %d: slot '%s' at step %" PRIu64 ": the sum of its host's ranks, or what is encoded of it, is "
+                             "not finite; nothing was changed. Skip the step, or set nonfinite to pass",
+                             item->codec->rank, item->codec->name, item->step)
+               : tacit__codec_value_fault(item->codec, item->codec->rank, item->step);
 }
 
 tacit_status_t tacit__leg_unexpected(const tacit_leg_t *leg, const tacit_frame_t *frame)

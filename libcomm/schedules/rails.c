@@ -178,7 +178,7 @@ static tacit_status_t add_own(const tacit_segment_t *segment, size_t offset, siz
         units = tacit__min(count - done, codec->unit);
         x = tacit__unit_load_given(codec, item->in, segment->first + offset + done, units);
         if (codec->nonfinite == TACIT_NONFINITE_ERROR && !tacit__unit_is_finite(x, units)) {
-            return tacit__item_fault(item);
+            return tacit__codec_value_fault(codec, codec->rank, item->step); /* of what was given, not of the sum */
         }
         if (before != NULL) {
             add(x, before + done, units, sum + done);
