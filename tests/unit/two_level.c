@@ -131,6 +131,25 @@ START_TEST(trackers)
 }
 END_TEST
 
+/* A dense first operation leaves memory with those who keep it: where every rank remembers by itself, its own gradient. */
+START_TEST(dense_start)
+{
+    static const char *const specs[] = {"topk:ratio=0.1+econtrol:init=gradient", "randk:ratio=0.1+ef21:init=gradient"};
+    session_t                session = {.spec = specs[_i], .ranks = 4, .steps = 1, .count = 5000, .op = TACIT_AVERAGE};
+    float                   *x = session_floats(session.count);
+
+    name_hosts("2");
+    session_run(&session);
+    name_hosts(NULL);
+    for (int rank = 0; rank < session.ranks; rank++) {
+        session_normal(rank, 0, session.count, x);
+        same_floats(session.memory[rank], x, session.count, session.spec);
+    }
+    session_free(&session);
+    free(x);
+}
+END_TEST
+
 /* ---- Whatever the hosts ---- */
 
 static const struct {
@@ -603,6 +622,7 @@ int main(void)
 
     tcase_add_loop_test(tests, hosts_as_ranks, 0, WITHOUT_RANDOM * UNEVEN);
     tcase_add_loop_test(tests, trackers, 0, TRACKING * UNEVEN);
+    tcase_add_loop_test(tests, dense_start, 0, 2);
     tcase_add_loop_test(tests, nothing_is_lost, 0, (LINEAR + REMEMBERING) * ANY);
     tcase_add_loop_test(tests, changes, 0, 2);
     tcase_add_loop_test(tests, sum_overflows, 0, 4);
