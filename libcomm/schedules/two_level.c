@@ -71,9 +71,10 @@ tacit_status_t tacit__two_level_pass_on(tacit_leg_t *leg, const tacit_chunk_t *c
 /* Not a 16-bit tensor that is to stay as it is: its sums are not of 16 bits. */
 static bool carries(const tacit_comm_t *comm, const tacit_codec_t *codec)
 {
-    const bool cast = codec->tensor.dtype != TACIT_FLOAT32 && strcmp(codec->given.compressor->name, "none") == 0;
+    const bool stays = comm->environment.disable != 0 || strcmp(codec->given.compressor->name, "none") == 0;
 
-    return tacit__topology_has_levels(comm->topology) && tacit__codec_is_blockwise(codec) && !cast;
+    return tacit__topology_has_levels(comm->topology) && tacit__codec_is_blockwise(codec) &&
+           !(stays && codec->tensor.dtype != TACIT_FLOAT32);
 }
 
 static tacit_status_t prepare(tacit_leg_t *leg)

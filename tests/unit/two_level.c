@@ -498,6 +498,31 @@ START_TEST(leaves_less)
 }
 END_TEST
 
+/* Where compression is off, 16-bit tensors are added up as they are, whatever spec they were given. */
+static void disabled_body(tacit_comm_t *comm, void *arg)
+{
+    static const uint16_t bfloat16[] = {0x4380, 0x3f80, 0xc380, 0x0000}; /* 256, 1, -256, 0 */
+    uint16_t             *sums = arg, x = bfloat16[tacit_comm_rank(comm)];
+
+    MUST(tacit_allreduce(slot_of(comm, "slot", 1, TACIT_BFLOAT16, "onebit+ef"), &x, &x, TACIT_SUM));
+    sums[tacit_comm_rank(comm)] = x;
+}
+
+START_TEST(disabled)
+{
+    uint16_t sums[4];
+
+    setenv("TACIT_DISABLE", "1", 1);
+    name_hosts("2");
+    run_ranks(4, NULL, disabled_body, sums);
+    name_hosts(NULL);
+    unsetenv("TACIT_DISABLE");
+    for (int rank = 0; rank < 4; rank++) {
+        ck_assert_uint_eq(sums[rank], 0x3f80); /* 257 is no bfloat16 */
+    }
+}
+END_TEST
+
 /* ---- Faults ---- */
 
 typedef struct fault {
@@ -630,6 +655,7 @@ int main(void)
     tcase_add_loop_test(tests, in_groups, 0, 6);
     tcase_add_loop_test(tests, not_finite, 0, 4);
     tcase_add_test(tests, leaves_less);
+    tcase_add_test(tests, disabled);
     tcase_add_loop_test(tests, of_one_rank, 0, FAILING * RANKS);
     tcase_add_loop_test(tests, resumes, 0, 8);
     tcase_set_timeout(tests, 60);
