@@ -27,7 +27,8 @@ tacit_range_t tacit__rail_range(const tacit_codec_t *codec, int rail, int rails)
 {
     const size_t   count = codec->tensor.count;
     const uint64_t units = (count + TACIT_UNIT - 1) / TACIT_UNIT;
-    const uint64_t turn = ((uint64_t)rail + codec->key.slot) % (unsigned)rails; /* so that small tensors are dealt out */
+    const uint64_t first = codec->key.slot % (unsigned)rails; /* so that small tensors are dealt out */
+    const uint64_t turn = ((uint64_t)rail + first) % (unsigned)rails;
 
     return (tacit_range_t){tacit__min(count, (size_t)(units * turn / (unsigned)rails) * TACIT_UNIT),
                            tacit__min(count, (size_t)(units * (turn + 1) / (unsigned)rails) * TACIT_UNIT)};

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "bits.h"
+#include "parts.h"
 #include "session.h"
 
 static const char *const remembering[] = {"none+ef",
@@ -147,6 +148,27 @@ START_TEST(dense_start)
     }
     session_free(&session);
     free(x);
+}
+END_TEST
+
+/* Every element is on one rail, whatever a slot's name hashes to. */
+START_TEST(no_rail_twice)
+{
+    tacit_codec_t codec = {.tensor.count = 20001, .key.slot = _i == 0 ? 7 : UINT64_MAX - 1};
+
+    for (int rails = 1; rails <= 10; rails++) {
+        size_t elements = 0;
+
+        for (int rail = 0; rail < rails; rail++) {
+            const tacit_range_t range = tacit__rail_range(&codec, rail, rails);
+
+            elements += range.end - range.begin;
+            for (int other = 0; other < rail; other++) {
+                ck_assert_uint_ne(tacit__rail_range(&codec, other, rails).begin, range.begin);
+            }
+        }
+        ck_assert_uint_eq(elements, codec.tensor.count);
+    }
 }
 END_TEST
 
@@ -648,6 +670,7 @@ int main(void)
     tcase_add_loop_test(tests, hosts_as_ranks, 0, WITHOUT_RANDOM * UNEVEN);
     tcase_add_loop_test(tests, trackers, 0, TRACKING * UNEVEN);
     tcase_add_loop_test(tests, dense_start, 0, 2);
+    tcase_add_loop_test(tests, no_rail_twice, 0, 2);
     tcase_add_loop_test(tests, nothing_is_lost, 0, (LINEAR + REMEMBERING) * ANY);
     tcase_add_loop_test(tests, changes, 0, 2);
     tcase_add_loop_test(tests, sum_overflows, 0, 4);
