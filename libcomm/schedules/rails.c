@@ -42,14 +42,14 @@ static void go_on(const tacit_leg_t *leg, tacit_rail_t *rail)
     }
 }
 
-static uint32_t count_pieces(const tacit_leg_t *leg, const tacit_rail_t *rail)
+static size_t count_pieces(const tacit_leg_t *leg, const tacit_rail_t *rail)
 {
     size_t pieces = 0;
 
     for (size_t s = 0; s < rail->count; s++) {
         pieces += (rail->segments[s].count + most_elements(leg) - 1) / most_elements(leg);
     }
-    return (uint32_t)pieces;
+    return pieces;
 }
 
 /* ---- Prepare and release ---- */
@@ -118,6 +118,7 @@ tacit_status_t tacit__levels_prepare(tacit_leg_t *leg, tacit_levels_t *levels)
     const tacit_topology_t *topology = levels->topology;
     const int               host = topology->host_of[leg->comm->rank];
     int                     index = 0;
+    size_t                  pieces = 0;
 
     while (levels->members[index] != leg->comm->rank) {
         index++;
@@ -133,14 +134,18 @@ tacit_status_t tacit__levels_prepare(tacit_leg_t *leg, tacit_levels_t *levels)
         }
         rail->before = (index - leader - 1 + 2 * levels->here) % levels->here;
         if (leader != index) {
-            levels->inputs_total += count_pieces(leg, rail);
+            pieces += count_pieces(leg, rail);
         } else if (levels->here == 1) {
             rail->next = rail->count; /* nobody else has a part in the sum */
         } else if (place_sums(leg, levels) != TACIT_OK) {
             return TACIT_ERR_MEMORY;
         }
     }
-    return TACIT_OK;
+    levels->inputs_total = (uint32_t)pieces;
+    return pieces <= TACIT_MOST_FRAMES ? TACIT_OK
+                                       : tacit__fail(TACIT_ERR_ARGUMENT,
+                                                     "rank %d: more than %d messages to a rank of its host; raise chunk_bytes",
+                                                     leg->comm->rank, TACIT_MOST_FRAMES);
 }
 
 void tacit__levels_release(tacit_leg_t *leg, tacit_levels_t *levels)

@@ -35,11 +35,16 @@ tacit_status_t tacit__two_level_prepare(tacit_leg_t *leg)
 {
     tacit_blockwise_t *blockwise = leg->state;
     const int          host = blockwise->topology->host_of[leg->comm->rank];
+    const int          hosts = blockwise->hosts;
     tacit_status_t     status;
 
     TRY(tacit__levels_create(leg, blockwise->topology, blockwise->segment_count, &blockwise->levels));
     for (int rail = 0; rail < blockwise->topology->rails; rail++) {
         put_in_order(blockwise, rail, host);
+        if (blockwise->part[(rail + 1) * hosts] - blockwise->part[rail * hosts] > TACIT_MOST_FRAMES) {
+            return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: a rail of more than %d chunks; raise chunk_bytes", leg->comm->rank,
+                               TACIT_MOST_FRAMES);
+        }
     }
     TRY(tacit__levels_prepare(leg, blockwise->levels));
 out:
