@@ -159,6 +159,8 @@ typedef struct tacit_compressor {
     size_t (*bound)(const void *config, size_t count);
     /* Blockwise, optional: whether an owner encodes its own contribution too, as if it came from another rank. NULL: no. */
     bool (*own_coded)(const void *config);
+    /* Blockwise: values within what gradients reach become the largest that there is. Sums of ranks are not encoded then. */
+    bool saturates;
     /* Optional: what kernels are told. NULL: there are none. */
     tacit_device_code_t (*device)(const void *config);
 } tacit_compressor_t;

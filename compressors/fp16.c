@@ -164,5 +164,6 @@ const tacit_compressor_t tacit__compressor_fp16 = {
     .grain = grain,
     .bound = bound,
     .own_coded = tacit__own_coded,
+    .saturates = true,
     .device = device,
 };

@@ -142,10 +142,10 @@ tacit_status_t tacit__levels_prepare(tacit_leg_t *leg, tacit_levels_t *levels)
         }
     }
     levels->inputs_total = (uint32_t)pieces;
-    return pieces <= TACIT_MOST_FRAMES ? TACIT_OK
-                                       : tacit__fail(TACIT_ERR_ARGUMENT,
-                                                     "rank %d: more than %d messages to a rank of its host; raise chunk_bytes",
-                                                     leg->comm->rank, TACIT_MOST_FRAMES);
+    return pieces <= TACIT_MOST_FRAMES
+               ? TACIT_OK
+               : tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: more than %d messages to a rank of its host; raise chunk_bytes",
+                             leg->comm->rank, TACIT_MOST_FRAMES);
 }
 
 void tacit__levels_release(tacit_leg_t *leg, tacit_levels_t *levels)

@@ -78,7 +78,7 @@ static bool carries(const tacit_comm_t *comm, const tacit_codec_t *codec)
 {
     const bool stays = comm->environment.disable != 0 || strcmp(codec->given.compressor->name, "none") == 0;
 
-    return tacit__topology_has_levels(comm->topology) && tacit__codec_is_blockwise(codec) &&
+    return tacit__topology_has_levels(comm->topology) && tacit__codec_is_blockwise(codec) && !codec->compressor->saturates &&
            !(stays && codec->tensor.dtype != TACIT_FLOAT32);
 }
 

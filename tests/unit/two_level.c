@@ -8,7 +8,7 @@
 #include "session.h"
 
 static const char *const remembering[] = {"none+ef",
-                                          "fp16+ef",
+                                          "bf16+ef",
                                           "onebit:block=64+ef",
                                           "onebit:block=64,own=coded+ef",
                                           "onebit:block=0,own=coded+ef",
@@ -112,7 +112,7 @@ START_TEST(hosts_as_ranks)
 }
 END_TEST
 
-static const char *const tracking[] = {"fp16+ef21:init=zero",
+static const char *const tracking[] = {"bf16+ef21:init=zero",
                                        "onebit:block=64+ef21:average=0.5",
                                        "onebit:block=64+econtrol:init=gradient",
                                        "qsgd:bits=4,block=32+econtrol",
@@ -135,7 +135,7 @@ END_TEST
 /* A dense first operation leaves memory with those who keep it: where every rank remembers by itself, its own gradient. */
 START_TEST(dense_start)
 {
-    static const char *const specs[] = {"topk:ratio=0.1+econtrol:init=gradient", "randk:ratio=0.1+ef21:init=gradient"};
+    static const char *const specs[] = {"randk:ratio=0.1+econtrol:init=gradient", "randk:ratio=0.1+ef21:init=gradient"};
     session_t                session = {.spec = specs[_i], .ranks = 4, .steps = 1, .count = 5000, .op = TACIT_AVERAGE};
     float                   *x = session_floats(session.count);
 
@@ -452,7 +452,7 @@ static void way_body(tacit_comm_t *comm, void *arg)
 {
     way_t        *way = arg;
     const int     rank = tacit_comm_rank(comm);
-    tacit_slot_t *slots[] = {slot_of(comm, "a", LARGE, TACIT_FLOAT32, "onebit+ef"), slot_of(comm, "b", 9, TACIT_FLOAT32, "fp16"),
+    tacit_slot_t *slots[] = {slot_of(comm, "a", LARGE, TACIT_FLOAT32, "onebit+ef"), slot_of(comm, "b", 9, TACIT_FLOAT32, "fp8"),
                              slot_of(comm, "c", 9, TACIT_BFLOAT16, "none"), slot_of(comm, "d", 9, TACIT_BFLOAT16, "onebit+ef"),
                              slot_of(comm, "e", LARGE, TACIT_FLOAT32, "topk:ratio=0.01+ef")};
     float        *x = session_floats(LARGE);
