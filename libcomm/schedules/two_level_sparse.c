@@ -217,6 +217,10 @@ static tacit_status_t pass_on(tacit_leg_t *leg, const tacit_frame_t *frame)
     if (levels->here == 1) {
         goto out;
     }
+    if (levels->passed == TACIT_MOST_FRAMES) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: more than %d messages to a rank of its host; raise chunk_bytes",
+                           leg->comm->rank, TACIT_MOST_FRAMES);
+    }
     TRY(tacit__records_keep(&gather->records, TACIT_FRAME_HEADER_BYTES + frame->payload_bytes, &message));
     memcpy(message + TACIT_FRAME_HEADER_BYTES, frame->payload, frame->payload_bytes);
     passed.round = leg->round + TACIT_LEVELS_PASSED;
