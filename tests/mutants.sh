@@ -645,34 +645,34 @@ mutant "ring: sums begin at the part's own rank" libcomm/schedules/ring.c ring:r
     's/sender \+ 2 \* ranks - 1 - place->step/sender + 2 * ranks - place->step/'
 mutant "ring: a message that is still under way is used again" libcomm/outbox.c ring:ring \
     's/->sends\[message->send\].done/->send_count/'
-unchanged two_level:two_level fault_wire:levels
-mutant "two levels: what others have added is lost" libcomm/schedules/rails.c two_level:two_level \
+unchanged two_level:hosts two_level:sums two_level:faults fault_wire:levels
+mutant "two levels: what others have added is lost" libcomm/schedules/rails.c two_level:hosts \
     's/add\(x, before \+ done, units, sum \+ done\)/memcpy(sum + done, x, units * sizeof *sum)/'
-mutant "two levels: an average over hosts" libcomm/codec_block.c two_level:two_level \
+mutant "two levels: an average over hosts" libcomm/codec_block.c two_level:sums \
     '/^static uint32_t sum_unit/,/^}/s/\(float\)codec->ranks/(float)codec->senders/'
-mutant "two levels: a host's sum before it is complete" libcomm/schedules/blockwise.c two_level:two_level \
+mutant "two levels: a host's sum before it is complete" libcomm/schedules/blockwise.c two_level:hosts \
     's/(tacit__levels_has\(blockwise->levels, chunk->place)\)/\1 - 1)/'
-mutant "two levels: rails that move with the parameters" libcomm/parts.c two_level:two_level \
+mutant "two levels: rails that move with the parameters" libcomm/parts.c two_level:sums \
     '/^tacit_range_t tacit__rail_range/,/^}/s/TACIT_UNIT/tacit__codec_edge(codec)/g'
-mutant "two levels: values that are only looked at in sums" libcomm/schedules/rails.c two_level:two_level \
+mutant "two levels: values that are only looked at in sums" libcomm/schedules/rails.c two_level:faults \
     's/codec->nonfinite == TACIT_NONFINITE_ERROR \&\& //; s/!tacit__unit_is_finite\(x, units\)/false/'
-mutant "two levels: sums that are not finite skipped" libcomm/codec_unit.c two_level:two_level \
+mutant "two levels: sums that are not finite skipped" libcomm/codec_unit.c two_level:faults \
     's/return codec->sums \? /return codec->sums \&\& codec->nonfinite != TACIT_NONFINITE_SKIP ? /'
-mutant "two levels: memory of other leaders loaded" libcomm/checkpoint.c two_level:two_level \
+mutant "two levels: memory of other leaders loaded" libcomm/checkpoint.c two_level:faults \
     's/codec->leaders != 0/false/'
-mutant "two levels: pairs of a host's sum before it is complete" libcomm/schedules/two_level_sparse.c two_level:two_level \
+mutant "two levels: pairs of a host's sum before it is complete" libcomm/schedules/two_level_sparse.c two_level:hosts \
     's/tacit__levels_has\(gather->levels, .*\? choose\(leg\) : TACIT_PENDING/choose(leg)/'
-mutant "two levels: pairs where a rail begins" libcomm/codec_whole.c two_level:two_level \
+mutant "two levels: pairs where a rail begins" libcomm/codec_whole.c two_level:sums \
     's/entries.indices\[i\] \+= .*/;/'
-mutant "two levels: memory where the tensor begins" libcomm/codec_whole.c two_level:two_level \
+mutant "two levels: memory where the tensor begins" libcomm/codec_whole.c two_level:sums \
     's/(memory.(now|next)\[i\]) \+ codec->range.begin/\1/'
-mutant "two levels: averages of pairs over hosts" libcomm/records.c two_level:two_level \
+mutant "two levels: averages of pairs over hosts" libcomm/records.c two_level:sums \
     's/scale = 1.0f \/ \(float\)leg->comm->ranks/scale = 1.0f \/ (float)leg->comm->topology->hosts/'
-mutant "two levels: a leader's own pairs of its host" libcomm/records.c two_level:two_level \
+mutant "two levels: a leader's own pairs of its host" libcomm/records.c two_level:hosts \
     's/(tacit__codec_choose\(item->codec, item->step, item->in)put/\1/'
 mutant "two levels: a host's pairs are taken back from a rank" libcomm/records.c fault_wire:levels \
     's/(tacit__codec_unsent\(item->codec, item->in)put/\1/'
-mutant "two levels: a dense first operation as asked for" libcomm/schedules/schedule_registry.c two_level:two_level \
+mutant "two levels: a dense first operation as asked for" libcomm/schedules/schedule_registry.c two_level:sums \
     's/next->levels, !next->levels/true, true/'
 unchanged frame:checksums
 mutant "checksum: turns are alike" libcomm/checksum.c frame:checksums 's/ \+ base \+ place/ + place/'

@@ -667,23 +667,27 @@ END_TEST
 int main(void)
 {
     Suite *suite = suite_create("two_level");
-    TCase *tests = tcase_create("two_level");
+    TCase *hosts = tcase_create("hosts"), *sums = tcase_create("sums"), *faults = tcase_create("faults");
 
-    tcase_add_loop_test(tests, hosts_as_ranks, 0, WITHOUT_RANDOM * UNEVEN);
-    tcase_add_loop_test(tests, trackers, 0, TRACKING * UNEVEN);
-    tcase_add_loop_test(tests, dense_start, 0, 2);
-    tcase_add_loop_test(tests, no_rail_twice, 0, 2);
-    tcase_add_loop_test(tests, nothing_is_lost, 0, (LINEAR + REMEMBERING) * (ANY / 2));
-    tcase_add_loop_test(tests, changes, 0, 2);
-    tcase_add_loop_test(tests, sum_overflows, 0, 4);
-    tcase_add_loop_test(tests, dense_at_first, 0, 8);
-    tcase_add_loop_test(tests, in_groups, 0, 6);
-    tcase_add_loop_test(tests, not_finite, 0, 4);
-    tcase_add_test(tests, leaves_less);
-    tcase_add_test(tests, disabled);
-    tcase_add_loop_test(tests, of_one_rank, 0, FAILING * RANKS);
-    tcase_add_loop_test(tests, resumes, 0, 8);
-    tcase_set_timeout(tests, 60);
-    suite_add_tcase(suite, tests);
+    tcase_add_loop_test(hosts, hosts_as_ranks, 0, WITHOUT_RANDOM * UNEVEN);
+    tcase_add_loop_test(hosts, trackers, 0, TRACKING * UNEVEN);
+    tcase_add_loop_test(sums, dense_start, 0, 2);
+    tcase_add_loop_test(sums, no_rail_twice, 0, 2);
+    tcase_add_loop_test(sums, changes, 0, 2);
+    tcase_add_loop_test(sums, dense_at_first, 0, 8);
+    tcase_add_loop_test(sums, in_groups, 0, 6);
+    tcase_add_test(sums, leaves_less);
+    tcase_add_test(sums, disabled);
+    tcase_add_loop_test(sums, nothing_is_lost, 0, (LINEAR + REMEMBERING) * (ANY / 2));
+    tcase_add_loop_test(faults, sum_overflows, 0, 4);
+    tcase_add_loop_test(faults, not_finite, 0, 4);
+    tcase_add_loop_test(faults, of_one_rank, 0, FAILING * RANKS);
+    tcase_add_loop_test(faults, resumes, 0, 8);
+    tcase_set_timeout(hosts, 60);
+    tcase_set_timeout(sums, 60);
+    tcase_set_timeout(faults, 60);
+    suite_add_tcase(suite, hosts);
+    suite_add_tcase(suite, sums);
+    suite_add_tcase(suite, faults);
     return harness_main(suite);
 }
