@@ -559,7 +559,7 @@ out:
     return status;
 }
 
-void tacit__records_commit(tacit_records_t *records, size_t item)
+static void commit_item(tacit_records_t *records, size_t item)
 {
     tacit_item_t  *of = records->leg->items[item];
     tacit_codec_t *codec = of->codec;
@@ -578,4 +578,11 @@ void tacit__records_commit(tacit_records_t *records, size_t item)
     }
     tacit__codec_commit(codec, of->step);
     tacit__item_worked(of, TACIT_TRACE_DECODE, began, codec->tensor.count, -1);
+}
+
+void tacit__records_commit(tacit_records_t *records)
+{
+    for (size_t i = 0; i < records->leg->item_count; i++) {
+        commit_item(records, i);
+    }
 }

@@ -130,8 +130,8 @@ void tacit__chosen_undo(const tacit_item_t *item, const tacit_chosen_t *chosen);
 
 /* That every result is finite: TACIT_ERR_VALUE, on all ranks alike. */
 tacit_status_t tacit__records_check(tacit_records_t *records);
-/* Writes an item's result and commits its codec. */
-void tacit__records_commit(tacit_records_t *records, size_t item);
+/* Writes all items' results and commits their codecs. */
+void tacit__records_commit(tacit_records_t *records);
 /* The fault of a sum. */
 tacit_status_t tacit__sum_fault(const tacit_leg_t *leg, const tacit_item_t *item, size_t element);
 

@@ -120,9 +120,7 @@ static tacit_status_t arrived(tacit_leg_t *leg, const tacit_frame_t *frame)
 
 static void commit(tacit_leg_t *leg)
 {
-    for (size_t i = 0; i < leg->item_count; i++) {
-        tacit__records_commit(&((tacit_sparse_t *)leg->state)->records, i);
-    }
+    tacit__records_commit(&((tacit_sparse_t *)leg->state)->records);
 }
 
 static void undo(tacit_leg_t *leg)

@@ -456,9 +456,7 @@ out:
 
 static void commit(tacit_leg_t *leg)
 {
-    for (size_t i = 0; i < leg->item_count; i++) {
-        tacit__records_commit(&((tacit_scatter_t *)leg->state)->results, i);
-    }
+    tacit__records_commit(&((tacit_scatter_t *)leg->state)->results);
 }
 
 static void undo(tacit_leg_t *leg)
