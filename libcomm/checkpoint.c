@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "automatic.h"
 #include "codec_unit.h"
 #include "operation.h"
 #include "packed.h"
@@ -109,10 +110,11 @@ tacit_status_t tacit_save(tacit_comm_t *comm, const char *path)
 
 /* What one slot will be made of. */
 typedef struct tacit_staged {
-    uint64_t      step, owner_first, owner_count, units, arrays;
-    const void   *values[ARRAYS]; /* in the file's data */
-    uint64_t      counts[ARRAYS];
-    tacit_state_t owner;
+    uint64_t       step, owner_first, owner_count, units, arrays;
+    const void    *values[ARRAYS]; /* in the file's data */
+    uint64_t       counts[ARRAYS];
+    tacit_state_t  owner;
+    tacit_codec_t *codec, *dense; /* that take the place of the slot's: automatic.h; or NULL */
 } tacit_staged_t;
 
 /* The codec as it will be walked: with the staged owner's memory. */
@@ -257,6 +259,21 @@ out:
     return status;
 }
 
+static tacit_status_t read_slot(tacit_reader_t *reader, const tacit_slot_t *slot, tacit_staged_t *staged)
+{
+    tacit_reader_t ahead = *reader;
+    tacit_status_t status = TACIT_OK;
+    char           name[TACIT_STATE_TEXT_BYTES], compressor[TACIT_STATE_TEXT_BYTES], feedback[TACIT_STATE_TEXT_BYTES];
+
+    if (tacit__get_text(&ahead, name) == TACIT_OK && tacit__get_text(&ahead, compressor) == TACIT_OK &&
+        tacit__get_text(&ahead, feedback) == TACIT_OK) {
+        TRY(tacit__automatic_restore(slot, compressor, feedback, &staged->codec, &staged->dense));
+    }
+    TRY(read_codec(reader, staged->codec != NULL ? staged->codec : slot->codec, staged));
+out:
+    return status;
+}
+
 static tacit_status_t read_file(tacit_reader_t *reader, const tacit_comm_t *comm, const char *path, tacit_staged_t *staged,
                                 uint64_t slots)
 {
@@ -265,7 +282,7 @@ static tacit_status_t read_file(tacit_reader_t *reader, const tacit_comm_t *comm
     TRY(tacit__state_open(reader, comm->rank, comm->ranks, path, magic));
     TRY(tacit__expect_number(reader, "", "the number of slots", slots));
     for (const tacit_slot_t *slot = comm->slots; slot != NULL; slot = slot->next) {
-        TRY(read_codec(reader, slot->codec, staged++));
+        TRY(read_slot(reader, slot, staged++));
     }
     TRY(tacit__state_end(reader));
 out:
@@ -290,7 +307,7 @@ tacit_status_t tacit_load(tacit_comm_t *comm, const char *path)
     tacit_staged_t *staged = NULL;
     uint64_t       *steps = NULL;
     tacit_status_t  status = tacit__comm_enter(comm, false), mine;
-    size_t          slots = 0;
+    size_t          slots = 0, capacity = 0;
 
     if (status != TACIT_OK) {
         return status;
@@ -307,17 +324,28 @@ tacit_status_t tacit_load(tacit_comm_t *comm, const char *path)
                : read_file(&reader, comm, path, staged, slots);
     for (size_t i = 0; mine == TACIT_OK && i < slots; i++) {
         steps[i] = staged[i].step;
+        if (staged[i].codec != NULL) {
+            const size_t bytes = tacit__slot_message_bytes(comm, &staged[i].codec->spec, staged[i].codec->tensor.count);
+
+            capacity = bytes > capacity ? bytes : capacity;
+        }
     }
     describe_steps(comm, mine == TACIT_OK ? steps : NULL, text, sizeof text);
-    TRY(tacit__comm_agree(comm, "tacit_load", text, mine, 0));
+    TRY(tacit__comm_agree(comm, "tacit_load", text, mine, capacity));
     slots = 0;
     for (tacit_slot_t *slot = comm->slots; slot != NULL; slot = slot->next) {
         slot->step = staged[slots].step;
+        if (staged[slots].codec != NULL) {
+            tacit__automatic_adopt(slot, staged[slots].codec, staged[slots].dense);
+            staged[slots].codec = staged[slots].dense = NULL;
+        }
         adopt(slot->codec, &staged[slots++]);
     }
 out:
     for (size_t i = 0; staged != NULL && i < slots; i++) {
         tacit__state_release(&staged[i].owner);
+        tacit_codec_destroy(staged[i].codec);
+        tacit_codec_destroy(staged[i].dense);
     }
     tacit__free(staged);
     tacit__free(steps);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Makes, changes and ends codecs. */
+#include "automatic.h"
 #include "codec_memory.h"
 
 #include <inttypes.h>
@@ -39,7 +40,7 @@ void tacit__codec_describe(const tacit_codec_t *codec, char *text, size_t capaci
     size_t                   used;
 
     used = (size_t)snprintf(text, capacity, "slot '%s', count %zu, dtype %s, spec %s, shape", codec->name, codec->tensor.count,
-                            dtypes[codec->tensor.dtype], codec->spec.canonical);
+                            dtypes[codec->tensor.dtype], codec->given.error > 0 ? codec->given.canonical : codec->spec.canonical);
     for (int i = 0; i < codec->tensor.ndim && used < capacity; i++) {
         used += (size_t)snprintf(text + used, capacity - used, " %zu", codec->tensor.shape[i]);
     }
@@ -154,14 +155,21 @@ static tacit_status_t effective_spec(const tacit_codec_t *codec, const tacit_spe
 
     static const char *const casts[] = {"none", "fp16", "bf16"};
     char                     text[TACIT_SPEC_BYTES];
-    const char              *feedback = strchr(given->text, '+');
+    const char              *feedback;
     tacit_status_t           status;
     bool                     dense =
         given->feedback != NULL && given->feedback->is_dense != NULL && given->feedback->is_dense(given->feedback_config, tensor);
 
     snprintf(text, sizeof text, "%s", given->text);
-    if (dense || strcmp(given->compressor->name, "none") == 0) {
-        snprintf(text, sizeof text, "%s%s", casts[tensor->dtype], feedback != NULL ? feedback : "");
+    if (given->automatic) {
+        tacit__automatic_smallest(given, tensor->dtype, text);
+    }
+    feedback = strchr(text, '+');
+    if (dense || strncmp(text, "none", strcspn(text, ":+")) == 0) {
+        char cast[TACIT_SPEC_BYTES];
+
+        snprintf(cast, sizeof cast, "%s%s", casts[tensor->dtype], feedback != NULL ? feedback : "");
+        memcpy(text, cast, sizeof text);
     }
     TRY(tacit__spec_parse_effective(text, dense, spec_out));
     settle_feedback(codec, spec_out);
@@ -390,14 +398,27 @@ out:
     return status;
 }
 
+/* Whether another automatic spec may take the place of one: what is remembered is kept as it is, or paid back. */
+static bool may_follow(const tacit_spec_t *spec, const tacit_spec_t *former)
+{
+    return spec->automatic && former->automatic &&
+           (spec->error == 0 || former->feedback == NULL ||
+            (spec->feedback == former->feedback &&
+             memcmp(spec->feedback_config, former->feedback_config, spec->feedback->config_bytes) == 0));
+}
+
 tacit_status_t tacit__codec_parse_specs(tacit_codec_t *codec, const char *text, tacit_specs_t *specs_out)
 {
     tacit_status_t status;
     tacit_specs_t  specs = {0};
 
     TRY(tacit__spec_parse(text, &specs.given));
+    if (may_follow(&specs.given, &codec->given)) { /* which compressor the tensor gets is another question: automatic.h */
+        *specs_out = specs;
+        return TACIT_OK;
+    }
     if (specs.given.compressor != codec->given.compressor || specs.given.feedback != codec->given.feedback ||
-        specs.given.automatic != codec->given.automatic) {
+        specs.given.automatic || codec->given.automatic) {
         status = tacit__fail(TACIT_ERR_SPEC,
                              "slot '%s' is '%s'; set_spec changes its parameters, not the compressor or the feedback ('%s'): "
                              "make a new slot for that",

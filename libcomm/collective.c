@@ -96,6 +96,9 @@ tacit_status_t tacit_allreduce(tacit_slot_t *slot, const void *in, void *out, ta
     if (status != TACIT_OK) {
         return status;
     }
+    if (slot->dense != NULL && !comm->group_open) { /* how it is reduced is known when what is under way has ended */
+        TRY(tacit__comm_drain(comm));
+    }
     item.codec = slot->codec;
     mine = check(comm, slot, in, out, op);
     if (comm->group_open) {

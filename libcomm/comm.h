@@ -20,6 +20,7 @@ struct tacit_slot {
     tacit_slot_t           *next; /* in the order of creation */
     uint64_t                id;   /* that order */
     tacit_codec_t          *codec;
+    tacit_codec_t          *dense; /* takes its place after an operation that pays what it owes; else NULL: automatic.h */
     const tacit_schedule_t *schedule;
     uint64_t                step;       /* operations that have succeeded */
     size_t                  users;      /* operations in the queue that work with it */
@@ -31,7 +32,7 @@ struct tacit_slot {
 
 /* Bytes that messages of a slot of `count` elements need at most. */
 size_t tacit__slot_message_bytes(const tacit_comm_t *comm, const tacit_spec_t *spec, size_t count);
-/* Frees a slot that is in no list any more. */
+/* Frees a slot that is in no list any more; accepts NULL. */
 void tacit__slot_free(tacit_slot_t *slot);
 /* Other parameters for a slot, in two halves, so that ranks may agree on many at once: everything that can fail, which raises
    *capacity to the bytes that its messages will need at most … */

@@ -248,7 +248,7 @@ static const tacit_schedule_t *asked_for(const tacit_comm_t *comm, const tacit_c
     return asked != NULL && asked->carries(comm, codec) ? asked : NULL;
 }
 
-static bool is_worthwhile(const tacit_comm_t *comm, const tacit_codec_t *codec)
+bool tacit__cost_matters(const tacit_comm_t *comm, const tacit_codec_t *codec)
 {
     return codec->tensor.count * sizeof(float) >= (comm->topology->hosts == 1 ? worthwhile_inside : worthwhile);
 }
@@ -278,8 +278,8 @@ static bool is_free(const tacit_comm_t *comm, const tacit_codec_t *codec)
 
 tacit_status_t tacit__cost_learn(tacit_comm_t *comm, const tacit_codec_t *codec, bool all)
 {
-    const bool matters =
-        is_free(comm, codec) && is_worthwhile(comm, codec) && count_carriers(comm, codec) > 1 && asked_for(comm, codec) == NULL;
+    const bool matters = is_free(comm, codec) && tacit__cost_matters(comm, codec) && count_carriers(comm, codec) > 1 &&
+                         asked_for(comm, codec) == NULL;
 
     return can_measure(comm) && codec->tensor.count != 0 && (all || matters) ? learn(comm, codec, measures_exactly(comm))
                                                                              : TACIT_OK;
@@ -314,7 +314,7 @@ const tacit_schedule_t *tacit__cost_choose(const tacit_comm_t *comm, const tacit
     const tacit_schedule_t *best = usual;
     tacit_times_t           limit = {.mean = INFINITY};
 
-    if (comm->cost.curves == NULL || usual == NULL || !is_free(comm, codec) || !is_worthwhile(comm, codec)) {
+    if (comm->cost.curves == NULL || usual == NULL || !is_free(comm, codec) || !tacit__cost_matters(comm, codec)) {
         return usual;
     }
     limit.least = times_of(comm, codec, usual).least;
@@ -353,7 +353,7 @@ static const char *reason(const tacit_comm_t *comm, const tacit_codec_t *codec, 
     if (!is_free(comm, codec)) {
         return "which loses the same in every run";
     }
-    if (!is_worthwhile(comm, codec)) {
+    if (!tacit__cost_matters(comm, codec)) {
         return "too small for another to pay";
     }
     if (!(seconds > 0)) {

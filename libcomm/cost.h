@@ -30,6 +30,8 @@ typedef struct tacit_cost {
    the slot's size; `all`: even if nothing depends on it. Takes about as long as some tens of reductions of the slot, and some
    tenths of a second on slow links. Collective; every rank returns the same. */
 tacit_status_t tacit__cost_learn(tacit_comm_t *comm, const tacit_codec_t *codec, bool all);
+/* Whether a slot is large enough for its schedule to depend on what was measured. */
+bool tacit__cost_matters(const tacit_comm_t *comm, const tacit_codec_t *codec);
 /* Seconds that a slot's reduction is predicted to take by a schedule; NaN: not known. */
 double tacit__cost_seconds(const tacit_comm_t *comm, const tacit_codec_t *codec, const tacit_schedule_t *schedule);
 /* The schedule for a slot that goes by `usual` where nothing is known; the same on all ranks. */

@@ -5,6 +5,7 @@
 #include "isa.h"
 #include "optimizer.h"
 #include "schedule.h"
+#include "spec.h"
 
 static const tacit_param_t no_params[] = {
     {NULL, TACIT_PARAM_INT, 0, 0, 0, 0, 0, NULL, NULL, NULL},
@@ -26,6 +27,9 @@ tacit_status_t tacit_module(tacit_kind_t kind, size_t index, tacit_module_t *mod
         const tacit_compressor_t *compressor = tacit__compressor_at(index);
 
         module = (tacit_module_t){compressor->name, compressor->summary, compressor->params};
+    } else if (kind == TACIT_COMPRESSORS && index > 0 && tacit__compressor_at(index - 1) != NULL) {
+        module = (tacit_module_t){"auto", "what is measured to be the fastest within an error; without one, what loses nothing",
+                                  tacit__automatic_params};
     } else if (kind == TACIT_FEEDBACKS && tacit__feedback_at(index) != NULL) {
         const tacit_feedback_t *feedback = tacit__feedback_at(index);
 

@@ -5,6 +5,8 @@
    before. */
 #include "operation.h"
 
+#include "automatic.h"
+
 #include <assert.h>
 #include <inttypes.h>
 #include <sched.h>
@@ -155,6 +157,7 @@ static void start(tacit_operation_t *operation)
     for (size_t i = 0; i < operation->item_count; i++) {
         tacit_item_t *item = &operation->items[i];
 
+        item->codec = item->slot->codec; /* it may be another one since the call */
         item->step = item->slot->step;
         item->input = item->in;
         tacit__codec_dress(item->codec, item->step == 0);
@@ -276,6 +279,9 @@ static void finish(tacit_operation_t *operation, tacit_status_t status, const ch
         tacit_slot_t *slot = operation->items[i].slot;
 
         tacit__codec_dress(slot->codec, false);
+        if (status == TACIT_OK) {
+            tacit__automatic_paid(slot);
+        }
         if (--slot->users == 0 && slot->doomed) {
             tacit__slot_free(slot);
         }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "automatic.h"
 #include "codec_memory.h"
 #include "operation.h"
 #include "progress.h"
@@ -38,7 +39,7 @@ static tacit_status_t make(tacit_comm_t *comm, const char *name, const tacit_slo
 {
     tacit_slot_config_t tensor = TACIT_SLOT_CONFIG_INIT;
     const bool          disabled = comm->environment.disable != 0;
-    const char         *given;
+    tacit_spec_t        given = {0};
     tacit_status_t      status;
 
     if (name == NULL || config == NULL || config->struct_bytes < sizeof tensor || config->struct_bytes > 4096) {
@@ -60,11 +61,17 @@ static tacit_status_t make(tacit_comm_t *comm, const char *name, const tacit_slo
                            "(tacit_bundle.h)",
                            comm->rank, name);
     }
-    given = tensor.spec != NULL ? tensor.spec : comm->config.spec;
-    tensor.spec = disabled ? "none" : given;
-    status = tacit__codec_create(name, &tensor, &comm->config, comm->rank, comm->ranks, &slot->codec);
-    if (status == TACIT_OK && disabled) { /* optimizers still go by it */
-        status = tacit__codec_parse_given(slot->codec, given);
+    tensor.spec = tensor.spec != NULL ? tensor.spec : comm->config.spec;
+    status = tacit__spec_parse(tensor.spec, &given);
+    if (status == TACIT_OK) {
+        tensor.spec = disabled || given.automatic ? "none" : tensor.spec;
+        status = tacit__codec_create(name, &tensor, &comm->config, comm->rank, comm->ranks, &slot->codec);
+    }
+    if (status == TACIT_OK && (disabled || given.automatic)) { /* optimizers still go by it; automatic.h does */
+        tacit__spec_release(&slot->codec->given);
+        slot->codec->given = given;
+    } else {
+        tacit__spec_release(&given);
     }
     if (status != TACIT_OK) {
         char text[TACIT_TEXT_BYTES];
@@ -90,6 +97,12 @@ static void describe(const tacit_slot_t *slot, const char *name, char *text, siz
         return;
     }
     tacit__codec_describe(slot->codec, text, capacity);
+}
+
+/* An automatic spec with an error has a compressor chosen; one that is in no slot yet, or takes the place of the slot's. */
+static bool chooses(const tacit_slot_t *slot, const tacit_spec_t *spec)
+{
+    return spec->automatic && (spec->error > 0 || slot->codec->given.error > 0) && slot->comm->environment.disable == 0;
 }
 
 /* A buffer of many tensors that was given a shape of one dimension would never be compressed, without a word. */
@@ -131,6 +144,9 @@ tacit_status_t tacit_slot_create(tacit_comm_t *comm, const char *name, const tac
     describe(slot, name, text, sizeof text);
     TRY(tacit__comm_agree(comm, "tacit_slot_create", text, mine,
                           mine == TACIT_OK ? tacit__slot_message_bytes(comm, &slot->codec->spec, slot->codec->tensor.count) : 0));
+    if (chooses(slot, &slot->codec->given)) {
+        TRY(tacit__automatic_choose(slot, "tacit_slot_create", &slot->codec->given));
+    }
     TRY(tacit__cost_learn(comm, slot->codec, false));
     slot->schedule = tacit__schedule_of(comm, slot->codec);
     slot->codec->leaders = slot->schedule->levels ? tacit__topology_hash(comm->topology) : 0;
@@ -146,10 +162,7 @@ tacit_status_t tacit_slot_create(tacit_comm_t *comm, const char *name, const tac
     *slot_out = slot;
     slot = NULL; /* now the communicator's */
 out:
-    if (slot != NULL) {
-        tacit_codec_destroy(slot->codec);
-        tacit__free(slot);
-    }
+    tacit__slot_free(slot);
     tacit__comm_leave(comm);
     return status;
 }
@@ -212,8 +225,13 @@ tacit_status_t tacit_slot_set_spec(tacit_slot_t *slot, const char *spec)
         return status;
     }
     mine = tacit__slot_prepare(slot, spec, &specs, &capacity);
-    snprintf(text, sizeof text, "slot '%s', spec %s", slot->codec->name, specs.effective.canonical);
+    snprintf(text, sizeof text, "slot '%s', spec %s", slot->codec->name,
+             specs.effective.compressor != NULL ? specs.effective.canonical : specs.given.canonical);
     TRY(tacit__comm_agree(comm, "tacit_slot_set_spec", text, mine, capacity));
+    if (chooses(slot, &specs.given)) {
+        TRY(tacit__automatic_choose(slot, "tacit_slot_set_spec", &specs.given));
+        goto out;
+    }
     tacit__slot_adopt(slot, &specs);
     if (tacit__cost_learn(comm, slot->codec, false) == TACIT_OK) { /* else it goes as where nothing is known */
         slot->schedule = tacit__schedule_of(comm, slot->codec);
@@ -288,7 +306,10 @@ out:
 
 void tacit__slot_free(tacit_slot_t *slot)
 {
-    tacit_codec_destroy(slot->codec);
+    if (slot != NULL) {
+        tacit_codec_destroy(slot->codec);
+        tacit_codec_destroy(slot->dense);
+    }
     tacit__free(slot);
 }
 

@@ -60,9 +60,6 @@ tacit_status_t tacit__spec_unknown(tacit_kind_t kind, const char *what, const ch
     for (size_t i = 0; tacit_module(kind, i, &module) == TACIT_OK; i++) {
         suggest(&suggestion, module.name, word, bytes);
     }
-    if (kind == TACIT_COMPRESSORS) {
-        suggest(&suggestion, "auto", word, bytes);
-    }
     return unknown(what, word, bytes, &suggestion);
 }
 
@@ -120,6 +117,18 @@ static void copy_word(char *name, size_t capacity, const char *word, size_t byte
     snprintf(name, capacity, "%.*s", (int)tacit__min(bytes, capacity - 1), word);
 }
 
+const tacit_param_t tacit__automatic_params[] = {
+    {.key = "error",
+     .type = TACIT_PARAM_REAL,
+     .offset = 0,
+     .low = 0,
+     .high = 1,
+     .initial = 0,
+     .unit = "",
+     .help = "The norm of what one encoding loses, at most, as a part of the norm of what is encoded; 0: nothing is lost."},
+    {NULL, TACIT_PARAM_INT, 0, 0, 0, 0, 0, NULL, NULL, NULL},
+};
+
 static tacit_status_t parse_compressor(tacit_cursor_t *cursor, tacit_spec_t *spec)
 {
     tacit_status_t status;
@@ -130,10 +139,7 @@ static tacit_status_t parse_compressor(tacit_cursor_t *cursor, tacit_spec_t *spe
     if (strcmp(name, "auto") == 0) {
         spec->automatic = true;
         cursor->at += bytes;
-        if (*cursor->at != '\0') {
-            status = tacit__fail(TACIT_ERR_SPEC, "'auto' takes no parameters and no feedback in this version");
-            goto out;
-        }
+        TRY(tacit__spec_params(cursor, "auto", tacit__automatic_params, &spec->error));
         copy_word(name, sizeof name, "none", 4);
         bytes = 0;
     }
@@ -149,7 +155,8 @@ static tacit_status_t parse_compressor(tacit_cursor_t *cursor, tacit_spec_t *spe
         goto out;
     }
     tacit__param_defaults(spec->compressor->params, spec->compressor_config);
-    TRY(tacit__spec_params(cursor, spec->compressor->name, spec->compressor->params, spec->compressor_config));
+    TRY(spec->automatic ? TACIT_OK
+                        : tacit__spec_params(cursor, spec->compressor->name, spec->compressor->params, spec->compressor_config));
 out:
     return status;
 }
@@ -222,6 +229,12 @@ static tacit_status_t check_pair(tacit_spec_t *spec)
     if (spec->feedback == NULL) {
         return TACIT_OK;
     }
+    if (spec->automatic && (spec->feedback != tacit__feedback_named("ef") || !(spec->error > 0))) {
+        return tacit__fail(TACIT_ERR_SPEC,
+                           "%s: 'auto' with an error= has the feedback 'ef', or none; without one it loses nothing that could be "
+                           "remembered",
+                           spec->text);
+    }
     if (spec->compressor->quality(spec->compressor_config, large, &factor) == TACIT_UNBIASED && factor >= 1.0) {
         return tacit__fail(TACIT_ERR_SPEC,
                            "%s: feedback around an unbiased compressor with variance factor %.3g >= 1 grows without bound; leave "
@@ -254,12 +267,12 @@ static void print_canonical(tacit_spec_t *spec)
     char  *text = spec->canonical;
     size_t used;
 
-    if (spec->automatic) {
-        snprintf(text, TACIT_SPEC_BYTES, "auto");
-        return;
+    snprintf(text, TACIT_SPEC_BYTES, "%s", spec->automatic ? "auto" : spec->compressor->name);
+    if (!spec->automatic) {
+        tacit__spec_print(spec->compressor->params, spec->compressor_config, text, TACIT_SPEC_BYTES);
+    } else if (spec->error > 0) {
+        tacit__spec_print(tacit__automatic_params, &spec->error, text, TACIT_SPEC_BYTES);
     }
-    snprintf(text, TACIT_SPEC_BYTES, "%s", spec->compressor->name);
-    tacit__spec_print(spec->compressor->params, spec->compressor_config, text, TACIT_SPEC_BYTES);
     if (spec->feedback != NULL) {
         used = strlen(text);
         snprintf(text + used, TACIT_SPEC_BYTES - used, "+%s", spec->feedback->name);

@@ -13,11 +13,15 @@ typedef struct tacit_spec {
     const tacit_compressor_t *compressor;
     const tacit_feedback_t   *feedback; /* NULL: none */
     void                     *compressor_config, *feedback_config;
-    bool                      automatic;                   /* "auto" */
+    bool                      automatic; /* "auto", whose compressor is `none` here, whatever tensors get (automatic.h); … */
+    double                    error;     /* … within this error */
     char                      text[TACIT_SPEC_BYTES];      /* as given */
     char                      canonical[TACIT_SPEC_BYTES]; /* every parameter spelled out */
     uint64_t                  hash;                        /* of canonical but for residual=: equal frames, equal hashes */
 } tacit_spec_t;
+
+/* Those of "auto"; its configuration is a double. */
+extern const tacit_param_t tacit__automatic_params[];
 
 /* Fills *spec_out, which holds nothing before. */
 tacit_status_t tacit__spec_parse(const char *text, tacit_spec_t *spec_out);

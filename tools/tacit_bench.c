@@ -145,7 +145,7 @@ static void default_specs(bench_options_t *options)
     tacit_module_t module;
 
     for (size_t i = 0; i < BENCH_SPECS && tacit_module(TACIT_COMPRESSORS, i, &module) == TACIT_OK; i++) {
-        if (strcmp(module.name, "powersgd") == 0) {
+        if (strcmp(module.name, "powersgd") == 0 || strcmp(module.name, "auto") == 0) {
             continue;
         }
         snprintf(texts[i], sizeof texts[i], "%s+ef", module.name);
