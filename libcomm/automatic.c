@@ -10,17 +10,18 @@
 #include "codec_memory.h"
 #include "operation.h"
 
-/* The error is the worst there is; of rotq that of values which no sign makes equal, as few are, whatever their distribution. */
+/* The error is the most that there can be; of rotq what it is for all values but those that were made for its signs, and a little
+   more. */
 static const struct {
     const char *spec;
     double      error;
 } rungs[] = {
-    {"none", 0},          {"bf16", 0x1p-8},     {"qsgd:bits=8", 0.0444}, {"rotq:bits=4", 0.0975},
-    {"rotq:bits=3", 0.1859}, {"rotq:bits=2", 0.3428}, {"rotq:bits=1", 0.6029},
+    {"none", 0},           {"bf16", 0x1p-8},      {"qsgd:bits=8", 0.0444}, {"rotq:bits=4", 0.1},
+    {"rotq:bits=3", 0.19}, {"rotq:bits=2", 0.35}, {"rotq:bits=1", 0.61},
 };
 enum { RUNGS = sizeof rungs / sizeof *rungs };
 
-static const float margin = 0.9f; /* of what a dense reduction takes */
+static const double margin = 0.9; /* of what one with a smaller error takes */
 
 /* ---- What there is to choose from ---- */
 
@@ -146,7 +147,7 @@ static bool pays(const tacit_comm_t *comm, const tacit_codec_t *codec, const tac
 {
     const double other = seconds_of(comm, best);
 
-    return isnan(other) || seconds_of(comm, codec) < other * (double)(remembers(best) ? 1 : margin);
+    return isnan(other) || seconds_of(comm, codec) < other * margin;
 }
 
 /* All of them by turns, so that there is memory for two at most. */
@@ -161,9 +162,14 @@ static tacit_status_t find_fastest(tacit_slot_t *slot, const char *what, const t
     for (size_t i = 0; tacit__automatic_spec(automatic, slot->codec->tensor.dtype, i, spec); i++) {
         mine = make_codec(slot, spec, &codec);
         snprintf(text, sizeof text, "slot '%s', spec %s for %s", slot->codec->name, spec, automatic->canonical);
-        TRY(tacit__comm_agree(
-            comm, what, text, mine,
-            mine == TACIT_OK ? tacit__slot_message_bytes(comm, &codec->spec, codec->tensor.count) : 0));
+        TRY(tacit__comm_agree(comm, what, text, mine,
+                              mine == TACIT_OK ? tacit__slot_message_bytes(comm, &codec->spec, codec->tensor.count) : 0));
+        if (comm->ranks == 1 || !tacit__cost_matters(comm, codec)) {
+            snprintf(reason, sizeof reason, ", %s", comm->ranks == 1 ? "nobody to send to" : "too small for others to pay");
+            *best_out = codec;
+            codec = NULL;
+            break;
+        }
         TRY(tacit__cost_learn(comm, codec, true));
         if (used < sizeof reason && seconds_of(comm, codec) > 0) {
             used += (size_t)snprintf(reason + used, sizeof reason - used, ", %s %.3g ms", spec, 1e3 * seconds_of(comm, codec));
@@ -175,13 +181,10 @@ static tacit_status_t find_fastest(tacit_slot_t *slot, const char *what, const t
             tacit_codec_destroy(codec);
         }
         codec = NULL;
-        if (comm->ranks == 1 || !tacit__cost_matters(comm, *best_out)) {
-            break;
-        }
     }
     if (comm->rank == 0) {
         tacit__log(TACIT_LOG_INFO, 0, "plan: slot '%s' (%zu KiB, %s): %s%s", slot->codec->name,
-                   (slot->codec->tensor.count * sizeof(float) + 1023) / 1024, automatic->text, (*best_out)->spec.canonical,
+                   (slot->codec->tensor.count * sizeof(float) + 1023) / 1024, automatic->text, (*best_out)->spec.text,
                    reason[0] != '\0' ? reason : ", nothing was measured");
     }
 out:
@@ -224,10 +227,10 @@ tacit_status_t tacit__automatic_restore(const tacit_slot_t *slot, const char *co
 {
     static const char *const casts[] = {"none", "fp16", "bf16"}; /* what `none` is */
     const tacit_codec_t     *own = slot->codec;
-    const bool           remembered = feedback[0] != '\0';
-    char                 spec[TACIT_SPEC_BYTES];
-    tacit_status_t       status = TACIT_OK;
-    size_t               index = 0;
+    const bool               remembered = feedback[0] != '\0';
+    char                     spec[TACIT_SPEC_BYTES];
+    tacit_status_t           status = TACIT_OK;
+    size_t                   index = 0;
 
     if (!own->given.automatic || (strcmp(own->compressor->name, compressor) == 0 && remembers(own) == remembered)) {
         return TACIT_OK;

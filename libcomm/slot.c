@@ -345,6 +345,11 @@ const char *tacit_slot_spec(const tacit_slot_t *slot)
     return slot != NULL ? slot->codec->given.text : "";
 }
 
+const char *tacit_slot_effective_spec(const tacit_slot_t *slot)
+{
+    return slot != NULL ? slot->codec->spec.canonical : "";
+}
+
 const char *tacit_slot_schedule(const tacit_slot_t *slot)
 {
     return slot != NULL ? slot->schedule->name : "";

@@ -122,11 +122,14 @@ TACIT_API_VOID void tacit_comm_destroy(tacit_comm_t *comm);
 
 /* Registers a tensor under a name. Collective over comm: all ranks pass the same name, shape, dtype and spec, or all get
    TACIT_ERR_MISMATCH and a message naming the first rank that differs. The slot keeps no pointer to the caller's data. The first
-   large one without compression, on ranks of several hosts, has the network measured: some tenths of a second if that is slow.
+   large one without compression, on ranks of several hosts, has the network measured: some tenths of a second if that is slow;
+   of each compressor that "auto:error=E" may choose, too.
    Owned by comm; lives until tacit_slot_destroy() or tacit_comm_destroy(). */
 TACIT_API tacit_status_t tacit_slot_create(tacit_comm_t *comm, const char *name, const tacit_slot_config_t *config,
                                            tacit_slot_t **slot_out);
-/* Changes parameters (not the compressor or the feedback) between operations; collective; memory is kept. */
+/* Changes parameters (not the compressor or the feedback) between operations; collective; memory is kept. From "auto" with an
+   error to "auto" with another, or without, the compressor is chosen anew; where nothing is compressed any more, the next
+   operation brings along what was kept back. */
 TACIT_API tacit_status_t tacit_slot_set_spec(tacit_slot_t *slot, const char *spec);
 /* Forgets the slot's memory and starts its step count again. Local; call it on every rank. */
 TACIT_API tacit_status_t tacit_slot_reset(tacit_slot_t *slot);
@@ -140,6 +143,9 @@ TACIT_API_VOID void tacit_slot_destroy(tacit_slot_t *slot);
 /* The slot's spec as it was given, also where TACIT_DISABLE=1 has it reduced as 'none'. Valid until the spec changes or the slot
    is destroyed. */
 TACIT_API_VOID const char *tacit_slot_spec(const tacit_slot_t *slot);
+/* The same with all parameters, as it is in force: of "auto" what was chosen, of a 16-bit tensor's "none" the cast. Valid until
+   the next call on the communicator. */
+TACIT_API_VOID const char *tacit_slot_effective_spec(const tacit_slot_t *slot);
 /* The name of the schedule that carries it: "ring", "native", "blockwise", "sparse", "sparse-scatter", "linear". */
 TACIT_API_VOID const char *tacit_slot_schedule(const tacit_slot_t *slot);
 

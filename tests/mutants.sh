@@ -626,7 +626,7 @@ mutant "codec: a failed step is settled by what follows" libcomm/codec_frame.c c
 mutant "ef21: an average that rounds to 1" optim/feedback/ef21.c ef21:starts \
     's/return weight_of\(config\) < 1;/return ((const config_t *)config)->average < 1;/'
 
-unchanged fault_value:fault_value cost:cost fault_wire:ring
+unchanged fault_value:fault_value cost:cost fault_wire:ring automatic:automatic
 mutant "ring: results as soon as they come, over in" libcomm/schedules/ring.c "fault_value:fault_value fault_wire:ring" \
     's/leg->items\[i\]->in == leg->items\[i\]->out \&\& ring->held.data != NULL/false/'
 mutant "ring: sums that are not finite" libcomm/schedules/ring.c fault_value:fault_value \
@@ -776,6 +776,16 @@ mutant "cost: a larger tensor takes less" libcomm/cost.c cost:cost \
     's/fmaxf\(at.usual, times\[size \+ 1\].usual\)/times[size + 1].usual/'
 mutant "cost: nobody waits for less" libcomm/cost.c cost:cost \
     's/round > patience \&\& //'
+mutant "auto: what is owed is forgotten" libcomm/automatic.c automatic:automatic 's/^        hand_over\(slot/        (void)(slot/'
+mutant "auto: an owner forgets" libcomm/automatic.c automatic:automatic 's/swap_states\(&from->owner, &to->owner\);//'
+mutant "auto: packed memory is forgotten" libcomm/automatic.c automatic:automatic 's/to->packed\[i\] = from->packed\[i\];//'
+mutant "auto: dense at once" libcomm/automatic.c automatic:automatic 's/owes \&\& !remembers/false \&\& !remembers/'
+mutant "auto: never done with paying" libcomm/automatic.c automatic:automatic 's/if \(slot->dense != NULL\) \{/if (false) {/'
+mutant "auto: all of what is allowed" libcomm/automatic.c cost:cost 's/isnan\(other\) \|\| .* \* margin;/true;/'
+mutant "auto: more than is allowed" libcomm/automatic.c automatic:automatic 's/"rotq:bits=4", 0.1\}/"rotq:bits=4", 0.09}/'
+mutant "auto: a file is of what is here" libcomm/automatic.c automatic:automatic \
+    's/if \(!own->given.automatic \|\| .*/if (true) {/'
+mutant "auto: a request has the former codec" libcomm/operation.c automatic:automatic 's/item->codec = item->slot->codec;//'
 mutant "cost: files of other hosts" libcomm/rates_file.c cost:cost \
     's/hash = tacit__hash\(hash, line, strlen\(line\) \+ 1\);//'
 mutant "cost: files with damage" libcomm/rates_file.c cost:cost \

@@ -9,6 +9,7 @@
 #include <tacit_nccl.h>
 #include <tacit_optim.h>
 
+#include "automatic.h"
 #include "info.h"
 #include "json.h"
 #include "options.h"
@@ -256,10 +257,18 @@ static void warn_of_bias(const char *text)
 {
     const double fine = 0x1p-6; /* fp8:format=e5m2 */
     double       factor = 0;
+    char         smallest[TACIT_SPEC_BYTES];
     tacit_spec_t spec;
 
     if (tacit__spec_parse(text, &spec) != TACIT_OK) {
         return;
+    }
+    if (spec.error > 0) {
+        tacit__automatic_smallest(&spec, TACIT_FLOAT32, smallest);
+        tacit__spec_release(&spec);
+        if (tacit__spec_parse(smallest, &spec) != TACIT_OK) {
+            return;
+        }
     }
     if (spec.feedback == NULL && spec.compressor->quality(spec.compressor_config, COUNT, &factor) == TACIT_CONTRACTION &&
         factor > fine) {

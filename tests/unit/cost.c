@@ -23,15 +23,18 @@ typedef struct world {
     const char       *hosts[MOST];
     double            seconds[MOST]; /* that a rank spends in a native call of 1 MiB */
     bool              slow_wire;     /* every message of ours takes a moment */
+    bool              slow_bytes;    /* … as long as its bytes */
     tacit_status_t    native;        /* what it returns */
     const char       *plan;          /* "none by SCHEDULE", or NULL */
+    const char       *spec;          /* of the slots; NULL: "none" */
     uint64_t          fail;          /* allocation that fails while the slot is made; 0: none */
     pthread_barrier_t barrier, native_barrier;
     tacit_status_t    status[MOST]; /* of making the large slot */
     char              text[MOST][TACIT_TEXT_BYTES];
-    char              schedule[MOST][3][16]; /* of a large slot, another one, and a small one */
-    int               calls[MOST];           /* native ones of 1 MiB */
-    int               any_calls[MOST];       /* native ones */
+    char              schedule[MOST][3][16];             /* of a large slot, another one, and a small one … */
+    char              inside[MOST][3][TACIT_SPEC_BYTES]; /* … and the spec in force */
+    int               calls[MOST];                       /* native ones of 1 MiB */
+    int               any_calls[MOST];                   /* native ones */
     bool              right[MOST];
 } world_t;
 
@@ -47,7 +50,7 @@ typedef struct endpoint {
 static tacit_status_t wire_send(void *context, int peer, const void *data, size_t bytes, tacit_ticket_t *ticket)
 {
     const endpoint_t     *end = context;
-    const struct timespec moment = {0, end->world->slow_wire ? 300000 : 0};
+    const struct timespec moment = {0, end->world->slow_wire ? 300000 : end->world->slow_bytes ? 60 * (long)bytes : 0};
 
     nanosleep(&moment, NULL);
     return end->loop.send(end->loop.context, peer, data, bytes, ticket);
@@ -109,12 +112,12 @@ static void wire_destroy(void *context)
 
 /* ---- Ranks ---- */
 
-static tacit_status_t make_slot(tacit_comm_t *comm, const char *name, size_t count, tacit_slot_t **slot_out)
+static tacit_status_t make_slot(tacit_comm_t *comm, const world_t *world, const char *name, size_t count, tacit_slot_t **slot_out)
 {
     tacit_slot_config_t config = TACIT_SLOT_CONFIG_INIT;
 
     config.count = count;
-    config.spec = "none";
+    config.spec = world->spec != NULL ? world->spec : "none";
     return tacit_slot_create(comm, name, &config, slot_out);
 }
 
@@ -130,7 +133,7 @@ static bool sums_up(tacit_slot_t *slot, size_t count, int ranks)
     if (slot->schedule->framed) {
         MUST(tacit_allreduce(slot, x, x, TACIT_SUM));
         for (size_t i = 0; i < count; i++) {
-            right = right && x[i] == (float)ranks;
+            right = right && (fabsf(x[i] - (float)ranks) < (slot->codec->feedback != NULL ? 1.0f : 1e-30f));
         }
     }
     free(x);
@@ -166,7 +169,7 @@ static void *live(void *arg)
         tacit__alloc_fail_after(world->fail);
     }
     pthread_barrier_wait(&world->barrier);
-    world->status[rank] = make_slot(comm, names[0], counts[0], &slot);
+    world->status[rank] = make_slot(comm, world, names[0], counts[0], &slot);
     snprintf(world->text[rank], sizeof world->text[rank], "%s", world->status[rank] != TACIT_OK ? tacit_last_error() : "");
     pthread_barrier_wait(&world->barrier);
     if (rank == 0) {
@@ -174,13 +177,14 @@ static void *live(void *arg)
     }
     pthread_barrier_wait(&world->barrier);
     if (world->status[rank] == TACIT_ERR_MEMORY) {
-        MUST(make_slot(comm, names[0], counts[0], &slot));
+        MUST(make_slot(comm, world, names[0], counts[0], &slot));
     }
     world->right[rank] = true;
     for (int i = 0; i < 3 && !comm->broken; i++) {
         if (i > 0) {
-            MUST(make_slot(comm, names[i], counts[i], &slot));
+            MUST(make_slot(comm, world, names[i], counts[i], &slot));
         }
+        snprintf(world->inside[rank][i], sizeof world->inside[rank][i], "%s", slot->codec->spec.text);
         snprintf(world->schedule[rank][i], sizeof world->schedule[rank][i], "%s", tacit_slot_schedule(slot));
         world->right[rank] = world->right[rank] && sums_up(slot, counts[i], world->ranks);
     }
@@ -284,6 +288,33 @@ START_TEST(any_hosts)
 }
 END_TEST
 
+/* ---- Compressors ---- */
+
+static void goes_as(const world_t *world, const char *large)
+{
+    for (int rank = 0; rank < world->ranks; rank++) {
+        ck_assert_msg(strncmp(world->inside[rank][0], large, strlen(large)) == 0, "%s", world->inside[rank][0]);
+        ck_assert_str_eq(world->inside[rank][1], world->inside[rank][0]);
+        ck_assert_str_eq(world->inside[rank][2], "none");
+    }
+}
+
+/* Compressed where bytes are what counts; and only there, though it is allowed. */
+START_TEST(compressor)
+{
+    static world_t slow = {
+        .ranks = 3, .hosts = {"a", "b", "c"}, .seconds = {5, 5, 5}, .spec = "auto:error=0.05+ef", .slow_bytes = true};
+    static world_t fast = {.ranks = 3, .hosts = {"a", "b", "c"}, .spec = "auto:error=0.4+ef", .slow_wire = true};
+
+    run(&slow);
+    goes_by(&slow, "framed", "native");
+    goes_as(&slow, "qsgd:bits=8+ef");
+    run(&fast);
+    goes_by(&fast, "native", "native");
+    goes_as(&fast, "none");
+}
+END_TEST
+
 /* With the slot's own size, and no other. */
 START_TEST(exactly)
 {
@@ -306,12 +337,12 @@ START_TEST(asked_for)
 END_TEST
 
 /* Whichever allocation fails on whichever rank: all ranks say so, and the next try finds out what this one could not. */
-START_TEST(no_memory)
+static void without_memory(const char *spec, uint64_t hurry)
 {
     int failed = 0;
 
-    for (uint64_t nth = 1;; nth += 1 + nth / 32) {
-        world_t world = {.ranks = 3, .hosts = {"a", "b", "c"}, .plan = "none by measured", .fail = nth};
+    for (uint64_t nth = 1;; nth += 1 + nth / hurry) {
+        world_t world = {.ranks = 3, .hosts = {"a", "b", "c"}, .plan = "none by measured", .spec = spec, .fail = nth};
 
         ck_assert_uint_lt(nth, 1000);
         run(&world);
@@ -327,6 +358,12 @@ START_TEST(no_memory)
         failed++;
     }
     ck_assert_int_gt(failed, 20);
+}
+
+START_TEST(no_memory)
+{
+    without_memory("none", 32);
+    without_memory("auto:error=0.01+ef", 4);
 }
 END_TEST
 
@@ -543,6 +580,7 @@ int main(void)
     tcase_add_test(tests, fast_native);
     tcase_add_test(tests, nothing_to_find_out);
     tcase_add_test(tests, any_hosts);
+    tcase_add_test(tests, compressor);
     tcase_add_test(tests, exactly);
     tcase_add_test(tests, asked_for);
     tcase_add_test(tests, no_memory);

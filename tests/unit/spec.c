@@ -203,8 +203,6 @@ START_TEST(form)
     refused("onebit: block=64", "expected key=value");
     refused("onebit+ef\n", "not understood");
     refused("onebit;ef", "not understood");
-    refused("auto:error=0.05", "'auto' takes no parameters");
-    refused("auto+ef", "'auto' takes no parameters");
     ck_assert_int_eq(tacit_spec_check(NULL, NULL, 0), TACIT_ERR_SPEC);
 }
 END_TEST
