@@ -782,7 +782,7 @@ mutant "auto: packed memory is forgotten" libcomm/automatic.c automatic:automati
 mutant "auto: dense at once" libcomm/automatic.c automatic:automatic 's/owes \&\& !remembers/false \&\& !remembers/'
 mutant "auto: never done with paying" libcomm/automatic.c automatic:automatic 's/if \(slot->dense != NULL\) \{/if (false) {/'
 mutant "auto: all of what is allowed" libcomm/automatic.c cost:cost 's/isnan\(other\) \|\| .* \* margin;/true;/'
-mutant "auto: more than is allowed" libcomm/automatic.c automatic:automatic 's/"rotq:bits=4", 0.1\}/"rotq:bits=4", 0.09}/'
+mutant "auto: more than is allowed" libcomm/automatic.c automatic:automatic 's/"rotq:bits=3", 0.19/"rotq:bits=3", 0.1/'
 mutant "auto: a file is of what is here" libcomm/automatic.c automatic:automatic \
     's/if \(!own->given.automatic \|\| .*/if (true) {/'
 mutant "auto: a request has the former codec" libcomm/operation.c automatic:automatic 's/item->codec = item->slot->codec;//'
