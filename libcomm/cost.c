@@ -338,8 +338,8 @@ const tacit_schedule_t *tacit__cost_choose(const tacit_comm_t *comm, const tacit
 
 /* ---- The reason ---- */
 
-static const char *reason(const tacit_comm_t *comm, const tacit_codec_t *codec, const tacit_schedule_t *schedule, char *text,
-                          size_t capacity)
+const char *tacit__cost_reason(const tacit_comm_t *comm, const tacit_codec_t *codec, const tacit_schedule_t *schedule, char *text,
+                               size_t capacity)
 {
     const double seconds = tacit__cost_seconds(comm, codec, schedule);
     size_t       used;
@@ -388,5 +388,5 @@ void tacit__cost_tell(tacit_comm_t *comm, const tacit_codec_t *codec, const taci
     }
     comm->cost.told[comm->cost.told_count++ % memory] = hash;
     tacit__log(TACIT_LOG_INFO, 0, "plan: slot '%s' (%zu KiB, %s): %s, %s", codec->name, (bytes + 1023) / 1024, codec->given.text,
-               schedule->name, reason(comm, codec, schedule, text, sizeof text));
+               schedule->name, tacit__cost_reason(comm, codec, schedule, text, sizeof text));
 }

@@ -36,6 +36,9 @@ bool tacit__cost_matters(const tacit_comm_t *comm, const tacit_codec_t *codec);
 double tacit__cost_seconds(const tacit_comm_t *comm, const tacit_codec_t *codec, const tacit_schedule_t *schedule);
 /* The schedule for a slot that goes by `usual` where nothing is known; the same on all ranks. */
 const tacit_schedule_t *tacit__cost_choose(const tacit_comm_t *comm, const tacit_codec_t *codec, const tacit_schedule_t *usual);
+/* Why a slot's schedule is that: `text`, or one that is always the same. */
+const char *tacit__cost_reason(const tacit_comm_t *comm, const tacit_codec_t *codec, const tacit_schedule_t *schedule, char *text,
+                               size_t capacity);
 /* Rank 0 logs a slot's schedule and why, once for each kind and size. */
 void tacit__cost_tell(tacit_comm_t *comm, const tacit_codec_t *codec, const tacit_schedule_t *schedule);
 void tacit__cost_fini(tacit_cost_t *cost);

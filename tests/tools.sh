@@ -147,5 +147,23 @@ if [ -n "${MPIRUN-}" ]; then
     TACIT_LOG=info TACIT_TOPOLOGY=2,2 ends 0 ranks 4 "$tools/tacit-info" --topology
     told='^tacit\[0\] info topology: 2 hosts of 2 ranks; 2 rails: 0 by ranks 0 2.*, 1 by ranks 1 3'
     [ "$(grep -c "$told" "$folder/err")" -eq 1 ] || fail "the topology is not told once: $(cat "$folder/err")"
+
+    # Without options: all of that, once. Hosts whose ranks send each other larger messages are measured too.
+    TACIT_CACHE=$folder/cache TACIT_TOPOLOGY=2 ends 0 ranks 4 "$tools/tacit-info"
+    for line in '^Tacit ' '^# 2 hosts of 2 ranks; 2 rails$' '^none: native' '^onebit+ef: two_level$' \
+        '^ *1024 .* ms  two_level, which loses the same in every run$'; do
+        [ "$(grep -c "$line" "$folder/out")" -eq 1 ] || fail "not one '$line' in: $(cat "$folder/out")"
+    done
+    TACIT_CACHE=$folder/cache TACIT_TOPOLOGY=2 ends 0 ranks 4 "$tools/tacit-info" --json
+    has mode
+    modes=$(sed 's/^{"mode":"\([a-z]*\)".*/\1/' "$folder/out" | uniq | tr '\n' ' ')
+    [ "$modes" = "info topology plan " ] || fail "not information, topology and plans, but $modes"
+    # A spec that goes from one schedule to another, whatever was measured.
+    TACIT_CACHE=$folder/cache ends 0 ranks 4 "$tools/tacit-info" --plans --json topk:ratio=0.01+ef
+    has mode spec ranks nodes bytes schedule predicted_seconds reason crossover schedules
+    [ "$(grep -c '"bytes":[0-9]*,"schedule":"sparse.*"crossover":false' "$folder/out")" -eq 9 ] || fail "not nine sizes"
+    grep crossover.:true "$folder/out" | grep -q '"bytes":11[0-9]*,"schedule":"sparse-scatter"' || fail "$(cat "$folder/out")"
+    TACIT_CACHE=$folder/cache ends 0 ranks 4 "$tools/tacit-info" --plans topk:ratio=0.01+ef
+    says out '^topk:ratio=0.01+ef: sparse; from 1.09 MiB on sparse-scatter$'
 fi
 exit $failed

@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tacit-info --topology: makes a communicator of all ranks, and rank 0 prints what that has found. */
+/* tacit-info --topology: where the ranks of a communicator run. */
 #include "info.h"
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-
-#include <tacit_mpi.h>
 
 #include "comm.h"
 #include "json.h"
@@ -71,6 +68,7 @@ static void print_json(const tacit_topology_t *topology)
         json_t               json = {0};
 
         json_open(&json, NULL, '{');
+        json_text(&json, "mode", "topology");
         json_count(&json, "rank", (uint64_t)rank);
         json_text(&json, "host", place->host);
         json_count(&json, "host_index", (uint64_t)host);
@@ -98,27 +96,10 @@ static void look_after_all(tacit_topology_t *topology)
     tacit__topology_fill(topology);
 }
 
-int print_topology(bool json)
+void print_topology(const tacit_comm_t *comm, bool json)
 {
-    tacit_comm_t *comm;
-    int           rank, status = EXIT_SUCCESS;
-
-    MPI_Init(NULL, NULL);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    if (tacit_comm_create_mpi(MPI_COMM_WORLD, NULL, &comm) != TACIT_OK) {
-        status = EXIT_FAILURE;
-        if (rank == 0) {
-            fprintf(stderr, "tacit-info: %s\n", tacit_last_error());
-        }
-    } else {
-        if (comm->ranks == 1 && comm->environment.topology == NULL) {
-            look_after_all(comm->topology);
-        }
-        if (rank == 0) {
-            (json ? print_json : print_text)(comm->topology);
-        }
-        tacit_comm_destroy(comm);
+    if (comm->ranks == 1 && comm->environment.topology == NULL) {
+        look_after_all(comm->topology);
     }
-    MPI_Finalize();
-    return status;
+    (json ? print_json : print_text)(comm->topology);
 }

@@ -67,6 +67,12 @@ void json_count(json_t *json, const char *key, uint64_t value)
     printf("%" PRIu64, value);
 }
 
+void json_flag(json_t *json, const char *key, bool value)
+{
+    print_key(json, key);
+    fputs(value ? "true" : "false", stdout);
+}
+
 void json_number(json_t *json, const char *key, double value)
 {
     print_key(json, key);

@@ -18,6 +18,7 @@ void json_end(json_t *json);
 /* Members; key NULL inside an array. */
 void json_text(json_t *json, const char *key, const char *text);
 void json_count(json_t *json, const char *key, uint64_t value);
+void json_flag(json_t *json, const char *key, bool value);
 /* null where the value is NaN or infinite: not measured, or not to be had. */
 void json_number(json_t *json, const char *key, double value);
 

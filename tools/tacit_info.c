@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tacit-info: what this Tacit is and knows, and whether a spec is right. Only --topology is for several ranks. */
+/* tacit-info: what this Tacit is and knows, and whether a spec is right; under mpirun also what its ranks find. */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,23 +17,24 @@
 #include "summary.h"
 
 static const char help[] =
-    "usage: tacit-info [--json]\n"
+    "usage: [mpirun ...] tacit-info [--json]\n"
     "       tacit-info --check SPEC\n"
     "       tacit-info --summary [--json] FILE...\n"
     "       mpirun ... tacit-info --topology [--json]\n"
-    "       mpirun ... tacit-info --plans [SPEC...]\n"
+    "       mpirun ... tacit-info --plans [--json] [SPEC...]\n"
     "\n"
     "Prints the version, the vector instructions in use, the transports, whether CUDA and NCCL can be used and if not why,\n"
-    "everything that a spec may name with its parameters, and the environment variables.\n"
+    "everything that a spec may name with its parameters, and the environment variables; under mpirun also, once, what\n"
+    "--topology and --plans print.\n"
     "\n"
     "  --check SPEC   print SPEC, a slot's or an optimizer's, with every parameter spelled out, and warn of what may not\n"
     "                 converge (status 0); or print what is wrong with it (status 2)\n"
     "  --summary      of the traces that ranks have written, one FILE a rank (TACIT_TRACE): what each slot's reductions cost in\n"
     "                 bytes and time, and one of them as a picture (status 2: a file is no trace)\n"
     "  --plans        measure the schedules on the ranks that mpirun has started; print what each is predicted to take, from\n"
-    "                 1 KiB to 64 MiB, and which one a tensor gets\n"
+    "                 1 KiB to 64 MiB, which one a tensor gets, and why\n"
     "  --topology     print where the ranks run, one a line, as TACIT_TOPOLOGY=@FILE takes it, and who leads their hosts\n"
-    "  --json         print one JSON object; one for each rank, or for each line of a summary\n"
+    "  --json         print JSON objects, one a line: of all this; of a rank, of a spec and size, or of a line of a summary\n"
     "  --help         this text\n";
 
 static const char *const transports[] = {
@@ -212,6 +213,7 @@ static void print_json(void)
     char           nccl[512];
 
     json_open(&json, NULL, '{');
+    json_text(&json, "mode", "info");
     json_text(&json, "version", tacit_version());
     json_text(&json, "isa", tacit_isa());
     json_open(&json, "transports", '[');
@@ -333,7 +335,8 @@ int main(int argc, char **argv)
                                             {"help", no_argument, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};
     const char                *spec = NULL;
-    bool                       json = false, summary = false, topology = false, plans = false;
+    info_t                     info = {0};
+    bool                       summary = false;
     int                        option;
 
     while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
@@ -342,13 +345,13 @@ int main(int argc, char **argv)
             spec = optarg;
             break;
         case 't':
-            topology = true;
+            info.topology = true;
             break;
         case 'p':
-            plans = true;
+            info.plans = true;
             break;
         case 'j':
-            json = true;
+            info.json = true;
             break;
         case 's':
             summary = true;
@@ -360,26 +363,24 @@ int main(int argc, char **argv)
             return usage_error("see --help");
         }
     }
+    info.specs = argv + optind;
     if (summary) {
-        return optind < argc ? finished(summary_files(argv + optind, (size_t)(argc - optind), json))
+        return optind < argc ? finished(summary_files(info.specs, (size_t)(argc - optind), info.json))
                              : usage_error("--summary of which files? See --help");
     }
-    if (plans) {
-        return finished(print_plans(argv + optind, (size_t)(argc - optind)));
-    }
-    if (optind < argc) {
+    if (optind < argc && !info.plans) {
         return usage_error("'%s' is not an option; see --help", argv[optind]);
     }
     if (spec != NULL) {
         return finished(check(spec));
     }
-    if (topology) {
-        return finished(print_topology(json));
+    if (!info.topology && !info.plans) {
+        info.itself = info.json ? print_json : print_text;
+        info.topology = info.plans = is_launched();
     }
-    if (json) {
-        print_json();
-    } else {
-        print_text();
+    if (info.topology || info.plans) {
+        return finished(print_ranks(&info));
     }
+    info.itself();
     return finished(EXIT_SUCCESS);
 }
