@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the scripts here share: results kept in a file, and the tables and curves of pages that are written from them."""
+"""What the scripts here share: runs of tacit-bench, results kept in a file, and the tables and curves of pages that are written from
+them."""
 import json
 import math
 import os
@@ -12,6 +13,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = Path(sys.argv[0]).name
 END = "<!-- Up to here. -->"
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+FASTEST = 4e9  # bits a second that ranks on one machine reach
+NOT_SLOWER = 0.97  # of what native against native reaches: what counts as no loss
 
 
 def line_of(run):
@@ -65,6 +69,42 @@ def bits_per_second(rate):
     if not match:
         raise ValueError(f"a rate is a whole number and kbit, mbit or gbit, as in 100mbit, not '{rate}'")
     return int(match[1]) * {"k": 10**3, "m": 10**6, "g": 10**9}[match[2]]
+
+
+def bytes_in(text):
+    return int(text.rstrip("KMG")) * UNITS[text.lstrip("0123456789")]
+
+
+def bytes_as(count, space=""):
+    unit = next(unit for unit in ("G", "M", "K", "") if count % UNITS[unit] == 0 and count >= UNITS[unit])
+    return f"{count // UNITS[unit]}{space}{unit}"
+
+
+def size_cell(count):
+    return bytes_as(count, " ") + ("iB" if count >= 1024 else "B")
+
+
+def sizes_within(sizes, link, seconds):
+    """The sizes that a native call over a link reduces within so many seconds: it takes about twice as long as the wire."""
+    return [size for size in sizes if link == "shm" or size <= seconds * min(bits_per_second(link), FASTEST) / 8 / 2]
+
+
+def bench_allreduce(build, link, ranks, *words):
+    """The lines of tacit-bench allreduce by ranks in shared memory ("shm"), or on hosts of their own, on links of a rate. Nothing that
+    was measured before is believed. No lines, and a word about it, where that fails: a machine may be too slow or too busy for a link."""
+    if link == "shm":
+        command = ["mpirun", "-n", ranks, "--oversubscribe", "--bind-to", "none"]
+    else:
+        command = [ROOT / "bench" / "netlab", "-n", ranks, "-r", link, "--"]
+    command += [build / "tools" / "tacit-bench", "allreduce", *words, "--json"]
+    environment = dict(os.environ, TACIT_CACHE="off", OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
+    if link == "shm" and ranks > len(os.sched_getaffinity(0)):
+        environment.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
+    run = subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True, check=False)
+    if run.returncode != 0:
+        print(f"{PROGRAM}: {link}, {ranks} ranks: {run.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+    lines = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
+    return [dict(line, link=link) for line in lines if line["mode"] == "allreduce"]
 
 
 def show(number, digits=4):
