@@ -198,17 +198,22 @@ tacit_status_t tacit__slot_prepare(tacit_slot_t *slot, const char *spec, tacit_s
     return status;
 }
 
-void tacit__slot_adopt(tacit_slot_t *slot, tacit_specs_t *specs)
+static void adopt(tacit_slot_t *slot, tacit_specs_t *specs)
 {
     if (specs->effective.compressor != NULL) {
         tacit__codec_adopt_specs(slot->codec, specs);
-        slot->schedule = tacit__schedule_of(slot->comm, slot->codec); /* another may pay now */
     } else if (specs->given.compressor != NULL) {
         const tacit_spec_t former = slot->codec->given;
 
         slot->codec->given = specs->given;
         specs->given = former; /* to be released */
     }
+}
+
+void tacit__slot_adopt(tacit_slot_t *slot, tacit_specs_t *specs)
+{
+    adopt(slot, specs);
+    slot->schedule = tacit__schedule_of(slot->comm, slot->codec); /* another may pay now */
 }
 
 /* Everything that can fail comes before the ranks agree. */
@@ -232,12 +237,11 @@ tacit_status_t tacit_slot_set_spec(tacit_slot_t *slot, const char *spec)
         TRY(tacit__automatic_choose(slot, "tacit_slot_set_spec", &specs.given));
         goto out;
     }
-    tacit__slot_adopt(slot, &specs);
-    if (tacit__cost_learn(comm, slot->codec, false) == TACIT_OK) { /* else it goes as where nothing is known */
-        slot->schedule = tacit__schedule_of(comm, slot->codec);
-    } else if (comm->broken) {
+    adopt(slot, &specs);
+    if (tacit__cost_learn(comm, slot->codec, false) != TACIT_OK && comm->broken) { /* else it goes as where nothing is known */
         status = tacit__fail(TACIT_ERR_BROKEN, "rank %d: %s", comm->rank, comm->broken_text);
     }
+    slot->schedule = tacit__schedule_of(comm, slot->codec);
 out:
     tacit__specs_release(&specs);
     tacit__comm_leave(comm);
