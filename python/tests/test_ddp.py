@@ -173,6 +173,30 @@ def rebuild(rank, ranks):
     return kept, len(set(compression._buckets) - buckets)
 
 
+def break_off(rank, ranks):
+    """A backward pass ends between two buckets; the next step is that of a training for which this never happened."""
+
+    def fail(*_):
+        raise KeyError("the program's own")
+
+    model, twin = ddp_of(), ddp_of()
+    twin.module.load_state_dict(model.module.state_dict())
+    compressions = [tacit.torch.compress(one, "onebit:block=64+ef") for one in (model, twin)]
+    for one, compression in zip((model, twin), compressions):
+        train(one, rank, range(3))
+        compression.load_state_dict(compression.state_dict())  # the next step waits for all buckets
+    handle = model.module[1].register_full_backward_hook(fail)
+    try:
+        train(model, rank, range(3, 4))
+    except KeyError:
+        handle.remove()
+    for one in (model, twin):
+        one._update_process_group(one.process_group)  # or DDP would have no next step
+        train(one, rank, range(4, 5))
+    layouts = [compression.state_dict()["layout"] for compression in compressions]
+    return flat(model) == flat(twin), layouts[0], layouts[1]
+
+
 class DDPTest(unittest.TestCase):
     def test_faults(self):
         """Of a backward pass are raised at its end, whatever has become of the one before."""
@@ -228,6 +252,12 @@ class DDPTest(unittest.TestCase):
             self.assertEqual(text, by_rank[0][0])
             self.assertTrue(same, "memory has changed")
             self.assertTrue(goes_on, "the training does not go on as it should")
+
+    def test_broken_off(self):
+        """What is left of a backward pass that did not come to its end is forgotten by the next."""
+        for goes_on, layout, expected in processes(2, break_off).values():
+            self.assertTrue(goes_on, "the training does not go on as it should")
+            self.assertEqual(layout, expected)
 
     def test_resume(self):
         with tempfile.TemporaryDirectory() as folder:
