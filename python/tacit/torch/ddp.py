@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from . import settings
 from .codec import DTYPES, Codec, Nonfinite
-from .exchange import Bucket, Exchanges, Faults
+from .exchange import Bucket, Exchanges, Faults, ratio_text, remark
 
 
 class Compression:
@@ -172,11 +172,12 @@ class Compression:
                 row[1] += bucket.steps * 2 * (self._ranks - 1) / self._ranks * codec.count * 4
                 row[2] += bucket.steps * messages * share
                 row[3] += bucket.seconds * share
+        ratios = []
         lines = [f"{'module':<40} {'elements':>12} {'dense MB':>12} {'sent MB':>12} {'ratio':>8} {'seconds':>9}"]
         for name, (count, dense, sent, seconds) in [*rows.items(), ("all", [sum(row[i] for row in rows.values()) for i in range(4)])]:
-            ratio = f"{dense / sent:.1f}" if sent else "-"
-            lines.append(f"{name:<40} {count:>12.0f} {dense / 1e6:>12.2f} {sent / 1e6:>12.2f} {ratio:>8} {seconds:>9.2f}")
-        return "\n".join(lines)
+            ratios.append(ratio_text(dense, sent))
+            lines.append(f"{name:<40} {count:>12.0f} {dense / 1e6:>12.2f} {sent / 1e6:>12.2f} {ratios[-1]:>8} {seconds:>9.2f}")
+        return "\n".join(lines + remark(ratios))
 
 
 def _hook(compression, bucket):  # type: ignore[no-untyped-def]  # DDP wants types themselves here, or none

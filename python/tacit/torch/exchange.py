@@ -8,7 +8,7 @@ with a process group of its own, so that the order of exchanges is that of jobs 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,6 +31,17 @@ class Bucket:
             torch.empty(size, dtype=torch.uint8, device=self.bundle.device) for size in sizes
         )
         self.seconds, self.steps = 0.0, 0
+
+
+def ratio_text(dense: float, sent: float) -> str:
+    """As a summary has it."""
+    return f"{dense / sent:.1f}" if sent else "-"
+
+
+def remark(ratios: Iterable[str]) -> list[str]:
+    """What a summary says at its end."""
+    below = any(ratio != "-" and float(ratio) < 1 for ratio in ratios)
+    return ["A ratio below 1.0: more was sent than dense tensors take; choose a spec that sends less."] if below else []
 
 
 class Faults:

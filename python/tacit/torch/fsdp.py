@@ -17,7 +17,7 @@ import torch.distributed as dist
 from .._library import TacitError
 from . import settings
 from .codec import Bundle, Codec, Kind, Nonfinite, Op
-from .exchange import Faults
+from .exchange import Faults, ratio_text, remark
 
 
 class _Done:
@@ -238,13 +238,14 @@ class FSDPCompression:
 
     def summary(self) -> str:
         """A table of what each module's exchanges would have sent dense, what they have sent, and the time they took."""
+        ratios = []
         lines = [f"{'exchange':<48} {'calls':>8} {'dense MB':>12} {'sent MB':>12} {'ratio':>8} {'seconds':>9}"]
         for exchange in self.exchanges:
             if exchange.step == 0:
                 continue  # of a module without parameters of its own, or not yet used
-            ratio = f"{exchange.dense_bytes / exchange.sent_bytes:.1f}" if exchange.sent_bytes else "-"
+            ratios.append(ratio_text(exchange.dense_bytes, exchange.sent_bytes))
             lines.append(
                 f"{exchange.name:<48} {exchange.step:>8} {exchange.dense_bytes / 1e6:>12.2f} {exchange.sent_bytes / 1e6:>12.2f}"
-                f" {ratio:>8} {exchange.seconds:>9.2f}"
+                f" {ratios[-1]:>8} {exchange.seconds:>9.2f}"
             )
-        return "\n".join(lines)
+        return "\n".join(lines + remark(ratios))
