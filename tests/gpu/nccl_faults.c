@@ -85,50 +85,61 @@ END_TEST
 
 /* ---- Communicators ---- */
 
-static tacit_nccl_group_t *make_group(const process_t *process, tacit_nccl_t *nccl, const char *spec, node_t *node)
-{
-    const setup_t       setup = {.spec = spec, .ranks = process->ranks, .strict = 1};
-    tacit_nccl_group_t *group = NULL;
+/* A rank's communicator, and a group of tensors on it. */
+typedef struct work {
+    tacit_nccl_t       *nccl;
+    tacit_nccl_group_t *group;
+    node_t              node;
+} work_t;
 
-    *node = (node_t){.bundle = NULL};
-    make_tensors(&setup, TACIT_CUDA, process->rank, node);
-    inputs_of(&setup, process->rank, node, 0);
-    SUCCEEDS(tacit_nccl_group_create(nccl, node->codecs, TENSORS, TACIT_SUM, &group));
-    return group;
+static void begin(const process_t *process, const char *spec, work_t *work)
+{
+    const setup_t setup = {.spec = spec, .ranks = process->ranks, .strict = 1};
+
+    *work = (work_t){.nccl = connect_ranks(process)};
+    make_tensors(&setup, TACIT_CUDA, process->rank, &work->node);
+    inputs_of(&setup, process->rank, &work->node, 0);
+    SUCCEEDS(tacit_nccl_group_create(work->nccl, work->node.codecs, TENSORS, TACIT_SUM, &work->group));
 }
 
-static tacit_status_t run(tacit_nccl_group_t *group, const node_t *node)
+static void end(work_t *work)
 {
-    return tacit_nccl_group_run(group, TACIT_STEP_NEXT, (const void *const *)node->in, node->out, NULL);
+    tacit_nccl_destroy(work->nccl);
+    free_tensors(TACIT_CUDA, &work->node);
 }
 
-static void is_broken(tacit_nccl_t *nccl, tacit_nccl_group_t *group, const node_t *node, int its_aborts)
+static tacit_status_t run(const work_t *work)
 {
+    return tacit_nccl_group_run(work->group, TACIT_STEP_NEXT, (const void *const *)work->node.in, work->node.out, NULL);
+}
+
+static void is_broken(const work_t *work, int its_aborts)
+{
+    tacit_nccl_group_t *other;
+
     ck_assert_int_eq(aborts(), its_aborts);
-    ck_assert_int_eq(run(group, node), TACIT_ERR_BROKEN);
-    ck_assert_int_eq(tacit_nccl_group_poll(group, 0), TACIT_ERR_BROKEN);
-    ck_assert_int_eq(tacit_nccl_wait(nccl, NULL), TACIT_ERR_BROKEN);
-    ck_assert_int_eq(tacit_nccl_group_create(nccl, node->codecs, TENSORS, TACIT_SUM, &group), TACIT_ERR_BROKEN);
+    ck_assert_int_eq(run(work), TACIT_ERR_BROKEN);
+    ck_assert_int_eq(tacit_nccl_group_poll(work->group, 0), TACIT_ERR_BROKEN);
+    ck_assert_int_eq(tacit_nccl_wait(work->nccl, NULL), TACIT_ERR_BROKEN);
+    ck_assert_int_eq(tacit_nccl_group_create(work->nccl, work->node.codecs, TENSORS, TACIT_SUM, &other), TACIT_ERR_BROKEN);
 }
 
 /* A network's error is found by the next call of each kind. */
 static void remote_error(const process_t *process)
 {
-    const int           call = *(const int *)process->given;
-    tacit_nccl_t       *nccl = connect_ranks(process);
-    node_t              node;
-    tacit_nccl_group_t *group = make_group(process, nccl, "onebit+ef", &node);
-    tacit_status_t      status;
+    const int      call = *(const int *)process->given;
+    work_t         work;
+    tacit_status_t status;
 
-    SUCCEEDS(run(group, &node));
-    SUCCEEDS(tacit_nccl_group_poll(group, 0));
+    begin(process, "onebit+ef", &work);
+    SUCCEEDS(run(&work));
+    SUCCEEDS(tacit_nccl_group_poll(work.group, 0));
     inject("fake_fail", 6);
-    status = call == 0 ? run(group, &node) : call == 1 ? tacit_nccl_group_poll(group, 1) : tacit_nccl_wait(nccl, NULL);
+    status = call == 0 ? run(&work) : call == 1 ? tacit_nccl_group_poll(work.group, 1) : tacit_nccl_wait(work.nccl, NULL);
     ck_assert_int_eq(status, TACIT_ERR_TRANSPORT);
     ck_assert_msg(strstr(tacit_last_error(), "NCCL reports error 6, remote process exited") != NULL, "%s", tacit_last_error());
-    is_broken(nccl, group, &node, 1);
-    tacit_nccl_destroy(nccl);
-    free_tensors(TACIT_CUDA, &node);
+    is_broken(&work, 1);
+    end(&work);
 }
 
 START_TEST(errors_of_nccl)
@@ -140,26 +151,24 @@ END_TEST
 /* An error while the step is exchanged: memory is as before it. */
 static void error_in_step(const process_t *process)
 {
-    tacit_nccl_t       *nccl = connect_ranks(process);
-    node_t              node;
-    tacit_nccl_group_t *group = make_group(process, nccl, "onebit+ef", &node);
-    static uint8_t      before[32768], after[32768];
-    size_t              bytes;
+    work_t         work;
+    static uint8_t before[32768], after[32768];
+    size_t         bytes;
 
-    SUCCEEDS(run(group, &node));
-    SUCCEEDS(tacit_nccl_group_poll(group, 0));
-    SUCCEEDS(tacit_codec_save(node.codecs[0], before, sizeof before, &bytes));
-    nccl->timeout_ms = LIMIT_MS;
+    begin(process, "onebit+ef", &work);
+    SUCCEEDS(run(&work));
+    SUCCEEDS(tacit_nccl_group_poll(work.group, 0));
+    SUCCEEDS(tacit_codec_save(work.node.codecs[0], before, sizeof before, &bytes));
+    work.nccl->timeout_ms = LIMIT_MS;
     inject("fake_stick", 1);
-    ck_assert_int_eq(run(group, &node), TACIT_ERR_TIMEOUT);
+    ck_assert_int_eq(run(&work), TACIT_ERR_TIMEOUT);
     ck_assert_msg(strstr(tacit_last_error(), "a step of 6 tensors, of which the first is 'tensor 0', has not ended within") !=
                       NULL,
                   "%s", tacit_last_error());
-    is_broken(nccl, group, &node, 1);
-    SUCCEEDS(tacit_codec_save(node.codecs[0], after, sizeof after, &bytes));
+    is_broken(&work, 1);
+    SUCCEEDS(tacit_codec_save(work.node.codecs[0], after, sizeof after, &bytes));
     ck_assert_mem_eq(before, after, bytes);
-    tacit_nccl_destroy(nccl);
-    free_tensors(TACIT_CUDA, &node);
+    end(&work);
 }
 
 START_TEST(stuck_exchange)
@@ -189,33 +198,29 @@ static int busy(void *stream, bool *idle_out)
 
 static void endless_stream(const process_t *process)
 {
-    const int           call = *(const int *)process->given;
-    tacit_nccl_t       *nccl;
-    tacit_nccl_group_t *group;
-    node_t              node;
-    double              began;
+    const int call = *(const int *)process->given;
+    work_t    work;
+    double    began;
 
     lame = *module;
     lame.end = never_end;
     lame.query = busy;
     tacit__cuda_use(&lame);
-    nccl = connect_ranks(process);
-    group = make_group(process, nccl, "qsgd+ef", &node);
-    SUCCEEDS(run(group, &node));
-    SUCCEEDS(tacit_nccl_group_poll(group, 1));
-    nccl->timeout_ms = LIMIT_MS;
+    begin(process, "qsgd+ef", &work);
+    SUCCEEDS(run(&work));
+    SUCCEEDS(tacit_nccl_group_poll(work.group, 1));
+    work.nccl->timeout_ms = LIMIT_MS;
     stays_busy = true;
     began = tacit__seconds();
     if (call < 2) {
-        ck_assert_int_eq(call == 0 ? tacit_nccl_group_poll(group, 0) : tacit_nccl_wait(nccl, NULL), TACIT_ERR_TIMEOUT);
-        is_broken(nccl, group, &node, 1);
+        ck_assert_int_eq(call == 0 ? tacit_nccl_group_poll(work.group, 0) : tacit_nccl_wait(work.nccl, NULL), TACIT_ERR_TIMEOUT);
+        is_broken(&work, 1);
     } else { /* destroying does not wait for ever either */
-        tacit_nccl_group_destroy(group);
+        tacit_nccl_group_destroy(work.group);
         ck_assert_int_eq(aborts(), 1);
     }
     ck_assert(tacit__seconds() - began > LIMIT_MS * 1e-3);
-    tacit_nccl_destroy(nccl);
-    free_tensors(TACIT_CUDA, &node);
+    end(&work);
 }
 
 START_TEST(streams_without_end)
@@ -236,27 +241,23 @@ static int capturing(void *stream, bool *capturing_out)
 
 static void captured_step(const process_t *process)
 {
-    tacit_nccl_t       *nccl;
-    tacit_nccl_group_t *group;
-    node_t              node;
+    work_t work;
 
     lame = *module;
     lame.capturing = capturing;
     tacit__cuda_use(&lame);
-    nccl = connect_ranks(process);
-    group = make_group(process, nccl, "qsgd+ef", &node);
+    begin(process, "qsgd+ef", &work);
     captures = true;
-    ck_assert_int_eq(run(group, &node), TACIT_ERR_STATE); /* none was made outside */
+    ck_assert_int_eq(run(&work), TACIT_ERR_STATE); /* none was made outside */
     captures = false;
-    SUCCEEDS(run(group, &node));
+    SUCCEEDS(run(&work));
     captures = true;
     lame.end = never_end;
-    SUCCEEDS(run(group, &node));
-    SUCCEEDS(tacit_nccl_group_poll(group, 0));
-    ck_assert_int_eq(tacit_nccl_wait(nccl, NULL), TACIT_ERR_STATE);
-    tacit_nccl_destroy(nccl);
+    SUCCEEDS(run(&work));
+    SUCCEEDS(tacit_nccl_group_poll(work.group, 0));
+    ck_assert_int_eq(tacit_nccl_wait(work.nccl, NULL), TACIT_ERR_STATE);
+    end(&work);
     ck_assert_int_eq(aborts(), 0);
-    free_tensors(TACIT_CUDA, &node);
 }
 
 START_TEST(capture)
@@ -311,23 +312,19 @@ static int fails(void *stream, bool *idle_out)
 
 static void error_of_cuda(const process_t *process)
 {
-    tacit_nccl_t       *nccl;
-    tacit_nccl_group_t *group;
-    node_t              node;
+    work_t work;
 
     lame = *module;
     lame.end = never_end;
     tacit__cuda_use(&lame);
-    nccl = connect_ranks(process);
-    group = make_group(process, nccl, "qsgd+ef", &node);
-    nccl->timeout_ms = -1;
-    SUCCEEDS(run(group, &node));
+    begin(process, "qsgd+ef", &work);
+    work.nccl->timeout_ms = -1;
+    SUCCEEDS(run(&work));
     lame.query = fails;
-    ck_assert_int_eq(tacit_nccl_group_poll(group, 0), TACIT_ERR_DEVICE);
-    ck_assert_int_eq(tacit_nccl_wait(nccl, NULL), TACIT_ERR_DEVICE);
+    ck_assert_int_eq(tacit_nccl_group_poll(work.group, 0), TACIT_ERR_DEVICE);
+    ck_assert_int_eq(tacit_nccl_wait(work.nccl, NULL), TACIT_ERR_DEVICE);
     ck_assert_ptr_nonnull(strstr(tacit_last_error(), "out of memory"));
-    tacit_nccl_destroy(nccl);
-    free_tensors(TACIT_CUDA, &node);
+    end(&work);
 }
 
 START_TEST(errors_of_cuda)
@@ -347,22 +344,18 @@ static int no_seal(const tacit_device_bundle_t *bundle, const tacit_device_messa
 
 static void half_a_step(const process_t *process)
 {
-    tacit_nccl_t       *nccl;
-    tacit_nccl_group_t *group;
-    node_t              node;
+    work_t work;
 
     if (process->rank == 0) {
         lame = *module;
         lame.seal = no_seal;
         tacit__cuda_use(&lame);
     }
-    nccl = connect_ranks(process);
-    group = make_group(process, nccl, "qsgd+ef", &node);
-    nccl->timeout_ms = LIMIT_MS;
-    ck_assert_int_eq(run(group, &node), process->rank == 0 ? TACIT_ERR_DEVICE : TACIT_ERR_TIMEOUT);
-    is_broken(nccl, group, &node, 1);
-    tacit_nccl_destroy(nccl);
-    free_tensors(TACIT_CUDA, &node);
+    begin(process, "qsgd+ef", &work);
+    work.nccl->timeout_ms = LIMIT_MS;
+    ck_assert_int_eq(run(&work), process->rank == 0 ? TACIT_ERR_DEVICE : TACIT_ERR_TIMEOUT);
+    is_broken(&work, 1);
+    end(&work);
 }
 
 START_TEST(errors_in_the_midst)
