@@ -100,6 +100,22 @@ tacit_status_t tacit__bundle_device_poll(tacit_bundle_t *bundle, uint64_t behind
 /* Whether it would have to wait. */
 tacit_status_t tacit__bundle_device_runs(tacit_bundle_t *bundle, uint64_t behind, bool *runs_out);
 
+/* ---- layout_device.c: memory of the GPU that begins with tables. These are laid out twice: first only counted, then written to
+   an image, from which they are copied ---- */
+
+typedef struct tacit_layout {
+    uint8_t *image;  /* NULL: only counted */
+    uint8_t *memory; /* of the device; NULL: not there yet */
+    size_t   used;
+} tacit_layout_t;
+
+/* The next `bytes` bytes of the memory; and where what is taken next is in the image, or NULL. */
+void *tacit__layout_take(tacit_layout_t *layout, size_t bytes);
+void *tacit__layout_image(const tacit_layout_t *layout);
+/* Gets the memory. Both calls take what they need of `layout`, which is `owner`'s: tables, then what is not in the image. */
+tacit_status_t tacit__layout_create(const tacit_bundle_t *bundle, tacit_layout_t *layout, void (*lay_tables)(void *owner),
+                                    void (*lay_workspace)(void *owner), void *owner, void **memory_out);
+
 /* ---- wholes_device.c ---- */
 
 /* Tables and workspace, one piece of the device's memory, for tensors that travel whole. */

@@ -5,30 +5,13 @@
 
 #include <string.h>
 
-/* Tables are laid out twice: first only counted, then written to the image, which is what the memory begins with. */
 typedef struct layout {
+    tacit_layout_t           room;
     const tacit_bundle_t    *bundle;
     tacit_device_matrices_t *matrices;
     tacit_device_matrix_t   *table;
-    uint8_t                 *image;  /* NULL: only counted */
-    uint8_t                 *memory; /* of the device; NULL: not there yet */
-    size_t                   used;
     uint64_t                 p, q, p_sums, q_sums; /* numbers of all matrices */
 } layout_t;
-
-/* The next `bytes` bytes of the device's memory. */
-static void *take(layout_t *layout, size_t bytes)
-{
-    void *at = layout->memory != NULL ? layout->memory + layout->used : NULL;
-
-    layout->used += tacit__round_up(bytes, 64);
-    return at;
-}
-
-static void *in_image(const layout_t *layout)
-{
-    return layout->image != NULL ? layout->image + layout->used : NULL;
-}
 
 /* ---- Matrices ---- */
 
@@ -103,16 +86,16 @@ static void lay_matrices(layout_t *layout)
             layout->table[matrices->count++] = matrix_of(layout, w);
         }
     }
-    if (layout->image != NULL) {
-        memcpy(in_image(layout), layout->table, matrices->count * sizeof *layout->table);
+    if (layout->room.image != NULL) {
+        memcpy(tacit__layout_image(&layout->room), layout->table, matrices->count * sizeof *layout->table);
     }
-    matrices->matrices = take(layout, matrices->count * sizeof *layout->table);
+    matrices->matrices = tacit__layout_take(&layout->room, matrices->count * sizeof *layout->table);
 }
 
 /* Patches for P, side by side first; or for Q, one below the other. Returns how many blocks have some. */
 static uint32_t lay_patches(layout_t *layout, bool is_q, const tacit_device_patches_t **device_out)
 {
-    tacit_device_patches_t *patches = in_image(layout);
+    tacit_device_patches_t *patches = tacit__layout_image(&layout->room);
     uint32_t                count = 0;
 
     for (uint32_t m = 0; m < layout->matrices->count; m++) {
@@ -129,7 +112,7 @@ static uint32_t lay_patches(layout_t *layout, bool is_q, const tacit_device_patc
             }
         }
     }
-    *device_out = take(layout, count * sizeof *patches);
+    *device_out = tacit__layout_take(&layout->room, count * sizeof *patches);
     return count;
 }
 
@@ -151,7 +134,7 @@ static size_t q_count(const tacit_device_matrix_t *matrix)
 static uint32_t lay_extents(layout_t *layout, size_t (*total)(const tacit_device_matrix_t *matrix), size_t step,
                             const tacit_device_extent_t **device_out)
 {
-    tacit_device_extent_t *extents = in_image(layout);
+    tacit_device_extent_t *extents = tacit__layout_image(&layout->room);
     uint32_t               count = 0;
 
     for (uint32_t m = 0; m < layout->matrices->count; m++) {
@@ -163,15 +146,15 @@ static uint32_t lay_extents(layout_t *layout, size_t (*total)(const tacit_device
             }
         }
     }
-    *device_out = take(layout, count * sizeof *extents);
+    *device_out = tacit__layout_take(&layout->room, count * sizeof *extents);
     return count;
 }
 
-static void lay_tables(layout_t *layout)
+static void lay_tables(void *owner)
 {
+    layout_t                *layout = owner;
     tacit_device_matrices_t *matrices = layout->matrices;
 
-    layout->used = 0;
     lay_matrices(layout);
     matrices->p_patch_count = lay_patches(layout, false, &matrices->p_patches);
     matrices->q_patch_count = lay_patches(layout, true, &matrices->q_patches);
@@ -181,61 +164,37 @@ static void lay_tables(layout_t *layout)
 }
 
 /* What kernels write before they read it. */
-static void lay_workspace(layout_t *layout)
+static void lay_workspace(void *owner)
 {
+    layout_t                *layout = owner;
     tacit_device_matrices_t *matrices = layout->matrices;
 
-    matrices->begun = take(layout, layout->q * sizeof(float));
-    matrices->own_p = take(layout, layout->p * sizeof(float));
-    matrices->own_q = take(layout, layout->q * sizeof(float));
-    matrices->p = take(layout, layout->p * sizeof(float));
-    matrices->q = take(layout, layout->q * sizeof(float));
-    matrices->p_sums = take(layout, layout->p_sums * sizeof(float));
-    matrices->q_sums = take(layout, layout->q_sums * sizeof(float));
+    matrices->begun = tacit__layout_take(&layout->room, layout->q * sizeof(float));
+    matrices->own_p = tacit__layout_take(&layout->room, layout->p * sizeof(float));
+    matrices->own_q = tacit__layout_take(&layout->room, layout->q * sizeof(float));
+    matrices->p = tacit__layout_take(&layout->room, layout->p * sizeof(float));
+    matrices->q = tacit__layout_take(&layout->room, layout->q * sizeof(float));
+    matrices->p_sums = tacit__layout_take(&layout->room, layout->p_sums * sizeof(float));
+    matrices->q_sums = tacit__layout_take(&layout->room, layout->q_sums * sizeof(float));
 }
 
 tacit_status_t tacit__matrices_device_create(const tacit_bundle_t *bundle, tacit_device_matrices_t *matrices_out,
                                              void **memory_out)
 {
-    const tacit_cuda_module_t *module = bundle->codecs[0]->module;
-    tacit_device_matrices_t    matrices = {0};
-    layout_t                   layout = {.bundle = bundle, .matrices = &matrices};
-    tacit_status_t             status = TACIT_OK;
-    void                      *memory = NULL;
-    size_t                     tables = 0;
-    int                        error = 0;
+    tacit_device_matrices_t matrices = {0};
+    layout_t                layout = {.bundle = bundle, .matrices = &matrices};
+    tacit_status_t          status;
 
     if (bundle->first_bytes == 0) {
         return TACIT_OK;
     }
     layout.table = tacit__alloc(bundle->whole_count, sizeof *layout.table);
-    if (layout.table != NULL) {
-        lay_tables(&layout);
-        tables = layout.used;
-        lay_workspace(&layout);
-        layout.image = tacit__alloc(tables, 1);
+    if (layout.table == NULL) {
+        return tacit__fail(TACIT_ERR_MEMORY, "bundle: no memory for %zu tensors", bundle->whole_count);
     }
-    if (layout.image == NULL || (error = module->alloc(&memory, layout.used)) != 0) {
-        status = tacit__fail(TACIT_ERR_MEMORY, "bundle: no memory for the factors of %zu tensors", bundle->whole_count);
-        goto out;
-    }
-    layout.memory = memory;
-    lay_tables(&layout);
-    lay_workspace(&layout);
-    error = module->copy(memory, layout.image, tables, NULL);
-    error = error == 0 ? module->synchronize() : error;
-    if (error != 0) {
-        status = tacit__fail(TACIT_ERR_DEVICE, "bundle: its tables: %s (CUDA error %d)", module->error_text(error), error);
-        goto out;
-    }
+    TRY(tacit__layout_create(bundle, &layout.room, lay_tables, lay_workspace, &layout, memory_out));
     *matrices_out = matrices;
-    *memory_out = memory;
-    memory = NULL;
 out:
-    if (memory != NULL) {
-        (void)module->free(memory);
-    }
     tacit__free(layout.table);
-    tacit__free(layout.image);
     return status;
 }

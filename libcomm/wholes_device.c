@@ -11,14 +11,11 @@
 /* Candidates that there is room for beyond twice those that are sent. */
 enum { SPARE = 4096 };
 
-/* Tables are laid out twice: first only counted, then written to the image, which is what the memory begins with. */
 typedef struct layout {
+    tacit_layout_t         room;
     const tacit_bundle_t  *bundle;
     tacit_device_wholes_t *wholes;
     tacit_device_whole_t  *table;
-    uint8_t               *image;  /* NULL: only counted */
-    uint8_t               *memory; /* of the device; NULL: not there yet */
-    size_t                 used;
     uint64_t               entries, candidates, spans, samples; /* of all tensors */
 } layout_t;
 
@@ -47,20 +44,6 @@ static size_t keep_of(const tacit_codec_t *codec)
                             : codec->compressor->linear->factor_count(config, &codec->tensor, 0);
 }
 
-/* The next `bytes` bytes of the device's memory. */
-static void *take(layout_t *layout, size_t bytes)
-{
-    void *at = layout->memory != NULL ? layout->memory + layout->used : NULL;
-
-    layout->used += tacit__round_up(bytes, 64);
-    return at;
-}
-
-static void *in_image(const layout_t *layout)
-{
-    return layout->image != NULL ? layout->image + layout->used : NULL;
-}
-
 /* Cuts `total` into extents of `step`, at least one. Returns how many there are. */
 static uint32_t cut(tacit_device_extent_t *extents, uint32_t at, size_t whole, size_t total, size_t step)
 {
@@ -87,7 +70,7 @@ static uint32_t lay_extents(layout_t *layout, uint32_t *sparse_out, const tacit_
                             size_t (*total)(const layout_t *layout, size_t whole),
                             void (*note)(tacit_device_whole_t *whole, uint32_t at, uint32_t number))
 {
-    tacit_device_extent_t *extents = in_image(layout);
+    tacit_device_extent_t *extents = tacit__layout_image(&layout->room);
     uint32_t               at = 0;
 
     for (int sparse = 1; sparse >= 0; sparse--) {
@@ -101,7 +84,7 @@ static uint32_t lay_extents(layout_t *layout, uint32_t *sparse_out, const tacit_
         }
         *sparse_out = sparse ? at : *sparse_out;
     }
-    *device_out = take(layout, at * sizeof *extents);
+    *device_out = tacit__layout_take(&layout->room, at * sizeof *extents);
     return at;
 }
 
@@ -174,93 +157,69 @@ static void lay_wholes(layout_t *layout)
     }
 }
 
-static void lay_tables(layout_t *layout)
+static void lay_tables(void *owner)
 {
+    layout_t              *layout = owner;
     const tacit_bundle_t  *bundle = layout->bundle;
     tacit_device_wholes_t *wholes = layout->wholes;
     const size_t           ranks = (size_t)bundle->ranks;
     uint64_t              *part_bytes;
     uint32_t               stretches;
 
-    layout->used = 0;
     lay_wholes(layout);
-    part_bytes = in_image(layout);
+    part_bytes = tacit__layout_image(&layout->room);
     for (size_t rank = 0; part_bytes != NULL && rank < ranks; rank++) {
         part_bytes[rank] = bundle->part_bytes[rank];
     }
-    wholes->part_bytes = take(layout, ranks * sizeof *part_bytes);
+    wholes->part_bytes = tacit__layout_take(&layout->room, ranks * sizeof *part_bytes);
     wholes->count = (uint32_t)bundle->whole_count;
     wholes->bytes = bundle->whole_bytes;
     wholes->tile_count = lay_extents(layout, &wholes->topk_tiles, &wholes->tiles, TACIT_WHOLE_TILE, elements, note_tiles);
     wholes->chunk_count = lay_extents(layout, &wholes->topk_chunks, &wholes->chunks, TACIT_WHOLE_CHUNK, entries, note_chunks);
     (void)lay_extents(layout, &stretches, &wholes->stretches, TACIT_WHOLE_STRETCH, index_bytes, note_stretches);
     wholes->stretch_count = stretches;
-    if (layout->image != NULL) {
-        memcpy(in_image(layout), layout->table, bundle->whole_count * sizeof *layout->table);
+    if (layout->room.image != NULL) {
+        memcpy(tacit__layout_image(&layout->room), layout->table, bundle->whole_count * sizeof *layout->table);
     }
-    wholes->wholes = take(layout, bundle->whole_count * sizeof *layout->table);
+    wholes->wholes = tacit__layout_take(&layout->room, bundle->whole_count * sizeof *layout->table);
 }
 
 /* What kernels write before they read it, but for counters, which are zero. */
-static void lay_workspace(layout_t *layout)
+static void lay_workspace(void *owner)
 {
+    layout_t              *layout = owner;
     tacit_device_wholes_t *wholes = layout->wholes;
     const size_t           ranks = (size_t)layout->bundle->ranks;
 
-    wholes->tallies = take(layout, wholes->count * sizeof *wholes->tallies);
-    wholes->marks = take(layout, wholes->topk_tiles * sizeof *wholes->marks);
-    wholes->sums = take(layout, (size_t)wholes->topk_chunks * TACIT_RICE_STATES * sizeof *wholes->sums);
-    wholes->candidate_indices = take(layout, layout->candidates * sizeof *wholes->candidate_indices);
-    wholes->candidate_values = take(layout, layout->candidates * sizeof *wholes->candidate_values);
-    wholes->indices = take(layout, layout->entries * sizeof *wholes->indices);
-    wholes->values = take(layout, layout->entries * sizeof *wholes->values);
-    wholes->samples = take(layout, layout->samples * sizeof *wholes->samples);
-    wholes->kept = take(layout, layout->entries * sizeof *wholes->kept);
-    wholes->taken_indices = take(layout, ranks * layout->entries * sizeof *wholes->taken_indices);
-    wholes->taken_values = take(layout, ranks * layout->entries * sizeof *wholes->taken_values);
-    wholes->spans = take(layout, ranks * layout->spans * sizeof *wholes->spans);
-    wholes->taken = take(layout, ranks * wholes->count * sizeof *wholes->taken);
-    wholes->runs = take(layout, ranks * wholes->stretch_count * TACIT_RICE_STATES * sizeof *wholes->runs);
+    wholes->tallies = tacit__layout_take(&layout->room, wholes->count * sizeof *wholes->tallies);
+    wholes->marks = tacit__layout_take(&layout->room, wholes->topk_tiles * sizeof *wholes->marks);
+    wholes->sums = tacit__layout_take(&layout->room, (size_t)wholes->topk_chunks * TACIT_RICE_STATES * sizeof *wholes->sums);
+    wholes->candidate_indices = tacit__layout_take(&layout->room, layout->candidates * sizeof *wholes->candidate_indices);
+    wholes->candidate_values = tacit__layout_take(&layout->room, layout->candidates * sizeof *wholes->candidate_values);
+    wholes->indices = tacit__layout_take(&layout->room, layout->entries * sizeof *wholes->indices);
+    wholes->values = tacit__layout_take(&layout->room, layout->entries * sizeof *wholes->values);
+    wholes->samples = tacit__layout_take(&layout->room, layout->samples * sizeof *wholes->samples);
+    wholes->kept = tacit__layout_take(&layout->room, layout->entries * sizeof *wholes->kept);
+    wholes->taken_indices = tacit__layout_take(&layout->room, ranks * layout->entries * sizeof *wholes->taken_indices);
+    wholes->taken_values = tacit__layout_take(&layout->room, ranks * layout->entries * sizeof *wholes->taken_values);
+    wholes->spans = tacit__layout_take(&layout->room, ranks * layout->spans * sizeof *wholes->spans);
+    wholes->taken = tacit__layout_take(&layout->room, ranks * wholes->count * sizeof *wholes->taken);
+    wholes->runs = tacit__layout_take(&layout->room, ranks * wholes->stretch_count * TACIT_RICE_STATES * sizeof *wholes->runs);
 }
 
 tacit_status_t tacit__wholes_device_create(const tacit_bundle_t *bundle, tacit_device_wholes_t *wholes_out, void **memory_out)
 {
-    const tacit_cuda_module_t *module = bundle->codecs[0]->module;
-    tacit_device_wholes_t      wholes = {0};
-    layout_t                   layout = {.bundle = bundle, .wholes = &wholes};
-    tacit_status_t             status = TACIT_OK;
-    void                      *memory = NULL;
-    size_t                     tables = 0;
-    int                        error = 0;
+    tacit_device_wholes_t wholes = {0};
+    layout_t              layout = {.bundle = bundle, .wholes = &wholes};
+    tacit_status_t        status;
 
     layout.table = tacit__alloc(bundle->whole_count, sizeof *layout.table);
-    if (layout.table != NULL) {
-        lay_tables(&layout);
-        tables = layout.used;
-        lay_workspace(&layout);
-        layout.image = tacit__alloc(tables, 1);
+    if (layout.table == NULL) {
+        return tacit__fail(TACIT_ERR_MEMORY, "bundle: no memory for %zu tensors", bundle->whole_count);
     }
-    if (layout.image == NULL || (error = module->alloc(&memory, layout.used)) != 0) {
-        status = tacit__fail(TACIT_ERR_MEMORY, "bundle: no memory for %zu tensors that travel whole", bundle->whole_count);
-        goto out;
-    }
-    layout.memory = memory;
-    lay_tables(&layout);
-    lay_workspace(&layout);
-    error = module->copy(memory, layout.image, tables, NULL);
-    error = error == 0 ? module->synchronize() : error;
-    if (error != 0) {
-        status = tacit__fail(TACIT_ERR_DEVICE, "bundle: its tables: %s (CUDA error %d)", module->error_text(error), error);
-        goto out;
-    }
+    TRY(tacit__layout_create(bundle, &layout.room, lay_tables, lay_workspace, &layout, memory_out));
     *wholes_out = wholes;
-    *memory_out = memory;
-    memory = NULL;
 out:
-    if (memory != NULL) {
-        (void)module->free(memory);
-    }
     tacit__free(layout.table);
-    tacit__free(layout.image);
     return status;
 }
