@@ -10,9 +10,8 @@
 #include <mpi.h>
 #include <tacit_mpi.h>
 
-#include "bench.h"
+#include "bench_reduction.h"
 #include "comm.h"
-#include "json.h"
 
 enum {
     PAIRS_MIN = 9, /* fewer have no 95 % interval that says much */
@@ -24,33 +23,6 @@ enum {
 };
 #define BATCH_SECONDS 5e-4 /* shorter operations are timed several at once */
 #define TOTAL_SECONDS 3.0  /* of measuring, where PAIRS_MIN allows */
-
-/* A round times these, in another order each time; native, or with --trace ours with a trace, twice, to know what chance does. */
-enum { NATIVE, OURS, NATIVE_AGAIN, TIMED };
-
-typedef struct reduction {
-    const bench_options_t *options;
-    const char            *spec;
-    size_t                 count;
-    const char            *schedule; /* asked for; NULL: none */
-    int                    rank, ranks, nodes;
-    tacit_comm_t          *comm, *traced_comm; /* NULL: none is traced */
-    tacit_comm_t          *model;             /* asks for no schedule, and knows what each takes; comm where that asks for none */
-    const char            *choice;            /* its */
-    bool                   carried;           /* by the schedule that is asked for */
-    double                 predicted_seconds; /* NaN: not known */
-    tacit_slot_t          *slot, *traced;
-    float                 *in, *out;
-    double                *exact, *sum; /* rank 0's: the right result, and the sum of all results */
-    size_t                 summed;      /* calls in sum */
-    size_t                 batch, rounds;
-    double                *seconds[TIMED]; /* a round each */
-    double                 relative_error, mean_error;
-    double                 wire_bytes, network_bytes; /* a call, mean over ranks */
-    double                 limit_seconds, payload_ratio;
-    double                 made_bytes, base_bytes; /* memory that the communicator took; all before the slot was made */
-    double                 extra_bytes;            /* the library's at most; NaN: not measured */
-} reduction_t;
 
 /* ---- Exactness, on rank 0 ---- */
 
@@ -357,132 +329,6 @@ static int count_nodes(int ranks)
     return nodes;
 }
 
-/* ---- Reporting ---- */
-
-typedef struct result {
-    double seconds, native_seconds, speedup, speedup_low, native_repeat, dense_bytes, of_limit;
-    double exposed_seconds; /* what a reduction adds to the computing that it runs beside */
-} result_t;
-
-/* Paired, round by round: what disturbs the machine for a while disturbs both. */
-static double ratio_low(const double *above, const double *below, size_t count, double *ratios, double *median_out)
-{
-    for (size_t i = 0; i < count; i++) {
-        ratios[i] = above[i] / below[i];
-    }
-    *median_out = bench_median(ratios, count);
-    return bench_median_low(ratios, count);
-}
-
-static result_t evaluate(reduction_t *run)
-{
-    result_t result = {.native_seconds = NAN, .speedup = NAN, .speedup_low = NAN, .native_repeat = NAN};
-    double  *ratios = malloc(run->rounds * sizeof *ratios), unused;
-
-    if (ratios == NULL) {
-        MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
-        return result;
-    }
-    if (run->options->native) {
-        result.native_repeat = ratio_low(run->seconds[NATIVE], run->seconds[NATIVE_AGAIN], run->rounds, ratios, &unused);
-        result.speedup_low = ratio_low(run->seconds[NATIVE], run->seconds[OURS], run->rounds, ratios, &result.speedup);
-        result.native_seconds = bench_median(run->seconds[NATIVE], run->rounds);
-    }
-    result.seconds = bench_median(run->seconds[OURS], run->rounds);
-    result.of_limit = run->options->compute_seconds > 0 ? NAN : run->limit_seconds / result.seconds;
-    result.exposed_seconds = run->options->compute_seconds > 0 ? result.seconds - run->options->compute_seconds : NAN;
-    result.dense_bytes = 2.0 * (run->ranks - 1) / run->ranks * (double)(run->count * sizeof(float));
-    free(ratios);
-    return result;
-}
-
-static void print_title(const bench_options_t *options)
-{
-    printf("%-32s %-9s %10s %9s %9s %9s %9s %9s %9s %9s %9s %9s\n", "spec", "schedule", "bytes", "seconds", "predicted",
-           options->trace != NULL ? "traced" : "native", options->trace != NULL ? "times" : "speedup", "at least", "ratio",
-           "error", "mean err", options->compute_seconds > 0 ? "exposed" : "of limit");
-}
-
-static void print_row(const reduction_t *run, const result_t *result)
-{
-    const double cells[] = {result->seconds,
-                            run->predicted_seconds,
-                            result->native_seconds,
-                            result->speedup,
-                            result->speedup_low,
-                            result->dense_bytes / run->wire_bytes,
-                            run->relative_error,
-                            run->mean_error,
-                            run->options->compute_seconds > 0 ? result->exposed_seconds : result->of_limit};
-
-    printf("%-32s %-9s %10zu", run->spec, tacit_slot_schedule(run->slot), run->count * sizeof(float));
-    for (size_t i = 0; i < sizeof cells / sizeof *cells; i++) {
-        if (isfinite(cells[i])) {
-            printf(" %9.3g", cells[i]);
-        } else {
-            printf(" %9s", "-");
-        }
-    }
-    putchar('\n');
-    fflush(stdout);
-}
-
-static void print_json(const reduction_t *run, const result_t *result)
-{
-    double ratio = result->dense_bytes / run->wire_bytes;
-    json_t json = {0};
-
-    json_open(&json, NULL, '{');
-    json_text(&json, "mode", "allreduce");
-    json_text(&json, "spec", run->spec);
-    json_text(&json, "schedule", tacit_slot_schedule(run->slot));
-    json_count(&json, "ranks", (uint64_t)run->ranks);
-    json_count(&json, "nodes", (uint64_t)run->nodes);
-    json_count(&json, "bytes", run->count * sizeof(float));
-    json_number(&json, "seconds", result->seconds);
-    json_number(&json, "native_seconds", run->traced == NULL ? result->native_seconds : NAN);
-    json_number(&json, "speedup", run->traced == NULL ? result->speedup : NAN);
-    json_number(&json, "speedup_low", run->traced == NULL ? result->speedup_low : NAN);
-    json_number(&json, "native_repeat", run->traced == NULL ? result->native_repeat : NAN);
-    json_number(&json, "predicted_seconds", run->predicted_seconds);
-    json_number(&json, "wire_bytes", run->wire_bytes);
-    json_number(&json, "network_bytes", run->network_bytes);
-    json_number(&json, "dense_bytes", result->dense_bytes);
-    json_number(&json, "ratio", ratio);
-    json_number(&json, "ratio_fp16", ratio / 2);
-    json_number(&json, "payload_ratio", run->payload_ratio);
-    json_number(&json, "relative_error", run->relative_error);
-    json_number(&json, "mean_error", run->mean_error);
-    json_number(&json, "limit_seconds", run->limit_seconds);
-    json_number(&json, "of_limit", result->of_limit);
-    json_number(&json, "compute_seconds", run->options->compute_seconds > 0 ? run->options->compute_seconds : NAN);
-    json_number(&json, "exposed_seconds", result->exposed_seconds);
-    json_text(&json, "progress", tacit_comm_has_thread(run->comm) ? "thread" : "calls");
-    json_number(&json, "peak_extra_bytes", run->extra_bytes);
-    json_text(&json, "choice", run->choice);
-    if (run->traced != NULL) {
-        json_number(&json, "traced_seconds", result->native_seconds);
-        json_number(&json, "trace_ratio", result->speedup);
-        json_number(&json, "trace_ratio_low", result->speedup_low);
-        json_number(&json, "trace_repeat", result->native_repeat);
-    }
-    json_close(&json, '}');
-    json_end(&json);
-}
-
-static void report(reduction_t *run)
-{
-    result_t result = evaluate(run);
-
-    run->mean_error = error_of_sum(run);
-    run->payload_ratio = payload_ratio(run);
-    if (run->options->json) {
-        print_json(run, &result);
-    } else {
-        print_row(run, &result);
-    }
-}
-
 /* ---- One spec and size ---- */
 
 static tacit_status_t prepare(reduction_t *run)
@@ -585,7 +431,9 @@ static tacit_status_t run_one(reduction_t *run, bool all)
     if (status == TACIT_OK) {
         find_limit(run);
         if (run->rank == 0) {
-            report(run);
+            run->mean_error = error_of_sum(run);
+            run->payload_ratio = payload_ratio(run);
+            bench_report(run);
         }
     } else if (run->rank == 0) {
         const char *text = tacit_last_error();
@@ -659,7 +507,7 @@ static tacit_status_t run_all(const bench_options_t *options, int rank, int rank
         fprintf(stderr, "tacit-bench: %s\n", tacit_last_error());
     }
     if (status == TACIT_OK && rank == 0 && !options->json) {
-        print_title(options);
+        bench_print_title(options);
     }
     for (size_t i = 0; i < options->spec_count * options->size_count * schedules && status == TACIT_OK; i++) {
         const size_t k = i % schedules, j = i / schedules % options->size_count;
