@@ -1,17 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* NaN and infinity on one rank: an error of all ranks that changes nothing, a zero, or a result that shows it, as the policy
    says; and memory stays finite. */
-#include <check.h>
-#include <math.h>
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-#include "codec_memory.h"
-#include "comm.h"
-#include "harness.h"
-#include "ranks.h"
+#include "session.h"
 
 enum { RANKS = 3, COUNT = 3000, CALLS = 3, MOST_MEMORY = 3 * COUNT };
 
@@ -243,37 +235,10 @@ static const char *const overflowing[] = {
     "none+ef", "none by ring", "none", "fp8", "qsgd:bits=8+ef", "onebit:block=64", "rotq+ef", "topk:ratio=1+ef", "randk:ratio=1"};
 enum { OVERFLOWING = sizeof overflowing / sizeof *overflowing };
 
-typedef struct overflow {
-    const char    *spec;
-    tacit_status_t status[RANKS];
-    bool           kept[RANKS];
-} overflow_t;
-
-static void overflow_body(tacit_comm_t *comm, void *arg)
-{
-    overflow_t   *overflow = arg;
-    tacit_slot_t *slot = slot_of(comm, "slot", 64, TACIT_FLOAT32, overflow->spec);
-    float         in[64];
-
-    for (size_t i = 0; i < 64; i++) {
-        in[i] = 3e38f;
-    }
-    overflow->status[tacit_comm_rank(comm)] = tacit_allreduce(slot, in, in, TACIT_SUM);
-    overflow->kept[tacit_comm_rank(comm)] = in[5] == 3e38f;
-}
-
 START_TEST(sum_overflows)
 {
-    overflow_t     overflow = {.spec = overflowing[_i / 2]};
-    tacit_config_t config = TACIT_CONFIG_INIT;
-
-    config.nonfinite = _i % 2 == 0 ? TACIT_NONFINITE_ERROR : TACIT_NONFINITE_SKIP;
-    ask_for(overflow.spec);
-    run_ranks(RANKS, &config, overflow_body, &overflow);
-    for (int rank = 0; rank < RANKS; rank++) {
-        ck_assert_msg(overflow.status[rank] == TACIT_ERR_VALUE, "%s: %s", overflow.spec, tacit_strerror(overflow.status[rank]));
-        ck_assert_msg(overflow.kept[rank], "%s: the input has changed", overflow.spec);
-    }
+    session_overflow(RANKS, overflowing[_i / 2], _i % 2 == 0 ? TACIT_NONFINITE_ERROR : TACIT_NONFINITE_SKIP,
+                     "slot 'slot' at step 0");
 }
 END_TEST
 

@@ -6,6 +6,7 @@
 #include <float.h>
 #include <math.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -177,6 +178,46 @@ static inline void session_conserves(const session_t *session)
     }
     free(balance);
     free(x);
+}
+
+/* ---- Numbers whose sum leaves the range ---- */
+
+typedef struct overflow {
+    const char    *spec;
+    tacit_status_t status[MOST_RANKS];
+    char           text[MOST_RANKS][TACIT_TEXT_BYTES];
+    bool           kept[MOST_RANKS];
+} overflow_t;
+
+static inline void overflow_body(tacit_comm_t *comm, void *arg)
+{
+    overflow_t   *overflow = arg;
+    const int     rank = tacit_comm_rank(comm);
+    tacit_slot_t *slot = slot_of(comm, "slot", 64, TACIT_FLOAT32, overflow->spec);
+    float         x[64];
+
+    for (size_t i = 0; i < 64; i++) {
+        x[i] = 3e38f;
+    }
+    overflow->status[rank] = tacit_allreduce(slot, x, x, TACIT_SUM);
+    snprintf(overflow->text[rank], sizeof overflow->text[rank], "%s", tacit_last_error());
+    overflow->kept[rank] = x[5] == 3e38f;
+}
+
+/* It is an error of all ranks, whose text has these words, and leaves the tensor as it is. */
+static inline void session_overflow(int ranks, const char *spec, tacit_nonfinite_t policy, const char *words)
+{
+    overflow_t     overflow = {.spec = spec};
+    tacit_config_t config = TACIT_CONFIG_INIT;
+
+    config.nonfinite = (int)policy;
+    ask_for(spec);
+    run_ranks(ranks, &config, overflow_body, &overflow);
+    for (int rank = 0; rank < ranks; rank++) {
+        ck_assert_msg(overflow.status[rank] == TACIT_ERR_VALUE, "%s: %s", spec, tacit_strerror(overflow.status[rank]));
+        ck_assert_msg(strstr(overflow.text[rank], words) != NULL, "%s: %s", spec, overflow.text[rank]);
+        ck_assert_msg(overflow.kept[rank], "%s: the input has changed", spec);
+    }
 }
 
 #endif

@@ -241,37 +241,12 @@ START_TEST(changes)
 END_TEST
 
 /* Finite values whose sum in a host is not. */
-typedef struct overflow {
-    const char    *spec;
-    tacit_status_t status[4];
-    bool           says[4];
-} overflow_t;
-
-static void overflow_body(tacit_comm_t *comm, void *arg)
-{
-    overflow_t   *overflow = arg;
-    tacit_slot_t *slot = slot_of(comm, "slot", 64, TACIT_FLOAT32, overflow->spec);
-    float         x[64];
-
-    for (size_t i = 0; i < 64; i++) {
-        x[i] = 3e38f;
-    }
-    overflow->status[tacit_comm_rank(comm)] = tacit_allreduce(slot, x, x, TACIT_AVERAGE);
-    overflow->says[tacit_comm_rank(comm)] = strstr(tacit_last_error(), "the sum of its host's ranks") != NULL;
-}
-
 START_TEST(sum_overflows)
 {
-    overflow_t     overflow = {.spec = _i / 2 == 0 ? "fp8" : "topk:ratio=0.5+ef"};
-    tacit_config_t config = TACIT_CONFIG_INIT;
-
-    config.nonfinite = _i % 2 == 0 ? TACIT_NONFINITE_ERROR : TACIT_NONFINITE_SKIP;
     name_hosts("2");
-    run_ranks(4, &config, overflow_body, &overflow);
+    session_overflow(4, _i / 2 == 0 ? "fp8" : "topk:ratio=0.5+ef", _i % 2 == 0 ? TACIT_NONFINITE_ERROR : TACIT_NONFINITE_SKIP,
+                     "the sum of its host's ranks");
     name_hosts(NULL);
-    for (int rank = 0; rank < 4; rank++) {
-        ck_assert(overflow.status[rank] == TACIT_ERR_VALUE && overflow.says[rank]);
-    }
 }
 END_TEST
 
