@@ -132,18 +132,6 @@ static tacit_quality_t quality(const void *config, size_t count, double *factor)
     return TACIT_CONTRACTION;
 }
 
-static size_t grain(const void *config)
-{
-    (void)config;
-    return TACIT_LANES;
-}
-
-static size_t bound(const void *config, size_t count)
-{
-    (void)config;
-    return count * sizeof(uint16_t);
-}
-
 static tacit_device_code_t device(const void *config)
 {
     return (tacit_device_code_t){.code = TACIT_CODE_FP16, .block = TACIT_CAST_BLOCK, .coded = tacit__own_coded(config)};
@@ -161,8 +149,8 @@ const tacit_compressor_t tacit__compressor_fp16 = {
     .params = params,
     .quality = quality,
     .kernels = TACIT_KERNEL_TABLE,
-    .grain = grain,
-    .bound = bound,
+    .grain = tacit__half_grain,
+    .bound = tacit__half_bound,
     .own_coded = tacit__own_coded,
     .saturates = true,
     .device = device,

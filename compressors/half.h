@@ -121,6 +121,18 @@ TACIT_ALWAYS_INLINE void tacit__half_decode(tacit_isa_t isa, size_t count, const
     }
 }
 
+static inline size_t tacit__half_grain(const void *config)
+{
+    (void)config;
+    return TACIT_LANES;
+}
+
+static inline size_t tacit__half_bound(const void *config, size_t count)
+{
+    (void)config;
+    return count * sizeof(uint16_t);
+}
+
 /* Defines the three kernels of a compressor on its round and widen. */
 #define TACIT_HALF_KERNELS(round, widen)                                                                                         \
     TACIT_ALWAYS_INLINE uint32_t encode(tacit_isa_t isa, const tacit_block_t *block, const float *a, uint8_t *payload,           \
