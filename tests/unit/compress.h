@@ -82,6 +82,35 @@ static inline uint32_t round_trip(const tacit_block_t *block, const tacit_compre
     return faults;
 }
 
+static inline int compare_keys(const void *left, const void *right)
+{
+    const uint64_t i = *(const uint64_t *)left, j = *(const uint64_t *)right;
+
+    return (i > j) - (i < j);
+}
+
+/* Indices by magnitude, of equal ones the lowest first. */
+static inline void largest_first(const float *a, size_t count, uint32_t *order)
+{
+    uint64_t *keys = malloc(count * sizeof *keys);
+
+    for (size_t i = 0; i < count; i++) {
+        keys[i] = (uint64_t) ~(tacit__float_bits(a[i]) << 1) << 32 | i;
+    }
+    qsort(keys, count, sizeof *keys, compare_keys);
+    for (size_t i = 0; i < count; i++) {
+        order[i] = (uint32_t)keys[i];
+    }
+    free(keys);
+}
+
+static inline int compare_indices(const void *left, const void *right)
+{
+    const uint32_t i = *(const uint32_t *)left, j = *(const uint32_t *)right;
+
+    return (i > j) - (i < j);
+}
+
 /* What a compressor chooses from a[0..block->count). Returns how many indices there are. */
 static inline size_t choose_from(const tacit_spec_t *spec, const tacit_block_t *block, const float *a, uint32_t *indices)
 {

@@ -72,23 +72,6 @@ START_TEST(not_finite)
 }
 END_TEST
 
-static int by_magnitude(const void *left, const void *right)
-{
-    const uint32_t i = *(const uint32_t *)left, j = *(const uint32_t *)right;
-
-    if (fabsf(a[i]) != fabsf(a[j])) {
-        return fabsf(a[i]) > fabsf(a[j]) ? -1 : 1;
-    }
-    return i < j ? -1 : 1;
-}
-
-static int by_value(const void *left, const void *right)
-{
-    const uint32_t i = *(const uint32_t *)left, j = *(const uint32_t *)right;
-
-    return i < j ? -1 : i > j;
-}
-
 /* What sorting chooses, over few distinct values (many ties), over all exponents, and over a normal distribution. */
 START_TEST(as_sorting)
 {
@@ -108,13 +91,10 @@ START_TEST(as_sorting)
         snprintf(text, sizeof text, "topk:ratio=%g", ratios[r]);
         entries = choose(text, count);
         keep = (size_t)ceil(ratios[r] * (double)count);
-        for (uint32_t i = 0; i < count; i++) {
-            order[i] = i;
-        }
-        qsort(order, count, sizeof *order, by_magnitude);
+        largest_first(a, count, order);
         for (; keep > 0 && a[order[keep - 1]] == 0; keep--) {
         }
-        qsort(order, keep, sizeof *order, by_value);
+        qsort(order, keep, sizeof *order, compare_indices);
         ck_assert_uint_eq(entries, keep);
         same_bytes(indices, order, keep * sizeof *order, text);
     }

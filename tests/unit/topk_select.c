@@ -28,31 +28,6 @@ static void fill(int pattern, size_t count)
     }
 }
 
-static int by_magnitude(const void *left, const void *right)
-{
-    const uint32_t i = *(const uint32_t *)left, j = *(const uint32_t *)right;
-
-    if (fabsf(a[i]) != fabsf(a[j])) {
-        return fabsf(a[i]) > fabsf(a[j]) ? -1 : 1;
-    }
-    return i < j ? -1 : 1;
-}
-
-static int by_value(const void *left, const void *right)
-{
-    const uint32_t i = *(const uint32_t *)left, j = *(const uint32_t *)right;
-
-    return i < j ? -1 : i > j;
-}
-
-static void sort(size_t count)
-{
-    for (uint32_t i = 0; i < count; i++) {
-        order[i] = i;
-    }
-    qsort(order, count, sizeof *order, by_magnitude);
-}
-
 /* ---- Through a sieve ---- */
 
 static inline void copy(const float *none, size_t first, size_t count, const float *in, float *out)
@@ -146,11 +121,11 @@ START_TEST(exact_is_sorted)
     fill(_i, MOST);
     for (size_t k = 0; k < COUNT_OF(keeps); k++) {
         size_t entries = 0, expected = keeps[k];
-        sort(MOST);
+        largest_first(a, MOST, order);
         while (expected > 0 && a[order[expected - 1]] == 0) {
             expected--;
         }
-        qsort(order, expected, sizeof *order, by_value);
+        qsort(order, expected, sizeof *order, compare_indices);
         memset(indices, 0xff, sizeof indices);
         entries = exact_of(MOST, keeps[k]);
         ck_assert_uint_eq(entries, expected);
@@ -326,11 +301,11 @@ START_TEST(unlike_before)
         for (int step = 0; step < 12; step++) {
             size_t expected = most;
             surprise(step, count);
-            sort(count);
+            largest_first(a, count, order);
             while (expected > 0 && a[order[expected - 1]] == 0) {
                 expected--;
             }
-            qsort(order, expected, sizeof *order, by_value);
+            qsort(order, expected, sizeof *order, compare_indices);
             tacit__topk_begin(selection, count, most, step % 5 != 4);
             ck_assert_uint_eq(run(selection, count), expected);
             same_bytes(indices, order, expected * sizeof *order, "chosen");
