@@ -249,6 +249,33 @@ tacit_status_t tacit_nccl_group_create_allgather(tacit_nccl_t *nccl, tacit_codec
     return create(TACIT_BUNDLE_ALLGATHER, nccl, codecs, owners, count, TACIT_SUM, group_out);
 }
 
+/* Of one tensor. A ring has each rank send all parts but one, in each of an all-reduce's two rounds; of a reduction to a rank, or
+   from one, a chain has each rank but the last send all of it: (N-1)/N on average. */
+static size_t native_bytes(const tacit_nccl_group_t *group, size_t i)
+{
+    const size_t ranks = (size_t)group->nccl->ranks, rounds = group->kind == TACIT_BUNDLE_ALLREDUCE ? 2 : 1;
+    const size_t width = group->codecs[i]->tensor.dtype == TACIT_FLOAT32 ? 4 : 2;
+
+    return rounds * (ranks - 1) * group->codecs[i]->tensor.count * width / ranks;
+}
+
+size_t tacit_nccl_group_wire_bytes(const tacit_nccl_group_t *group)
+{
+    size_t bytes = 0;
+
+    if (group == NULL) {
+        return 0;
+    }
+    for (int other = 0; group->bundle != NULL && other < group->nccl->ranks; other++) {
+        bytes += tacit_bundle_scatter_bytes(group->bundle, group->nccl->rank, other);
+        bytes += other != group->nccl->rank ? group->gather_bytes : 0;
+    }
+    for (size_t n = group->framed; n < group->count; n++) {
+        bytes += native_bytes(group, group->order[n]);
+    }
+    return bytes;
+}
+
 void tacit__nccl_group_free(tacit_nccl_group_t *group)
 {
     if (group == NULL) {

@@ -86,6 +86,9 @@ TACIT_API tacit_status_t tacit_nccl_group_create_reduce_scatter(tacit_nccl_t *nc
 /* … and tacit_bundle_create_allgather(). */
 TACIT_API tacit_status_t tacit_nccl_group_create_allgather(tacit_nccl_t *nccl, tacit_codec_t *const *codecs, const int *owners,
                                                            size_t count, tacit_nccl_group_t **group_out);
+/* Bytes that a step sends from this rank to other ranks, headers included; of tensors that go straight to NCCL, what a ring
+   would send. Local. */
+TACIT_API_VOID size_t tacit_nccl_group_wire_bytes(const tacit_nccl_group_t *group);
 /* Waits for its steps, as long as the limit of time allows. Local; accepts NULL. */
 TACIT_API_VOID void tacit_nccl_group_destroy(tacit_nccl_group_t *group);
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A libnccl.so.2 for tests, on the memory of one machine: as much of NCCL as the library calls, between processes that are forked
-   from one. Calls only note what is to be done; it is done, a piece at a time, where NCCL is asked for asynchronous errors, until
-   which it is in progress. Between two ranks bytes go through a ring in memory that all share. Faults are injected by functions
-   whose names begin with fake_. With FAKE_NCCL_OLD it is one that has a version and nothing else. */
+   from one or share a file. Calls only note what is to be done; it is done, a piece at a time, where NCCL is asked for
+   asynchronous errors, until which it is in progress. Between two ranks bytes go through a ring in memory that all share. Faults
+   are injected by functions whose names begin with fake_. With FAKE_NCCL_OLD it is one that has a version and nothing else. */
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -10,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "float16.h"
 
@@ -18,9 +20,12 @@
 EXPORT int  fake_nccl_version = 22809;
 EXPORT int  ncclGetVersion(int *version);
 EXPORT int  fake_begin(void);
+EXPORT int  fake_begin_in(const char *path);
 EXPORT void fake_fail(int error);
 EXPORT void fake_stick(int stuck);
 EXPORT int  fake_aborts(void);
+
+EXPORT size_t fake_sent(void);
 
 int ncclGetVersion(int *version)
 {
@@ -83,6 +88,7 @@ typedef struct config {
 
 static arena_t *arena;
 static int      grouped, async_fault, is_stuck, aborts;
+static size_t   sent;
 static comm_t  *last;
 
 /* ---- What tests call ---- */
@@ -91,6 +97,21 @@ static comm_t  *last;
 int fake_begin(void)
 {
     arena = mmap(NULL, sizeof *arena, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return arena != MAP_FAILED ? 0 : -1;
+}
+
+/* In ranks that are not forked from one: the same file, which is not there at first. */
+int fake_begin_in(const char *path)
+{
+    const int file = open(path, O_RDWR | O_CREAT, 0600);
+
+    arena = MAP_FAILED;
+    if (file >= 0 && ftruncate(file, sizeof *arena) == 0) {
+        arena = mmap(NULL, sizeof *arena, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file, 0);
+    }
+    if (file >= 0) {
+        (void)close(file);
+    }
     return arena != MAP_FAILED ? 0 : -1;
 }
 
@@ -109,6 +130,12 @@ void fake_stick(int stuck)
 int fake_aborts(void)
 {
     return aborts;
+}
+
+/* Bytes that this rank has given for others. */
+size_t fake_sent(void)
+{
+    return sent;
 }
 
 /* ---- Bytes ---- */
@@ -240,6 +267,7 @@ static op_t *note(comm_t *comm, const void *in, void *out, size_t bytes, int pee
     }
     *op = (op_t){.out = out, .in = (uint8_t *)(uintptr_t)in, .bytes = bytes, .peer = peer};
     last = comm;
+    sent += out == NULL && peer != comm->rank ? bytes : 0;
     return op;
 }
 

@@ -388,6 +388,7 @@ START_TEST(arguments)
     ck_assert_int_eq(tacit_nccl_wait(NULL, NULL), TACIT_ERR_ARGUMENT);
     ck_assert_int_eq(tacit_nccl_rank(NULL), -1);
     ck_assert_int_eq(tacit_nccl_ranks(NULL), 0);
+    ck_assert_uint_eq(tacit_nccl_group_wire_bytes(NULL), 0);
     tacit_nccl_group_destroy(NULL);
     tacit_nccl_destroy(NULL);
 }
@@ -407,9 +408,54 @@ START_TEST(half_precision)
 }
 END_TEST
 
+static size_t sent_so_far(void)
+{
+    size_t (*sent)(void) = NULL;
+
+    *(void **)&sent = dlsym(load_fake("libnccl_fake.so"), "fake_sent");
+    return sent();
+}
+
+/* What a group tells is what NCCL is given for others, and of NCCL's own sums two rounds of all parts but one. */
+static void count_bytes(const process_t *process)
+{
+    const setup_t *setup = process->given;
+    const size_t   ranks = (size_t)process->ranks;
+    tacit_nccl_t  *nccl = connect_ranks(process);
+    size_t         before, expected = 0;
+    pair_t         pair;
+
+    pair_init(&pair, setup, process, nccl);
+    before = sent_so_far();
+    step_pair(&pair, nccl, 0);
+    for (size_t t = 0; t < TENSORS; t++) {
+        expected += 2 * (ranks - 1) * bytes_of(setup->dtype, counts[t]) / ranks;
+    }
+    ck_assert_uint_eq(tacit_nccl_group_wire_bytes(pair.group),
+                      strcmp(setup->spec, "none") == 0 ? expected : sent_so_far() - before);
+    pair_free(&pair);
+    tacit_nccl_destroy(nccl);
+}
+
+START_TEST(wire_bytes)
+{
+    static const setup_t setups[] = {
+        {.spec = "onebit+ef", .ranks = 3},
+        {.spec = "topk:ratio=0.02+ef", .ranks = 2},
+        {.spec = "none", .ranks = 3},
+        {.spec = "none", .ranks = 2, .dtype = TACIT_FLOAT16},
+        {.spec = "qsgd:bits=8", .ranks = 3, .kind = TACIT_BUNDLE_REDUCE_SCATTER},
+        {.spec = "fp16+ef21", .ranks = 3, .kind = TACIT_BUNDLE_ALLGATHER},
+    };
+
+    run_ranks(setups[_i].ranks, count_bytes, &setups[_i]);
+}
+END_TEST
+
 static void add_others(TCase *cases)
 {
     tcase_add_loop_test(cases, half_precision, 0, 3);
+    tcase_add_loop_test(cases, wire_bytes, 0, 6);
 }
 
 #else
