@@ -59,10 +59,20 @@ void random_permutation(uint64_t seed, size_t count, uint32_t *order_out)
     }
 }
 
-int tensors_init(tensors_t *tensors, const tensor_t *list, size_t count)
+static void place(tensors_t *tensors, const tensor_t *list)
 {
     size_t first = 0;
 
+    for (size_t i = 0; i < tensors->count; i++) {
+        tensors->list[i] = list[i];
+        tensors->list[i].values = tensors->values + first;
+        tensors->list[i].gradients = tensors->gradients + first;
+        first += list[i].rows * list[i].cols;
+    }
+}
+
+int tensors_init(tensors_t *tensors, const tensor_t *list, size_t count)
+{
     *tensors = (tensors_t){.count = count};
     if (openblas_set_num_threads) {
         openblas_set_num_threads(1);
@@ -77,12 +87,19 @@ int tensors_init(tensors_t *tensors, const tensor_t *list, size_t count)
         tensors_fini(tensors);
         return -1;
     }
-    for (size_t i = 0; i < count; i++) {
-        tensors->list[i] = list[i];
-        tensors->list[i].values = tensors->values + first;
-        tensors->list[i].gradients = tensors->gradients + first;
-        first += list[i].rows * list[i].cols;
+    place(tensors, list);
+    return 0;
+}
+
+int tensors_elsewhere(const tensors_t *tensors, float *values, float *gradients, tensors_t *elsewhere_out)
+{
+    tensors_t elsewhere = {tensors->count, malloc(tensors->count * sizeof *tensors->list), tensors->elements, values, gradients};
+
+    if (!elsewhere.list) {
+        return -1;
     }
+    place(&elsewhere, tensors->list);
+    *elsewhere_out = elsewhere;
     return 0;
 }
 

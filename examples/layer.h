@@ -36,6 +36,8 @@ void random_permutation(uint64_t seed, size_t count, uint32_t *order_out);
    free. BLAS is limited to one thread, since ranks share the cores. */
 int  tensors_init(tensors_t *tensors, const tensor_t *list, size_t count);
 void tensors_fini(tensors_t *tensors);
+/* Makes a list of the same tensors in other memory, which stays the caller's. Returns 0, or -1 where memory is missing. */
+int tensors_elsewhere(const tensors_t *tensors, float *values, float *gradients, tensors_t *elsewhere_out);
 /* Where OpenBLAS does not know the processor and takes its oldest kernels: what OPENBLAS_CORETYPE should be in the environment.
    Else NULL. */
 const char *blas_core_advice(void);

@@ -5,6 +5,7 @@
 #include "transformer.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,11 @@ typedef struct task {
     text_t        text;
     transformer_t model;
     uint8_t      *windows; /* a batch of them */
+    /* With --device cuda: */
+    const trainer_t    *trainer;
+    const gpu_module_t *module; /* NULL: on the CPU */
+    gpu_t              *gpu;
+    transformer_t       there; /* the model in the GPU's memory */
 } task_t;
 
 static const char *load(void *own, const trainer_options_t *options, char *text)
@@ -40,7 +46,7 @@ static const char *load(void *own, const trainer_options_t *options, char *text)
     task->batch = options->batch;
     shape = (transformer_shape_t){task->text.symbols, task->context, task->width, task->layers, task->heads};
     task->windows = malloc(task->batch * (task->context + 1));
-    if (!task->windows || transformer_init(&task->model, &shape, task->batch) != 0) {
+    if (!task->windows || transformer_init(&task->model, &shape, options->gpu ? 0 : task->batch) != 0) {
         return "not enough memory for the model; try a smaller --width, --context or --batch";
     }
     return NULL;
@@ -70,6 +76,26 @@ static void copy_window(task_t *task, const uint8_t *from, size_t place)
     memcpy(task->windows + place * (task->context + 1), from, task->context + 1);
 }
 
+/* Of the windows: the mean, and its gradient; or the sum. */
+static double loss_of(task_t *task, size_t count, bool gradient)
+{
+    const gpu_module_t *module = task->module;
+    double              loss;
+    const char         *fault;
+
+    if (!module) {
+        return (gradient ? transformer_loss_gradient : transformer_evaluate)(&task->model, task->windows, count);
+    }
+    fault = (gradient ? module->loss_gradient : module->evaluate)(task->gpu, &task->there, task->windows, count, &loss);
+    if (fault) {
+        trainer_die(task->trainer, "GPU: %s", fault);
+    }
+    if (gradient && !isfinite(loss)) { /* NCCL's own sums look at no value */
+        trainer_die(task->trainer, "the loss is no number any more; try a smaller --lr");
+    }
+    return loss;
+}
+
 static double gradient(void *own, const uint32_t *samples, size_t count, uint64_t epoch)
 {
     task_t  *task = own;
@@ -79,7 +105,7 @@ static double gradient(void *own, const uint32_t *samples, size_t count, uint64_
     for (size_t i = 0; i < count; i++) {
         copy_window(task, task->text.train + samples[i] * task->context + shift, i);
     }
-    return transformer_loss_gradient(&task->model, task->windows, count);
+    return loss_of(task, count, true);
 }
 
 /* The loss of this rank's part of `places` windows that begin `stride` apart. */
@@ -94,7 +120,7 @@ static double evaluate_part(task_t *task, const uint8_t *text, size_t places, si
         for (size_t i = 0; i < count; i++) {
             copy_window(task, text + (first + i) * stride, i);
         }
-        loss += transformer_evaluate(&task->model, task->windows, count);
+        loss += loss_of(task, count, false);
     }
     return loss;
 }
@@ -124,10 +150,30 @@ static void describe(void *own, char *text, size_t capacity)
         count, program_hash(PROGRAM_HASH_START, task->text.train, count), task->width, task->layers, task->heads, task->context);
 }
 
+static const char *use_gpu(void *own, const trainer_t *trainer, const gpu_module_t *module, gpu_t *gpu, const tensors_t *there)
+{
+    task_t     *task = own;
+    void       *memory = NULL;
+    const char *fault;
+
+    task->there = (transformer_t){.shape = task->model.shape, .batch_limit = task->batch, .tensors = *there};
+    task->there.blocks = calloc(task->model.shape.layers + 1, sizeof *task->there.blocks);
+    if (!task->there.blocks) {
+        return "not enough memory for the model";
+    }
+    fault = module->alloc(gpu, transformer_place(&task->there, NULL) * sizeof(float), &memory);
+    (void)transformer_place(&task->there, memory);
+    task->trainer = trainer;
+    task->module = module;
+    task->gpu = gpu;
+    return fault;
+}
+
 static void release(void *own)
 {
     task_t *task = own;
 
+    free(task->there.blocks);
     transformer_fini(&task->model);
     text_free(&task->text);
     free(task->windows);
@@ -165,6 +211,7 @@ int main(int argc, char **argv)
         .evaluate = evaluate,
         .describe = describe,
         .release = release,
+        .use_gpu = use_gpu,
     };
     task_t task = {.width = 64, .layers = 2, .heads = 4, .context = 64};
 

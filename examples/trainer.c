@@ -11,10 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <tacit_mpi.h>
 #include <unistd.h>
-
-enum { LARGE = 65536 };
 
 /* Over whole sets; all ranks hold the same. */
 typedef struct score {
@@ -97,50 +94,15 @@ static void make_model(trainer_t *trainer)
     (void)MPI_Bcast(trainer->tensors->values, (int)trainer->tensors->elements, MPI_FLOAT, 0, MPI_COMM_WORLD);
 }
 
-static void make_slots(trainer_t *trainer)
+tacit_slot_config_t trainer_slot(const tensor_t *tensor)
 {
-    const tensors_t *tensors = trainer->tensors;
-    tacit_config_t   config = TACIT_CONFIG_INIT;
+    tacit_slot_config_t slot = TACIT_SLOT_CONFIG_INIT;
 
-    trainer->slots = calloc(tensors->count, sizeof *trainer->slots);
-    trainer->values = calloc(tensors->count, sizeof *trainer->values);
-    trainer->gradients = calloc(tensors->count, sizeof *trainer->gradients);
-    if (!trainer->slots || !trainer->values || !trainer->gradients) {
-        trainer_die(trainer, "not enough memory for %zu slots", tensors->count);
-    }
-    config.spec = trainer->options.spec;
-    config.seed = trainer->options.seed;
-    trainer_all(trainer, tacit_comm_create_mpi(MPI_COMM_WORLD, &config, &trainer->comm), "tacit_comm_create_mpi");
-    for (size_t i = 0; i < tensors->count; i++) {
-        const tensor_t     *tensor = &tensors->list[i];
-        tacit_slot_config_t slot = TACIT_SLOT_CONFIG_INIT;
-
-        slot.count = tensor->rows * tensor->cols;
-        slot.ndim = tensor->rows > 1 ? 2 : 1;
-        slot.shape[0] = tensor->rows > 1 ? tensor->rows : tensor->cols;
-        slot.shape[1] = tensor->rows > 1 ? tensor->cols : 0;
-        trainer_all(trainer, tacit_slot_create(trainer->comm, tensor->name, &slot, &trainer->slots[i]), "tacit_slot_create");
-        trainer->values[i] = tensor->values;
-        trainer->gradients[i] = tensor->gradients;
-    }
-}
-
-static void make_optimizer(trainer_t *trainer)
-{
-    const size_t count = trainer->tensors->count;
-
-    trainer_all(trainer, tacit_optim_create(trainer->optimizer, trainer->slots, count, &trainer->optim), "tacit_optim_create");
-    if (trainer->options.adapt) {
-        char                  text[TRAINER_TEXT_BYTES];
-        tacit_lgreco_config_t config;
-
-        trainer_agree(trainer, trainer_parse_adapt(trainer->options.adapt, &config, text) == 0 ? NULL : text);
-        trainer_all(trainer, tacit_lgreco_create(trainer->slots, count, &config, &trainer->lgreco), "tacit_lgreco_create");
-        if (trainer->rank == 0 && config.every > trainer->steps) {
-            (void)fprintf(stderr, "%s: --adapt plans every %" PRIu64 " steps, which is never in %" PRIu64 " steps; set every=N\n",
-                          trainer->task->program, config.every, trainer->steps);
-        }
-    }
+    slot.count = tensor->rows * tensor->cols;
+    slot.ndim = tensor->rows > 1 ? 2 : 1;
+    slot.shape[0] = tensor->rows > 1 ? tensor->rows : tensor->cols;
+    slot.shape[1] = tensor->rows > 1 ? tensor->cols : 0;
+    return slot;
 }
 
 static void advise(const trainer_t *trainer)
@@ -196,11 +158,7 @@ static double train_step(trainer_t *trainer)
 
     fill_batch(trainer);
     loss = trainer->task->gradient(trainer->own, trainer->batch, trainer->options.batch, trainer->step / trainer->epoch_steps);
-    if (trainer->lgreco) {
-        trainer_must(trainer, tacit_lgreco_observe(trainer->lgreco, trainer->gradients), "tacit_lgreco_observe");
-    }
-    trainer_must(trainer, tacit_optim_step(trainer->optim, trainer->values, trainer->gradients, rate_now(trainer)),
-                 "tacit_optim_step");
+    trainer->device->step(trainer, rate_now(trainer));
     trainer->step++;
     return loss;
 }
@@ -226,20 +184,14 @@ static double dense_bytes(const trainer_t *trainer, size_t elements)
 
 static trainer_totals_t count_totals(const trainer_t *trainer)
 {
-    tacit_counters_t counters;
-    double           bytes[2]; /* of all, of large slots */
-    size_t           large = 0;
+    double bytes[2];
+    size_t large = 0;
 
-    trainer_must(trainer, tacit_optim_counters(trainer->optim, &counters), "tacit_optim_counters");
-    bytes[0] = (double)counters.wire_bytes;
-    bytes[1] = 0.0;
+    trainer->device->sent(trainer, bytes);
     for (size_t i = 0; i < trainer->tensors->count; i++) {
         const size_t elements = trainer->tensors->list[i].rows * trainer->tensors->list[i].cols;
 
-        trainer_must(trainer, tacit_slot_counters(trainer->slots[i], &counters), "tacit_slot_counters");
-        bytes[0] += (double)counters.wire_bytes;
-        bytes[1] += elements > LARGE ? (double)counters.wire_bytes : 0.0;
-        large += elements > LARGE ? elements : 0;
+        large += elements > TRAINER_LARGE ? elements : 0;
     }
     (void)MPI_Allreduce(MPI_IN_PLACE, bytes, 2, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
     return (trainer_totals_t){.wire_bytes = trainer->before.wire_bytes + bytes[0] / trainer->ranks,
@@ -365,9 +317,12 @@ static void print_final(const trainer_t *trainer, score_t score, trainer_totals_
 /* Returns whether all ranks have come to the same parameters, bit for bit. */
 static bool report_final(const trainer_t *trainer, score_t score, trainer_totals_t totals)
 {
-    const uint64_t hash = program_hash(PROGRAM_HASH_START, trainer->tensors->values, trainer->tensors->elements * sizeof(float));
-    const bool     equal = program_is_equal(hash);
+    uint64_t hash;
+    bool     equal;
 
+    trainer->device->fetch(trainer);
+    hash = program_hash(PROGRAM_HASH_START, trainer->tensors->values, trainer->tensors->elements * sizeof(float));
+    equal = program_is_equal(hash);
     if (trainer->rank == 0 && trainer->options.json) {
         print_final_json(trainer, score, totals, hash, equal);
     } else if (trainer->rank == 0) {
@@ -390,12 +345,12 @@ static bool train(trainer_t *trainer)
     trainer->start_time = MPI_Wtime();
     score = evaluate(trainer);
     totals = count_totals(trainer);
-    while (trainer->step < trainer->steps || !tacit_optim_together(trainer->optim)) {
+    while (trainer->step < trainer->steps || !trainer->device->together(trainer)) {
         bool due;
 
         print_progress(trainer, train_step(trainer));
         wanted = wanted || trainer->step % every == 0 || trainer->step >= trainer->steps;
-        due = wanted && tacit_optim_together(trainer->optim);
+        due = wanted && trainer->device->together(trainer);
         if (due) {
             wanted = false;
             score = evaluate(trainer);
@@ -411,13 +366,8 @@ static bool train(trainer_t *trainer)
 
 static void free_all(trainer_t *trainer)
 {
-    tacit_lgreco_destroy(trainer->lgreco);
-    tacit_optim_destroy(trainer->optim);
-    tacit_comm_destroy(trainer->comm);
+    trainer->device->release(trainer);
     trainer->task->release(trainer->own);
-    free(trainer->slots);
-    free(trainer->values);
-    free(trainer->gradients);
     free(trainer->order);
     free(trainer->batch);
 }
@@ -428,11 +378,11 @@ int trainer_main(int argc, char **argv, const trainer_task_t *task, void *own)
     bool      equal;
 
     trainer_start(argc, argv, &trainer);
+    trainer.device = trainer.options.gpu ? &trainer_on_gpu : &trainer_on_cpu;
     trainer.progress = trainer.rank == 0 && isatty(STDERR_FILENO);
     advise(&trainer);
     make_model(&trainer);
-    make_slots(&trainer);
-    make_optimizer(&trainer);
+    trainer.device->make(&trainer);
     if (trainer.options.checkpoint) {
         trainer_resume(&trainer);
     }

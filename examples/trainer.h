@@ -4,6 +4,7 @@
 #ifndef TRAINER_H
 #define TRAINER_H
 
+#include "gpu_module.h"
 #include "layer.h"
 #include "program.h"
 
@@ -21,13 +22,17 @@ typedef struct trainer_options {
     uint64_t    every;                                        /* steps from one evaluation to the next; 0: an epoch */
     uint64_t    batch, seed, warmup;
     double      rate, momentum; /* momentum: below 0 where it was not given */
-    bool        linear, resume, json;
+    bool        linear, resume, json, gpu;
 } trainer_options_t;
 
 /* Sums over part of the data. */
 typedef struct trainer_sums {
     double train_loss, trains, test_loss, tests, right; /* right: of the tests */
 } trainer_sums_t;
+
+typedef struct trainer        trainer_t;
+typedef struct trainer_gpu    trainer_gpu_t;
+typedef struct trainer_device trainer_device_t;
 
 /* `own` is the program's. */
 typedef struct trainer_task {
@@ -50,6 +55,9 @@ typedef struct trainer_task {
     /* A line for each thing in which a run that resumes must not differ: data, model. */
     void (*describe)(void *own, char *text, size_t capacity);
     void (*release)(void *own);
+    /* Has gradients and evaluations made on a GPU, where all parameters are `there`; NULL: the program has no such model. Returns
+       NULL, or a complaint. */
+    const char *(*use_gpu)(void *own, const trainer_t *trainer, const gpu_module_t *module, gpu_t *gpu, const tensors_t *there);
 } trainer_task_t;
 
 /* The program: returns its exit status. */
@@ -62,29 +70,62 @@ typedef struct trainer_totals {
     double wire_bytes, dense_bytes, large_wire_bytes, large_dense_bytes, seconds;
 } trainer_totals_t;
 
-typedef struct trainer {
-    const trainer_task_t *task;
-    void                 *own;
-    trainer_options_t     options;
-    char                  optimizer[TRAINER_TEXT_BYTES]; /* its spec, --momentum included */
-    int                   rank, ranks;
-    tensors_t            *tensors;
-    tacit_comm_t         *comm;
-    tacit_slot_t        **slots;     /* one for each tensor of the model */
-    float               **values;    /* the tensors' ... */
-    const float         **gradients; /* ... as the optimizer wants them */
-    tacit_optim_t        *optim;
-    tacit_lgreco_t       *lgreco;             /* NULL without --adapt */
-    uint32_t             *order;              /* of the samples, in the epoch `shuffled` */
-    uint32_t             *batch;              /* this rank's samples of one step */
-    uint64_t              shuffled;           /* UINT64_MAX: in none */
-    uint64_t              epoch_steps, steps; /* of one epoch, of the whole training */
-    uint64_t              step;               /* steps taken */
-    uint64_t              generation;         /* of the newest checkpoint */
-    trainer_totals_t      before;             /* of the runs that this one resumes */
-    double                start_time, progress_time;
-    bool                  progress; /* a line on the terminal that overwrites itself */
-} trainer_t;
+struct trainer {
+    const trainer_task_t   *task;
+    void                   *own;
+    trainer_options_t       options;
+    char                    optimizer[TRAINER_TEXT_BYTES]; /* its spec, --momentum included */
+    int                     rank, ranks;
+    tensors_t              *tensors;
+    const trainer_device_t *device;
+    /* On the CPU: */
+    tacit_comm_t   *comm;
+    tacit_slot_t  **slots;     /* one for each tensor of the model */
+    float         **values;    /* the tensors' ... */
+    const float   **gradients; /* ... as the optimizer wants them */
+    tacit_optim_t  *optim;
+    tacit_lgreco_t *lgreco; /* NULL without --adapt */
+    /* On a GPU: */
+    trainer_gpu_t *gpu;
+    /* On both: */
+    uint32_t        *order;              /* of the samples, in the epoch `shuffled` */
+    uint32_t        *batch;              /* this rank's samples of one step */
+    uint64_t         shuffled;           /* UINT64_MAX: in none */
+    uint64_t         epoch_steps, steps; /* of one epoch, of the whole training */
+    uint64_t         step;               /* steps taken */
+    uint64_t         generation;         /* of the newest checkpoint */
+    trainer_totals_t before;             /* of the runs that this one resumes */
+    double           start_time, progress_time;
+    bool             progress; /* a line on the terminal that overwrites itself */
+};
+
+/* Where a model is trained: what makes one step of the gradients of all ranks, and remembers. Collective are make(), step(),
+   save(), load() and release(). */
+struct trainer_device {
+    const char *name; /* "cpu" */
+    void (*make)(trainer_t *trainer);
+    /* With the gradients that the task has left: a step of this rate, the same on all ranks. */
+    void (*step)(trainer_t *trainer, double rate);
+    /* Whether all ranks have the same parameters. */
+    bool (*together)(const trainer_t *trainer);
+    /* Bytes that this rank has sent, in all, and those of large tensors. */
+    void (*sent)(const trainer_t *trainer, double bytes_out[2]);
+    /* Brings the parameters to where they are saved and compared, the trainer's tensors. */
+    void (*fetch)(const trainer_t *trainer);
+    /* This rank's files of a generation, beside trainer-R; and back, where trainer-R has been read. */
+    void (*save)(trainer_t *trainer, uint64_t number);
+    void (*load)(trainer_t *trainer);
+    void (*release)(trainer_t *trainer);
+};
+
+extern const trainer_device_t trainer_on_cpu, trainer_on_gpu;
+
+/* Whether a GPU can do what the options ask for. Returns the complaint or NULL. Local. */
+const char *trainer_gpu_check(const trainer_t *trainer, char *text);
+
+enum { TRAINER_LARGE = 65536 }; /* elements */
+/* What the library is told of a tensor. */
+tacit_slot_config_t trainer_slot(const tensor_t *tensor);
 
 /* Starts MPI and reads the command line. Collective. Ends the program after --help or a mistake. */
 void trainer_start(int argc, char **argv, trainer_t *trainer);
@@ -101,6 +142,8 @@ void trainer_all(const trainer_t *trainer, tacit_status_t status, const char *ca
 /* Ends the program on all ranks if one of them has a complaint, not NULL; the first such rank prints it. Collective. */
 void trainer_agree(const trainer_t *trainer, const char *complaint);
 
+/* The path of this rank's file of a generation: "WHAT-R". Returns 0, or -1 where it is too long. */
+int trainer_path(const trainer_t *trainer, uint64_t number, bool filling, const char *what, char *path);
 /* Writes the next checkpoint. Collective. */
 void trainer_save(trainer_t *trainer, trainer_totals_t totals);
 /* Finds the newest checkpoint and, with --resume, goes on from it; checks that there can be another. Collective. */

@@ -21,8 +21,9 @@ static bool set_decay(const program_option_t *option, const char *value, void *t
 
 static bool set_device(const program_option_t *option, const char *value, void *to)
 {
-    (void)option, (void)to;
-    return strcmp(value, "cpu") == 0;
+    (void)option;
+    ((trainer_options_t *)to)->gpu = strcmp(value, "cuda") == 0;
+    return strcmp(value, "cuda") == 0 || strcmp(value, "cpu") == 0;
 }
 
 #define AT(field) offsetof(trainer_options_t, field)
@@ -51,7 +52,8 @@ static const program_option_t shared[] = {
     {"seed", "N", "a whole number from 0", "of the first weights, the order of samples and random compressors (default 1)",
      program_set_count, AT(seed), 0, 0},
     {"data", "PATH", "a path", "", program_set_path, AT(data), 0, 0},
-    {"device", "cpu", "cpu", "where to train", set_device, 0, 0, 0},
+    {"device", "NAME", "cpu or cuda", "where to train: cpu, or cuda for one of NVIDIA's GPUs a rank, over NCCL (default cpu)",
+     set_device, 0, 0, 0},
     {"adapt", "KEY=VALUE[,...]", "",
      "chooses density, bits or rank layer by layer while training (L-GreCo): alpha (error\n"
      "budget), every, gather (steps), low, high, squared, accordion, link-rate (bytes/s);\n"
@@ -195,7 +197,7 @@ static const char *check_options(trainer_t *trainer, char *text)
     if (options->adapt && trainer_parse_adapt(options->adapt, &config, text) != 0) {
         return text;
     }
-    return NULL;
+    return options->gpu ? trainer_gpu_check(trainer, text) : NULL;
 }
 
 /* ---- Parsing ---- */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A trainer's checkpoints: generations of a folder (generation.h). For each rank R there are trainer-R, what this program knows,
-   parameters included; slots-R and optimizer-R, what the library remembers; and adapt-R with --adapt. */
+   parameters included; on the CPU slots-R and optimizer-R, what the library remembers, and adapt-R with --adapt; on a GPU gpu-R,
+   the same from there. */
 #include "generation.h"
 #include "trainer.h"
 
@@ -25,17 +26,16 @@ static void describe(const trainer_t *trainer, char *text, size_t capacity)
         (void)snprintf(decay, sizeof decay, "linear in %" PRIu64 " steps", trainer->steps);
     }
     used = (size_t)snprintf(text, capacity,
-                            "format tacit %s 3\nranks %d\nspec %s\noptimizer %s\nadapt %s\nbatch %" PRIu64 "\nseed %" PRIu64
-                            "\nwarm-up %" PRIu64 "\ndecay %s\n",
-                            trainer->task->program, trainer->ranks, options->spec, trainer->optimizer,
+                            "format tacit %s 4\nranks %d\ndevice %s\nspec %s\noptimizer %s\nadapt %s\nbatch %" PRIu64
+                            "\nseed %" PRIu64 "\nwarm-up %" PRIu64 "\ndecay %s\n",
+                            trainer->task->program, trainer->ranks, trainer->device->name, options->spec, trainer->optimizer,
                             options->adapt ? options->adapt : "none", options->batch, options->seed, options->warmup, decay);
     if (used < capacity) {
         trainer->task->describe(trainer->own, text + used, capacity - used);
     }
 }
 
-/* The path of this rank's file of a generation. */
-static int path_of(const trainer_t *trainer, uint64_t number, bool filling, const char *what, char *path)
+int trainer_path(const trainer_t *trainer, uint64_t number, bool filling, const char *what, char *path)
 {
     char name[64];
 
@@ -68,22 +68,6 @@ static int write_own(const trainer_t *trainer, trainer_totals_t totals, const ch
     return fclose(file) == 0 && written ? 0 : -1;
 }
 
-static void save_parts(const trainer_t *trainer, uint64_t number)
-{
-    char path[GENERATION_PATH_BYTES];
-
-    (void)path_of(trainer, number, true, "slots", path); /* no longer than trainer-R's, which was not too long */
-    trainer_must(trainer, tacit_save(trainer->comm, path), "tacit_save");
-    if (path_of(trainer, number, true, "optimizer", path) != 0) {
-        trainer_die(trainer, "the path of --checkpoint is too long");
-    }
-    trainer_must(trainer, tacit_optim_save(trainer->optim, path), "tacit_optim_save");
-    if (trainer->lgreco) {
-        (void)path_of(trainer, number, true, "adapt", path);
-        trainer_must(trainer, tacit_lgreco_save(trainer->lgreco, path), "tacit_lgreco_save");
-    }
-}
-
 /* Rank 0 makes the folder, every rank saves its parts, rank 0 makes it count. */
 void trainer_save(trainer_t *trainer, trainer_totals_t totals)
 {
@@ -92,15 +76,16 @@ void trainer_save(trainer_t *trainer, trainer_totals_t totals)
     char           path[GENERATION_PATH_BYTES], text[TRAINER_TEXT_BYTES];
     bool           done = true;
 
+    trainer->device->fetch(trainer);
     if (trainer->rank == 0) {
         done = generation_begin(dir, number) == 0;
         (void)snprintf(text, sizeof text, "cannot write a checkpoint in %.400s: %s", dir, strerror(errno));
     }
     trainer_agree(trainer, done ? NULL : text);
-    done = path_of(trainer, number, true, "trainer", path) == 0 && write_own(trainer, totals, path) == 0;
+    done = trainer_path(trainer, number, true, "trainer", path) == 0 && write_own(trainer, totals, path) == 0;
     (void)snprintf(text, sizeof text, "cannot write a checkpoint in %.400s: %s", dir, strerror(errno));
     trainer_agree(trainer, done ? NULL : text);
-    save_parts(trainer, number);
+    trainer->device->save(trainer, number);
     (void)MPI_Barrier(MPI_COMM_WORLD); /* every rank has saved */
     if (trainer->rank == 0) {
         done = generation_commit(dir, number) == 0;
@@ -164,25 +149,6 @@ static int read_own(trainer_t *trainer, const char *path, char *text, size_t cap
     return result;
 }
 
-static void load_parts(trainer_t *trainer)
-{
-    char path[GENERATION_PATH_BYTES];
-
-    (void)path_of(trainer, trainer->generation, false, "optimizer", path); /* not longer than when it was written */
-    trainer_all(trainer, tacit_optim_load(trainer->optim, path), "tacit_optim_load");
-    if (trainer->lgreco) {
-        (void)path_of(trainer, trainer->generation, false, "adapt", path);
-        trainer_all(trainer, tacit_lgreco_load(trainer->lgreco, path), "tacit_lgreco_load");
-    }
-    /* Now the slots of the optimizer's stage are there too, and all have the specs with which their memory was saved. */
-    (void)path_of(trainer, trainer->generation, false, "slots", path);
-    trainer_all(trainer, tacit_load(trainer->comm, path), "tacit_load");
-    if (tacit_optim_steps(trainer->optim) != trainer->step) {
-        trainer_die(trainer, "the optimizer's file is of step %" PRIu64 ", the trainer's of step %" PRIu64,
-                    tacit_optim_steps(trainer->optim), trainer->step);
-    }
-}
-
 /* What cannot be written is better known before an epoch than after it. */
 static void try_writing(const trainer_t *trainer)
 {
@@ -209,11 +175,11 @@ static void resume(trainer_t *trainer)
         }
         return;
     }
-    done =
-        path_of(trainer, trainer->generation, false, "trainer", path) == 0 && read_own(trainer, path, reason, sizeof reason) == 0;
+    done = trainer_path(trainer, trainer->generation, false, "trainer", path) == 0 &&
+           read_own(trainer, path, reason, sizeof reason) == 0;
     (void)snprintf(text, sizeof text, "cannot resume from %.400s: %s", path, reason);
     trainer_agree(trainer, done ? NULL : text);
-    load_parts(trainer);
+    trainer->device->load(trainer);
     if (trainer->rank == 0) {
         (void)fprintf(stderr, "%s: resuming after step %" PRIu64 "\n", trainer->task->program, trainer->step);
     }

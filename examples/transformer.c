@@ -9,37 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Tensors in the order of the list: two of the whole model, those of each block, two of the final norm. */
-enum { EMBEDDING, POSITION, FIRST_BLOCK };
-enum {
-    GAIN1,
-    BIAS1,
-    TRIPLE_WEIGHT,
-    TRIPLE_BIAS,
-    MIX_WEIGHT,
-    MIX_BIAS,
-    GAIN2,
-    BIAS2,
-    EXPAND_WEIGHT,
-    EXPAND_BIAS,
-    CONTRACT_WEIGHT,
-    CONTRACT_BIAS,
-    BLOCK_TENSORS
-};
-
-static const float norm_epsilon = 1e-5f; /* of the variance */
-
-static const tensor_t *block_tensor(const transformer_t *model, size_t layer, size_t which)
-{
-    return &model->tensors.list[FIRST_BLOCK + layer * BLOCK_TENSORS + which];
-}
-
-/* The final norm's gain; its bias follows. */
-static const tensor_t *final_gain(const transformer_t *model)
-{
-    return block_tensor(model, model->shape.layers, 0);
-}
-
 /* ---- Making ---- */
 
 static void name_tensor(tensor_t *tensor, const char *name, size_t rows, size_t cols)
@@ -114,13 +83,13 @@ static void place_norm(const transformer_t *model, size_t *used, size_t rows, no
     trace->outputs = take(model, used, rows * model->shape.width);
 }
 
-/* Returns the floats that all traces need. */
-static size_t place_traces(transformer_t *model)
+size_t transformer_place(transformer_t *model, float *memory)
 {
     const transformer_shape_t *shape = &model->shape;
     const size_t               rows = model->batch_limit * shape->context, plane = rows * shape->width;
     size_t                     used = 0;
 
+    model->memory = memory;
     for (size_t l = 0; l < shape->layers; l++) {
         block_trace_t *block = &model->blocks[l];
 
@@ -142,24 +111,26 @@ static size_t place_traces(transformer_t *model)
     model->branch_deltas = take(model, &used, plane);
     model->triple_deltas = take(model, &used, 3 * plane);
     model->expanded_deltas = take(model, &used, 4 * plane);
-    model->weight_deltas = take(model, &used, shape->context * shape->context);
+    model->weight_deltas = take(model, &used, rows * shape->heads * shape->context);
     return used;
 }
 
 int transformer_init(transformer_t *model, const transformer_shape_t *shape, size_t batch_limit)
 {
+    float *memory;
+
     *model = (transformer_t){.shape = *shape, .batch_limit = batch_limit};
     model->blocks = calloc(shape->layers + 1, sizeof *model->blocks);
     if (!model->blocks || make_tensors(model) != 0) {
         transformer_fini(model);
         return -1;
     }
-    model->memory = calloc(place_traces(model), sizeof *model->memory);
-    if (!model->memory) {
+    memory = calloc(transformer_place(model, NULL) + 1, sizeof *memory);
+    if (!memory) {
         transformer_fini(model);
         return -1;
     }
-    (void)place_traces(model);
+    (void)transformer_place(model, memory);
     return 0;
 }
 
@@ -216,7 +187,7 @@ static void norm_forward(const tensor_t *gain, const float *inputs, size_t rows,
         }
         sum /= (double)width;
         mean = (float)sum;
-        scale = (float)(1.0 / sqrt(squares / (double)width - sum * sum + (double)norm_epsilon));
+        scale = (float)(1.0 / sqrt(squares / (double)width - sum * sum + (double)TRANSFORMER_EPSILON));
         trace->scales[i] = scale;
         for (size_t j = 0; j < width; j++) {
             hat[j] = (in[j] - mean) * scale;

@@ -11,6 +11,26 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Tensors in the order of the list: two of the whole model, those of each block, two of the final norm. */
+enum { EMBEDDING, POSITION, FIRST_BLOCK };
+enum {
+    GAIN1,
+    BIAS1,
+    TRIPLE_WEIGHT,
+    TRIPLE_BIAS,
+    MIX_WEIGHT,
+    MIX_BIAS,
+    GAIN2,
+    BIAS2,
+    EXPAND_WEIGHT,
+    EXPAND_BIAS,
+    CONTRACT_WEIGHT,
+    CONTRACT_BIAS,
+    BLOCK_TENSORS
+};
+
+#define TRANSFORMER_EPSILON 1e-5f /* of a norm's variance */
+
 typedef struct transformer_shape {
     size_t symbols; /* 1 to 256 */
     size_t context; /* positions */
@@ -49,9 +69,23 @@ typedef struct transformer {
     float *score_deltas, *deltas, *branch_deltas, *triple_deltas, *expanded_deltas, *weight_deltas;
 } transformer_t;
 
-/* Makes a model for batches of up to batch_limit windows; all parameters are 0. Returns 0, or -1 where memory is missing. */
+static inline const tensor_t *block_tensor(const transformer_t *model, size_t layer, size_t which)
+{
+    return &model->tensors.list[FIRST_BLOCK + layer * BLOCK_TENSORS + which];
+}
+
+/* The final norm's gain; its bias follows. */
+static inline const tensor_t *final_gain(const transformer_t *model)
+{
+    return block_tensor(model, model->shape.layers, 0);
+}
+
+/* Makes a model for batches of up to batch_limit windows; 0: its parameters alone. All of these are 0. Returns 0, or -1 where
+   memory is missing. */
 int  transformer_init(transformer_t *model, const transformer_shape_t *shape, size_t batch_limit);
 void transformer_fini(transformer_t *model);
+/* Places all traces in `memory`, NULL too, and returns how many floats that takes. */
+size_t transformer_place(transformer_t *model, float *memory);
 /* Embeddings ~ N(0, 1 / width), weights ~ N(0, 1 / inputs), those that end in a residual divided by sqrt(2 layers); gains 1,
    biases 0. */
 void transformer_randomize(transformer_t *model, uint64_t seed);

@@ -71,3 +71,26 @@ AC_MSG_RESULT([$have_cuda])
 AS_IF([test "$have_cuda" = yes],
       [cuda_summary="`$NVCC --version | $SED -n 's/.*release \([[^,]]*\),.*/\1/p'` ($NVCC)"])
 ])
+
+# TACIT_CUBLAS
+# cuBLAS, which comes with CUDA and with which an example trains on a GPU; it links it where it lies. After TACIT_CUDA. Sets
+# have_cublas, cublas_summary, CUBLAS_LIBS.
+AC_DEFUN([TACIT_CUBLAS], [
+have_cublas=no
+cublas_summary="no (without CUDA)"
+AS_IF([test "$have_cuda" = yes], [
+    cublas_saved_cppflags=$CPPFLAGS
+    cublas_saved_libs=$LIBS
+    cublas_folder=`echo " $CUDA_LIBS" | $SED -n 's/^ -L\([[^ ]]*\).*/\1/p'`
+    AS_IF([test -n "$cublas_folder"], [CUBLAS_LIBS="-L$cublas_folder -Wl,-rpath,$cublas_folder -lcublas"], [CUBLAS_LIBS=-lcublas])
+    CPPFLAGS="$CPPFLAGS $CUDA_INCLUDES"
+    LIBS="$CUBLAS_LIBS $LIBS"
+    AC_MSG_CHECKING([whether a cuBLAS program links])
+    AC_LINK_IFELSE([AC_LANG_PROGRAM([[#include <cublas_v2.h>]], [[return cublasDestroy(0) != 0;]])], [have_cublas=yes])
+    AC_MSG_RESULT([$have_cublas])
+    CPPFLAGS=$cublas_saved_cppflags
+    LIBS=$cublas_saved_libs
+    AS_IF([test "$have_cublas" = yes], [cublas_summary=yes], [cublas_summary="not found"])
+])
+AC_SUBST([CUBLAS_LIBS])
+])

@@ -39,12 +39,19 @@ export TACIT_TIMEOUT_MS=5000
 # The objects of a unit test that has some of its own, beside the mutant.
 transformer_objects="$build/tests/unit/transformer-transformer.o $build/examples/tests_unit_transformer-layer.o"
 
+# Likewise of the same model on a GPU.
+gpu_objects="$build/tests/gpu/transformer_emulated-transformer.o"
+for object in layer transformer gpu_optimizer; do
+    gpu_objects+=" $build/examples/tests_gpu_transformer_emulated-$object.o"
+done
+
 # passes PLACE TEST CASE: links the mutant there into a unit test and runs one of its cases, as far as its first failure: then
 # nobody reads on, and the next line that it writes ends it.
 passes() {
     local place=$1 objects=$build/tests/unit/$2.o
     case $2 in
     transformer) objects=$transformer_objects ;;
+    gpu) objects="${gpu_objects% *} $build/tests/gpu/trainer_emulated.o" ;;
     nccl*)
         objects="$build/tests/gpu/$2_emulated-$2.o $build/tests/gpu/emulated.o"
         cp "$build"/tests/gpu/libnccl_*.so "$place"
@@ -101,11 +108,16 @@ accept() {
 
 # judge_kernel PLACE NAME FILE TEST:CASE SCRIPT: the same of a kernel, in the test that runs it on the CPU. One name: of both.
 judge_kernel() {
-    local place=$1 name=$2 file=$3 test=${4%:*} case=${4#*:} script=$5 tree=$1/tree
-    mkdir -p "$tree/compressors" "$tree/tests"
+    local place=$1 name=$2 file=$3 test=${4%:*} case=${4#*:} script=$5 tree=$1/tree emulated=emulated.cc objects
+    objects=$build/tests/gpu/${test}_emulated-$test.o
+    mkdir -p "$tree/compressors" "$tree/tests" "$tree/examples"
     cp -r "$source/compressors/cuda" "$tree/compressors/cuda"
     cp -r "$source/tests/gpu" "$tree/tests/gpu"
+    cp "$source"/examples/*.cu "$source"/examples/*.h "$tree/examples"
     ln -s "$(cd "$source" && pwd)/libcomm" "$tree/libcomm"
+    case $file in
+    examples/*) emulated=trainer_emulated.cc objects=$gpu_objects ;;
+    esac
     sed -E -i "$script" "$tree/$file" || return 1
     if cmp -s "$tree/$file" "$source/$file"; then
         echo "$name: nothing to change in $file: the mutant must follow the code"
@@ -113,12 +125,12 @@ judge_kernel() {
     fi
     # shellcheck disable=SC2086 # words
     if ! $compile_kernels -I"$tree/compressors/cuda" -I"$tree/tests/gpu" -I"$source/compressors" -c -o "$place/mutant.o" \
-        "$tree/tests/gpu/emulated.cc"; then
+        "$tree/tests/gpu/$emulated"; then
         echo "$name: cannot be compiled"
         return 1
     fi
     # shellcheck disable=SC2086 # words
-    if ! $compile -s -o "$place/$test" "$build/tests/gpu/${test}_emulated-$test.o" "$place/mutant.o" $libraries; then
+    if ! $compile -s -o "$place/$test" $objects "$place/mutant.o" $libraries; then
         echo "$name: $test cannot be linked"
         return 1
     fi
@@ -520,6 +532,20 @@ if [ -f "${transformer_objects%% *}" ]; then # it needs a BLAS
     mutant "transformer: positions forgotten" examples/transformer.c transformer:transformer \
         's/of_symbol\[j\] \+ of_position\[j\]/of_symbol[j] + 0.0f * of_position[j]/'
 fi
+if [ -f "$build/tests/gpu/trainer_emulated.o" ]; then
+    kernel_mutant "gpu: embeddings learn as weights of the softmax only" examples/gpu_transformer.cu transformer:all \
+        's/marks, rows, 1\.0f/marks, 0, 1.0f/'
+    kernel_mutant "gpu: the last rows of strips are in no sum" examples/gpu_transformer.cu transformer:all \
+        's/i < rows \* \(strip \+ 1\) \/ strips/i < rows \/ strips * (strip + 1)/'
+    kernel_mutant "gpu: a position sees the next one" examples/gpu_transformer.cu transformer:all \
+        's/end = row % context \+ 1/end = row % context + 2/'
+    kernel_mutant "gpu: nothing goes past a block" examples/gpu_transformer.cu transformer:all \
+        's/beside != nullptr \? sum \+ beside\[at\]/beside != nullptr ? sum/'
+    kernel_mutant "gpu: the old momentum moves" examples/gpu_module.cu transformer:all \
+        's/by\.nesterov \? fresh \+ by.momentum \* moved/by.nesterov ? fresh + by.momentum * buffer[i]/'
+    mutant "gpu: momentum upon momentum" examples/gpu_optimizer.c gpu:all 's/optimizer\.owned = .*;/optimizer.owned = false;/'
+    mutant "gpu: moments are a step ahead" examples/gpu_optimizer.c gpu:all 's/beta2, steps \+ 1/beta2, steps + 2/'
+fi
 
 mutant "zeroone-adam: values go back to within rounding" optim/optimizers/zeroone_adam.c zeroone_adam:zeroone_adam \
     's/first \? step->values\[i\] : tensor->array\[BASE\]/step->values[i]/'
@@ -792,6 +818,8 @@ mutant "cost: files with damage" libcomm/rates_file.c cost:cost \
     's/TRY\(tacit__state_end\(reader\)\);//'
 
 [ ! -f "$build/tests/gpu/nccl_emulated" ] || unchanged nccl:nccl nccl_faults:nccl_faults
+nccl_mutant "nccl: what a rank sends to itself counts" libcomm/nccl_group.c nccl:nccl \
+    's/bytes \+= other != group->nccl->rank \?/bytes += true ?/'
 nccl_mutant "nccl: one message goes to all" libcomm/nccl_group.c nccl:nccl 's/sent \+= to;//'
 nccl_mutant "nccl: messages over each other" libcomm/nccl_group.c nccl:nccl 's/received \+= from;//'
 nccl_mutant "nccl: a mean is a sum" libcomm/nccl_group.c nccl:nccl \

@@ -356,6 +356,11 @@ inline cudaError_t cudaGetDevice(int *device)
     return cudaSuccess;
 }
 
+inline cudaError_t cudaSetDevice(int)
+{
+    return cudaSuccess;
+}
+
 inline cudaError_t cudaMalloc(void **memory, size_t bytes)
 {
     *memory = aligned_alloc(256, (bytes + 255) / 256 * 256);
