@@ -121,8 +121,7 @@ void tacit__automatic_adopt(tacit_slot_t *slot, tacit_codec_t *codec, tacit_code
     tacit_codec_destroy(slot->dense);
     slot->codec = codec;
     slot->dense = dense;
-    slot->schedule = tacit__schedule_of(slot->comm, codec);
-    codec->leaders = leaders_of(slot->comm, codec);
+    tacit__slot_go_by(slot, tacit__schedule_of(slot->comm, codec));
 }
 
 void tacit__automatic_paid(tacit_slot_t *slot)

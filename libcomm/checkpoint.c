@@ -199,10 +199,10 @@ out:
     return status;
 }
 
-/* What is owned is the part that is dealt to this rank, or one that can be packed by itself. */
+/* What is owned is the part that is dealt to this owner, or one that can be packed by itself. */
 static bool is_part(const tacit_codec_t *codec, uint64_t first, uint64_t count)
 {
-    return codec->compressor->select != NULL ? first == 0 && (count == 0 || count == tacit__codec_part(codec, codec->rank))
+    return codec->compressor->select != NULL ? first == 0 && (count == 0 || count == tacit__codec_part(codec))
                                              : first <= codec->tensor.count && tacit__memory_is_aligned(codec, first, count);
 }
 

@@ -336,6 +336,8 @@ tacit_status_t tacit__codec_create(const char *name, const tacit_slot_config_t *
     codec->rank = rank;
     codec->ranks = codec->senders = ranks;
     codec->range = (tacit_range_t){0, codec->tensor.count};
+    codec->owners = (uint32_t)ranks;
+    codec->own = (uint32_t)rank;
     codec->nonfinite = (tacit_nonfinite_t)config->nonfinite;
     codec->strict = config->strict != 0;
     TRY(codec_init(codec, name, spec));

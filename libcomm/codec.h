@@ -29,7 +29,9 @@ struct tacit_codec {
     int                        senders;    /* so many contribute to a sum: all ranks, or in their place hosts */
     uint32_t                   leaders;    /* where memory is of hosts: tacit__topology_hash(); else 0 */
     bool                       sums;       /* what is encoded is a host's sum, in float32 and as it is */
-    tacit_range_t              range;      /* sparse: what is chosen from; all of the tensor, or what a rail has of it */
+    tacit_range_t              range;      /* sparse: what is chosen from; all of the tensor, or what a rail has of it … */
+    uint32_t                   owners;     /* … and dealt out to so many owners: all ranks, or hosts … */
+    uint32_t                   own;        /* … of which this is one */
     const void                *bundle;     /* in whose step it is; NULL: in none */
     int                        use;        /* a tacit_use_t */
     const tacit_cuda_module_t *module;     /* of a tensor on a GPU: whose memory the codec's is in; NULL: on the CPU */
@@ -110,9 +112,9 @@ size_t tacit__codec_element_bytes(const tacit_codec_t *codec);
 /* Makes room for ranges that are encoded as one block of `count` elements. */
 tacit_status_t tacit__codec_reserve(tacit_codec_t *codec, size_t count);
 
-/* How the elements of a sparse tensor are dealt out to owners, and how many are an owner's; owner below 0: all there are. */
+/* How the elements of a sparse tensor's range are dealt out to owners, and how many are this one's. */
 tacit_deal_t tacit__codec_deal(const tacit_codec_t *codec);
-size_t       tacit__codec_part(const tacit_codec_t *codec, int owner);
+size_t       tacit__codec_part(const tacit_codec_t *codec);
 /* How many elements lie side by side from place `at` of the owned part on, of which the first is *element_out of the tensor. */
 size_t tacit__codec_owned(const tacit_codec_t *codec, size_t at, size_t *element_out);
 

@@ -356,14 +356,14 @@ static bool is_dealt(const tacit_codec_t *codec)
 
 tacit_deal_t tacit__codec_deal(const tacit_codec_t *codec)
 {
-    return (tacit_deal_t){codec->key.slot, codec->tensor.count, (uint32_t)codec->ranks};
+    return (tacit_deal_t){codec->key.slot, codec->range.end - codec->range.begin, codec->owners, (uint32_t)codec->range.begin};
 }
 
-size_t tacit__codec_part(const tacit_codec_t *codec, int owner)
+size_t tacit__codec_part(const tacit_codec_t *codec)
 {
     const tacit_deal_t deal = tacit__codec_deal(codec);
 
-    return owner < 0 ? codec->tensor.count : tacit__deal_part(&deal, (uint32_t)owner);
+    return tacit__deal_part(&deal, codec->own);
 }
 
 /* Of an owned part of `count` elements, which begins at element `first` unless it is dealt. */
@@ -371,7 +371,7 @@ static size_t owned_run(const tacit_codec_t *codec, size_t first, size_t count, 
 {
     const tacit_deal_t deal = tacit__codec_deal(codec);
 
-    *element_out = is_dealt(codec) ? tacit__deal_element(&deal, (uint32_t)codec->rank, (uint32_t)at) : first + at;
+    *element_out = is_dealt(codec) ? tacit__deal_element(&deal, codec->own, (uint32_t)at) : first + at;
     return is_dealt(codec) ? tacit__min(count - at, TACIT_DEAL_BLOCK - at % TACIT_DEAL_BLOCK) : count - at;
 }
 

@@ -32,6 +32,8 @@ struct tacit_slot {
 
 /* Bytes that messages of a slot of `count` elements need at most. */
 size_t tacit__slot_message_bytes(const tacit_comm_t *comm, const tacit_spec_t *spec, size_t count);
+/* Gives it a schedule, and its codec what this rank remembers for it: all of the tensor, or what it leads. */
+void tacit__slot_go_by(tacit_slot_t *slot, const tacit_schedule_t *schedule);
 /* Frees a slot that is in no list any more; accepts NULL. */
 void tacit__slot_free(tacit_slot_t *slot);
 /* Other parameters for a slot, in two halves, so that ranks may agree on many at once: everything that can fail, which raises

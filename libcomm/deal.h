@@ -12,8 +12,9 @@ enum { TACIT_DEAL_BLOCK = 64 }; /* elements; cache lines, and packed memory can 
 
 typedef struct tacit_deal {
     uint64_t key;   /* draws */
-    size_t   count; /* elements of the tensor, below 2^32 */
+    size_t   count; /* elements, below 2^32 */
     uint32_t ranks;
+    uint32_t first; /* of the elements, in the tensor */
 } tacit_deal_t;
 
 /* By how many ranks a row is turned: SplitMix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA
@@ -31,10 +32,10 @@ static inline uint32_t tacit__deal_turn(const tacit_deal_t *deal, uint32_t row)
 /* The owner of an element, and its place in that part. Places ascend with elements. */
 static inline uint32_t tacit__deal_owner(const tacit_deal_t *deal, uint32_t element, uint32_t *place_out)
 {
-    const uint32_t block = element / TACIT_DEAL_BLOCK, row = block / deal->ranks;
+    const uint32_t at = element - deal->first, block = at / TACIT_DEAL_BLOCK, row = block / deal->ranks;
     const uint32_t owner = block - row * deal->ranks + tacit__deal_turn(deal, row);
 
-    *place_out = row * TACIT_DEAL_BLOCK + element % TACIT_DEAL_BLOCK;
+    *place_out = row * TACIT_DEAL_BLOCK + at % TACIT_DEAL_BLOCK;
     return owner < deal->ranks ? owner : owner - deal->ranks;
 }
 
@@ -51,7 +52,7 @@ static inline uint32_t tacit__deal_element(const tacit_deal_t *deal, uint32_t ow
 {
     const uint32_t row = place / TACIT_DEAL_BLOCK;
 
-    return (row * deal->ranks + tacit__deal_column(deal, owner, row)) * TACIT_DEAL_BLOCK + place % TACIT_DEAL_BLOCK;
+    return deal->first + (row * deal->ranks + tacit__deal_column(deal, owner, row)) * TACIT_DEAL_BLOCK + place % TACIT_DEAL_BLOCK;
 }
 
 /* Elements of an owner's part. */

@@ -33,3 +33,10 @@ tacit_range_t tacit__rail_range(const tacit_codec_t *codec, int rail, int rails)
     return (tacit_range_t){tacit__min(count, (size_t)(units * turn / (unsigned)rails) * TACIT_UNIT),
                            tacit__min(count, (size_t)(units * (turn + 1) / (unsigned)rails) * TACIT_UNIT)};
 }
+
+tacit_deal_t tacit__rail_deal(const tacit_codec_t *codec, int rail, int rails, int hosts)
+{
+    const tacit_range_t range = tacit__rail_range(codec, rail, rails);
+
+    return (tacit_deal_t){codec->key.slot, range.end - range.begin, (uint32_t)hosts, (uint32_t)range.begin};
+}

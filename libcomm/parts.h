@@ -16,5 +16,7 @@ size_t tacit__part_begin(const tacit_codec_t *codec, const tacit_range_t *range,
 /* What a rail has of a tensor: the same in every operation and with all parameters, so that memory stays with whom it belongs
    to. */
 tacit_range_t tacit__rail_range(const tacit_codec_t *codec, int rail, int rails);
+/* How that is dealt out to the rail's leaders, of whom each of `hosts` has one. */
+tacit_deal_t tacit__rail_deal(const tacit_codec_t *codec, int rail, int rails, int hosts);
 
 #endif

@@ -107,8 +107,8 @@ static tacit_status_t begin_probe(tacit_comm_t *comm, const tacit_codec_t *like,
 
         if (tacit__schedule_at(way)->carries(comm, like)) {
             slot->comm = comm;
-            slot->schedule = tacit__schedule_at(way);
             TRY(tacit__codec_create("(cost)", &tensor, &comm->config, comm->rank, comm->ranks, &slot->codec));
+            tacit__slot_go_by(slot, tacit__schedule_at(way));
         }
     }
 out:

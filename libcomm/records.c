@@ -130,15 +130,17 @@ static tacit_status_t take_zeroed(const tacit_leg_t *leg, size_t bytes, tacit_bu
     return status;
 }
 
-tacit_status_t tacit__records_init(tacit_records_t *records, const tacit_leg_t *leg, const tacit_topology_t *topology)
+tacit_status_t tacit__records_init(tacit_records_t *records, const tacit_leg_t *leg, const tacit_topology_t *topology, int rails)
 {
-    const size_t   origins = (size_t)(topology->rails * topology->hosts);
+    const size_t   origins = (size_t)(rails * topology->hosts);
+    const int      rail = topology->rail_of[leg->comm->rank], host = topology->host_of[leg->comm->rank];
     tacit_status_t status;
 
     records->leg = leg;
     records->topology = topology;
     records->origins = (int)origins;
-    records->open = records->origins - (topology->rail_of[leg->comm->rank] >= 0);
+    records->own = rail < 0 ? -1 : (rails == 1 ? 0 : rail) * topology->hosts + host;
+    records->open = records->origins - (records->own >= 0);
     records->capacity = frame_capacity(leg);
     records->scratch_entries = records->capacity / sizeof(uint16_t); /* no value is shorter */
     TRY(take_zeroed(leg, leg->item_count * origins * sizeof(tacit_origin_t), &records->lines));
@@ -247,13 +249,31 @@ static size_t decode_dense(const tacit_record_t *record, const uint8_t *payload,
     return record->count;
 }
 
+int tacit__records_origin_of(const tacit_records_t *records, const tacit_frame_t *frame, bool passed)
+{
+    const tacit_topology_t *topology = records->topology;
+    const int               rail = topology->rail_of[frame->rank], host = topology->host_of[frame->rank];
+    const int               rank = records->leg->comm->rank;
+    const bool              near = host == topology->host_of[rank];
+
+    if (rail < 0 || (!near && (passed || rail != topology->rail_of[rank])) ||
+        (passed && (frame->first >= (uint32_t)topology->hosts || frame->first == (uint32_t)host))) {
+        return -1;
+    }
+    return rail * topology->hosts + (passed ? (int)frame->first : host);
+}
+
 /* Of a tensor, what an origin may say something of, or an owner's part. */
 static tacit_range_t range_of(const tacit_records_t *records, const tacit_codec_t *codec, int origin, int owner)
 {
     const tacit_topology_t *topology = records->topology;
+    tacit_deal_t            deal;
 
-    return owner < 0 ? tacit__rail_range(codec, origin / topology->hosts, topology->rails)
-                     : (tacit_range_t){0, tacit__codec_part(codec, owner)};
+    if (owner < 0) {
+        return tacit__rail_range(codec, origin / topology->hosts, topology->rails);
+    }
+    deal = tacit__rail_deal(codec, owner / topology->hosts, topology->rails, topology->hosts);
+    return (tacit_range_t){0, tacit__deal_part(&deal, (uint32_t)(owner % topology->hosts))};
 }
 
 /* Reads the record at payload + *at, which may be hostile, and moves *at behind it. Keeps its entries. False: it is none, or not

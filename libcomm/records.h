@@ -51,7 +51,8 @@ typedef struct tacit_origin {
 typedef struct tacit_records {
     const tacit_leg_t      *leg;
     const tacit_topology_t *topology; /* whose leaders are origins, rail by rail: on one level, all ranks */
-    int                     origins;  /* how many */
+    int                     origins;  /* how many: of all rails, or of one */
+    int                     own;      /* which of them this rank is; -1: none */
     bool                    scaled;   /* sums are results: an average is already one */
     tacit_buffer_t          lines;    /* of each item, one an origin */
     tacit_buffer_t          closed;   /* bool, one an origin: its last frame is here */
@@ -64,7 +65,8 @@ typedef struct tacit_records {
     size_t                  scratch_entries;
 } tacit_records_t;
 
-tacit_status_t tacit__records_init(tacit_records_t *records, const tacit_leg_t *leg, const tacit_topology_t *topology);
+/* rails: all that there are, or 1, where only leaders of this rank's rail speak. */
+tacit_status_t tacit__records_init(tacit_records_t *records, const tacit_leg_t *leg, const tacit_topology_t *topology, int rails);
 void           tacit__records_release(tacit_records_t *records);
 /* Bytes that stay until release(): of a message on its way, of entries. */
 tacit_status_t tacit__records_keep(tacit_records_t *records, size_t bytes, void *memory_out);
@@ -72,8 +74,11 @@ tacit_status_t tacit__records_keep(tacit_records_t *records, size_t bytes, void 
 void tacit__records_trim(tacit_records_t *records, size_t bytes);
 /* Entries that stay so. */
 tacit_status_t tacit__entries_keep(tacit_records_t *records, size_t limit, tacit_entries_t *entries);
+/* Whose records a frame brings, where all rails' leaders are origins: the sender's, who is of the own rail or on this host, or,
+   passed on by a leader of this host, those of its rail's leader on another one. -1: of nobody who should send it. */
+int tacit__records_origin_of(const tacit_records_t *records, const tacit_frame_t *frame, bool passed);
 /* Takes in a frame of another origin, its last one or not, which may be hostile: entries of ranges of its rail of the whole
-   tensors or, owner not below 0, of an owner's dealt parts. */
+   tensors or, owner not below 0, of the parts that are dealt to this one of all rails' leaders. */
 tacit_status_t tacit__records_take(tacit_records_t *records, const tacit_frame_t *frame, int origin, bool last, int owner);
 /* Takes in entries as they are: they stay where they are, and follow what there is of that item and origin. */
 tacit_status_t tacit__records_add(tacit_records_t *records, size_t item, int origin, uint32_t *indices, const float *values,

@@ -7,6 +7,7 @@
 #include "automatic.h"
 #include "codec_memory.h"
 #include "operation.h"
+#include "parts.h"
 #include "progress.h"
 
 /* A chunk, one block if that is larger, or a part that is never cut. */
@@ -89,6 +90,20 @@ static tacit_status_t make(tacit_comm_t *comm, const char *name, const tacit_slo
     return status;
 }
 
+void tacit__slot_go_by(tacit_slot_t *slot, const tacit_schedule_t *schedule)
+{
+    const tacit_comm_t     *comm = slot->comm;
+    const tacit_topology_t *topology = schedule->levels ? comm->topology : comm->flat;
+    tacit_codec_t          *codec = slot->codec;
+    const int               rail = topology->rail_of[comm->rank];
+
+    slot->schedule = schedule;
+    codec->leaders = schedule->levels ? tacit__topology_hash(topology) : 0;
+    codec->range = rail < 0 ? (tacit_range_t){0} : tacit__rail_range(codec, rail, topology->rails);
+    codec->owners = (uint32_t)topology->hosts;
+    codec->own = (uint32_t)topology->host_of[comm->rank];
+}
+
 /* All that ranks must have in common about a slot. */
 static void describe(const tacit_slot_t *slot, const char *name, char *text, size_t capacity)
 {
@@ -148,8 +163,7 @@ tacit_status_t tacit_slot_create(tacit_comm_t *comm, const char *name, const tac
         TRY(tacit__automatic_choose(slot, "tacit_slot_create", &slot->codec->given));
     }
     TRY(tacit__cost_learn(comm, slot->codec, false));
-    slot->schedule = tacit__schedule_of(comm, slot->codec);
-    slot->codec->leaders = slot->schedule->levels ? tacit__topology_hash(comm->topology) : 0;
+    tacit__slot_go_by(slot, tacit__schedule_of(comm, slot->codec));
     slot->id = comm->slots_made++;
     slot->ring_bytes = 2 * (uint64_t)(comm->ranks - 1) * slot->codec->tensor.count * sizeof(float) / (uint64_t)comm->ranks;
     for (last = &comm->slots; *last != NULL; last = &(*last)->next) {
@@ -213,7 +227,7 @@ static void adopt(tacit_slot_t *slot, tacit_specs_t *specs)
 void tacit__slot_adopt(tacit_slot_t *slot, tacit_specs_t *specs)
 {
     adopt(slot, specs);
-    slot->schedule = tacit__schedule_of(slot->comm, slot->codec); /* another may pay now */
+    tacit__slot_go_by(slot, tacit__schedule_of(slot->comm, slot->codec)); /* another may pay now */
 }
 
 /* Everything that can fail comes before the ranks agree. */
@@ -241,7 +255,7 @@ tacit_status_t tacit_slot_set_spec(tacit_slot_t *slot, const char *spec)
     if (tacit__cost_learn(comm, slot->codec, false) != TACIT_OK && comm->broken) { /* else it goes as where nothing is known */
         status = tacit__fail(TACIT_ERR_BROKEN, "rank %d: %s", comm->rank, comm->broken_text);
     }
-    slot->schedule = tacit__schedule_of(comm, slot->codec);
+    tacit__slot_go_by(slot, tacit__schedule_of(comm, slot->codec));
 out:
     tacit__specs_release(&specs);
     tacit__comm_leave(comm);

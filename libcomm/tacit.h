@@ -146,7 +146,8 @@ TACIT_API_VOID const char *tacit_slot_spec(const tacit_slot_t *slot);
 /* The same with all parameters, as it is in force: of "auto" what was chosen, of a 16-bit tensor's "none" the cast. Valid until
    the next call on the communicator. */
 TACIT_API_VOID const char *tacit_slot_effective_spec(const tacit_slot_t *slot);
-/* The name of the schedule that carries it: "ring", "native", "blockwise", "sparse", "sparse-scatter", "linear". */
+/* The name of the schedule that carries it: "ring", "native", "blockwise", "sparse", "sparse-scatter", "linear"; where hosts have
+   several ranks "two_level", "two_level_sparse", "two_level_scatter". */
 TACIT_API_VOID const char *tacit_slot_schedule(const tacit_slot_t *slot);
 
 typedef struct tacit_norms {

@@ -243,9 +243,9 @@ mutant "dealt: the owner forgets what it has not sent" libcomm/codec_whole.c spa
 mutant "dealt: the owner keeps its exact sum" libcomm/schedules/sparse_scatter.c sparse_scatter:results \
     's/dense \? source->a\[place\] : .*/source->a[place];/'
 mutant "dealt: the owner's own contribution dropped" libcomm/schedules/sparse_scatter.c sparse_scatter:results \
-    's/dealt->begin\[rank \+ 1\] - dealt->begin\[rank\]\)/0)/'
+    's/dealt->begin\[own \+ 1\] - dealt->begin\[own\]\)/0)/'
 mutant "dealt: rank order reversed on rank 1" libcomm/schedules/sparse_scatter.c sparse_scatter:results \
-    's/contributions, i, rank\)->run/contributions, i, leg->comm->rank == 1 ? ranks - 1 - rank : rank)->run/'
+    's/contributions, i, host\)->run/contributions, i, leg->comm->rank == 1 ? ranks - 1 - host : host)->run/'
 mutant "dealt: average scaled twice" libcomm/schedules/sparse_scatter.c sparse_scatter:results \
     's/sums\[place\] \*= scale/sums[place] *= scale * scale/'
 mutant "dealt: sums of the last call" libcomm/schedules/sparse_scatter.c sparse_scatter:results \
@@ -264,6 +264,7 @@ mutant "dealt: what the owner sent is not taken back" libcomm/schedules/sparse_s
     's/tacit__codec_unjoin\(codec, &scatter->owned\[i\].out\)/(void)codec/'
 mutant "records may come in any order" libcomm/records.c records:records \
     's/record.first < line->end \|\| //'
+mutant "records of the own host passed on" libcomm/records.c records:records 's/ \|\| frame->first == \(uint32_t\)host\)/)/'
 mutant "a last frame may come twice" libcomm/records.c records:records \
     's/\*closed \|\| \(frame/(frame/'
 mutant "sign of 0 is -1" compressors/onebit.c "codec:codec onebit:onebit" \
@@ -671,7 +672,7 @@ mutant "ring: sums begin at the part's own rank" libcomm/schedules/ring.c ring:r
     's/sender \+ 2 \* ranks - 1 - place->step/sender + 2 * ranks - place->step/'
 mutant "ring: a message that is still under way is used again" libcomm/outbox.c ring:ring \
     's/->sends\[message->send\].done/->send_count/'
-unchanged two_level:hosts two_level:sums two_level:faults fault_wire:levels
+unchanged two_level:hosts two_level:owners two_level:sums two_level:faults fault_wire:levels
 mutant "two levels: what others have added is lost" libcomm/schedules/rails.c two_level:hosts \
     's/add\(x, before \+ done, units, sum \+ done\)/memcpy(sum + done, x, units * sizeof *sum)/'
 mutant "two levels: an average over hosts" libcomm/codec_block.c two_level:sums \
@@ -688,6 +689,16 @@ mutant "two levels: memory of other leaders loaded" libcomm/checkpoint.c two_lev
     's/codec->leaders != 0/false/'
 mutant "two levels: pairs of a host's sum before it is complete" libcomm/schedules/two_level_sparse.c two_level:hosts \
     's/tacit__levels_has\(gather->levels, .*\? choose\(leg\) : TACIT_PENDING/choose(leg)/'
+mutant "two levels: a host's sum dealt out before it is complete" libcomm/schedules/sparse_scatter.c two_level:owners \
+    's/is_ready\(scatter, next\) \? deal_out\(leg, next\) : TACIT_PENDING/deal_out(leg, next)/'
+mutant "two levels: all rails' results where the first is" libcomm/schedules/sparse_scatter.c two_level:owners \
+    's/owner \/ topology->hosts, topology->rails/0, topology->rails/'
+mutant "two levels: the own part where the tensor begins" libcomm/codec_memory.c two_level:owners \
+    's/\(uint32_t\)codec->range.begin\}/0}/'
+mutant "two levels: owners' averages over hosts" libcomm/schedules/sparse_scatter.c two_level:sums \
+    's/1.0f \/ \(float\)ranks/1.0f \/ (float)scatter->topology->hosts/'
+mutant "two levels: an owner's memory at another's elements" libcomm/codec_memory.c sparse_scatter:results \
+    's/(tacit__deal_element\(&deal, codec->own)/\1 ^ (codec->leaders != 0)/'
 mutant "two levels: pairs where a rail begins" libcomm/codec_whole.c two_level:sums \
     's/entries.indices\[i\] \+= .*/;/'
 mutant "two levels: memory where the tensor begins" libcomm/codec_whole.c two_level:sums \

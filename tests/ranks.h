@@ -28,6 +28,8 @@ void run_ranks_lazily(int ranks, const tacit_config_t *config, rank_body_t *body
 /* A test names what it reduces as "SPEC" or "SPEC by SCHEDULE". This has communicators that are made from now on ask for the
    schedule, or for none; call it while no rank runs. */
 void ask_for(const char *spec);
+/* Likewise on which hosts ranks are, as TACIT_TOPOLOGY says it; NULL: as found. */
+void name_hosts(const char *list);
 /* The spec alone, which may be NULL; `spec` is room for it. */
 enum { SPEC_BYTES = 128 };
 const char *spec_in(const char *text, char spec[SPEC_BYTES]);

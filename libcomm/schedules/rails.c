@@ -148,6 +148,58 @@ tacit_status_t tacit__levels_prepare(tacit_leg_t *leg, tacit_levels_t *levels)
                              leg->comm->rank, TACIT_MOST_FRAMES);
 }
 
+/* To whom this rank speaks, beginning behind its host. */
+static void find_others(const tacit_leg_t *leg, tacit_levels_t *levels)
+{
+    const tacit_topology_t *topology = levels->topology;
+    const int               hosts = topology->hosts, host = topology->host_of[leg->comm->rank];
+    int                     count = 0;
+
+    for (int step = 1; step < hosts; step++) {
+        levels->others[count++] = topology->leaders[levels->own * hosts + (host + step) % hosts];
+    }
+    levels->far = count;
+    for (int i = 0; i < levels->here; i++) {
+        if (levels->members[i] != leg->comm->rank) {
+            levels->others[count++] = levels->members[i];
+        }
+    }
+    levels->others_count = count;
+}
+
+tacit_status_t tacit__levels_lay_out(tacit_leg_t *leg, const tacit_topology_t *topology, tacit_levels_t **levels_out)
+{
+    tacit_levels_t *levels;
+    tacit_status_t  status;
+
+    TRY(tacit__levels_create(leg, topology, leg->item_count * (size_t)topology->rails, levels_out));
+    levels = *levels_out;
+    levels->place = tacit__leg_take(leg, leg->item_count, sizeof *levels->place);
+    levels->others = tacit__leg_take(leg, (size_t)topology->ranks, sizeof *levels->others);
+    if (levels->place == NULL || levels->others == NULL) {
+        return no_memory(leg);
+    }
+    for (int rail = 0; rail < topology->rails; rail++) {
+        for (size_t i = 0; i < leg->item_count; i++) {
+            tacit_item_t       *item = leg->items[i];
+            const tacit_range_t range = tacit__rail_range(item->codec, rail, topology->rails);
+
+            if (range.begin < range.end) {
+                tacit__levels_append(levels, rail, &(tacit_segment_t){item, range.begin, range.end - range.begin, 0});
+            }
+            if (rail == levels->own) {
+                levels->place[i] = levels->rails[rail].count;
+            }
+        }
+    }
+    if (levels->own >= 0) {
+        find_others(leg, levels);
+    }
+    TRY(tacit__levels_prepare(leg, levels));
+out:
+    return status;
+}
+
 void tacit__levels_release(tacit_leg_t *leg, tacit_levels_t *levels)
 {
     if (levels == NULL) {
@@ -282,6 +334,35 @@ tacit_status_t tacit__levels_tell(const tacit_leg_t *leg, const tacit_levels_t *
             TRY(tacit__leg_send(leg, levels->members[i], message, bytes));
         }
     }
+out:
+    return status;
+}
+
+tacit_status_t tacit__levels_pass_on(tacit_leg_t *leg, tacit_levels_t *levels, tacit_records_t *records,
+                                     const tacit_frame_t *frame)
+{
+    const bool     last = frame->total != 0;
+    tacit_frame_t  passed = tacit__leg_frame(leg, TACIT_FRAME_RESULT);
+    uint8_t       *message;
+    tacit_status_t status = TACIT_OK;
+
+    levels->far -= last;
+    if (levels->here == 1) {
+        goto out;
+    }
+    if (levels->passed == TACIT_MOST_FRAMES) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: more than %d messages to a rank of its host; raise chunk_bytes",
+                           leg->comm->rank, TACIT_MOST_FRAMES);
+    }
+    TRY(tacit__records_keep(records, TACIT_FRAME_HEADER_BYTES + frame->payload_bytes, &message));
+    memcpy(message + TACIT_FRAME_HEADER_BYTES, frame->payload, frame->payload_bytes);
+    passed.round = leg->round + TACIT_LEVELS_PASSED;
+    passed.index = levels->passed++;
+    passed.total = levels->far == 0 ? levels->passed : 0;
+    passed.first = (uint32_t)levels->topology->host_of[frame->rank];
+    passed.count = last;
+    passed.payload_bytes = frame->payload_bytes;
+    TRY(tacit__levels_tell(leg, levels, message, tacit__frame_write(&passed, message)));
 out:
     return status;
 }

@@ -4,8 +4,8 @@
 #ifndef TACIT_RAILS_H
 #define TACIT_RAILS_H
 
-#include "operation.h"
 #include "outbox.h"
+#include "records.h"
 
 /* A range of one item. */
 typedef struct tacit_segment {
@@ -35,6 +35,11 @@ typedef struct tacit_levels {
     tacit_outbox_t          outbox;
     uint32_t                inputs, inputs_total; /* pieces sent to the next rank, and those that will be */
     uint32_t                passed;               /* frames from other hosts passed on to this host's other ranks */
+    /* Of pairs: */
+    size_t *place;        /* one an item: the own rail's segments up to its end */
+    int    *others;       /* to whom a leader speaks: the rail's other leaders, then this host's other ranks … */
+    int     others_count; /* … so many; none where this rank leads nothing */
+    int     far;          /* of the former, those whose last frame is not here */
 } tacit_levels_t;
 
 /* Rounds of frames, behind the leg's own: pieces to be summed up, and what is passed on from other hosts. */
@@ -47,6 +52,8 @@ tacit_status_t tacit__levels_create(tacit_leg_t *leg, const tacit_topology_t *to
 void tacit__levels_append(tacit_levels_t *levels, int rail, const tacit_segment_t *segment);
 /* All are there: this host's sums become the items' input where this rank leads a rail. */
 tacit_status_t tacit__levels_prepare(tacit_leg_t *leg, tacit_levels_t *levels);
+/* All three where nothing is cut: a segment is what a rail has of an item. */
+tacit_status_t tacit__levels_lay_out(tacit_leg_t *leg, const tacit_topology_t *topology, tacit_levels_t **levels_out);
 /* NULL: nothing has been got. */
 void tacit__levels_release(tacit_leg_t *leg, tacit_levels_t *levels);
 
@@ -61,5 +68,8 @@ static inline bool tacit__levels_has(const tacit_levels_t *levels, size_t segmen
 }
 /* Sends a message, which stays as it is until the leg ends, to the other ranks of this host. */
 tacit_status_t tacit__levels_tell(const tacit_leg_t *leg, const tacit_levels_t *levels, const uint8_t *message, size_t bytes);
+/* Passes records from another host's leader on to them. */
+tacit_status_t tacit__levels_pass_on(tacit_leg_t *leg, tacit_levels_t *levels, tacit_records_t *records,
+                                     const tacit_frame_t *frame);
 
 #endif

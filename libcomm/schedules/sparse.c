@@ -32,7 +32,7 @@ static tacit_status_t prepare(tacit_leg_t *leg)
     sparse->memory = memory;
     sparse->outlet = (tacit_outlet_t){
         .kind = TACIT_FRAME_SPARSE, .to = -1, .limit = leg->item_count, .begin = begin_item, .finish = finish_item};
-    TRY(tacit__records_init(&sparse->records, leg, leg->comm->flat));
+    TRY(tacit__records_init(&sparse->records, leg, leg->comm->flat, 1));
     TRY(tacit__records_keep(&sparse->records, leg->item_count * sizeof *sparse->chosen, &sparse->chosen));
     memset(sparse->chosen, 0, leg->item_count * sizeof *sparse->chosen);
     for (size_t i = 0; i < leg->item_count; i++) {

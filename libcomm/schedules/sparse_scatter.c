@@ -2,42 +2,15 @@
 /* Sparse reduce-scatter and all-gather, whose volume does not grow with the number of ranks, as in Li and Hoefler, "Near-Optimal
    Sparse Allreduce for Distributed Deep Learning" (PPoPP 2022): tensors are dealt out to owners (deal.h), each of which receives
    what all ranks have chosen of its part, adds it up in rank order, and sends to all what it chooses of that. What it leaves out
-   joins its next sum; where feedback keeps nothing for owners (dgc, none), all of the sum goes out. */
+   joins its next sum; where feedback keeps nothing for owners (dgc, none), all of the sum goes out.
+
+   On two levels, hosts are what ranks are on one: what a rail has of a tensor is dealt out to its leaders, one on each host, who
+   do the above with the sums of their hosts' ranks (two_level_scatter.c). */
 #include <math.h>
 #include <string.h>
 
-#include "records.h"
-
-/* What this rank has chosen of an item, by owner. */
-typedef struct tacit_dealt {
-    tacit_entries_t entries; /* indices: places in the owners' parts */
-    uint32_t       *from;    /* which one of the chosen each is */
-    size_t         *begin;   /* begin[q] … begin[q + 1]: those of owner q */
-} tacit_dealt_t;
-
-/* The part of an item that this rank owns. */
-typedef struct tacit_owned {
-    tacit_entries_t met;      /* what all ranks have chosen of it, added up; once `joined`, owner's memory knows */
-    tacit_entries_t picked;   /* what of it goes out */
-    tacit_entries_t out;      /* … and went out: of dense records, all elements; once `sent`, owner's memory knows */
-    uint32_t       *elements; /* of the tensor, where they are */
-    bool            joined, sent;
-} tacit_owned_t;
-
-typedef struct tacit_scatter {
-    tacit_buffer_t  memory;                 /* of this struct */
-    tacit_records_t contributions, results; /* to the own part; from all owners, in elements of the tensors */
-    tacit_chosen_t *chosen;                 /* these three: one an item */
-    tacit_dealt_t  *dealt;
-    tacit_owned_t  *owned;
-    float          *part;    /* elements of a part; those that have not been written are never read */
-    uint64_t       *marks;   /* a bit for each */
-    size_t          to_deal; /* items, the first ones */
-    tacit_entries_t share;   /* of an item, for the present owner */
-    tacit_outlet_t  outlet;  /* to one owner after the other, beginning behind this rank; the own part comes last … */
-    int             turn;    /* … at which so many ranks behind is the present one; above the number of ranks: results */
-    bool            checked;
-} tacit_scatter_t;
+#include "sparse_scatter.h"
+#include "parts.h"
 
 /* Whether an owner chooses from its sum, since it remembers the rest. */
 static bool chooses(const tacit_codec_t *codec)
@@ -46,30 +19,31 @@ static bool chooses(const tacit_codec_t *codec)
 }
 
 /* A sum of which nothing is remembered goes out as it is. */
-static bool carries(const tacit_comm_t *comm, const tacit_codec_t *codec)
+bool tacit__scatter_carries(const tacit_codec_t *codec)
 {
     const tacit_select_t *select = codec->compressor->select;
 
-    (void)comm;
     return select != NULL && (chooses(codec) || select->exact(codec->spec.compressor_config));
 }
 
-/* By what this rank has to receive at most, in bytes: of the plain all-gather all other ranks' entries, here theirs for its part
-   and every other part's result. For its time on the way a message counts as so many bytes as a wire of 1 Gbit/s carries in 33
-   us, and what an owner reads to choose again as a 32nd: choosing is as much faster than such a wire. */
-static bool pays(const tacit_comm_t *comm, const tacit_codec_t *codec)
+/* By what a leader has to receive from other hosts at most, in bytes: of the plain all-gather all other leaders' entries, here
+   theirs for its part and every other part's result. For its time on the way a message counts as so many bytes as a wire of 1
+   Gbit/s carries in 33 us, and what an owner reads to choose again as a 32nd: choosing is as much faster than such a wire. What
+   is passed on inside a host does not count: where this pays, that is less too, as many times as there are hosts. */
+bool tacit__scatter_pays(const tacit_codec_t *codec, const tacit_topology_t *topology)
 {
     const tacit_select_t *select = codec->compressor->select;
     const void           *config = codec->spec.compressor_config;
     const size_t          message = 4096, memory = 32;
-    const size_t          count = codec->tensor.count, ranks = (size_t)comm->ranks, part = (count + ranks - 1) / ranks;
-    const size_t          share = select->limit(config, part), out = chooses(codec) ? share : tacit__min(part, ranks * share);
+    const size_t          hosts = (size_t)topology->hosts, rails = (size_t)topology->rails;
+    const size_t          count = (codec->tensor.count + rails - 1) / rails, part = (count + hosts - 1) / hosts;
+    const size_t          share = select->limit(config, part), out = chooses(codec) ? share : tacit__min(part, hosts * share);
     const size_t          gathered = select->bound(config, count, select->limit(config, count));
     const size_t          scattered = select->bound(config, part, share);
     const size_t          result = tacit__min(select->bound(config, part, out), part * sizeof(float));
     const size_t          read = chooses(codec) ? part * sizeof(float) / memory : 0;
 
-    return (ranks - 1) * (2 * message + scattered + result) + read < (ranks - 1) * (message + gathered);
+    return (hosts - 1) * (2 * message + scattered + result) + read < (hosts - 1) * (message + gathered);
 }
 
 /* ---- Prepare and release ---- */
@@ -79,11 +53,11 @@ static tacit_status_t prepare_item(tacit_leg_t *leg, size_t i)
     tacit_scatter_t *scatter = leg->state;
     tacit_item_t    *item = leg->items[i];
     tacit_dealt_t   *dealt = &scatter->dealt[i];
-    const size_t   limit = item->codec->compressor->select->limit(item->codec->spec.compressor_config, item->codec->tensor.count);
-    tacit_status_t status;
+    const size_t     count = item->codec->range.end - item->codec->range.begin;
+    const size_t     limit = item->codec->compressor->select->limit(item->codec->spec.compressor_config, count);
+    tacit_status_t   status;
 
-    TRY(tacit__codec_own_part(item->codec, item->step, 0, tacit__codec_part(item->codec, leg->comm->rank),
-                              item->op == TACIT_AVERAGE));
+    TRY(tacit__codec_own_part(item->codec, item->step, 0, tacit__codec_part(item->codec), item->op == TACIT_AVERAGE));
     TRY(tacit__codec_expand(item->codec));
     if (chooses(item->codec) &&
         !tacit__selection_reserve(&item->codec->owner_selection, &item->codec->spec, item->codec->owner.count)) {
@@ -93,27 +67,34 @@ static tacit_status_t prepare_item(tacit_leg_t *leg, size_t i)
     }
     TRY(tacit__entries_keep(&scatter->contributions, limit, &dealt->entries));
     TRY(tacit__records_keep(&scatter->contributions, limit * sizeof *dealt->from, &dealt->from));
-    TRY(tacit__records_keep(&scatter->contributions, ((size_t)leg->comm->ranks + 1) * sizeof *dealt->begin, &dealt->begin));
+    TRY(tacit__records_keep(&scatter->contributions, ((size_t)item->codec->owners + 1) * sizeof *dealt->begin, &dealt->begin));
 out:
     return status;
 }
 
 static tacit_status_t begin_contribution(tacit_leg_t *leg, size_t i, tacit_source_t *source);
 
+/* The owner whose turn it is. */
+static int present_owner(const tacit_scatter_t *scatter)
+{
+    return (scatter->host + scatter->turn) % scatter->topology->hosts;
+}
+
 static void turn_to(const tacit_leg_t *leg, int turn)
 {
-    tacit_scatter_t *scatter = leg->state;
+    tacit_scatter_t        *scatter = leg->state;
+    const tacit_topology_t *topology = scatter->topology;
+    const int               rail = topology->rail_of[leg->comm->rank];
 
     scatter->turn = turn;
     scatter->outlet = (tacit_outlet_t){.kind = TACIT_FRAME_CONTRIBUTION,
-                                       .to = (leg->comm->rank + turn) % leg->comm->ranks,
+                                       .to = topology->leaders[rail * topology->hosts + present_owner(scatter)],
                                        .limit = leg->item_count,
                                        .begin = begin_contribution};
 }
 
-static tacit_status_t prepare(tacit_leg_t *leg)
+tacit_status_t tacit__scatter_prepare(tacit_leg_t *leg, const tacit_topology_t *topology)
 {
-    const size_t     ranks = (size_t)leg->comm->ranks;
     tacit_status_t   status;
     tacit_buffer_t   memory;
     tacit_scatter_t *scatter;
@@ -123,31 +104,40 @@ static tacit_status_t prepare(tacit_leg_t *leg)
     TRY(tacit__buffer_take(&leg->comm->exchange, sizeof *scatter, &memory));
     scatter = leg->state = memset(memory.data, 0, sizeof *scatter);
     scatter->memory = memory;
+    scatter->topology = topology;
+    scatter->host = topology->host_of[leg->comm->rank];
     scatter->results.scaled = true;
     keeper = &scatter->contributions;
-    TRY(tacit__records_init(keeper, leg, leg->comm->flat));
-    TRY(tacit__records_init(&scatter->results, leg, leg->comm->flat));
+    TRY(tacit__records_init(keeper, leg, topology, 1));
+    TRY(tacit__records_init(&scatter->results, leg, topology, topology->rails));
     TRY(tacit__records_keep(keeper, leg->item_count * sizeof *scatter->dealt, &scatter->dealt));
     TRY(tacit__records_keep(keeper, leg->item_count * sizeof *scatter->owned, &scatter->owned));
     memset(scatter->owned, 0, leg->item_count * sizeof *scatter->owned);
     TRY(tacit__records_keep(keeper, leg->item_count * sizeof *scatter->chosen, &scatter->chosen));
     memset(scatter->chosen, 0, leg->item_count * sizeof *scatter->chosen);
     for (size_t i = 0; i < leg->item_count; i++) {
-        const size_t count = leg->items[i]->codec->tensor.count;
+        const size_t count = tacit__codec_part(leg->items[i]->codec);
 
         TRY(prepare_item(leg, i));
         part = part > count ? part : count;
     }
-    part = (part / ranks / TACIT_DEAL_BLOCK + 1) * TACIT_DEAL_BLOCK; /* no part is larger */
     TRY(tacit__records_keep(keeper, part * sizeof *scatter->part, &scatter->part));
-    TRY(tacit__records_keep(keeper, part / 8, &scatter->marks));
-    scatter->to_deal = leg->item_count;
-    turn_to(leg, 1);
+    TRY(tacit__records_keep(keeper, (part + 63) / 64 * sizeof *scatter->marks, &scatter->marks));
+    if (tacit__topology_has_levels(topology)) {
+        TRY(tacit__levels_lay_out(leg, topology, &scatter->levels));
+    }
+    if (scatter->results.own >= 0) {
+        scatter->to_deal = leg->item_count;
+        turn_to(leg, 1);
+    } else {
+        scatter->turn = topology->hosts + 1;
+        scatter->outlet.all_sent = true;
+    }
 out:
     return status;
 }
 
-static void release(tacit_leg_t *leg)
+void tacit__scatter_release(tacit_leg_t *leg)
 {
     tacit_scatter_t *scatter = leg->state;
     tacit_buffer_t   memory;
@@ -158,6 +148,7 @@ static void release(tacit_leg_t *leg)
     for (size_t i = 0; i < leg->item_count; i++) {
         tacit__codec_collapse(leg->items[i]->codec);
     }
+    tacit__levels_release(leg, scatter->levels);
     tacit__records_release(&scatter->contributions);
     tacit__records_release(&scatter->results);
     memory = scatter->memory;
@@ -202,16 +193,22 @@ out:
     return status;
 }
 
+static bool is_ready(const tacit_scatter_t *scatter, size_t i)
+{
+    return scatter->levels == NULL || tacit__levels_has(scatter->levels, scatter->levels->place[i]);
+}
+
 /* The present owner's share of an item. */
 static tacit_status_t begin_contribution(tacit_leg_t *leg, size_t i, tacit_source_t *source)
 {
     tacit_scatter_t     *scatter = leg->state;
     const tacit_dealt_t *dealt = &scatter->dealt[i];
-    const int            owner = scatter->outlet.to;
+    const tacit_deal_t   deal = tacit__codec_deal(leg->items[i]->codec);
+    const int            owner = present_owner(scatter);
     const size_t         begin = dealt->begin[owner], end = dealt->begin[owner + 1];
 
     scatter->share = (tacit_entries_t){dealt->entries.indices + begin, dealt->entries.values + begin, NULL, end - begin};
-    source->count = tacit__codec_part(leg->items[i]->codec, owner);
+    source->count = tacit__deal_part(&deal, (uint32_t)owner);
     source->entries = &scatter->share;
     return TACIT_OK;
 }
@@ -220,7 +217,7 @@ static tacit_status_t begin_contribution(tacit_leg_t *leg, size_t i, tacit_sourc
 static tacit_status_t finish_contributions(tacit_leg_t *leg)
 {
     tacit_scatter_t *scatter = leg->state;
-    const int        rank = leg->comm->rank;
+    const int        own = scatter->host;
     tacit_status_t   status = TACIT_OK;
 
     for (size_t i = 0; i < leg->item_count; i++) {
@@ -233,8 +230,8 @@ static tacit_status_t finish_contributions(tacit_leg_t *leg)
         }
         tacit__chosen_sent(leg->items[i], chosen);
         tacit__item_worked(leg->items[i], TACIT_TRACE_ENCODE, began, chosen->entries.count, -1);
-        TRY(tacit__records_add(&scatter->contributions, i, rank, dealt->entries.indices + dealt->begin[rank],
-                               dealt->entries.values + dealt->begin[rank], dealt->begin[rank + 1] - dealt->begin[rank]));
+        TRY(tacit__records_add(&scatter->contributions, i, own, dealt->entries.indices + dealt->begin[own],
+                               dealt->entries.values + dealt->begin[own], dealt->begin[own + 1] - dealt->begin[own]));
     }
 out:
     return status;
@@ -242,7 +239,7 @@ out:
 
 /* ---- Results ---- */
 
-/* Adds up what all ranks have chosen of an item's own part: met := where that is and what. Leaves all of it in scatter->part,
+/* Adds up what all have chosen of an item's own part: met := where that is and what. Leaves all of it in scatter->part,
    where the rest is zero if `whole`. */
 static tacit_status_t meet(tacit_leg_t *leg, size_t i, bool whole)
 {
@@ -250,7 +247,7 @@ static tacit_status_t meet(tacit_leg_t *leg, size_t i, bool whole)
     tacit_entries_t    *met = &scatter->owned[i].met;
     const tacit_item_t *item = leg->items[i];
     const int           ranks = leg->comm->ranks;
-    const size_t        part = tacit__codec_part(item->codec, leg->comm->rank), words = (part + 63) / 64;
+    const size_t        part = tacit__codec_part(item->codec), words = (part + 63) / 64;
     const float         scale = item->op == TACIT_AVERAGE && ranks > 1 ? 1.0f / (float)ranks : 1.0f;
     const tacit_run_t  *run;
     float              *sums = scatter->part;
@@ -261,8 +258,8 @@ static tacit_status_t meet(tacit_leg_t *leg, size_t i, bool whole)
         memset(scatter->marks, 0, words * sizeof *scatter->marks);
         memset(sums, 0, (whole ? part : 0) * sizeof *sums);
     }
-    for (int rank = 0; rank < ranks; rank++) {
-        for (uint32_t r = tacit__records_origin(&scatter->contributions, i, rank)->run; r != 0; r = run->next) {
+    for (int host = 0; host < scatter->topology->hosts; host++) {
+        for (uint32_t r = tacit__records_origin(&scatter->contributions, i, host)->run; r != 0; r = run->next) {
             run = tacit__records_run(&scatter->contributions, r);
             most += run->count;
             for (size_t entry = 0; entry < run->count; entry++) {
@@ -293,7 +290,7 @@ static tacit_status_t out_of_range(const tacit_leg_t *leg, size_t i, uint32_t pl
     const tacit_item_t *item = leg->items[i];
     const tacit_deal_t  deal = tacit__codec_deal(item->codec);
 
-    return tacit__sum_fault(leg, item, tacit__deal_element(&deal, (uint32_t)leg->comm->rank, place));
+    return tacit__sum_fault(leg, item, tacit__deal_element(&deal, item->codec->own, place));
 }
 
 /* What has met joins the owner's memory, of which the largest elements go out. */
@@ -344,7 +341,7 @@ static tacit_status_t begin_result(tacit_leg_t *leg, size_t i, tacit_source_t *s
     size_t           most;
     tacit_status_t   status;
 
-    source->count = tacit__codec_part(codec, leg->comm->rank);
+    source->count = tacit__codec_part(codec);
     TRY(meet(leg, i, !again));
     tacit__item_worked(leg->items[i], TACIT_TRACE_ADD, began, source->count, leg->comm->rank);
     began = tacit__seconds();
@@ -372,7 +369,7 @@ static void wrote_result(tacit_leg_t *leg, const tacit_source_t *source, size_t 
 
         owned->out.indices[owned->out.count] = place;
         owned->out.values[owned->out.count] = dense ? source->a[place] : owned->picked.values[entry + i];
-        owned->elements[owned->out.count++] = tacit__deal_element(&deal, (uint32_t)leg->comm->rank, place);
+        owned->elements[owned->out.count++] = tacit__deal_element(&deal, source->item->codec->own, place);
     }
 }
 
@@ -385,27 +382,30 @@ static tacit_status_t finish_result(tacit_leg_t *leg, size_t i)
         tacit__codec_owner_sent(leg->items[i]->codec, &owned->met, &owned->out);
         owned->sent = true;
     }
-    return tacit__records_add(&scatter->results, i, leg->comm->rank, owned->elements, owned->out.values, owned->out.count);
+    return tacit__records_add(&scatter->results, i, scatter->results.own, owned->elements, owned->out.values, owned->out.count);
 }
 
 /* ---- The state machine ---- */
 
-static tacit_status_t advance(tacit_leg_t *leg)
+tacit_status_t tacit__scatter_advance(tacit_leg_t *leg)
 {
     tacit_scatter_t *scatter = leg->state;
-    const int        ranks = leg->comm->ranks;
+    const int        hosts = scatter->topology->hosts;
+    const size_t     next = leg->item_count - scatter->to_deal;
     tacit_status_t   status = TACIT_OK;
 
     if (scatter->to_deal != 0) {
-        TRY(deal_out(leg, leg->item_count - scatter->to_deal));
-    } else if (scatter->turn <= ranks) {
+        status = is_ready(scatter, next) ? deal_out(leg, next) : TACIT_PENDING;
+    } else if (scatter->turn <= hosts) {
         TRY(tacit__outlet_send(&scatter->contributions, &scatter->outlet, leg));
         if (scatter->outlet.all_sent) {
             turn_to(leg, scatter->turn + 1);
         }
-        if (scatter->turn > ranks) {
+        if (scatter->turn > hosts) {
             scatter->outlet = (tacit_outlet_t){.kind = TACIT_FRAME_RESULT,
                                                .to = -1,
+                                               .some = scatter->levels != NULL ? scatter->levels->others : NULL,
+                                               .count = scatter->levels != NULL ? scatter->levels->others_count : 0,
                                                .limit = leg->item_count,
                                                .begin = begin_result,
                                                .wrote = wrote_result,
@@ -424,42 +424,60 @@ out:
     return status;
 }
 
-static bool done(const tacit_leg_t *leg)
+bool tacit__scatter_done(const tacit_leg_t *leg)
 {
     return ((const tacit_scatter_t *)leg->state)->checked;
 }
 
-static tacit_status_t arrived(tacit_leg_t *leg, const tacit_frame_t *frame)
+static tacit_status_t take_contribution(tacit_leg_t *leg, const tacit_frame_t *frame)
 {
-    tacit_scatter_t *scatter = leg->state;
-    size_t           known = scatter->results.run_count;
-    tacit_status_t   status;
+    tacit_scatter_t        *scatter = leg->state;
+    const tacit_topology_t *topology = scatter->topology;
+    const int               host = topology->host_of[frame->rank], rail = topology->rail_of[frame->rank];
 
-    if (frame->kind == TACIT_FRAME_CONTRIBUTION) {
-        return tacit__records_take(&scatter->contributions, frame, frame->rank, frame->total != 0, leg->comm->rank);
-    }
-    if (frame->kind != TACIT_FRAME_RESULT) {
+    return scatter->results.own >= 0 && rail == topology->rail_of[leg->comm->rank]
+               ? tacit__records_take(&scatter->contributions, frame, host, frame->total != 0, scatter->results.own)
+               : tacit__leg_unexpected(leg, frame);
+}
+
+static tacit_status_t take_result(tacit_leg_t *leg, const tacit_frame_t *frame, bool passed)
+{
+    tacit_scatter_t        *scatter = leg->state;
+    const tacit_topology_t *topology = scatter->topology;
+    const int               owner = tacit__records_origin_of(&scatter->results, frame, passed);
+    size_t                  known = scatter->results.run_count;
+    tacit_status_t          status;
+
+    if (owner < 0) {
         return tacit__leg_unexpected(leg, frame);
     }
-    TRY(tacit__records_take(&scatter->results, frame, frame->rank, frame->total != 0, frame->rank));
+    TRY(tacit__records_take(&scatter->results, frame, owner, passed ? frame->count != 0 : frame->total != 0, owner));
     while (known < scatter->results.run_count) {
         const tacit_run_t *run = tacit__records_run(&scatter->results, (uint32_t)++known);
-        const tacit_deal_t deal = tacit__codec_deal(leg->items[run->item]->codec);
+        const tacit_deal_t deal =
+            tacit__rail_deal(leg->items[run->item]->codec, owner / topology->hosts, topology->rails, topology->hosts);
 
         for (size_t entry = 0; entry < run->count; entry++) {
-            run->indices[entry] = tacit__deal_element(&deal, frame->rank, run->indices[entry]);
+            run->indices[entry] = tacit__deal_element(&deal, (uint32_t)(owner % topology->hosts), run->indices[entry]);
         }
     }
 out:
     return status;
 }
 
-static void commit(tacit_leg_t *leg)
+tacit_status_t tacit__scatter_arrived(tacit_leg_t *leg, const tacit_frame_t *frame, bool passed)
+{
+    return frame->kind == TACIT_FRAME_RESULT                    ? take_result(leg, frame, passed)
+           : frame->kind == TACIT_FRAME_CONTRIBUTION && !passed ? take_contribution(leg, frame)
+                                                                : tacit__leg_unexpected(leg, frame);
+}
+
+void tacit__scatter_commit(tacit_leg_t *leg)
 {
     tacit__records_commit(&((tacit_scatter_t *)leg->state)->results);
 }
 
-static void undo(tacit_leg_t *leg)
+void tacit__scatter_undo(tacit_leg_t *leg)
 {
     const tacit_scatter_t *scatter = leg->state;
 
@@ -479,6 +497,29 @@ static void undo(tacit_leg_t *leg)
     }
 }
 
+/* ---- The schedule ---- */
+
+static bool carries(const tacit_comm_t *comm, const tacit_codec_t *codec)
+{
+    (void)comm;
+    return tacit__scatter_carries(codec);
+}
+
+static bool pays(const tacit_comm_t *comm, const tacit_codec_t *codec)
+{
+    return tacit__scatter_pays(codec, comm->flat);
+}
+
+static tacit_status_t prepare(tacit_leg_t *leg)
+{
+    return tacit__scatter_prepare(leg, leg->comm->flat);
+}
+
+static tacit_status_t arrived(tacit_leg_t *leg, const tacit_frame_t *frame)
+{
+    return tacit__scatter_arrived(leg, frame, false);
+}
+
 const tacit_schedule_t tacit__schedule_sparse_scatter = {
     .name = "sparse-scatter",
     .summary = "reduce-scatter and all-gather of index/value pairs: owners add up dealt parts and choose again",
@@ -488,10 +529,10 @@ const tacit_schedule_t tacit__schedule_sparse_scatter = {
     .carries = carries,
     .pays = pays,
     .prepare = prepare,
-    .advance = advance,
-    .done = done,
+    .advance = tacit__scatter_advance,
+    .done = tacit__scatter_done,
     .arrived = arrived,
-    .commit = commit,
-    .undo = undo,
-    .release = release,
+    .commit = tacit__scatter_commit,
+    .undo = tacit__scatter_undo,
+    .release = tacit__scatter_release,
 };

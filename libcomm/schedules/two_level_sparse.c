@@ -5,19 +5,14 @@
 #include <string.h>
 
 #include "rails.h"
-#include "parts.h"
-#include "records.h"
 
 typedef struct tacit_gather {
     tacit_levels_t *levels;
     tacit_records_t records; /* of the leaders of all rails */
-    tacit_chosen_t *chosen;  /* these two: one an item */
-    size_t         *place;   /* the own rail's segments up to the end of the item */
+    tacit_chosen_t *chosen;  /* one an item */
     size_t          made;    /* items from which this rank has chosen, the first ones, if it leads … */
     size_t          waiting; /* … and at most so many bytes of records of them are not sent */
-    tacit_outlet_t  outlet;  /* of them, to … */
-    int            *others;  /* … the rail's other leaders, then this host's other ranks */
-    int             far;     /* of the former, those whose last frame is not here */
+    tacit_outlet_t  outlet;  /* of them */
     bool            checked;
 } tacit_gather_t;
 
@@ -37,54 +32,6 @@ static tacit_status_t no_memory(const tacit_leg_t *leg)
                        leg->operation->what, leg->item_count);
 }
 
-/* What each rail has of the items, whose ranges become what this rank's has. */
-static tacit_status_t lay_out(tacit_leg_t *leg)
-{
-    tacit_gather_t         *gather = leg->state;
-    const tacit_topology_t *topology = leg->comm->topology;
-    tacit_status_t          status;
-
-    TRY(tacit__levels_create(leg, topology, leg->item_count * (size_t)topology->rails, &gather->levels));
-    for (int rail = 0; rail < topology->rails; rail++) {
-        for (size_t i = 0; i < leg->item_count; i++) {
-            tacit_item_t       *item = leg->items[i];
-            const tacit_range_t range = tacit__rail_range(item->codec, rail, topology->rails);
-
-            if (range.begin < range.end) {
-                tacit__levels_append(gather->levels, rail, &(tacit_segment_t){item, range.begin, range.end - range.begin, 0});
-            }
-            if (rail == gather->levels->own) {
-                item->codec->range = range;
-                gather->place[i] = gather->levels->rails[rail].count;
-            }
-        }
-    }
-    TRY(tacit__levels_prepare(leg, gather->levels));
-out:
-    return status;
-}
-
-/* To whom a leader's records go, beginning behind its host. */
-static void find_others(const tacit_leg_t *leg, tacit_gather_t *gather)
-{
-    const tacit_topology_t *topology = leg->comm->topology;
-    const tacit_levels_t   *levels = gather->levels;
-    const int               hosts = topology->hosts, host = topology->host_of[leg->comm->rank];
-    int                     count = 0;
-
-    for (int step = 1; step < hosts; step++) {
-        gather->others[count++] = topology->leaders[levels->own * hosts + (host + step) % hosts];
-    }
-    gather->far = count;
-    for (int i = 0; i < levels->here; i++) {
-        if (levels->members[i] != leg->comm->rank) {
-            gather->others[count++] = levels->members[i];
-        }
-    }
-    gather->outlet = (tacit_outlet_t){
-        .kind = TACIT_FRAME_SPARSE, .to = -1, .some = gather->others, .count = count, .begin = begin_item, .finish = finish_item};
-}
-
 static tacit_status_t prepare(tacit_leg_t *leg)
 {
     tacit_gather_t *gather = leg->state = tacit__leg_take(leg, 1, sizeof *gather);
@@ -93,24 +40,20 @@ static tacit_status_t prepare(tacit_leg_t *leg)
     if (gather == NULL) {
         return no_memory(leg);
     }
-    *gather = (tacit_gather_t){.place = tacit__leg_take(leg, leg->item_count, sizeof *gather->place),
-                               .others = tacit__leg_take(leg, (size_t)leg->comm->ranks, sizeof *gather->others),
-                               .chosen = tacit__leg_take(leg, leg->item_count, sizeof *gather->chosen)};
-    if (gather->place == NULL || gather->others == NULL || gather->chosen == NULL) {
-        gather->chosen = NULL; /* nothing that undo() could look at */
+    *gather = (tacit_gather_t){.chosen = tacit__leg_take(leg, leg->item_count, sizeof *gather->chosen)};
+    if (gather->chosen == NULL) {
         return no_memory(leg);
     }
     memset(gather->chosen, 0, leg->item_count * sizeof *gather->chosen);
-    for (size_t i = 0; i < leg->item_count; i++) {
-        leg->items[i]->codec->range = (tacit_range_t){0};
-    }
-    TRY(lay_out(leg));
-    TRY(tacit__records_init(&gather->records, leg, leg->comm->topology));
-    if (gather->levels->own >= 0) {
-        find_others(leg, gather);
-    } else {
-        gather->outlet.all_sent = true;
-    }
+    TRY(tacit__levels_lay_out(leg, leg->comm->topology, &gather->levels));
+    TRY(tacit__records_init(&gather->records, leg, leg->comm->topology, leg->comm->topology->rails));
+    gather->outlet = (tacit_outlet_t){.kind = TACIT_FRAME_SPARSE,
+                                      .to = -1,
+                                      .some = gather->levels->others,
+                                      .count = gather->levels->others_count,
+                                      .begin = begin_item,
+                                      .finish = finish_item,
+                                      .all_sent = gather->levels->own < 0};
     for (size_t i = 0; i < leg->item_count; i++) {
         tacit_item_t *item = leg->items[i];
 
@@ -129,10 +72,7 @@ static void release(tacit_leg_t *leg)
         return;
     }
     for (size_t i = 0; i < leg->item_count; i++) {
-        tacit_codec_t *codec = leg->items[i]->codec;
-
-        tacit__codec_collapse(codec);
-        codec->range = (tacit_range_t){0, codec->tensor.count};
+        tacit__codec_collapse(leg->items[i]->codec);
     }
     tacit__levels_release(leg, gather->levels);
     tacit__records_release(&gather->records);
@@ -168,13 +108,6 @@ static tacit_status_t begin_item(tacit_leg_t *leg, size_t i, tacit_source_t *sou
     return TACIT_OK;
 }
 
-static int origin_of(const tacit_leg_t *leg, int rank)
-{
-    const tacit_topology_t *topology = leg->comm->topology;
-
-    return topology->rail_of[rank] * topology->hosts + topology->host_of[rank];
-}
-
 /* All records of an item are written: memory learns what was sent. */
 static tacit_status_t finish_item(tacit_leg_t *leg, size_t i)
 {
@@ -185,8 +118,8 @@ static tacit_status_t finish_item(tacit_leg_t *leg, size_t i)
         return TACIT_OK;
     }
     tacit__chosen_sent(leg->items[i], chosen);
-    return tacit__records_add(&gather->records, i, origin_of(leg, leg->comm->rank), chosen->entries.indices,
-                              chosen->entries.values, chosen->entries.count);
+    return tacit__records_add(&gather->records, i, gather->records.own, chosen->entries.indices, chosen->entries.values,
+                              chosen->entries.count);
 }
 
 /* Whether there is a full frame to send, or what is left of all items. */
@@ -201,37 +134,6 @@ static tacit_status_t send_frame(tacit_leg_t *leg)
 
     gather->waiting -= tacit__min(gather->waiting, gather->records.capacity);
     return tacit__outlet_send(&gather->records, &gather->outlet, leg);
-}
-
-/* Passes another host's frame on to this host's other ranks. */
-static tacit_status_t pass_on(tacit_leg_t *leg, const tacit_frame_t *frame)
-{
-    tacit_gather_t *gather = leg->state;
-    tacit_levels_t *levels = gather->levels;
-    const bool      last = frame->total != 0;
-    tacit_frame_t   passed = tacit__leg_frame(leg, TACIT_FRAME_RESULT);
-    uint8_t        *message;
-    tacit_status_t  status = TACIT_OK;
-
-    gather->far -= last;
-    if (levels->here == 1) {
-        goto out;
-    }
-    if (levels->passed == TACIT_MOST_FRAMES) {
-        return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: more than %d messages to a rank of its host; raise chunk_bytes",
-                           leg->comm->rank, TACIT_MOST_FRAMES);
-    }
-    TRY(tacit__records_keep(&gather->records, TACIT_FRAME_HEADER_BYTES + frame->payload_bytes, &message));
-    memcpy(message + TACIT_FRAME_HEADER_BYTES, frame->payload, frame->payload_bytes);
-    passed.round = leg->round + TACIT_LEVELS_PASSED;
-    passed.index = levels->passed++;
-    passed.total = gather->far == 0 ? levels->passed : 0;
-    passed.first = (uint32_t)levels->topology->host_of[frame->rank];
-    passed.count = last;
-    passed.payload_bytes = frame->payload_bytes;
-    TRY(tacit__levels_tell(leg, levels, message, tacit__frame_write(&passed, message)));
-out:
-    return status;
 }
 
 /* ---- The state machine ---- */
@@ -249,7 +151,7 @@ static tacit_status_t advance(tacit_leg_t *leg)
         return send_frame(leg);
     }
     if (!gather->outlet.all_sent) {
-        return tacit__levels_has(gather->levels, gather->place[gather->made]) ? choose(leg) : TACIT_PENDING;
+        return tacit__levels_has(gather->levels, gather->levels->place[gather->made]) ? choose(leg) : TACIT_PENDING;
     }
     if (gather->records.open != 0) {
         return TACIT_PENDING;
@@ -265,38 +167,22 @@ static bool done(const tacit_leg_t *leg)
     return ((const tacit_gather_t *)leg->state)->checked;
 }
 
-/* From a leader of this host or of the own rail, what it has chosen itself. */
-static tacit_status_t take_records(tacit_leg_t *leg, const tacit_frame_t *frame)
+/* Records: what a leader of this host or of the own rail has chosen itself, or what one of this host has heard from another. */
+static tacit_status_t take(tacit_leg_t *leg, const tacit_frame_t *frame, bool passed)
 {
-    tacit_gather_t         *gather = leg->state;
-    const tacit_topology_t *topology = leg->comm->topology;
-    const int               rail = topology->rail_of[frame->rank];
-    const bool              near = topology->host_of[frame->rank] == topology->host_of[leg->comm->rank];
-    tacit_status_t          status;
+    tacit_gather_t *gather = leg->state;
+    const int       origin = tacit__records_origin_of(&gather->records, frame, passed);
+    tacit_status_t  status;
 
-    if (rail < 0 || (!near && rail != gather->levels->own)) {
+    if (origin < 0) {
         return tacit__leg_unexpected(leg, frame);
     }
-    TRY(tacit__records_take(&gather->records, frame, origin_of(leg, frame->rank), frame->total != 0, -1));
-    if (!near) {
-        TRY(pass_on(leg, frame));
+    TRY(tacit__records_take(&gather->records, frame, origin, passed ? frame->count != 0 : frame->total != 0, -1));
+    if (!leg->comm->exchange.peers[frame->rank].near) {
+        TRY(tacit__levels_pass_on(leg, gather->levels, &gather->records, frame));
     }
 out:
     return status;
-}
-
-/* From a leader of this host, what it has heard from another one. */
-static tacit_status_t take_passed(tacit_leg_t *leg, const tacit_frame_t *frame)
-{
-    tacit_gather_t         *gather = leg->state;
-    const tacit_topology_t *topology = leg->comm->topology;
-    const int               rail = topology->rail_of[frame->rank], host = topology->host_of[leg->comm->rank];
-
-    if (rail < 0 || topology->host_of[frame->rank] != host || frame->first >= (uint32_t)topology->hosts ||
-        frame->first == (uint32_t)host) {
-        return tacit__leg_unexpected(leg, frame);
-    }
-    return tacit__records_take(&gather->records, frame, rail * topology->hosts + (int)frame->first, frame->count != 0, -1);
 }
 
 static tacit_status_t arrived(tacit_leg_t *leg, const tacit_frame_t *frame)
@@ -307,10 +193,10 @@ static tacit_status_t arrived(tacit_leg_t *leg, const tacit_frame_t *frame)
         return tacit__levels_add(leg, gather->levels, frame);
     }
     if (frame->round == leg->round && frame->kind == TACIT_FRAME_SPARSE) {
-        return take_records(leg, frame);
+        return take(leg, frame, false);
     }
     return frame->round == leg->round + TACIT_LEVELS_PASSED && frame->kind == TACIT_FRAME_RESULT
-               ? take_passed(leg, frame)
+               ? take(leg, frame, true)
                : tacit__leg_unexpected(leg, frame);
 }
 

@@ -133,13 +133,13 @@ END_TEST
 /* ---- Changes ---- */
 
 typedef struct run {
-    const char      *specs[6];                /* one a step; NULL: as before */
-    const char      *compressor[RANKS][6];    /* in each step */
-    bool             remembers[RANKS][6];     /* … and whether there is feedback */
-    double           off[RANKS][6];           /* how far the sum of all results is from that of all inputs, after each step */
-    tacit_norms_t    norms[RANKS][6];         /* after it */
-    int              bad;                     /* a step in which rank 1 has a NaN first; -1: none */
-    tacit_status_t   fault[RANKS];
+    const char    *specs[6];             /* one a step; NULL: as before */
+    const char    *compressor[RANKS][6]; /* in each step */
+    bool           remembers[RANKS][6];  /* … and whether there is feedback */
+    double         off[RANKS][6];        /* how far the sum of all results is from that of all inputs, after each step */
+    tacit_norms_t  norms[RANKS][6];      /* after it */
+    int            bad;                  /* a step in which rank 1 has a NaN first; -1: none */
+    tacit_status_t fault[RANKS];
 } run_t;
 
 static void contribute(int rank, int step, float *x)
@@ -213,7 +213,8 @@ static void expect(const run_t *run, const char *const compressors[6])
 /* Owed to whichever compressor comes next; and paid back in the first dense step, the only one that has feedback. */
 START_TEST(pays_what_it_owes)
 {
-    run_t run = {.specs = {"auto:error=0.4+ef", "auto:error=0.05+ef", "auto", NULL, "auto:error=0.1+ef", "auto:error=0"}, .bad = -1};
+    run_t run = {.specs = {"auto:error=0.4+ef", "auto:error=0.05+ef", "auto", NULL, "auto:error=0.1+ef", "auto:error=0"},
+                 .bad = -1};
     static const char *const compressors[] = {"rotq", "qsgd", "none", "none", "rotq", "none"};
     static const bool        remembers[] = {true, true, true, false, true, true};
 
@@ -228,9 +229,9 @@ END_TEST
 /* … in doubled and in packed memory, too. */
 START_TEST(whatever_memory)
 {
-    tacit_config_t           config = TACIT_CONFIG_INIT;
-    run_t                    run = {.specs = {"auto:error=0.4+ef", NULL, "auto:error=0.05+ef", "auto"}, .bad = -1};
-    run_t                    packed = {.specs = {"auto:error=0.4+ef:residual=bf16", NULL, "auto:error=0.05+ef:residual=bf16"}, .bad = -1};
+    tacit_config_t config = TACIT_CONFIG_INIT;
+    run_t          run = {.specs = {"auto:error=0.4+ef", NULL, "auto:error=0.05+ef", "auto"}, .bad = -1};
+    run_t          packed = {.specs = {"auto:error=0.4+ef:residual=bf16", NULL, "auto:error=0.05+ef:residual=bf16"}, .bad = -1};
     static const char *const compressors[] = {"rotq", "rotq", "qsgd", "none", "none", "none"};
 
     config.strict = 1;
@@ -247,7 +248,7 @@ END_TEST
 /* An operation that fails has paid nothing: the next one does. */
 START_TEST(fault_before_it_pays)
 {
-    run_t run = {.specs = {"auto:error=0.4+ef", NULL, "auto"}, .bad = 2};
+    run_t                    run = {.specs = {"auto:error=0.4+ef", NULL, "auto"}, .bad = 2};
     static const char *const compressors[] = {"rotq", "rotq", "none", "none", "none", "none"};
 
     run_ranks(RANKS, NULL, change, &run);
@@ -352,7 +353,8 @@ START_TEST(refusals)
     run_ranks(RANKS, NULL, disagree, &answers);
     for (int rank = 0; rank < RANKS; rank++) {
         for (int i = 0; i < 6; i++) {
-            ck_assert_msg(answers.status[rank][i] == expected[i].status && strstr(answers.text[rank][i], expected[i].text) != NULL,
+            ck_assert_msg(answers.status[rank][i] == expected[i].status &&
+                              strstr(answers.text[rank][i], expected[i].text) != NULL,
                           "%d: %s", i, answers.text[rank][i]);
         }
     }

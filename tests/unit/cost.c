@@ -530,9 +530,10 @@ START_TEST(crossover)
 {
     char             key[] = "none, float32";
     tacit_curves_t   curves = {.key = key, .known = TACIT_SIZES, .whole = true};
-    tacit_topology_t topology = {.ranks = 4, .hosts = 4};
+    tacit_topology_t topology = {.ranks = 4, .hosts = 4, .rails = 1};
     tacit_comm_t     comm = {.ranks = 4,
                              .topology = &topology,
+                             .flat = &topology,
                              .transport = {.allreduce = wire_allreduce, .allreduce_wait = wire_allreduce_wait},
                              .cost = {.curves = &curves}};
     tacit_codec_t   *codec;

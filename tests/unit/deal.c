@@ -18,13 +18,13 @@ START_TEST(parts)
     size_t              next[256];
 
     for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
-        const tacit_deal_t deal = {tacit__hash_text("w") + c, counts[c], rank_counts[_i]};
+        const tacit_deal_t deal = {tacit__hash_text("w") + c, counts[c], rank_counts[_i], 7 * (uint32_t)c};
         size_t             sum = 0, least = SIZE_MAX, most = 0;
 
         memset(next, 0, sizeof next);
-        for (uint32_t element = 0; element < deal.count; element++) {
+        for (uint32_t i = 0; i < deal.count; i++) {
             uint32_t       place;
-            const uint32_t owner = tacit__deal_owner(&deal, element, &place);
+            const uint32_t element = deal.first + i, owner = tacit__deal_owner(&deal, element, &place);
 
             ck_assert_uint_lt(owner, deal.ranks);
             ck_assert_uint_eq(place, next[owner]++);
@@ -47,7 +47,7 @@ START_TEST(balance)
 {
     enum { COUNT = 1 << 22, RANKS = 16 };
     static const size_t widths[] = {1000, 1024, 4096, 5120, 16384}; /* of matrices; the last is 16 rows of blocks */
-    const tacit_deal_t  deal = {tacit__hash_text("w"), COUNT, RANKS};
+    const tacit_deal_t  deal = {tacit__hash_text("w"), COUNT, RANKS, 0};
     size_t              load[RANKS];
     uint32_t            place;
 

@@ -11,7 +11,7 @@
 #include "harness.h"
 #include "ranks.h"
 
-enum { RANKS = 2, COUNT = 700, SLOTS = 4, MOST_MEMORY = 4 * SLOTS * COUNT, MOST_ALLOCATIONS = 400 };
+enum { RANKS = 2, ON_HOSTS = 3, COUNT = 700, SLOTS = 4, MOST_MEMORY = 4 * SLOTS * COUNT, MOST_ALLOCATIONS = 400 };
 
 /* What a rank works with. */
 typedef struct desk {
@@ -32,9 +32,9 @@ typedef struct stage {
     const char       *spec;
     uint64_t          nth;
     pthread_barrier_t barrier;
-    tacit_status_t    status[RANKS];
-    char              text[RANKS][TACIT_TEXT_BYTES];
-    char              complaint[RANKS][TACIT_TEXT_BYTES + 100];
+    tacit_status_t    status[ON_HOSTS];
+    char              text[ON_HOSTS][TACIT_TEXT_BYTES];
+    char              complaint[ON_HOSTS][TACIT_TEXT_BYTES + 100];
 } stage_t;
 
 /* ---- Acts ---- */
@@ -196,9 +196,11 @@ static void body(tacit_comm_t *comm, void *arg)
     free(after);
 }
 
-/* Returns the number of allocations that failed before the call succeeded. */
+/* Returns the number of allocations that failed before the call succeeded. Two levels have a rank more. */
 static uint64_t run(const act_t *act, const char *spec, int strict)
 {
+    const bool     levels = strstr(spec, "by two_level") != NULL;
+    const int      ranks = levels ? ON_HOSTS : RANKS;
     tacit_config_t config = TACIT_CONFIG_INIT;
     uint64_t       failed = 0;
 
@@ -206,14 +208,15 @@ static uint64_t run(const act_t *act, const char *spec, int strict)
     config.timeout_ms = 10000;
     config.chunk_bytes = 1024;
     ask_for(spec);
+    name_hosts(levels ? "2,1" : NULL);
     for (uint64_t nth = 1;; nth++) {
         stage_t stage = {.act = act, .spec = spec, .nth = nth};
 
         ck_assert_uint_lt(nth, MOST_ALLOCATIONS);
-        pthread_barrier_init(&stage.barrier, NULL, RANKS);
-        run_ranks(RANKS, &config, body, &stage);
+        pthread_barrier_init(&stage.barrier, NULL, (unsigned)ranks);
+        run_ranks(ranks, &config, body, &stage);
         pthread_barrier_destroy(&stage.barrier);
-        for (int rank = 0; rank < RANKS; rank++) {
+        for (int rank = 0; rank < ranks; rank++) {
             ck_assert_msg(stage.complaint[rank][0] == '\0', "%s, allocation %d: %s (after '%s')", spec, (int)nth,
                           stage.complaint[rank], stage.text[rank]);
             ck_assert_msg(stage.status[rank] == stage.status[0] && strcmp(stage.text[rank], stage.text[0]) == 0,
@@ -247,8 +250,9 @@ static const char *const specs[] = {"onebit+ef",
                                     "topk:ratio=0.1+ef by sparse-scatter",
                                     "topk:ratio=0.1+econtrol:residual=int8 by sparse-scatter",
                                     "topk:ratio=0.1 by sparse-scatter",
+                                    "topk:ratio=0.1+ef by two_level_scatter",
                                     "none by ring"};
-enum { SPECS = sizeof specs / sizeof *specs, CODECS = SPECS - 5 /* codecs do not begin densely, and have no plan */ };
+enum { SPECS = sizeof specs / sizeof *specs, CODECS = SPECS - 6 /* codecs do not begin densely, and have no plan */ };
 
 START_TEST(first_reduction)
 {

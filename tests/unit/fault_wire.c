@@ -445,18 +445,22 @@ END_TEST
    from host to host, from 3 to 0 verdicts alone. */
 START_TEST(two_levels)
 {
-    static const char *const hosts_send[] = {"onebit+ef", "topk:ratio=0.1+ef", "topk:ratio=0.1+dgc:dense=0",
-                                             "topk:ratio=0.1+ef21"};
-    const scenario_t         scenario = {.specs = {hosts_send[_i % 4]},
+    static const char *const hosts_send[] = {"onebit+ef",
+                                             "topk:ratio=0.1+ef",
+                                             "topk:ratio=0.1+dgc:dense=0",
+                                             "topk:ratio=0.1+ef21",
+                                             "topk:ratio=0.1+ef by two_level_scatter",
+                                             "topk:ratio=0.1+econtrol by two_level_scatter"};
+    const scenario_t         scenario = {.specs = {hosts_send[_i / 2]},
                                          .count = 6000,
                                          .ranks = 4,
                                          .chunk_bytes = 1024,
-                                         .strict = _i > 3,
+                                         .strict = _i % 2 == 0,
                                          .timeout_ms = 20000}; /* not to be reached */
 
-    ck_assert_int_eq(setenv("TACIT_TOPOLOGY", "2", 1), 0);
+    name_hosts("2");
     run_faults(&scenario, 7, 64 + 1024, 211);
-    ck_assert_int_eq(unsetenv("TACIT_TOPOLOGY"), 0);
+    name_hosts(NULL);
 }
 END_TEST
 
@@ -567,7 +571,7 @@ int main(void)
     }
     tcase_add_loop_test(damage, many_chunks, 0, SPECS - 1);
     tcase_add_loop_test(damage, group_of_mixed_specs, 0, 4);
-    tcase_add_loop_test(levels, two_levels, 0, 8);
+    tcase_add_loop_test(levels, two_levels, 0, 12);
     tcase_set_timeout(damage, 120);
     suite_add_tcase(suite, damage);
     tcase_set_timeout(ring, 120);

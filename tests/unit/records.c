@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What hostile records come to. */
+/* What hostile records come to, and who may send which. */
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -103,6 +103,32 @@ START_TEST(hostile_frames)
 }
 END_TEST
 
+/* Two hosts: ranks 0 and 3 lead the first rail, 1 and 4 the second, 2 leads none. Origins are rail * 2 + host. */
+START_TEST(whose_records)
+{
+    static const struct {
+        int rank, from, own, first[3]; /* of a frame of its own, and passed on with hosts 0, 1 and 2 */
+    } cases[] = {{1, 0, 0, {-1, 1, -1}},  {1, 2, -1, {-1, -1, -1}}, {1, 3, -1, {-1, -1, -1}}, {1, 4, 3, {-1, -1, -1}},
+                 {2, 0, 0, {-1, 1, -1}},  {2, 1, 2, {-1, 3, -1}},   {2, 3, -1, {-1, -1, -1}}, {2, 4, -1, {-1, -1, -1}},
+                 {3, 0, 0, {-1, -1, -1}}, {3, 1, -1, {-1, -1, -1}}, {3, 4, 3, {2, -1, -1}}};
+    int                   rail_of[] = {0, 1, -1, 0, 1}, host_of[] = {0, 0, 0, 1, 1};
+    tacit_topology_t      topology = {.ranks = 5, .hosts = 2, .rails = 2, .rail_of = rail_of, .host_of = host_of};
+    tacit_comm_t          comm = {.ranks = 5};
+    const tacit_leg_t     leg = {.comm = &comm};
+    const tacit_records_t records = {.leg = &leg, .topology = &topology};
+
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        tacit_frame_t frame = {.rank = (uint16_t)cases[c].from};
+
+        comm.rank = cases[c].rank;
+        ck_assert_int_eq(tacit__records_origin_of(&records, &frame, false), cases[c].own);
+        for (; frame.first < 3; frame.first++) {
+            ck_assert_int_eq(tacit__records_origin_of(&records, &frame, true), cases[c].first[frame.first]);
+        }
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("records");
@@ -110,6 +136,7 @@ int main(void)
 
     ask_for("none by sparse-scatter");
     tcase_add_test(tests, hostile_frames);
+    tcase_add_test(tests, whose_records);
     suite_add_tcase(suite, tests);
     return harness_main(suite);
 }

@@ -101,7 +101,7 @@ static void add_up(const session_t *session, serial_t *serial, int step)
 
 static void step_by_owners(const session_t *session, serial_t *serial, int step)
 {
-    const tacit_deal_t deal = {tacit__hash_text("gradient"), session->count, (uint32_t)session->ranks};
+    const tacit_deal_t deal = {tacit__hash_text("gradient"), session->count, (uint32_t)session->ranks, 0};
 
     add_up(session, serial, step);
     memset(serial->out, 0, session->count * sizeof *serial->out);
@@ -280,23 +280,25 @@ static void change_body(tacit_comm_t *comm, void *arg)
     MUST(tacit_save(comm, path));
 }
 
-/* What owners remember goes back to senders where there are none, and nothing is lost. */
+/* What owners remember goes back to senders where there are none, and nothing is lost; on two hosts too. */
 START_TEST(handed_over)
 {
-    static const char *const plans[] = {"sparse-scatter", "sparse"};
+    static const char *const plans[][2] = {{"sparse-scatter", "sparse"}, {"two_level_scatter", "two_level_sparse"}};
     change_t                 change = {.spec = "topk:ratio=0.02+ef"};
     float                    x[CHANGED], remembered;
     double                   lost = 0;
     char                     path[HARNESS_PATH_BYTES];
 
+    name_hosts(_i / 2 == 0 ? NULL : "2");
     for (; change.last < CHANGES; change.first = change.last) {
-        set_plan(plans[change.last / 2 % 2]);
-        change.last += _i == 0 ? CHANGES : 2;
+        set_plan(plans[_i / 2][change.last / 2 % 2]);
+        change.last += _i % 2 == 0 ? CHANGES : 2;
         memset(change.owner, 0, sizeof change.owner);
         run_ranks(4, NULL, change_body, &change);
         remembered = largest_of(change.owner, CHANGED);
-        ck_assert((remembered != 0) == (_i == 0 || change.last % 4 == 2));
+        ck_assert((remembered != 0) == (_i % 2 == 0 || change.last % 4 == 2));
     }
+    name_hosts(NULL);
     for (size_t i = 0; i < CHANGED; i++) {
         double left = -(double)change.out[i] - (double)change.owner[i];
 
@@ -318,20 +320,24 @@ END_TEST
 
 static void respec_body(tacit_comm_t *comm, void *arg)
 {
+    const bool    levels = *(const bool *)arg;
     tacit_slot_t *slot = slot_of(comm, "gradient", 1 << 20, TACIT_FLOAT32, "topk:ratio=0.0001+ef");
 
-    (void)arg;
-    ck_assert_str_eq(tacit_slot_schedule(slot), "sparse");
+    ck_assert_str_eq(tacit_slot_schedule(slot), levels ? "two_level_sparse" : "sparse");
     MUST(tacit_slot_set_spec(slot, "topk:ratio=0.1+ef"));
-    ck_assert_str_eq(tacit_slot_schedule(slot), "sparse-scatter");
+    ck_assert_str_eq(tacit_slot_schedule(slot), levels ? "two_level_scatter" : "sparse-scatter");
     MUST(tacit_slot_set_spec(slot, "topk:ratio=0.0001+ef"));
-    ck_assert_str_eq(tacit_slot_schedule(slot), "sparse");
+    ck_assert_str_eq(tacit_slot_schedule(slot), levels ? "two_level_sparse" : "sparse");
 }
 
 /* Another density, another schedule. */
 START_TEST(respecified)
 {
-    run_ranks(4, NULL, respec_body, NULL);
+    bool levels = _i == 1;
+
+    name_hosts(levels ? "1,1,1,3" : NULL);
+    run_ranks(levels ? 6 : 4, NULL, respec_body, &levels);
+    name_hosts(NULL);
 }
 END_TEST
 
@@ -341,8 +347,8 @@ typedef struct volume {
     const char *spec;
     size_t      count;
     int         steps;
-    uint64_t    most; /* bytes that a rank sends in a call */
-    uint64_t    bytes[MOST_RANKS];
+    bool        on_hosts;          /* these bytes are counted that go to other hosts */
+    uint64_t    bytes[MOST_RANKS]; /* that a rank sends in a call */
     uint64_t    hash[MOST_RANKS];
 } volume_t;
 
@@ -359,7 +365,7 @@ static void volume_body(tacit_comm_t *comm, void *arg)
         MUST(tacit_allreduce(slot, x, x, TACIT_AVERAGE));
     }
     MUST(tacit_slot_counters(slot, &counters));
-    volume->bytes[rank] = counters.wire_bytes / (uint64_t)volume->steps;
+    volume->bytes[rank] = (volume->on_hosts ? counters.network_bytes : counters.wire_bytes) / (uint64_t)volume->steps;
     volume->hash[rank] = harness_hash(x, volume->count * sizeof *x);
     free(x);
 }
@@ -398,6 +404,23 @@ START_TEST(bounded_volume)
                       (size_t)bound(&volume, many[i]));
         ck_assert_uint_ge(gathered, (uint64_t)(many[i] - 1) * 1311 * 5);
     }
+}
+END_TEST
+
+/* The same of leaders' rails, with hosts for ranks: 7 hosts' entries from each, or twice 7 eighths of one's. */
+START_TEST(bounded_between_hosts)
+{
+    volume_t volume = {.spec = "topk:ratio=0.01+ef", .count = 1 << 19, .steps = 3, .on_hosts = true}, rail = volume;
+    uint64_t scattered, gathered;
+
+    rail.count /= 2;
+    name_hosts("2");
+    scattered = most_bytes(16, "two_level_scatter", &volume);
+    gathered = most_bytes(16, "two_level_sparse", &volume);
+    name_hosts(NULL);
+    /* a rank has 14 peers on other hosts, 7 of them for verdicts alone */
+    ck_assert_uint_le(scattered, bound(&rail, 8) + 7 * 2 * 64);
+    ck_assert_uint_ge(gathered, 7 * 2621 * 5);
 }
 END_TEST
 
@@ -475,39 +498,51 @@ START_TEST(crossover)
     static const struct {
         const char *spec;
         size_t      count;
-        int         ranks;
+        int         hosts, here; /* ranks of each, all of which lead */
         bool        pays;
     } cases[] = {
-        {"topk:ratio=0.01+ef", 1 << 24, 2, false},
-        {"topk:ratio=0.5+ef", 1 << 24, 2, false},
-        {"topk:ratio=0.01+ef", 1 << 24, 3, false},
-        {"topk:ratio=0.01+ef", 1 << 24, 4, true},
-        {"topk:ratio=0.001+ef", 1 << 24, 4, false},
-        {"topk:ratio=0.001+ef", 1 << 24, 8, true},
-        {"topk:ratio=0.01+ef", 100000, 8, false},
-        {"topk:ratio=0.01+ef", 200000, 8, true},
-        {"topk:ratio=0.01+ef", 60000, 256, false},
-        {"topk:ratio=0.01", 1 << 24, 8, false},
-        {"topk:ratio=0.01", 1 << 24, 256, true},
-        {"topk:ratio=0.01+dgc:dense=0", 1 << 24, 8, false},
-        {"topk:ratio=0.1+dgc:dense=0", 1 << 24, 64, true},
-        {"topk:ratio=0.01+ef", 1 << 24, 1, false},
-        {"topk:ratio=0.01+ef", 0, 8, false},
+        {"topk:ratio=0.01+ef", 1 << 24, 2, 1, false},
+        {"topk:ratio=0.5+ef", 1 << 24, 2, 1, false},
+        {"topk:ratio=0.01+ef", 1 << 24, 3, 1, false},
+        {"topk:ratio=0.01+ef", 1 << 24, 4, 1, true},
+        {"topk:ratio=0.001+ef", 1 << 24, 4, 1, false},
+        {"topk:ratio=0.001+ef", 1 << 24, 8, 1, true},
+        {"topk:ratio=0.01+ef", 100000, 8, 1, false},
+        {"topk:ratio=0.01+ef", 200000, 8, 1, true},
+        {"topk:ratio=0.01+ef", 60000, 256, 1, false},
+        {"topk:ratio=0.01", 1 << 24, 8, 1, false},
+        {"topk:ratio=0.01", 1 << 24, 256, 1, true},
+        {"topk:ratio=0.01+dgc:dense=0", 1 << 24, 8, 1, false},
+        {"topk:ratio=0.1+dgc:dense=0", 1 << 24, 64, 1, true},
+        {"topk:ratio=0.01+ef", 1 << 24, 1, 1, false},
+        {"topk:ratio=0.01+ef", 0, 8, 1, false},
+        {"topk:ratio=0.5+ef", 1 << 24, 2, 8, false},
+        {"topk:ratio=0.01+ef", 1 << 24, 3, 2, false},
+        {"topk:ratio=0.01+ef", 1 << 24, 4, 2, true},
+        {"topk:ratio=0.01+ef", 100000, 8, 1 << 10, false},
+        {"topk:ratio=0.01+ef", 200000, 8, 2, false},
+        {"topk:ratio=0.01+ef", 400000, 8, 2, true},
+        {"topk:ratio=0.01", 1 << 24, 8, 32, false},
     };
     tacit_slot_config_t tensor = TACIT_SLOT_CONFIG_INIT;
     tacit_config_t      config = TACIT_CONFIG_INIT;
 
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
-        tacit_topology_t topology = {.ranks = cases[c].ranks, .hosts = cases[c].ranks};
-        tacit_comm_t     comm = {.ranks = cases[c].ranks, .topology = &topology};
-        tacit_codec_t   *codec;
+        const bool              levels = cases[c].here > 1;
+        const int               ranks = cases[c].hosts * cases[c].here;
+        tacit_topology_t        topology = {.ranks = ranks, .hosts = cases[c].hosts, .rails = cases[c].here};
+        tacit_topology_t        flat = {.ranks = ranks, .hosts = ranks, .rails = 1};
+        tacit_comm_t            comm = {.ranks = ranks, .topology = &topology, .flat = &flat};
+        const tacit_schedule_t *owners = levels ? tacit__schedule_named("two_level_scatter") : schedule();
+        tacit_codec_t          *codec;
 
         tensor.count = cases[c].count;
         tensor.spec = cases[c].spec;
-        MUST(tacit__codec_create("w", &tensor, &config, 0, cases[c].ranks, &codec));
-        ck_assert_msg(schedule()->pays(&comm, codec) == cases[c].pays, "%s, %zu elements, %d ranks", cases[c].spec,
-                      cases[c].count, cases[c].ranks);
-        ck_assert_str_eq(tacit__schedule_of(&comm, codec)->name, cases[c].pays ? plan : "sparse");
+        MUST(tacit__codec_create("w", &tensor, &config, 0, ranks, &codec));
+        ck_assert_msg(owners->pays(&comm, codec) == cases[c].pays, "%s, %zu elements, %d hosts, %d ranks", cases[c].spec,
+                      cases[c].count, cases[c].hosts, ranks);
+        ck_assert_str_eq(tacit__schedule_of(&comm, codec)->name,
+                         cases[c].pays ? owners->name : (levels ? "two_level_sparse" : "sparse"));
         tacit_codec_destroy(codec);
     }
 }
@@ -617,11 +652,12 @@ int main(void)
     tcase_add_checked_fixture(results, plan_scatter, NULL);
     tcase_add_loop_test(results, as_in_plain_loops, 0, all_ranks);
     tcase_add_loop_test(results, all_of_the_sum, 0, all_ranks);
-    tcase_add_loop_test(results, handed_over, 0, 2);
+    tcase_add_loop_test(results, handed_over, 0, 4);
     tcase_set_timeout(results, 120);
     suite_add_tcase(suite, results);
     tcase_add_checked_fixture(volume, plan_scatter, NULL);
     tcase_add_test(volume, bounded_volume);
+    tcase_add_test(volume, bounded_between_hosts);
     tcase_add_test(volume, dense_where_shorter);
     if (getenv("TACIT_TEST_LONG") != NULL) {
         tcase_add_test(volume, many_ranks);
@@ -631,7 +667,7 @@ int main(void)
     tcase_add_checked_fixture(choice, plan_none, NULL);
     tcase_add_test(choice, lossy_sums);
     tcase_add_test(choice, crossover);
-    tcase_add_test(choice, respecified);
+    tcase_add_loop_test(choice, respecified, 0, 2);
     suite_add_tcase(suite, choice);
     tcase_add_checked_fixture(faults, plan_scatter, NULL);
     tcase_add_test(faults, taken_back);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Two levels, on hosts that the environment names: the leaders' part is what blockwise or sparse does with the hosts' sums;
-   nothing is lost, whatever the hosts; a value that cannot be reduced is found where it was given; and less leaves a host. */
+/* Two levels, on hosts that the environment names: the leaders' part is what one level does with the hosts' sums; nothing is
+   lost, whatever the hosts; a value that cannot be reduced is found where it was given; and less leaves a host. */
 #include <unistd.h>
 
 #include "bits.h"
@@ -16,6 +16,8 @@ static const char *const remembering[] = {"none+ef",
                                           "rotq:bits=2+ef",
                                           "topk:ratio=0.05+ef",
                                           "topk:ratio=0.1,values=fp16,index=u16+ef",
+                                          "topk:ratio=0.05+ef by two_level_scatter",
+                                          "topk:ratio=0.9,values=fp16,index=u32+ef by two_level_scatter", /* dense */
                                           "topk:ratio=0.1,select=sampled+ef"};
 enum { REMEMBERING = sizeof remembering / sizeof *remembering };
 enum { WITHOUT_RANDOM = REMEMBERING - 1 }; /* the first of them do not depend on a rank's number */
@@ -24,82 +26,106 @@ enum { WITHOUT_RANDOM = REMEMBERING - 1 }; /* the first of them do not depend on
 static const char *const linear[] = {"randk:ratio=0.2+ef", "powersgd:rank=2+ef"};
 enum { LINEAR = sizeof linear / sizeof *linear };
 
-static void name_hosts(const char *list)
-{
-    if (list != NULL) {
-        setenv("TACIT_TOPOLOGY", list, 1);
-    } else {
-        unsetenv("TACIT_TOPOLOGY");
-    }
-}
-
 /* ---- Of hosts' sums ---- */
 
-/* Hosts of these many ranks; one of them has a single rank, so that each has one leader. */
+/* Hosts of these many ranks, of which as many lead as the smallest has. */
 typedef struct hosts {
     const char *list;
-    int         count, ranks[4];
+    int         count, rails, ranks[8];
 } hosts_t;
 
-static const hosts_t uneven[] = {{"2,1", 2, {2, 1}}, {"1,2,1", 3, {1, 2, 1}}, {"3,1", 2, {3, 1}}, {"1,4,1,2", 4, {1, 4, 1, 2}}};
+static const hosts_t uneven[] = {
+    {"2,1", 2, 1, {2, 1}}, {"1,2,1", 3, 1, {1, 2, 1}}, {"3,1", 2, 1, {3, 1}}, {"1,4,1,2", 4, 1, {1, 4, 1, 2}}};
 enum { UNEVEN = sizeof uneven / sizeof *uneven };
-static const hosts_t *present;
 
-/* What a host gives: the sum of its ranks' tensors, from the one behind its leader on. */
+/* A rail as sum_of_host() and what compares see it. */
+static struct {
+    const hosts_t *hosts;
+    int            number;
+    size_t         of; /* elements, of which it has … */
+    tacit_range_t  range;
+} present;
+
+static void set_rail(const hosts_t *hosts, int number, size_t count)
+{
+    const tacit_codec_t codec = {.tensor.count = count, .key.slot = tacit__hash_text("gradient")};
+
+    present.hosts = hosts;
+    present.number = number;
+    present.of = count;
+    present.range = tacit__rail_range(&codec, number, hosts->rails);
+}
+
+/* What a host gives: the sum of its ranks' tensors, from the one behind the rail's leader on. */
 static void sum_of_host(int host, int step, size_t count, float *x)
 {
     int    first = 0;
-    float *one = session_floats(count);
+    float *one = session_floats(present.of);
 
     for (int before = 0; before < host; before++) {
-        first += present->ranks[before];
+        first += present.hosts->ranks[before];
     }
-    for (int i = 1; i <= present->ranks[host]; i++) {
-        session_normal(first + i % present->ranks[host], step, count, one);
+    for (int i = 1; i <= present.hosts->ranks[host]; i++) {
+        session_normal(first + (present.number + i) % present.hosts->ranks[host], step, present.of, one);
         for (size_t e = 0; e < count; e++) {
-            x[e] = i == 1 ? one[e] : x[e] + one[e];
+            x[e] = i == 1 ? one[present.range.begin + e] : x[e] + one[present.range.begin + e];
         }
     }
     free(one);
 }
 
-/* Not sparse-scatter, which may pay there. */
+/* Not what may pay there. */
 static const char *between_hosts(const char *spec, char text[SPEC_BYTES])
 {
-    snprintf(text, SPEC_BYTES, "%s by %s", spec, strncmp(spec, "topk", 4) == 0 ? "sparse" : "blockwise");
+    const char *by = strncmp(spec, "topk", 4) != 0 ? "blockwise" : strstr(spec, " by ") != NULL ? "sparse-scatter" : "sparse";
+
+    snprintf(text, SPEC_BYTES, "%.*s by %s", (int)strcspn(spec, " "), spec, by);
     return text;
+}
+
+static void rail_as_hosts(const session_t *of_ranks)
+{
+    const size_t first = present.range.begin, count = present.range.end - first;
+    session_t    of_hosts = *of_ranks;
+    char         text[SPEC_BYTES];
+    int          leader = present.number;
+
+    of_hosts.spec = between_hosts(of_ranks->spec, text);
+    of_hosts.ranks = present.hosts->count;
+    of_hosts.count = count;
+    of_hosts.input = sum_of_host;
+    session_run(&of_hosts);
+    for (int step = 0; step < of_ranks->steps; step++) {
+        same_floats(of_ranks->out + (size_t)step * present.of + first, of_hosts.out + (size_t)step * count, count,
+                    of_ranks->spec);
+    }
+    same_floats(of_ranks->owner + first, of_hosts.owner, count, of_ranks->spec);
+    for (int host = 0; host < present.hosts->count; leader += present.hosts->ranks[host++]) {
+        same_floats(of_ranks->memory[leader] + first, of_hosts.memory[host], count, of_ranks->spec);
+        memset(of_ranks->memory[leader] + first, 0, count * sizeof(float));
+    }
+    session_free(&of_hosts);
 }
 
 static void as_hosts(const char *spec, const hosts_t *hosts, size_t count)
 {
-    session_t of_ranks = {.spec = spec, .steps = 3, .count = count, .op = TACIT_SUM}, of_hosts = of_ranks;
-    char      text[SPEC_BYTES];
-    int       rank = 0;
+    session_t of_ranks = {.spec = spec, .steps = 3, .count = count, .op = TACIT_SUM, .config = TACIT_CONFIG_INIT};
 
-    present = hosts;
-    of_hosts.spec = between_hosts(spec, text);
-    of_hosts.ranks = hosts->count;
-    of_hosts.input = sum_of_host;
-    of_ranks.config = of_hosts.config = (tacit_config_t)TACIT_CONFIG_INIT;
-    of_ranks.config.chunk_bytes = of_hosts.config.chunk_bytes = 1024;
-    session_run(&of_hosts);
+    of_ranks.config.chunk_bytes = 1024;
     for (int host = 0; host < hosts->count; host++) {
         of_ranks.ranks += hosts->ranks[host];
     }
     name_hosts(hosts->list);
     session_run(&of_ranks);
     name_hosts(NULL);
-    same_floats(of_ranks.out, of_hosts.out, count * 3, spec);
-    same_floats(of_ranks.owner, of_hosts.owner, count, spec);
-    for (int host = 0; host < hosts->count; host++) {
-        same_floats(of_ranks.memory[rank], of_hosts.memory[host], count, spec);
-        for (int other = 1; other < hosts->ranks[host]; other++) { /* … who remember nothing */
-            ck_assert_float_eq(largest_of(of_ranks.memory[rank + other], count), 0);
-        }
-        rank += hosts->ranks[host];
+    for (int number = 0; number < hosts->rails; number++) {
+        set_rail(hosts, number, count);
+        rail_as_hosts(&of_ranks);
+    }
+    for (int rank = 0; rank < of_ranks.ranks; rank++) { /* nobody else remembers anything */
+        ck_assert_float_eq(largest_of(of_ranks.memory[rank], count), 0);
     }
     session_free(&of_ranks);
-    session_free(&of_hosts);
 }
 
 START_TEST(hosts_as_ranks)
@@ -108,6 +134,28 @@ START_TEST(hosts_as_ranks)
 
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
         as_hosts(remembering[_i / UNEVEN], &uneven[_i % UNEVEN], counts[i]);
+    }
+}
+END_TEST
+
+/* Where hosts choose twice, or all of their sum goes out; and on several rails, each of which is a tensor of its own. */
+START_TEST(owners_as_ranks)
+{
+    static const hosts_t     several[] = {{"2", 2, 2, {2, 2}},
+                                          {"2", 3, 2, {2, 2, 2}},
+                                          {"3,2,2,1,1", 5, 1, {3, 2, 2, 1, 1}},
+                                          {"3,2,3,2", 4, 2, {3, 2, 3, 2}},
+                                          {"2", 8, 2, {2, 2, 2, 2, 2, 2, 2, 2}}};
+    static const char *const specs[] = {"topk:ratio=0.05+ef by two_level_scatter",
+                                        "topk:ratio=0.3 by two_level_scatter",
+                                        "topk:ratio=0.1+dgc:dense=0 by two_level_scatter",
+                                        "topk:ratio=0.1+econtrol:eta=0.1,init=gradient by two_level_scatter",
+                                        "topk:ratio=0.1,values=fp16+ef21:average=0.5 by two_level_scatter",
+                                        "onebit:block=64+ef"};
+    const hosts_t           *hosts = &several[_i];
+
+    for (size_t s = 0; s < sizeof specs / sizeof *specs; s++) {
+        as_hosts(specs[s], hosts, s % 2 == 0 ? 9000 : 20001);
     }
 }
 END_TEST
@@ -251,13 +299,14 @@ START_TEST(sum_overflows)
 END_TEST
 
 /* Where trackers begin with a dense operation: with leaders if they are those of leaders, also where another way is asked for.
-   Then no more ranks than there are hosts have some of an element; else all have. What they have is what all agree on. */
+   Then no more ranks than there are hosts have some of an element; else all have. What they have is what all agree on, and what
+   owners have not told yet. */
 START_TEST(dense_at_first)
 {
     static const struct {
         const char *plan; /* NULL: none */
         bool        leaders;
-    } plans[] = {{NULL, true}, {"two_level_sparse", true}, {"blockwise", true}, {"sparse", false}};
+    } plans[] = {{NULL, true}, {"two_level_sparse", true}, {"two_level_scatter", true}, {"blockwise", true}, {"sparse", false}};
     enum { COUNT = 9000, STEPS = 3 };
     session_t session = {.spec = _i % 2 == 0 ? "topk:ratio=0.1+ef21:init=gradient" : "topk:ratio=0.1+econtrol:init=gradient",
                          .ranks = 7,
@@ -274,7 +323,7 @@ START_TEST(dense_at_first)
     unsetenv("TACIT_PLAN");
     name_hosts(NULL);
     for (size_t i = 0; i < COUNT; i++) {
-        double sum = -(double)session.out[(STEPS - 1) * COUNT + i];
+        double sum = -(double)session.out[(STEPS - 1) * COUNT + i] - (double)session.owner[i];
         int    have = 0;
 
         for (int rank = 0; rank < session.ranks; rank++) {
@@ -346,11 +395,13 @@ START_TEST(in_groups)
     many_t         alone = {.grouped = false}, grouped = {.grouped = true};
 
     config.chunk_bytes = _i % 2 == 0 ? 1024 : 0;
-    name_hosts(hosts[_i / 2].list);
-    run_ranks(hosts[_i / 2].ranks, &config, many_body, &alone);
-    run_ranks_lazily(hosts[_i / 2].ranks, &config, many_body, &grouped);
+    ask_for(_i / 6 == 0 ? NULL : "topk by two_level_scatter");
+    name_hosts(hosts[_i / 2 % 3].list);
+    run_ranks(hosts[_i / 2 % 3].ranks, &config, many_body, &alone);
+    run_ranks_lazily(hosts[_i / 2 % 3].ranks, &config, many_body, &grouped);
     name_hosts(NULL);
-    for (int rank = 0; rank < hosts[_i / 2].ranks; rank++) {
+    ask_for(NULL);
+    for (int rank = 0; rank < hosts[_i / 2 % 3].ranks; rank++) {
         ck_assert(alone.sparse[rank] == alone.sparse[0] && grouped.sparse[rank] == alone.sparse[0]);
         ck_assert(alone.blockwise[rank] == alone.blockwise[0] && grouped.blockwise[rank] == grouped.blockwise[0]);
     }
@@ -560,8 +611,9 @@ static void fault_body(tacit_comm_t *comm, void *arg)
     free(memory);
 }
 
-static const char *const failing[] = {"onebit:block=64+ef", "topk:ratio=0.01+ef", "topk:ratio=0.01+dgc:dense=0",
-                                      "topk:ratio=0.01+ef21", "topk:ratio=0.01+econtrol"};
+static const char *const failing[] = {"onebit:block=64+ef",          "topk:ratio=0.01+ef",
+                                      "topk:ratio=0.01+dgc:dense=0", "topk:ratio=0.01+ef21",
+                                      "topk:ratio=0.01+econtrol",    "topk:ratio=0.01+ef by two_level_scatter"};
 enum { FAILING = sizeof failing / sizeof *failing };
 
 START_TEST(of_one_rank)
@@ -569,9 +621,11 @@ START_TEST(of_one_rank)
     fault_t fault = {.spec = failing[_i / RANKS], .at = _i % RANKS};
     char    rank_text[64];
 
+    ask_for(fault.spec);
     name_hosts("2,1,3");
     run_ranks(RANKS, NULL, fault_body, &fault);
     name_hosts(NULL);
+    ask_for(NULL);
     snprintf(rank_text, sizeof rank_text, "rank %d: slot 'slot' at step 1 holds NaN", fault.at);
     for (int rank = 0; rank < RANKS; rank++) {
         ck_assert_int_eq(fault.status[rank], TACIT_ERR_VALUE);
@@ -620,14 +674,17 @@ static void saved_body(tacit_comm_t *comm, void *arg)
 START_TEST(resumes)
 {
     static const char *const lists[] = {"2", "2,2,1,1", NULL, "2,1,3"};
-    saved_t                  whole = {.spec = _i / 4 == 0 ? "onebit:block=64+ef" : "topk:ratio=0.1+dgc:dense=0"}, rest = whole;
+    static const char *const specs[] = {"onebit:block=64+ef", "topk:ratio=0.1+dgc:dense=0", "topk:ratio=0.1+ef"};
+    saved_t                  whole = {.spec = specs[_i / 4]}, rest = whole;
 
     rest.loads = true;
+    ask_for(_i / 4 == 2 ? "topk by two_level_scatter" : NULL);
     name_hosts("2");
     run_ranks(RANKS, NULL, saved_body, &whole);
     name_hosts(lists[_i % 4]);
     run_ranks(RANKS, NULL, saved_body, &rest);
     name_hosts(NULL);
+    ask_for(NULL);
     for (int rank = 0; rank < RANKS; rank++) {
         if (_i % 4 == 0) {
             ck_assert(rest.status[rank] == TACIT_OK && rest.hash[rank] == whole.hash[rank]);
@@ -642,26 +699,30 @@ END_TEST
 int main(void)
 {
     Suite *suite = suite_create("two_level");
-    TCase *hosts = tcase_create("hosts"), *sums = tcase_create("sums"), *faults = tcase_create("faults");
+    TCase *hosts = tcase_create("hosts"), *owners = tcase_create("owners"), *sums = tcase_create("sums"),
+          *faults = tcase_create("faults");
 
     tcase_add_loop_test(hosts, hosts_as_ranks, 0, WITHOUT_RANDOM * UNEVEN);
     tcase_add_loop_test(hosts, trackers, 0, TRACKING * UNEVEN);
+    tcase_add_loop_test(owners, owners_as_ranks, 0, 5);
     tcase_add_loop_test(sums, dense_start, 0, 2);
     tcase_add_loop_test(sums, no_rail_twice, 0, 2);
     tcase_add_loop_test(sums, changes, 0, 2);
-    tcase_add_loop_test(sums, dense_at_first, 0, 8);
-    tcase_add_loop_test(sums, in_groups, 0, 6);
+    tcase_add_loop_test(sums, dense_at_first, 0, 10);
+    tcase_add_loop_test(sums, in_groups, 0, 12);
     tcase_add_test(sums, leaves_less);
     tcase_add_test(sums, disabled);
     tcase_add_loop_test(sums, nothing_is_lost, 0, (LINEAR + REMEMBERING) * (ANY / 2));
     tcase_add_loop_test(faults, sum_overflows, 0, 4);
     tcase_add_loop_test(faults, not_finite, 0, 4);
     tcase_add_loop_test(faults, of_one_rank, 0, FAILING * RANKS);
-    tcase_add_loop_test(faults, resumes, 0, 8);
+    tcase_add_loop_test(faults, resumes, 0, 12);
     tcase_set_timeout(hosts, 60);
+    tcase_set_timeout(owners, 60);
     tcase_set_timeout(sums, 60);
     tcase_set_timeout(faults, 60);
     suite_add_tcase(suite, hosts);
+    suite_add_tcase(suite, owners);
     suite_add_tcase(suite, sums);
     suite_add_tcase(suite, faults);
     return harness_main(suite);

@@ -227,7 +227,7 @@ END_TEST
 START_TEST(dealt)
 {
     static const float sums[16] = {5.25f, 0, -3.5f, 1.75f, 1.75f, -3.5f, -1.75f, 3.5f};
-    tacit_deal_t       deal = {tacit__hash_text("w"), 1000, 2};
+    tacit_deal_t       deal = {tacit__hash_text("w"), 1000, 2, 0};
     uint8_t            frame[512];
     char               text[160];
 
