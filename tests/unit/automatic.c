@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `auto:error=E+ef`: what stands for it, that this keeps within the error, and that nothing is lost when it changes. What is chosen
-   by measurement is in cost.c: here is nothing to measure, and what has the fewest bytes stands for all. */
+/* `auto:error=E+ef`: what stands for it, that this keeps within the error, and that nothing is lost when it changes. What is
+   chosen by measurement is in cost.c: here is nothing to measure, and what has the fewest bytes is chosen. */
 #include <check.h>
 #include <math.h>
 #include <stdio.h>
@@ -194,7 +194,7 @@ static void change(tacit_comm_t *comm, void *arg)
     free(received);
 }
 
-/* All ranks went by these compressors; what was owed in front of a dense step had been paid after it, and nothing is owed behind. */
+/* All ranks went by these compressors; what was owed before a dense step is paid after it, and nothing is owed behind. */
 static void expect(const run_t *run, const char *const compressors[6])
 {
     for (int rank = 0; rank < RANKS; rank++) {
