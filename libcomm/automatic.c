@@ -95,6 +95,7 @@ static void swap_states(tacit_state_t *one, tacit_state_t *other)
 /* What one codec remembers becomes the other's, which remembers nothing yet; both have the same feedback. */
 static void hand_over(tacit_codec_t *from, tacit_codec_t *to)
 {
+    tacit__codec_settle(from);
     swap_states(&from->memory, &to->memory);
     swap_states(&from->owner, &to->owner);
     to->owner.config = to->memory.config;
@@ -117,6 +118,7 @@ static uint32_t leaders_of(const tacit_comm_t *comm, const tacit_codec_t *codec)
 
 void tacit__automatic_adopt(tacit_slot_t *slot, tacit_codec_t *codec, tacit_codec_t *dense)
 {
+    tacit__fused_dissolve(slot->fused);
     tacit_codec_destroy(slot->codec);
     tacit_codec_destroy(slot->dense);
     slot->codec = codec;
@@ -161,8 +163,9 @@ static tacit_status_t find_fastest(tacit_slot_t *slot, const char *what, const t
     for (size_t i = 0; tacit__automatic_spec(automatic, slot->codec->tensor.dtype, i, spec); i++) {
         mine = make_codec(slot, spec, &codec);
         snprintf(text, sizeof text, "slot '%s', spec %s for %s", slot->codec->name, spec, automatic->canonical);
-        TRY(tacit__comm_agree(comm, what, text, mine,
-                              mine == TACIT_OK ? tacit__slot_message_bytes(comm, &codec->spec, codec->tensor.count) : 0));
+        TRY(tacit__comm_agree(
+            comm, what, text, mine,
+            mine == TACIT_OK ? tacit__slot_message_bytes(comm, codec->tensor.device, &codec->spec, codec->tensor.count) : 0));
         if (comm->ranks == 1 || !tacit__cost_matters(comm, codec)) {
             snprintf(reason, sizeof reason, ", %s", comm->ranks == 1 ? "nobody to send to" : "too small for others to pay");
             *best_out = codec;

@@ -748,6 +748,14 @@ out:
     return status;
 }
 
+tacit_status_t tacit__bundle_conclude(tacit_bundle_t *bundle, const void *messages, void *const *out)
+{
+    const tacit_status_t status = tacit__bundle_device_conclude(bundle, messages, out);
+
+    leave(bundle);
+    return status;
+}
+
 void tacit_bundle_cancel(tacit_bundle_t *bundle)
 {
     if (bundle != NULL && bundle->phase != TACIT_BUNDLE_IDLE) {

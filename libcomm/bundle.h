@@ -69,6 +69,12 @@ struct tacit_bundle {
     struct tacit_bundle_device *device; /* of tensors on a GPU; else NULL */
 };
 
+/* Of an all-reduce on a GPU, after tacit__bundle_device_judge(): ends the step with its results. After an error of
+   CUDA memory is as that has left it. */
+tacit_status_t tacit__bundle_conclude(tacit_bundle_t *bundle, const void *messages, void *const *out);
+/* Payload bytes of the codec-th tensor that a step sends to other ranks, at most. */
+uint64_t tacit__bundle_sent_bytes(const tacit_bundle_t *bundle, size_t codec);
+
 /* ---- bundle_message.c ---- */
 
 /* A message has room for what is wrong, too. */
@@ -92,9 +98,18 @@ typedef struct tacit_bundle_device tacit_bundle_device_t;
 tacit_status_t tacit__bundle_device_create(tacit_bundle_t *bundle);
 void           tacit__bundle_device_destroy(tacit_bundle_t *bundle);
 void           tacit__bundle_device_stream(tacit_bundle_t *bundle, void *stream);
+/* The same, for operations, which compare for themselves what ranks have behind them, and end what tacit__codec_own_part()
+   begins. */
+void           tacit__bundle_device_serve(tacit_bundle_t *bundle, void *stream);
 tacit_status_t tacit__bundle_device_encode(tacit_bundle_t *bundle, uint64_t step, const void *const *in);
 tacit_status_t tacit__bundle_device_reduce(tacit_bundle_t *bundle, const void *messages, void *message);
 tacit_status_t tacit__bundle_device_finish(tacit_bundle_t *bundle, const void *messages, void *const *out);
+/* The same in two halves, between which its fate is known: the first copies to the host's memory what was found … */
+tacit_status_t tacit__bundle_device_judge(tacit_bundle_t *bundle, const void *messages, tacit_device_step_t *told);
+/* … which this reads, the same on all ranks that have got the same messages … */
+tacit_status_t tacit__bundle_device_verdict(const tacit_bundle_t *bundle, const tacit_device_step_t *told);
+/* … and the second writes results, and keeps memory, unless something was; cancel() takes the step back instead. */
+tacit_status_t tacit__bundle_device_conclude(tacit_bundle_t *bundle, const void *messages, void *const *out);
 void           tacit__bundle_device_cancel(tacit_bundle_t *bundle);
 tacit_status_t tacit__bundle_device_poll(tacit_bundle_t *bundle, uint64_t behind);
 /* Whether it would have to wait. */

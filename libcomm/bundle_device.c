@@ -303,7 +303,8 @@ static tacit_status_t update(tacit_bundle_t *bundle, const void *const *in, void
         const void            *from = in != NULL ? in[i] : tensor->in;
         void                  *to = out != NULL ? out[i] : tensor->out;
 
-        if (tensor->in != from || tensor->out != to || tensor->turn == NULL || side->generations[i] != codec->generation) {
+        if (tensor->in != from || tensor->out != to || tensor->turn == NULL || side->generations[i] != codec->generation ||
+            tensor->key.step != codec->key.step) {
             *tensor = tensor_of(codec, from, to);
             side->generations[i] = codec->generation;
             side->current = false;
@@ -351,7 +352,9 @@ static tacit_status_t prepare(tacit_bundle_t *bundle)
         if (!tacit__codec_owns(codec, first, count, mean)) {
             tacit__codec_settle(codec);
             TRY(tacit__codec_own_part(codec, bundle->step, first, count, mean));
-            tacit__codec_forget_former(codec);
+            if (!bundle->device->bundle.serves) {
+                tacit__codec_forget_former(codec);
+            }
         }
         if (codec->tracker_op != 1 + (int)bundle->op) {
             tacit__codec_settle(codec);
@@ -432,30 +435,62 @@ out:
     return status;
 }
 
-tacit_status_t tacit__bundle_device_finish(tacit_bundle_t *bundle, const void *messages, void *const *out)
+/* What has come is checked, and all that the results are made of is there. */
+static tacit_status_t judge(tacit_bundle_t *bundle, const void *messages)
 {
     tacit_bundle_device_t     *side = bundle->device;
     const tacit_cuda_module_t *module = side->module;
     const bool                 collects = bundle->kind == TACIT_BUNDLE_REDUCE_SCATTER;
     const exchange_t           in = collects ? SCATTER_IN : GATHER_IN;
     const int                  kind = collects ? TACIT_FRAME_CONTRIBUTION : TACIT_FRAME_RESULT;
-    bool                       capturing = false;
     tacit_status_t             status;
 
     TRY(check_aligned(messages, "tacit_bundle_finish()"));
-    TRY(update(bundle, NULL, out));
     TRY(check(module->open(&side->bundle, &side->messages[in], kind, messages, !collects, side->stream), side, "a launch"));
-    for (size_t g = 0; collects && g < side->group_count; g++) {
-        TRY(check(module->collect(&side->bundle, &side->groups[g], messages, side->stream), side, "a launch"));
-    }
     if (bundle->whole_count != 0) {
         TRY(check(module->take_wholes(&side->bundle, &side->wholes, side->messages[GATHER_IN].faults, messages, side->stream),
                   side, "a launch"));
+    }
+out:
+    return status;
+}
+
+tacit_status_t tacit__bundle_device_conclude(tacit_bundle_t *bundle, const void *messages, void *const *out)
+{
+    tacit_bundle_device_t     *side = bundle->device;
+    const tacit_cuda_module_t *module = side->module;
+    bool                       capturing = false;
+    tacit_status_t             status;
+
+    TRY(update(bundle, NULL, out));
+    for (size_t g = 0; bundle->kind == TACIT_BUNDLE_REDUCE_SCATTER && g < side->group_count; g++) {
+        TRY(check(module->collect(&side->bundle, &side->groups[g], messages, side->stream), side, "a launch"));
     }
     TRY(finish_tiles(bundle, messages));
     TRY(check(module->end(&side->bundle, side->stream), side, "a launch"));
     TRY(check(module->capturing(side->stream, &capturing), side, "its stream"));
     side->started += !capturing; /* what is captured does not run yet */
+out:
+    return status;
+}
+
+tacit_status_t tacit__bundle_device_finish(tacit_bundle_t *bundle, const void *messages, void *const *out)
+{
+    tacit_status_t status;
+
+    TRY(judge(bundle, messages));
+    TRY(tacit__bundle_device_conclude(bundle, messages, out));
+out:
+    return status;
+}
+
+tacit_status_t tacit__bundle_device_judge(tacit_bundle_t *bundle, const void *messages, tacit_device_step_t *told)
+{
+    const tacit_bundle_device_t *side = bundle->device;
+    tacit_status_t               status;
+
+    TRY(judge(bundle, messages));
+    TRY(check(side->module->copy(told, side->bundle.step, sizeof *told, side->stream), side, "what a step has found"));
 out:
     return status;
 }
@@ -490,13 +525,13 @@ static tacit_status_t report(const tacit_bundle_t *bundle, const tacit_device_fa
     const uint32_t reason = TACIT_DEVICE_FAULT_REASON(found->fault), detail = TACIT_DEVICE_FAULT_DETAIL(found->fault);
 
     if (reason == TACIT_REASON_VALUE && detail < bundle->count) {
-        return tacit__codec_value_fault(bundle->codecs[detail], rank, found->step);
+        return tacit__codec_value_fault(bundle->codecs[detail], rank, found->step + bundle->codecs[detail]->key.step);
     }
     if (reason == TACIT_REASON_PLACE && detail < bundle->count) {
         return tacit__bundle_place_fault(rank, bundle->codecs[detail]);
     }
     if (reason == TACIT_REASON_SUM && detail < bundle->count) {
-        return tacit__bundle_sum_fault(bundle, bundle->codecs[detail], found->step);
+        return tacit__bundle_sum_fault(bundle, bundle->codecs[detail], found->step + bundle->codecs[detail]->key.step);
     }
     if (reason >= TACIT_REASONS || reasons[reason] == NULL) {
         const int16_t status = (int16_t)detail;
@@ -507,6 +542,13 @@ static tacit_status_t report(const tacit_bundle_t *bundle, const tacit_device_fa
     return tacit__fail(reason >= TACIT_REASON_TENSORS ? TACIT_ERR_MISMATCH : TACIT_ERR_FRAME,
                        "a bundle's message from rank %d at step %" PRIu64 " cannot be used: %s", rank, found->step,
                        reasons[reason]);
+}
+
+tacit_status_t tacit__bundle_device_verdict(const tacit_bundle_t *bundle, const tacit_device_step_t *told)
+{
+    const tacit_device_fault_t found = {.step = told->step, .fault = told->fault};
+
+    return found.fault == TACIT_DEVICE_NO_FAULT ? TACIT_OK : report(bundle, &found);
 }
 
 /* Steps that poll() has to know the end of. */
@@ -562,4 +604,10 @@ out:
 void tacit__bundle_device_stream(tacit_bundle_t *bundle, void *stream)
 {
     bundle->device->stream = stream;
+}
+
+void tacit__bundle_device_serve(tacit_bundle_t *bundle, void *stream)
+{
+    bundle->device->stream = stream;
+    bundle->device->bundle.serves = true;
 }

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "parts.h"
+
 void tacit__bundle_note(tacit_bundle_t *bundle, int rank, tacit_status_t status)
 {
     if (status != TACIT_OK && (bundle->fault == TACIT_OK || rank < bundle->faulty)) {
@@ -84,4 +86,24 @@ tacit_status_t tacit__bundle_read(const tacit_bundle_t *bundle, int rank, tacit_
             rank, bundle->rank, bundle->count, bundle->codecs[0]->name);
     }
     return TACIT_OK;
+}
+
+uint64_t tacit__bundle_sent_bytes(const tacit_bundle_t *bundle, size_t codec)
+{
+    const uint64_t others = (uint64_t)(bundle->ranks - 1);
+    uint64_t       bytes = 0;
+
+    for (int owner = 0; owner < bundle->ranks; owner++) {
+        for (size_t p = bundle->part[owner]; p < bundle->part[owner + 1]; p++) {
+            const tacit_piece_t *piece = &bundle->pieces[p];
+
+            if (piece->codec == codec) {
+                bytes += tacit__part_bytes(bundle->codecs[codec], piece->count) * (owner == bundle->rank ? others : 1);
+            }
+        }
+    }
+    for (size_t w = 0; w < bundle->whole_count; w++) {
+        bytes += bundle->wholes[w].codec == codec ? others * (bundle->wholes[w].bound + bundle->wholes[w].first_bytes) : 0;
+    }
+    return bytes;
 }

@@ -89,6 +89,14 @@ static tacit_status_t check_idle(const tacit_comm_t *comm, const char *path, con
                : tacit__fail(TACIT_ERR_STATE, "rank %d: %s when no request or group is open", comm->rank, verb);
 }
 
+/* Memory on a GPU is as it is described. */
+static void settle_slots(const tacit_comm_t *comm)
+{
+    for (const tacit_slot_t *slot = comm->slots; slot != NULL; slot = slot->next) {
+        tacit__codec_settle(slot->codec);
+    }
+}
+
 tacit_status_t tacit_save(tacit_comm_t *comm, const char *path)
 {
     char           text[TACIT_AGREEMENT_BYTES];
@@ -101,6 +109,7 @@ tacit_status_t tacit_save(tacit_comm_t *comm, const char *path)
         (void)tacit__comm_drain(comm); /* what waits there has failed */
     }
     mine = check_idle(comm, path, "save");
+    settle_slots(comm);
     mine = mine == TACIT_OK ? tacit__state_write(comm->rank, comm->ranks, path, magic, put_slots, comm) : mine;
     describe_steps(comm, NULL, text, sizeof text);
     return tacit__comm_conclude(comm, "tacit_save", text, mine);
@@ -318,6 +327,7 @@ tacit_status_t tacit_load(tacit_comm_t *comm, const char *path)
     staged = tacit__alloc(slots, sizeof *staged);
     steps = tacit__alloc(slots, sizeof *steps);
     mine = check_idle(comm, path, "load");
+    settle_slots(comm);
     mine = mine != TACIT_OK ? mine
            : staged == NULL || steps == NULL
                ? tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory to load %zu slots", comm->rank, slots)
@@ -325,7 +335,8 @@ tacit_status_t tacit_load(tacit_comm_t *comm, const char *path)
     for (size_t i = 0; mine == TACIT_OK && i < slots; i++) {
         steps[i] = staged[i].step;
         if (staged[i].codec != NULL) {
-            const size_t bytes = tacit__slot_message_bytes(comm, &staged[i].codec->spec, staged[i].codec->tensor.count);
+            const size_t bytes = tacit__slot_message_bytes(comm, staged[i].codec->tensor.device, &staged[i].codec->spec,
+                                                           staged[i].codec->tensor.count);
 
             capacity = bytes > capacity ? bytes : capacity;
         }

@@ -412,7 +412,7 @@ static bool may_follow(const tacit_spec_t *spec, const tacit_spec_t *former)
 tacit_status_t tacit__codec_parse_specs(tacit_codec_t *codec, const char *text, tacit_specs_t *specs_out)
 {
     tacit_status_t status;
-    tacit_specs_t  specs = {0};
+    tacit_specs_t  specs = {.module = codec->module};
 
     TRY(tacit__spec_parse(text, &specs.given));
     if (may_follow(&specs.given, &codec->given)) { /* which compressor the tensor gets is another question: automatic.h */
@@ -457,7 +457,7 @@ void tacit__specs_release(tacit_specs_t *specs)
 {
     tacit__spec_release(&specs->given);
     tacit__spec_release(&specs->effective);
-    tacit__free(specs->work);
+    tacit__cuda_free_shared(specs->module, specs->work);
     *specs = (tacit_specs_t){0};
 }
 
@@ -465,7 +465,7 @@ void tacit__codec_adopt_specs(tacit_codec_t *codec, tacit_specs_t *specs)
 {
     tacit__spec_release(&codec->spec);
     tacit__spec_release(&codec->given);
-    tacit__free(codec->work);
+    tacit__cuda_free_shared(codec->module, codec->work);
     codec->spec = specs->effective;
     codec->given = specs->given;
     codec->work = specs->work;

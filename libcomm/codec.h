@@ -24,7 +24,7 @@ struct tacit_codec {
     const tacit_compressor_t  *compressor;
     const tacit_kernels_t     *kernels; /* blockwise */
     const tacit_feedback_t    *feedback;
-    tacit_key_t                key; /* all but the step */
+    tacit_key_t                key; /* of the step: on a GPU, how far it is ahead of the bundle's; else 0 */
     int                        rank, ranks;
     int                        senders;    /* so many contribute to a sum: all ranks, or in their place hosts */
     uint32_t                   leaders;    /* where memory is of hosts: tacit__topology_hash(); else 0 */
@@ -81,9 +81,10 @@ tacit_status_t tacit__codec_create(const char *name, const tacit_slot_config_t *
 tacit_status_t tacit__codec_parse_given(tacit_codec_t *codec, const char *text);
 /* Other parameters of the same compressor and feedback, as given and in force: parsed, with room made for them … */
 typedef struct tacit_specs {
-    tacit_spec_t given, effective;
-    float       *work; /* linear: of another size, where that changes; else NULL */
-    size_t       work_count;
+    tacit_spec_t               given, effective;
+    const tacit_cuda_module_t *module; /* whose memory the next is in; NULL: the CPU's */
+    float                     *work;   /* linear: of another size, where that changes; else NULL */
+    size_t                     work_count;
 } tacit_specs_t;
 tacit_status_t tacit__codec_parse_specs(tacit_codec_t *codec, const char *text, tacit_specs_t *specs_out);
 /* … and put in place. Cannot fail; memory is kept. */

@@ -8,6 +8,7 @@
 
 #include "operation.h"
 #include "progress.h"
+#include "staging.h"
 
 enum { DEFAULT_CHUNK_BYTES = 32768, SMALLEST_CHUNK_BYTES = 1024, DEFAULT_TIMEOUT_MS = 60000 };
 static const size_t largest_chunk_bytes = (size_t)1 << 28;
@@ -269,6 +270,7 @@ void tacit_comm_destroy(tacit_comm_t *comm)
     while (comm->slots != NULL) {
         tacit_slot_destroy(comm->slots);
     }
+    tacit__staging_destroy(comm->staging, comm->exchange.leaked);
     tacit__exchange_fini(&comm->exchange, !comm->broken);
     if (comm->transport.destroy != NULL) {
         comm->transport.destroy(comm->transport.context);
@@ -283,6 +285,17 @@ void tacit_comm_destroy(tacit_comm_t *comm)
     tacit__free(comm->spec);
     tacit__free(comm);
     (void)tacit__fail_text(TACIT_OK, error);
+}
+
+tacit_status_t tacit_comm_set_stream(tacit_comm_t *comm, void *stream)
+{
+    tacit_status_t status = tacit__comm_enter(comm, false);
+
+    if (status == TACIT_OK) {
+        comm->stream = stream;
+        tacit__comm_leave(comm);
+    }
+    return status;
 }
 
 int tacit_comm_rank(const tacit_comm_t *comm)

@@ -15,6 +15,9 @@
 /* Messages to ranks of the same host hold so many chunks: each costs more than what copying a chunk costs. */
 enum { TACIT_NEAR_CHUNKS = 4 };
 
+typedef struct tacit_fused   tacit_fused_t;   /* fused.h */
+typedef struct tacit_staging tacit_staging_t; /* staging.h */
+
 struct tacit_slot {
     tacit_comm_t           *comm;
     tacit_slot_t           *next; /* in the order of creation */
@@ -28,12 +31,16 @@ struct tacit_slot {
     uint64_t                ring_bytes; /* that a dense ring sends in a call */
     tacit_counters_t        counters;
     const tacit_traced_t   *traced; /* how its last operation went, where that is traced */
+    tacit_fused_t          *fused;  /* on a GPU: what it was last reduced in; NULL: it was not, or not since that changed */
+    void                   *given;  /* on a GPU: an event, that `in` is there: of the first slot of an operation */
 };
 
 /* Bytes that messages of a slot of `count` elements need at most. */
-size_t tacit__slot_message_bytes(const tacit_comm_t *comm, const tacit_spec_t *spec, size_t count);
+size_t tacit__slot_message_bytes(const tacit_comm_t *comm, tacit_device_t device, const tacit_spec_t *spec, size_t count);
 /* Gives it a schedule, and its codec what this rank remembers for it: all of the tensor, or what it leads. */
 void tacit__slot_go_by(tacit_slot_t *slot, const tacit_schedule_t *schedule);
+/* Forgets what its slots were reduced in together; accepts NULL. */
+void tacit__fused_dissolve(tacit_fused_t *fused);
 /* Frees a slot that is in no list any more; accepts NULL. */
 void tacit__slot_free(tacit_slot_t *slot);
 /* Other parameters for a slot, in two halves, so that ranks may agree on many at once: everything that can fail, which raises
@@ -61,6 +68,8 @@ struct tacit_comm {
     tacit_topology_t   *topology, *flat; /* who shares a host; the same if nobody did */
     tacit_cost_t        cost;
     tacit_slot_t       *slots;
+    void               *stream;  /* on a GPU: on which `in` is produced */
+    tacit_staging_t    *staging; /* NULL before the first slot on a GPU */
     tacit_tie_t        *ties;
     uint64_t            slots_made;
     tacit_request_t    *queue;    /* operations not yet finished, the first one runs */

@@ -173,7 +173,7 @@ static void tell_curves(const tacit_comm_t *comm, const tacit_curves_t *curves, 
 
 static tacit_status_t measure(tacit_comm_t *comm, const tacit_codec_t *codec, tacit_curves_t *curves, size_t count)
 {
-    const size_t   capacity = tacit__slot_message_bytes(comm, &codec->spec, count);
+    const size_t   capacity = tacit__slot_message_bytes(comm, TACIT_CPU, &codec->spec, count);
     tacit_times_t  times[TACIT_WAYS];
     double         round;
     tacit_status_t status;
@@ -235,7 +235,7 @@ static size_t count_carriers(const tacit_comm_t *comm, const tacit_codec_t *code
     size_t carriers = 0;
 
     for (size_t way = 0; tacit__schedule_at(way) != NULL; way++) {
-        carriers += tacit__schedule_at(way)->carries(comm, codec);
+        carriers += tacit__schedule_carries(tacit__schedule_at(way), comm, codec);
     }
     return carriers;
 }
@@ -245,7 +245,7 @@ static const tacit_schedule_t *asked_for(const tacit_comm_t *comm, const tacit_c
     const char             *plan = comm->environment.plan;
     const tacit_schedule_t *asked = plan != NULL ? tacit__schedule_named(plan) : NULL;
 
-    return asked != NULL && asked->carries(comm, codec) ? asked : NULL;
+    return asked != NULL && tacit__schedule_carries(asked, comm, codec) ? asked : NULL;
 }
 
 bool tacit__cost_matters(const tacit_comm_t *comm, const tacit_codec_t *codec)
@@ -253,10 +253,11 @@ bool tacit__cost_matters(const tacit_comm_t *comm, const tacit_codec_t *codec)
     return codec->tensor.count * sizeof(float) >= (comm->topology->hosts == 1 ? worthwhile_inside : worthwhile);
 }
 
-/* A transport without a native call is one for tests, or knows better. */
-static bool can_measure(const tacit_comm_t *comm)
+/* A transport without a native call is one for tests, or knows better. On a GPU there is nothing to choose from. */
+static bool can_measure(const tacit_comm_t *comm, const tacit_codec_t *codec)
 {
-    return comm->ranks > 1 && comm->transport.allreduce_wait != NULL && comm->environment.disable == 0;
+    return comm->ranks > 1 && codec->tensor.device == TACIT_CPU && comm->transport.allreduce_wait != NULL &&
+           comm->environment.disable == 0;
 }
 
 /* TACIT_PLAN=measured: with the slot's own number of elements. */
@@ -281,8 +282,8 @@ tacit_status_t tacit__cost_learn(tacit_comm_t *comm, const tacit_codec_t *codec,
     const bool matters = is_free(comm, codec) && tacit__cost_matters(comm, codec) && count_carriers(comm, codec) > 1 &&
                          asked_for(comm, codec) == NULL;
 
-    return can_measure(comm) && codec->tensor.count != 0 && (all || matters) ? learn(comm, codec, measures_exactly(comm))
-                                                                             : TACIT_OK;
+    return can_measure(comm, codec) && codec->tensor.count != 0 && (all || matters) ? learn(comm, codec, measures_exactly(comm))
+                                                                                    : TACIT_OK;
 }
 
 /* ---- The choice ---- */
@@ -326,7 +327,7 @@ const tacit_schedule_t *tacit__cost_choose(const tacit_comm_t *comm, const tacit
         const tacit_schedule_t *schedule = tacit__schedule_at(way);
         const tacit_times_t     times = times_of(comm, codec, schedule);
 
-        if (schedule->framed && schedule->carries(comm, codec) &&
+        if (schedule->framed && tacit__schedule_carries(schedule, comm, codec) &&
             (schedule->levels == usual->levels || codec->feedback == NULL) && times.least < limit.least &&
             times.mean < limit.mean) {
             best = schedule;

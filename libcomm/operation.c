@@ -15,6 +15,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "staging.h"
+
 enum { FRAMES_AT_ONCE = 8 };              /* of one peer before others and the own work have a turn */
 static const double longest_grace = 1.0;  /* seconds; see give_up() */
 static const double longest_pause = 0.01; /* seconds between two advances that count as waiting */
@@ -83,6 +85,19 @@ static tacit_operation_t *allocate(tacit_comm_t *comm, size_t count)
     return operation;
 }
 
+/* Where tensors are on a GPU: what is on the caller's stream now comes before their reduction. */
+static tacit_status_t note_stream(const tacit_operation_t *operation)
+{
+    const tacit_comm_t *comm = operation->comm;
+    size_t              first = 0;
+
+    while (first < operation->item_count && operation->items[first].codec->module == NULL) {
+        first++;
+    }
+    return first < operation->item_count ? tacit__staging_note(comm->staging, operation->items[first].slot->given, comm->stream)
+                                         : TACIT_OK;
+}
+
 tacit_status_t tacit__operation_create(tacit_comm_t *comm, const char *what, const tacit_item_t *items, size_t count,
                                        tacit_status_t fault, tacit_operation_t **operation_out)
 {
@@ -105,6 +120,7 @@ tacit_status_t tacit__operation_create(tacit_comm_t *comm, const char *what, con
         for (size_t i = 0; i < count; i++) {
             operation->items[i].slot->users++;
         }
+        set_fault(operation, note_stream(operation));
     }
     while (*last != NULL) {
         last = &(*last)->next;
@@ -360,6 +376,10 @@ static void conclude(tacit_operation_t *operation)
         if (leg->schedule->framed && leg->state != NULL) {
             (status == TACIT_OK ? leg->schedule->commit : leg->schedule->undo)(leg);
         }
+    }
+    if (status == TACIT_OK && operation->fault != TACIT_OK) { /* a GPU has failed since */
+        status = operation->fault;
+        text = operation->comm->broken_text;
     }
     if (status == TACIT_OK && native) {
         operation->phase = TACIT_NATIVE;

@@ -6,7 +6,7 @@
 #include "comm.h"
 
 enum {
-    TACIT_LEGS = 10,              /* more than there are schedules */
+    TACIT_LEGS = 11,              /* more than there are schedules */
     TACIT_AGREEMENT_BYTES = 2048, /* a text to agree on and a rank's line, their ends included */
     TACIT_LINE_BYTES = 256
 };

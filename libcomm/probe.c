@@ -105,7 +105,7 @@ static tacit_status_t begin_probe(tacit_comm_t *comm, const tacit_codec_t *like,
     for (size_t way = 0; tacit__schedule_at(way) != NULL; way++) {
         tacit_slot_t *slot = &probe->slots[way];
 
-        if (tacit__schedule_at(way)->carries(comm, like)) {
+        if (tacit__schedule_carries(tacit__schedule_at(way), comm, like)) {
             slot->comm = comm;
             TRY(tacit__codec_create("(cost)", &tensor, &comm->config, comm->rank, comm->ranks, &slot->codec));
             tacit__slot_go_by(slot, tacit__schedule_at(way));

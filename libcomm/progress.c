@@ -11,6 +11,7 @@
 
 #include "operation.h"
 #include "placement.h"
+#include "staging.h"
 
 struct tacit_thread {
     tacit_comm_t   *comm;
@@ -64,6 +65,9 @@ static void *live(void *argument)
         if (comm->queue == NULL || atomic_load(&thread->callers) != 0) {
             pthread_cond_wait(&thread->wake, &thread->lock);
             continue;
+        }
+        if (comm->staging != NULL) {
+            tacit__staging_enter(comm->staging);
         }
         since = comm->queue->moved;
         if (!tacit__comm_progress(comm)) {

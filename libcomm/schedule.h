@@ -50,11 +50,12 @@ typedef struct tacit_leg {
 } tacit_leg_t;
 
 struct tacit_schedule {
-    const char *name;          /* the file's name */
-    const char *summary;       /* one line */
-    bool        framed;        /* false: native, without frames of ours */
-    bool        levels;        /* a host's leaders remember for its other ranks */
-    uint32_t    round, rounds; /* of its frames; no two schedules share one */
+    const char    *name;          /* the file's name */
+    const char    *summary;       /* one line */
+    tacit_device_t device;        /* where the tensors are that it may carry */
+    bool           framed;        /* false: native, without frames of ours */
+    bool           levels;        /* a host's leaders remember for its other ranks */
+    uint32_t       round, rounds; /* of its frames; no two schedules share one */
     /* Whether a slot's operations can go this way. */
     bool (*carries)(const tacit_comm_t *comm, const tacit_codec_t *codec);
     /* Optional. Whether they should where nothing is measured and no other way is asked for; the same on all ranks. NULL: yes.
@@ -83,6 +84,8 @@ struct tacit_schedule {
 void *tacit__leg_take(tacit_leg_t *leg, size_t count, size_t size);
 void  tacit__leg_release(tacit_leg_t *leg);
 
+/* Whether it carries a tensor where that is. */
+bool tacit__schedule_carries(const tacit_schedule_t *schedule, const tacit_comm_t *comm, const tacit_codec_t *codec);
 /* The index-th schedule, NULL past the last. */
 const tacit_schedule_t *tacit__schedule_at(size_t index);
 /* Not in the list: a text that must be the same on all ranks. */

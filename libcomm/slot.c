@@ -9,15 +9,19 @@
 #include "operation.h"
 #include "parts.h"
 #include "progress.h"
+#include "staging.h"
 
-/* A chunk, one block if that is larger, or a part that is never cut. */
-size_t tacit__slot_message_bytes(const tacit_comm_t *comm, const tacit_spec_t *spec, size_t count)
+/* A chunk, one block if that is larger, or a part that is never cut; on a GPU, a piece of a message. */
+size_t tacit__slot_message_bytes(const tacit_comm_t *comm, tacit_device_t device, const tacit_spec_t *spec, size_t count)
 {
     const tacit_compressor_t *compressor = spec->compressor;
     const void               *config = spec->compressor_config;
     size_t                    payload = comm->config.chunk_bytes;
     size_t                    least = 0;
 
+    if (device == TACIT_CUDA) {
+        return TACIT_FRAME_HEADER_BYTES + tacit__piece_bytes(payload);
+    }
     if (compressor->select != NULL) {
         least = 32 + compressor->select->bound(config, count, tacit__min(1, count));
     } else if (compressor->linear == NULL) {
@@ -34,6 +38,23 @@ static bool name_is_taken(const tacit_comm_t *comm, const char *name)
         }
     }
     return false;
+}
+
+/* What there is once a communicator, and once a slot, for tensors on a GPU. */
+static tacit_status_t make_device(tacit_comm_t *comm, const char *name, tacit_slot_t *slot)
+{
+    tacit_status_t status;
+
+    if (slot->codec->other.compressor != NULL) {
+        return tacit__fail(TACIT_ERR_UNSUPPORTED,
+                           "rank %d: slot '%s', '%s': on GPUs memory begins at zero; leave out init=gradient", comm->rank, name,
+                           slot->codec->given.text);
+    }
+    TRY(comm->staging == NULL ? tacit__staging_create(comm->rank, comm->config.chunk_bytes, &comm->staging)
+                              : tacit__staging_is_here(comm->staging));
+    TRY(tacit__staging_check(comm->staging, comm->staging->module->create_event(&slot->given), "an event"));
+out:
+    return status;
 }
 
 static tacit_status_t make(tacit_comm_t *comm, const char *name, const tacit_slot_config_t *config, tacit_slot_t *slot)
@@ -56,12 +77,6 @@ static tacit_status_t make(tacit_comm_t *comm, const char *name, const tacit_slo
                            comm->rank, name);
     }
     memcpy(&tensor, config, tacit__min(config->struct_bytes, sizeof tensor));
-    if (tensor.device != TACIT_CPU) {
-        return tacit__fail(TACIT_ERR_UNSUPPORTED,
-                           "rank %d: slot '%s': collectives reduce tensors of the CPU; those of GPUs go through bundles "
-                           "(tacit_bundle.h)",
-                           comm->rank, name);
-    }
     tensor.spec = tensor.spec != NULL ? tensor.spec : comm->config.spec;
     status = tacit__spec_parse(tensor.spec, &given);
     if (status == TACIT_OK) {
@@ -83,6 +98,9 @@ static tacit_status_t make(tacit_comm_t *comm, const char *name, const tacit_slo
     }
     slot->comm = comm;
     slot->schedule = tacit__schedule_of(comm, slot->codec);
+    if (slot->codec->module != NULL) {
+        return make_device(comm, name, slot);
+    }
     if (slot->schedule == NULL) {
         status = tacit__fail(TACIT_ERR_UNSUPPORTED, "rank %d: slot '%s': no schedule carries '%s'", comm->rank, name,
                              slot->codec->spec.text);
@@ -112,6 +130,11 @@ static void describe(const tacit_slot_t *slot, const char *name, char *text, siz
         return;
     }
     tacit__codec_describe(slot->codec, text, capacity);
+    if (slot->codec->module != NULL) {
+        const size_t used = strlen(text);
+
+        snprintf(text + used, capacity - used, ", on a GPU");
+    }
 }
 
 /* An automatic spec with an error has a compressor chosen; one that is in no slot yet, or takes the place of the slot's. */
@@ -158,7 +181,9 @@ tacit_status_t tacit_slot_create(tacit_comm_t *comm, const char *name, const tac
     mine = make(comm, name, config, slot);
     describe(slot, name, text, sizeof text);
     TRY(tacit__comm_agree(comm, "tacit_slot_create", text, mine,
-                          mine == TACIT_OK ? tacit__slot_message_bytes(comm, &slot->codec->spec, slot->codec->tensor.count) : 0));
+                          mine == TACIT_OK ? tacit__slot_message_bytes(comm, slot->codec->tensor.device, &slot->codec->spec,
+                                                                       slot->codec->tensor.count)
+                                           : 0));
     if (chooses(slot, &slot->codec->given)) {
         TRY(tacit__automatic_choose(slot, "tacit_slot_create", &slot->codec->given));
     }
@@ -205,7 +230,8 @@ tacit_status_t tacit__slot_prepare(tacit_slot_t *slot, const char *spec, tacit_s
         status = tacit__codec_parse_specs(slot->codec, spec, specs_out);
     }
     if (status == TACIT_OK && specs_out->effective.compressor != NULL) {
-        const size_t bytes = tacit__slot_message_bytes(slot->comm, &specs_out->effective, slot->codec->tensor.count);
+        const size_t bytes =
+            tacit__slot_message_bytes(slot->comm, slot->codec->tensor.device, &specs_out->effective, slot->codec->tensor.count);
 
         *capacity = *capacity > bytes ? *capacity : bytes;
     }
@@ -215,6 +241,7 @@ tacit_status_t tacit__slot_prepare(tacit_slot_t *slot, const char *spec, tacit_s
 static void adopt(tacit_slot_t *slot, tacit_specs_t *specs)
 {
     if (specs->effective.compressor != NULL) {
+        tacit__fused_dissolve(slot->fused);
         tacit__codec_adopt_specs(slot->codec, specs);
     } else if (specs->given.compressor != NULL) {
         const tacit_spec_t former = slot->codec->given;
@@ -315,6 +342,7 @@ tacit_status_t tacit_slot_rescale(tacit_slot_t *slot, double factor)
     }
     TRY(check_idle(slot));
     if (slot->codec->feedback != NULL) {
+        tacit__codec_settle(slot->codec);
         rescale(slot->codec, slot->step, (float)factor);
     }
 out:
@@ -325,6 +353,10 @@ out:
 void tacit__slot_free(tacit_slot_t *slot)
 {
     if (slot != NULL) {
+        tacit__fused_dissolve(slot->fused);
+        if (slot->given != NULL) {
+            (void)slot->codec->module->destroy_event(slot->given);
+        }
         tacit_codec_destroy(slot->codec);
         tacit_codec_destroy(slot->dense);
     }
@@ -408,6 +440,7 @@ tacit_status_t tacit_slot_norms(const tacit_slot_t *slot, tacit_norms_t *norms_o
     codec = slot->codec;
     *norms_out = (tacit_norms_t){0};
     if (codec->feedback != NULL) {
+        tacit__codec_settle(slot->codec);
         norms_out->memory = sqrt(square_kept_back(codec));
         norms_out->owner = sqrt(square(0.0, codec->owner.now[0], codec->owner.count));
     }

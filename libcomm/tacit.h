@@ -115,6 +115,9 @@ TACIT_API_VOID int tacit_comm_rank(const tacit_comm_t *comm);
 TACIT_API_VOID int tacit_comm_ranks(const tacit_comm_t *comm);
 /* Whether requests advance by themselves: TACIT_PROGRESS_THREAD was asked for and could be had. */
 TACIT_API_VOID int tacit_comm_has_thread(const tacit_comm_t *comm);
+/* Of tensors on a GPU: the cudaStream_t on which `in` is produced, in reductions that follow; what is on it when one is called
+   comes before. NULL, as at first: the default stream. Local. */
+TACIT_API tacit_status_t tacit_comm_set_stream(tacit_comm_t *comm, void *stream);
 /* Destroys the communicator, its slots and its unfinished requests. Local; accepts NULL. */
 TACIT_API_VOID void tacit_comm_destroy(tacit_comm_t *comm);
 
@@ -124,7 +127,9 @@ TACIT_API_VOID void tacit_comm_destroy(tacit_comm_t *comm);
    TACIT_ERR_MISMATCH and a message naming the first rank that differs. The slot keeps no pointer to the caller's data. The first
    large one without compression, on ranks of several hosts, has the network measured: some tenths of a second if that is slow;
    of each compressor that "auto:error=E" may choose, too.
-   Owned by comm; lives until tacit_slot_destroy() or tacit_comm_destroy(). */
+   device TACIT_CUDA, on all ranks or on none: its tensors are memory of the present GPU (cudaSetDevice()), which stays so in all
+   calls on comm; TACIT_ERR_UNSUPPORTED where there is none, or no kernels for the spec (powersgd with residual=,
+   init=gradient). Owned by comm; lives until tacit_slot_destroy() or tacit_comm_destroy(). */
 TACIT_API tacit_status_t tacit_slot_create(tacit_comm_t *comm, const char *name, const tacit_slot_config_t *config,
                                            tacit_slot_t **slot_out);
 /* Changes parameters (not the compressor or the feedback) between operations; collective; memory is kept. From "auto" with an
@@ -146,8 +151,8 @@ TACIT_API_VOID const char *tacit_slot_spec(const tacit_slot_t *slot);
 /* The same with all parameters, as it is in force: of "auto" what was chosen, of a 16-bit tensor's "none" the cast. Valid until
    the next call on the communicator. */
 TACIT_API_VOID const char *tacit_slot_effective_spec(const tacit_slot_t *slot);
-/* The name of the schedule that carries it: "ring", "native", "blockwise", "sparse", "sparse-scatter", "linear"; where hosts have
-   several ranks "two_level", "two_level_sparse", "two_level_scatter". */
+/* The name of the schedule that carries it: "ring", "native", "blockwise", "sparse", "sparse-scatter", "linear", "device"; where
+   hosts have several ranks "two_level", "two_level_sparse", "two_level_scatter". */
 TACIT_API_VOID const char *tacit_slot_schedule(const tacit_slot_t *slot);
 
 typedef struct tacit_norms {
@@ -179,7 +184,10 @@ TACIT_API tacit_status_t tacit_slot_counters(const tacit_slot_t *slot, tacit_cou
    operation are lost, the rank that misses them times out where others have succeeded.) After TACIT_ERR_TIMEOUT or
    TACIT_ERR_TRANSPORT only tacit_save() and tacit_comm_destroy() work. Where the slot's schedule is "native", the promises
    are the transport's: all ranks make the same call, blocking or not, in place or not; TACIT_CHECK=1 looks for differences.
-   Without compression it is that, unless the library's own ring was measured to be faster. Source: Karimireddy et al., "Error
+   Without compression it is that, unless the library's own ring was measured to be faster. A slot on a GPU is reduced there,
+   whatever its spec: `in` and `out` are the GPU's memory; when the call returns, or the request is complete, `out` has been
+   written, for every stream and the host to read, and `in` is no longer read. Where CUDA fails behind the ranks' last word, it is
+   on one rank alone: TACIT_ERR_DEVICE, with which its communicator is broken. Source: Karimireddy et al., "Error
    Feedback Fixes SignSGD" (ICML 2019), algorithm 2, for specs with "+ef"; at the owner again: Tang et al., "DoubleSqueeze"
    (ICML 2019), algorithm 1; "+ef21": Richtarik et al. (NeurIPS 2021), "+econtrol": Gao et al. (ICLR 2024). */
 TACIT_API tacit_status_t tacit_allreduce(tacit_slot_t *slot, const void *in, void *out, tacit_op_t op);
@@ -196,7 +204,9 @@ TACIT_API tacit_status_t tacit_wait(tacit_request_t **request);
 
 /* Many slots in one operation: between begin and end, tacit_allreduce() only collects; end runs them all (request_out NULL:
    blocking). Errors are the group's, also that of a call which the group refused. Slots travel in the order in which they were
-   created, so ranks may collect them in any order. A slot is collected once at most. */
+   created, so ranks may collect them in any order. A slot is collected once at most. Slots on a GPU may be in one group with
+   others; those on a GPU have one operator, or it is TACIT_ERR_UNSUPPORTED. They share memory for messages, which is kept for
+   the next group as long as each is reduced with just the same others. */
 TACIT_API tacit_status_t tacit_group_begin(tacit_comm_t *comm);
 TACIT_API tacit_status_t tacit_group_end(tacit_comm_t *comm, tacit_request_t **request_out);
 

@@ -57,8 +57,8 @@ static tacit_status_t check_slots(tacit_slot_t *const *slots, size_t count)
         if (slots[i] == NULL || slots[i]->comm != slots[0]->comm) {
             return tacit__fail(TACIT_ERR_ARGUMENT, "slots[%zu] is NULL or of another communicator than slots[0]", i);
         }
-        if (slots[i]->codec->tensor.dtype != TACIT_FLOAT32) {
-            return tacit__fail(TACIT_ERR_UNSUPPORTED, "slot '%s' is not float32, as gradients to adapt by are",
+        if (slots[i]->codec->tensor.dtype != TACIT_FLOAT32 || slots[i]->codec->tensor.device != TACIT_CPU) {
+            return tacit__fail(TACIT_ERR_UNSUPPORTED, "slot '%s' is not float32 on the CPU, as gradients to adapt by are",
                                slots[i]->codec->name);
         }
         for (size_t j = 0; j < i; j++) {

@@ -38,10 +38,10 @@ static tacit_status_t check_slots(const tacit_comm_t *comm, tacit_slot_t *const 
             return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: slot %zu of an optimizer is NULL or of another communicator",
                                comm->rank, i);
         }
-        if (slots[i]->codec->tensor.dtype != TACIT_FLOAT32) {
+        if (slots[i]->codec->tensor.dtype != TACIT_FLOAT32 || slots[i]->codec->tensor.device != TACIT_CPU) {
             return tacit__fail(TACIT_ERR_UNSUPPORTED,
-                               "rank %d: slot '%s': optimizers work on float32 tensors; make the slot of that type", comm->rank,
-                               slots[i]->codec->name);
+                               "rank %d: slot '%s': optimizers work on float32 tensors of the CPU; make the slot of those",
+                               comm->rank, slots[i]->codec->name);
         }
         for (size_t j = 0; j < i; j++) {
             if (slots[j] == slots[i]) {

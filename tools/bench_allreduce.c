@@ -374,7 +374,7 @@ static tacit_status_t predict(reduction_t *run)
     }
     run->choice = tacit_slot_schedule(slot);
     schedule = schedule != NULL ? schedule : slot->schedule;
-    run->carried = schedule->carries(run->model, slot->codec);
+    run->carried = tacit__schedule_carries(schedule, run->model, slot->codec);
     if (run->carried && (run->options->native || run->model != run->comm)) {
         status = tacit__comm_enter(run->model, false); /* it may have a thread */
         if (status == TACIT_OK) {

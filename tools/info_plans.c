@@ -19,7 +19,7 @@ static const size_t smallest = 1 << 10, largest = 64 << 20;
 
 static bool is_carried(const tacit_comm_t *comm, const tacit_codec_t *codec, size_t way)
 {
-    return tacit__schedule_at(way)->carries(comm, codec);
+    return tacit__schedule_carries(tacit__schedule_at(way), comm, codec);
 }
 
 /* The codec becomes that of a tensor so many steps above the smallest, on which it never works. */

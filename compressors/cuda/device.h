@@ -38,7 +38,7 @@ typedef struct tacit_device_tensor {
     const void         *in;
     void               *out;
     uint64_t            count;
-    tacit_key_t         key; /* all but the step */
+    tacit_key_t         key; /* of the step: how far it is ahead of the bundle's */
     tacit_device_code_t code;
     uint8_t             dtype, nonfinite, keep;
     uint8_t             precision; /* a tacit_precision_t, of arrays whose bits are set in `packed`; others are float32 */
@@ -142,7 +142,8 @@ typedef struct tacit_device_bundle {
     uint32_t                     tensor_count;
     uint16_t                     rank, ranks;
     bool                         average;
-    uint8_t                      kind; /* a tacit_bundle_kind_t */
+    bool                         serves; /* an operation, and has no history of its own */
+    uint8_t                      kind;   /* a tacit_bundle_kind_t */
     uint8_t                     *own_coded;
     tacit_device_step_t         *step;
     tacit_device_report_t       *report;
@@ -311,6 +312,16 @@ typedef struct tacit_cuda_module {
     int (*create_stream)(void **stream_out);    /* which waits for no other */
     int (*destroy_stream)(void *stream);
     int (*copy)(void *to, const void *from, size_t bytes, void *stream); /* from the host's own memory or the device's */
+    /* An event: what was on a stream when it was recorded. Whether that has ended, or an error, if there was one; and that what
+       another stream gets from now on comes after it. */
+    int (*create_event)(void **event_out);
+    int (*destroy_event)(void *event);
+    int (*record)(void *event, void *stream);
+    int (*reached)(void *event, bool *reached_out);
+    int (*follow)(void *stream, void *event);
+    /* The GPU that is present for this thread. */
+    int (*present)(int *gpu_out);
+    int (*set_present)(int gpu);
 
     int (*begin)(const tacit_device_bundle_t *bundle, uint64_t step, void *stream); /* TACIT_STEP_NEXT: one more than the last */
     int (*encode)(const tacit_device_bundle_t *bundle, const tacit_device_tiles_t *tiles, void *sent, void *stream);

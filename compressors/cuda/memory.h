@@ -169,7 +169,7 @@ __device__ __noinline__ inline void store_packed(void *memory, tacit_precision_t
     uint32_t       words[4];
     uint16_t       halves[WIDTH];
 
-    key.step = bundle->step->step;
+    key.step += bundle->step->step;
     key.rank += (uint64_t)bundle->ranks * (2 + (unsigned)array); /* libcomm/codec_memory.c */
     const tacit_stream_t stream = tacit__stream(&key, false);
     tacit__random4(&stream, element / TACIT_PACKED_BLOCK, words);

@@ -231,7 +231,7 @@ __global__ void end(tacit_device_bundle_t bundle)
         return;
     }
     if (!failed) { /* FNV-1a of the step's bytes */
-        for (int byte = 0; byte < 8; byte++) {
+        for (int byte = 0; byte < 8 && !bundle.serves; byte++) {
             step->history = (step->history ^ (step->step >> 8 * byte & 0xff)) * 0x100000001b3u;
         }
     } else {

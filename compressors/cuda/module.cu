@@ -362,6 +362,48 @@ static int copy(void *to, const void *from, size_t bytes, void *stream)
     return (int)cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, (cudaStream_t)stream);
 }
 
+static int create_event(void **event_out)
+{
+    return (int)cudaEventCreateWithFlags((cudaEvent_t *)event_out, cudaEventDisableTiming);
+}
+
+static int destroy_event(void *event)
+{
+    return event != NULL ? (int)cudaEventDestroy((cudaEvent_t)event) : (int)cudaSuccess;
+}
+
+static int record(void *event, void *stream)
+{
+    return (int)cudaEventRecord((cudaEvent_t)event, (cudaStream_t)stream);
+}
+
+static int reached(void *event, bool *reached_out)
+{
+    cudaError_t error = cudaEventQuery((cudaEvent_t)event);
+
+    *reached_out = error == cudaSuccess;
+    if (error == cudaErrorNotReady) {
+        (void)cudaGetLastError();
+        error = cudaSuccess;
+    }
+    return (int)error;
+}
+
+static int follow(void *stream, void *event)
+{
+    return (int)cudaStreamWaitEvent((cudaStream_t)stream, (cudaEvent_t)event, 0);
+}
+
+static int present(int *gpu_out)
+{
+    return (int)cudaGetDevice(gpu_out);
+}
+
+static int set_present(int gpu)
+{
+    return (int)cudaSetDevice(gpu);
+}
+
 /* In the order of tacit_cuda_module_t. */
 static const tacit_cuda_module_t table = {
     (uint32_t)sizeof(tacit_cuda_module_t),
@@ -378,6 +420,13 @@ static const tacit_cuda_module_t table = {
     create_stream,
     destroy_stream,
     copy,
+    create_event,
+    destroy_event,
+    record,
+    reached,
+    follow,
+    present,
+    set_present,
     begin,
     encode,
     reduce,

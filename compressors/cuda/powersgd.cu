@@ -256,7 +256,7 @@ __global__ void __launch_bounds__(LONG_THREADS) start(tacit_device_bundle_t bund
     if (block_sum(some) != 0) {
         return;
     }
-    key.step = bundle.step->step;
+    key.step += bundle.step->step;
     const tacit_stream_t stream = tacit__stream(&key, true);
     for (uint64_t i = 4 * threadIdx.x; i < m.columns; i += 4 * LONG_THREADS) {
         uint32_t words[4];

@@ -13,7 +13,7 @@ __device__ inline tacit_stream_t draws_of(const tacit_device_bundle_t &bundle, c
 {
     tacit_key_t key = t.key;
 
-    key.step = bundle.step->step;
+    key.step += bundle.step->step;
     return tacit__stream(&key, true);
 }
 

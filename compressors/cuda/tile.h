@@ -62,7 +62,7 @@ __device__ inline tacit_stream_t stream_of(const tacit_device_bundle_t &bundle, 
 {
     tacit_key_t key = t.key;
 
-    key.step = bundle.step->step;
+    key.step += bundle.step->step;
     key.rank += reencoded ? bundle.ranks : 0u;
     return tacit__stream(&key, t.code.code == TACIT_CODE_ROTQ);
 }

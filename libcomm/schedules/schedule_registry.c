@@ -30,17 +30,22 @@ const tacit_schedule_t *tacit__schedule_named(const char *name)
     return NULL;
 }
 
+bool tacit__schedule_carries(const tacit_schedule_t *schedule, const tacit_comm_t *comm, const tacit_codec_t *codec)
+{
+    return schedule->device == codec->tensor.device && schedule->carries(comm, codec);
+}
+
 /* The one that is asked for if it carries the codec, else the first that does and should; with or without levels, or either. */
 static const tacit_schedule_t *find(const tacit_comm_t *comm, const tacit_codec_t *codec, bool with, bool without)
 {
     const char             *plan = comm->environment.plan;
     const tacit_schedule_t *asked = plan != NULL ? tacit__schedule_named(plan) : NULL;
 
-    if (asked != NULL && (asked->levels ? with : without) && asked->carries(comm, codec)) {
+    if (asked != NULL && (asked->levels ? with : without) && tacit__schedule_carries(asked, comm, codec)) {
         return asked;
     }
     for (size_t i = 0; i < sizeof schedules / sizeof *schedules; i++) {
-        if ((schedules[i]->levels ? with : without) && schedules[i]->carries(comm, codec) &&
+        if ((schedules[i]->levels ? with : without) && tacit__schedule_carries(schedules[i], comm, codec) &&
             (schedules[i]->pays == NULL || schedules[i]->pays(comm, codec))) {
             return tacit__cost_choose(comm, codec, schedules[i]);
         }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Runs kernels on the CPU, for tests: as much of CUDA as they use. Blocks run one after the other; the threads of a block are
-   coroutines, which change where they wait for each other, in ascending order. So there are no races, and none are found. */
+   coroutines, which change where they wait for each other, in ascending order. So there are no races, and none are found. Threads
+   of the test may launch kernels at once: one waits for the other. */
 #ifndef TACIT_TEST_EMULATION_H
 #define TACIT_TEST_EMULATION_H
 
@@ -10,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <cmath>
+#include <sched.h>
 #include <type_traits>
 #include <ucontext.h>
 
@@ -193,9 +195,14 @@ template <typename T> T exchange(T value, unsigned from)
     return got;
 }
 
+inline char launching;
+
 template <typename... Parameters, typename... Arguments>
 void launch(void (*given)(Parameters...), unsigned blocks, unsigned count, Arguments... arguments)
 {
+    while (__atomic_test_and_set(&launching, __ATOMIC_ACQUIRE)) {
+        sched_yield();
+    }
     blockDim = dim3{count, 1, 1};
     gridDim = dim3{blocks, 1, 1};
     auto with_arguments = [&] { given(arguments...); };
@@ -206,6 +213,7 @@ void launch(void (*given)(Parameters...), unsigned blocks, unsigned count, Argum
         run_block(count);
     }
     closure = nullptr;
+    __atomic_clear(&launching, __ATOMIC_RELEASE);
 }
 
 } /* namespace emulation */
@@ -310,6 +318,7 @@ template <typename T> T atomicExch(T *at, T value)
 
 typedef int   cudaError_t;
 typedef void *cudaStream_t;
+typedef void *cudaEvent_t;
 typedef int   cudaStreamCaptureStatus;
 enum {
     cudaSuccess = 0,
@@ -321,6 +330,7 @@ enum {
     cudaHostAllocMapped = 2,
     cudaHostAllocPortable = 1,
     cudaStreamNonBlocking = 1,
+    cudaEventDisableTiming = 2,
     cudaMemAdviseSetPreferredLocation = 3,
     cudaMemLocationTypeDevice = 1
 };
@@ -428,6 +438,36 @@ inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
 inline cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
     return cudaFree(stream);
+}
+
+inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned)
+{
+    return cudaMalloc(event, 1);
+}
+
+inline cudaError_t cudaEventDestroy(cudaEvent_t event)
+{
+    return cudaFree(event);
+}
+
+inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t)
+{
+    return cudaSuccess;
+}
+
+inline cudaError_t cudaEventQuery(cudaEvent_t)
+{
+    return cudaSuccess;
+}
+
+inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned)
+{
+    return cudaSuccess;
+}
+
+inline cudaError_t cudaSetDevice(int)
+{
+    return cudaSuccess;
 }
 
 inline cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus *status)

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The emulated module with copies that take their time: what goes to or from memory of the host that a GPU may copy is copied
+   late, when somebody asks for it or another stream follows, and until then it is spoilt. So whoever does not wait is found out.
+   Counts allocations, and fails where it is told to. */
+#ifndef TACIT_TEST_DEFERRED_H
+#define TACIT_TEST_DEFERRED_H
+
+#include "cuda_module.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+const tacit_cuda_module_t *tacit_cuda_module(uint32_t module_bytes);
+
+enum { MOST_COPIES = 4096, MOST_REGIONS = 256 };
+
+typedef struct copy {
+    void       *stream, *to;
+    const void *from;
+    size_t      bytes;
+    bool        done;
+} copy_t;
+
+typedef struct event {
+    void  *stream;
+    size_t copies; /* of all streams, when it was recorded */
+} event_t;
+
+static const tacit_cuda_module_t *eager;
+static pthread_mutex_t            deferred_lock = PTHREAD_MUTEX_INITIALIZER;
+static copy_t                     copies[MOST_COPIES];
+static size_t                     copy_count;
+static struct region {
+    uint8_t *at;
+    size_t   bytes;
+} regions[MOST_REGIONS];
+
+/* What tests look at, and set. */
+static size_t allocations;      /* of the GPU's memory */
+static int    stuck_after = -1; /* events that are reached before none is any more; -1: all are */
+static int    end_fails;        /* so many launches of end() fail */
+static size_t deferred_most;    /* copies at once */
+
+static int note_host(void **memory_out, size_t bytes)
+{
+    const int error = eager->alloc_host(memory_out, bytes);
+    size_t    i = 0;
+
+    pthread_mutex_lock(&deferred_lock);
+    while (i < MOST_REGIONS - 1 && regions[i].at != NULL) {
+        i++;
+    }
+    regions[i] = (struct region){*memory_out, bytes};
+    pthread_mutex_unlock(&deferred_lock);
+    return error;
+}
+
+static int forget_host(void *memory)
+{
+    pthread_mutex_lock(&deferred_lock);
+    for (size_t i = 0; memory != NULL && i < MOST_REGIONS; i++) {
+        if (regions[i].at == memory) {
+            regions[i] = (struct region){NULL, 0};
+        }
+    }
+    pthread_mutex_unlock(&deferred_lock);
+    return eager->free_host(memory);
+}
+
+static bool is_host(const void *memory)
+{
+    for (size_t i = 0; i < MOST_REGIONS; i++) {
+        if ((const uint8_t *)memory >= regions[i].at && (const uint8_t *)memory < regions[i].at + regions[i].bytes) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Copies `most` of a stream's, of those before the end-th. Returns whether none is left. */
+static bool copy_some(void *stream, size_t end, size_t most)
+{
+    bool left = false;
+
+    for (size_t i = 0; i < end && i < copy_count; i++) {
+        copy_t *copy = &copies[i];
+
+        if (copy->done || copy->stream != stream) {
+            continue;
+        }
+        if (most == 0) {
+            left = true;
+            break;
+        }
+        memcpy(copy->to, copy->from, copy->bytes);
+        copy->done = true;
+        most--;
+    }
+    while (copy_count > 0 && copies[copy_count - 1].done) {
+        copy_count--;
+    }
+    return !left;
+}
+
+static int copy_late(void *to, const void *from, size_t bytes, void *stream)
+{
+    pthread_mutex_lock(&deferred_lock);
+    if (copy_count == MOST_COPIES || (!is_host(to) && !is_host(from))) {
+        pthread_mutex_unlock(&deferred_lock);
+        return eager->copy(to, from, bytes, stream);
+    }
+    copies[copy_count++] = (copy_t){stream, to, from, bytes, false};
+    memset(to, 0xee, bytes);
+    deferred_most = copy_count > deferred_most ? copy_count : deferred_most;
+    pthread_mutex_unlock(&deferred_lock);
+    return 0;
+}
+
+static int make_event(void **event_out)
+{
+    *event_out = calloc(1, sizeof(event_t));
+    return *event_out == NULL;
+}
+
+static int free_event(void *event)
+{
+    free(event);
+    return 0;
+}
+
+static int record_late(void *event, void *stream)
+{
+    pthread_mutex_lock(&deferred_lock);
+    *(event_t *)event = (event_t){stream, copy_count};
+    pthread_mutex_unlock(&deferred_lock);
+    return 0;
+}
+
+/* A copy each time it is asked. */
+static int reached_late(void *given, bool *reached_out)
+{
+    const event_t *event = given;
+
+    pthread_mutex_lock(&deferred_lock);
+    *reached_out = stuck_after != 0 && copy_some(event->stream, event->copies, 1) && copy_some(event->stream, event->copies, 0);
+    stuck_after -= *reached_out && stuck_after > 0;
+    pthread_mutex_unlock(&deferred_lock);
+    return 0;
+}
+
+static int follow_late(void *stream, void *given)
+{
+    const event_t *event = given;
+
+    (void)stream;
+    pthread_mutex_lock(&deferred_lock);
+    (void)copy_some(event->stream, event->copies, SIZE_MAX);
+    pthread_mutex_unlock(&deferred_lock);
+    return 0;
+}
+
+static int synchronize_late(void)
+{
+    pthread_mutex_lock(&deferred_lock);
+    for (size_t i = 0; i < copy_count; i++) {
+        if (!copies[i].done) {
+            memcpy(copies[i].to, copies[i].from, copies[i].bytes);
+        }
+    }
+    copy_count = 0;
+    pthread_mutex_unlock(&deferred_lock);
+    return 0;
+}
+
+static int count_alloc(void **memory_out, size_t bytes)
+{
+    (void)__atomic_add_fetch(&allocations, 1, __ATOMIC_SEQ_CST);
+    return eager->alloc(memory_out, bytes);
+}
+
+static int end_or_fail(const tacit_device_bundle_t *bundle, void *stream)
+{
+    if (end_fails > 0 && bundle->rank == 1) {
+        end_fails--;
+        return 700;
+    }
+    return eager->end(bundle, stream);
+}
+
+static inline void use_deferred(void)
+{
+    static tacit_cuda_module_t late;
+
+    eager = tacit_cuda_module(sizeof *eager);
+    late = *eager;
+    late.alloc = count_alloc;
+    late.alloc_host = note_host;
+    late.free_host = forget_host;
+    late.copy = copy_late;
+    late.create_event = make_event;
+    late.destroy_event = free_event;
+    late.record = record_late;
+    late.reached = reached_late;
+    late.follow = follow_late;
+    late.synchronize = synchronize_late;
+    late.end = end_or_fail;
+    tacit__cuda_use(&late);
+}
+
+#endif
