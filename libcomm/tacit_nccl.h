@@ -2,7 +2,8 @@
 /* Tacit over NCCL: tensors on GPUs, on the caller's CUDA stream. Part of libtacit, which links neither NCCL nor CUDA: both are
    loaded when the first of these calls needs them. Handles of theirs are passed as pointers (ncclComm_t, cudaStream_t).
 
-       tacit_nccl_create()         a communicator over that of the caller, an ncclComm_t; or from an id, as NCCL's own are made
+       tacit_nccl_create()         a communicator over that of the caller, an ncclComm_t; or from an id, as NCCL's own are made; or
+                                   from one of MPI, by tacit_nccl_create_mpi() (tacit_mpi.h)
        tacit_codec_create()        what a tensor is, its spec and memory: device TACIT_CUDA, rank and ranks of the communicator
        tacit_nccl_group_create()   tensors that are reduced together: a bundle (tacit_bundle.h) and memory for its messages
        tacit_nccl_group_run()      a step of them, on a stream
@@ -56,8 +57,8 @@ TACIT_API tacit_status_t tacit_nccl_version(int *version_out);
    communicator, as they are by default, the limit of time begins behind ncclCommSplit. `config` may be NULL; what counts of it is
    timeout_ms. */
 TACIT_API tacit_status_t tacit_nccl_create(void *nccl_comm, const tacit_config_t *config, tacit_nccl_t **nccl_out);
-/* An id for tacit_nccl_create_from_id(): made on one rank, and brought to the others by the program's own means, for instance by
-   MPI_Bcast() of its bytes. One communicator an id. */
+/* An id for tacit_nccl_create_from_id(): made on one rank, and brought to the others by the program's own means, as
+   tacit_nccl_create_mpi() (tacit_mpi.h) does by MPI_Bcast() of its bytes. One communicator an id. */
 TACIT_API tacit_status_t tacit_nccl_unique_id(tacit_nccl_id_t *id_out);
 /* Makes a communicator of `ranks` ranks, of which this is `rank`, on the present GPU. Collective. */
 TACIT_API tacit_status_t tacit_nccl_create_from_id(const tacit_nccl_id_t *id, int rank, int ranks, const tacit_config_t *config,
