@@ -2,8 +2,8 @@
 /* Tacit over NCCL: tensors on GPUs, on the caller's CUDA stream. Part of libtacit, which links neither NCCL nor CUDA: both are
    loaded when the first of these calls needs them. Handles of theirs are passed as pointers (ncclComm_t, cudaStream_t).
 
-       tacit_nccl_create()         a communicator over that of the caller, an ncclComm_t; or from an id, as NCCL's own are made; or
-                                   from one of MPI, by tacit_nccl_create_mpi() (tacit_mpi.h)
+       tacit_nccl_create()         a communicator over that of the caller, an ncclComm_t; or from an id, as NCCL's own are made
+       tacit_nccl_create_mpi()     the same from one of MPI (tacit_mpi.h)
        tacit_codec_create()        what a tensor is, its spec and memory: device TACIT_CUDA, rank and ranks of the communicator
        tacit_nccl_group_create()   tensors that are reduced together: a bundle (tacit_bundle.h) and memory for its messages
        tacit_nccl_group_run()      a step of them, on a stream
