@@ -347,6 +347,7 @@ static tacit_status_t prepare(tacit_bundle_t *bundle)
         const bool again = owned && bundle->kind == TACIT_BUNDLE_ALLREDUCE; /* it is encoded again by its owner */
         const tacit_piece_t *piece = &bundle->pieces[p];
         const size_t         first = again ? piece->first : 0, count = again ? piece->count : 0;
+        const bool           tracks = codec->feedback != NULL && codec->feedback->combine != NULL;
 
         p += owned;
         if (!tacit__codec_owns(codec, first, count, mean)) {
@@ -356,7 +357,7 @@ static tacit_status_t prepare(tacit_bundle_t *bundle)
                 tacit__codec_forget_former(codec);
             }
         }
-        if (codec->tracker_op != 1 + (int)bundle->op) {
+        if (tracks && codec->tracker_op != 1 + (int)bundle->op) {
             tacit__codec_settle(codec);
             tacit__codec_conclude(codec, bundle->op);
         }

@@ -52,6 +52,7 @@ passes() {
     case $2 in
     transformer) objects=$transformer_objects ;;
     gpu) objects="${gpu_objects% *} $build/tests/gpu/trainer_emulated.o" ;;
+    device) objects="$build/tests/gpu/device_emulated-device.o $build/tests/gpu/emulated.o" ;;
     nccl*)
         objects="$build/tests/gpu/$2_emulated-$2.o $build/tests/gpu/emulated.o"
         cp "$build"/tests/gpu/libnccl_*.so "$place"
@@ -179,6 +180,11 @@ kernel_mutant() {
 # nccl_mutant NAME FILE "TEST:CASE ..." SED-SCRIPT: the same of what goes over NCCL.
 nccl_mutant() {
     [ ! -f "$build/tests/gpu/nccl_emulated" ] || mutant "$@"
+}
+
+# device_mutant NAME FILE SED-SCRIPT: of slots on a GPU.
+device_mutant() {
+    [ ! -f "$build/tests/gpu/device_emulated" ] || mutant "$1" "$2" device:device "$3"
 }
 
 # unchanged TEST:CASE...: they pass on their own; otherwise they prove nothing.
@@ -849,6 +855,25 @@ nccl_mutant "nccl: nothing is aborted" libcomm/nccl_comm.c nccl_faults:nccl_faul
     's/^            abort_comm\(nccl\);/            ;/'
 nccl_mutant "nccl: any version will do" libcomm/nccl_library.c nccl_faults:nccl_faults 's/ \|\| version < TACIT_NCCL_OLDEST//'
 nccl_mutant "nccl: what is captured is waited for" libcomm/bundle_device.c nccl_faults:nccl_faults 's/!capturing; /1;/'
+
+[ ! -f "$build/tests/gpu/device_emulated" ] || unchanged device:device
+device_mutant "device: pieces are sent before they are copied" libcomm/schedules/device.c \
+    's/TRY\(look\(leg, cell->copied, leg->operation->moved\)\);//'
+device_mutant "device: cells are filled before they are sent" libcomm/schedules/device.c \
+    's/ \&\& leg->comm->exchange.sends_done >= cell->sends//'
+device_mutant "device: cells are filled while they are copied" libcomm/schedules/device.c 's/if \(cell->busy\)/if (false)/'
+device_mutant "device: kernels do not wait for what comes" libcomm/schedules/device.c 's/TRY\(join_arrivals\(leg\)\);//'
+device_mutant "device: kernels do not wait for the caller's stream" libcomm/schedules/device.c \
+    's/staging->module->follow\(staging->stream, given\)/given == NULL/'
+device_mutant "device: all slots have the first one's step" libcomm/schedules/device.c \
+    's/item->step - leg->items\[0\]->step/0/'
+device_mutant "device: what is found is not asked for" libcomm/schedules/device.c \
+    's/TRY\(tacit__bundle_device_verdict\(.*\)\);//'
+device_mutant "device: what fails last passes" libcomm/operation.c 's/status == TACIT_OK \&\& operation->fault != TACIT_OK/false/'
+device_mutant "device: memory for messages is made each time" libcomm/fused.c 's/if \(is_of\(fused, leg\)\)/if (false)/'
+device_mutant "device: each step waits for the one before" libcomm/bundle_device.c \
+    's/tracks \&\& codec->tracker_op/codec->tracker_op/'
+device_mutant "device: slots keep what others have left" libcomm/fused.c 's/fused->slots\[i\]->fused = NULL;/;/'
 
 kernel_mutant "kernels: lanes in another order" compressors/cuda/warp.h kernels \
     's/sum\[c\] \+= upper \? other : kept;/sum[c] += upper ? kept : other;/'

@@ -37,10 +37,10 @@ static struct region {
 } regions[MOST_REGIONS];
 
 /* What tests look at, and set. */
-static size_t allocations;      /* of the GPU's memory */
-static int    stuck_after = -1; /* events that are reached before none is any more; -1: all are */
-static int    end_fails;        /* so many launches of end() fail */
-static size_t deferred_most;    /* copies at once */
+static size_t allocations; /* of the GPU's memory */
+static size_t waits;       /* for all that a GPU does */
+static bool   stuck;       /* no event is reached */
+static int    end_fails;   /* so many launches of end() fail, on rank 1 */
 
 static int note_host(void **memory_out, size_t bytes)
 {
@@ -112,7 +112,6 @@ static int copy_late(void *to, const void *from, size_t bytes, void *stream)
     }
     copies[copy_count++] = (copy_t){stream, to, from, bytes, false};
     memset(to, 0xee, bytes);
-    deferred_most = copy_count > deferred_most ? copy_count : deferred_most;
     pthread_mutex_unlock(&deferred_lock);
     return 0;
 }
@@ -143,8 +142,7 @@ static int reached_late(void *given, bool *reached_out)
     const event_t *event = given;
 
     pthread_mutex_lock(&deferred_lock);
-    *reached_out = stuck_after != 0 && copy_some(event->stream, event->copies, 1) && copy_some(event->stream, event->copies, 0);
-    stuck_after -= *reached_out && stuck_after > 0;
+    *reached_out = !stuck && copy_some(event->stream, event->copies, 1) && copy_some(event->stream, event->copies, 0);
     pthread_mutex_unlock(&deferred_lock);
     return 0;
 }
@@ -162,6 +160,7 @@ static int follow_late(void *stream, void *given)
 
 static int synchronize_late(void)
 {
+    (void)__atomic_add_fetch(&waits, 1, __ATOMIC_SEQ_CST);
     pthread_mutex_lock(&deferred_lock);
     for (size_t i = 0; i < copy_count; i++) {
         if (!copies[i].done) {

@@ -174,7 +174,8 @@ static void run_on(run_t *run)
 
     snprintf(asked, sizeof asked, "x by %s", run->scenario->by);
     ask_for(run->device == TACIT_CPU ? asked : NULL);
-    run_ranks(run->scenario->ranks, &run->scenario->config, body, run);
+    /* What is sent is read late: a cell is not to be filled before. */
+    (run->device == TACIT_CUDA ? run_ranks_lazily : run_ranks)(run->scenario->ranks, &run->scenario->config, body, run);
     ask_for(NULL);
 }
 
@@ -308,7 +309,7 @@ static void suffer(tacit_comm_t *comm, void *arg)
             }
 #ifdef TACIT_EMULATED
             if (rank == 0) {
-                stuck_after = fault == STUCK ? 2 : -1;
+                stuck = fault == STUCK;
                 end_fails = fault == LAST_LAUNCH ? 1 : 0;
             }
 #endif
@@ -357,7 +358,7 @@ static void run_stage(stage_t *stage, fault_t fault, const tacit_config_t *confi
     tacit_loop_release(stage->loop);
     pthread_barrier_destroy(&stage->barrier);
 #ifdef TACIT_EMULATED
-    stuck_after = -1;
+    stuck = false;
 #endif
 }
 
@@ -418,12 +419,12 @@ START_TEST(stuck_gpu)
     static stage_t stage;
     tacit_config_t config = TACIT_CONFIG_INIT;
 
-    config.timeout_ms = 300;
+    config.timeout_ms = 600;
     run_stage(&stage, STUCK, &config);
     for (int rank = 0; rank < RANKS; rank++) {
         ck_assert_int_eq(stage.status[rank], TACIT_ERR_TIMEOUT);
         ck_assert_int_eq(stage.next[rank], TACIT_ERR_BROKEN);
-        ck_assert_msg(strstr(stage.text[rank], "the GPU has not done its work in 300 ms") != NULL, "%s", stage.text[rank]);
+        ck_assert_msg(strstr(stage.text[rank], "the GPU has not done its work in 600 ms") != NULL, "%s", stage.text[rank]);
     }
 }
 END_TEST
@@ -450,7 +451,7 @@ enum { BUCKETS = 2, BUCKET = 3 };
 
 typedef struct turns {
     float  out[MOST][2][BUCKETS][BUCKET * 700]; /* of slots on the CPU, and on the GPU */
-    size_t allocations[4];                      /* after each step */
+    size_t allocations[4], waits[4];            /* after each step */
 } turns_t;
 
 /* Two buckets by turns, whose requests run at once, each with slots on both. */
@@ -491,6 +492,7 @@ static void take_turns(tacit_comm_t *comm, void *arg)
 #ifdef TACIT_EMULATED
         if (rank == 0) {
             turns->allocations[step] = __atomic_load_n(&allocations, __ATOMIC_SEQ_CST);
+            turns->waits[step] = __atomic_load_n(&waits, __ATOMIC_SEQ_CST);
         }
 #endif
     }
@@ -515,6 +517,48 @@ START_TEST(by_turns)
         ck_assert_int_eq(memcmp(turns.out[rank][1], turns.out[0][0], sizeof turns.out[0][0]), 0);
     }
     ck_assert_uint_eq(turns.allocations[2], turns.allocations[1]); /* of steps that no rank has alone */
+    ck_assert_uint_eq(turns.waits[2], turns.waits[1]);
+}
+END_TEST
+
+/* What is still being copied on the caller's stream is waited for. */
+static void bring_late(tacit_comm_t *comm, void *arg)
+{
+    float(*out)[700] = arg;
+    const int     rank = tacit_comm_rank(comm);
+    tacit_slot_t *slot = make_slot(comm, TACIT_CUDA, "slot", 700, TACIT_FLOAT32, "none");
+    float        *x = get(TACIT_CUDA, 700 * sizeof *x), *host = NULL;
+    void         *stream = NULL;
+
+    if (module->create_stream(&stream) != 0 || module->alloc_host((void **)&host, 700 * sizeof *host) != 0) {
+        abort();
+    }
+    harness_fill(host, 700, (uint64_t)rank, 1.0f);
+    MUST(tacit_allreduce(slot, x, x, TACIT_SUM)); /* to make memory waits for all streams */
+    MUST(tacit_comm_set_stream(comm, stream));
+    if (module->copy(x, host, 700 * sizeof *x, stream) != 0) {
+        abort();
+    }
+    MUST(tacit_allreduce(slot, x, x, TACIT_SUM));
+    memcpy(out[rank], x, 700 * sizeof *x);
+    if (module->synchronize() != 0 || module->free_host(host) != 0 || module->destroy_stream(stream) != 0) {
+        abort();
+    }
+    give(TACIT_CUDA, x);
+}
+
+START_TEST(given_stream)
+{
+    static float out[2][700];
+    float        x[2][700];
+
+    run_ranks(2, NULL, bring_late, out);
+    for (int rank = 0; rank < 2; rank++) {
+        harness_fill(x[rank], 700, (uint64_t)rank, 1.0f);
+    }
+    for (int i = 0; i < 700; i++) {
+        ck_assert(out[0][i] == x[0][i] + x[1][i] && out[1][i] == out[0][i]);
+    }
 }
 END_TEST
 
@@ -690,6 +734,7 @@ int main(void)
     tcase_add_loop_test(tcase, faults_are_common, 0, FAULTS);
     tcase_add_test(tcase, late_rank);
     tcase_add_loop_test(tcase, by_turns, 0, 2);
+    tcase_add_test(tcase, given_stream);
     tcase_add_test(tcase, as_other_slots);
     tcase_add_test(tcase, refused);
     tcase_add_test(tcase, no_memory);
