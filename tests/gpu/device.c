@@ -268,7 +268,7 @@ typedef struct stage {
 
 enum { RANKS = 3, PLACE = 17 };
 
-typedef enum { SOUND, NOT_A_NUMBER, OTHER_OPERATOR, DAMAGED, LATE, STUCK, LAST_LAUNCH } fault_t;
+typedef enum { SOUND, NOT_A_NUMBER, OTHER_LEG, OTHER_OPERATOR, DAMAGED, LATE, STUCK, LAST_LAUNCH } fault_t;
 
 static void note(stage_t *stage, int rank, tacit_status_t status)
 {
@@ -286,6 +286,8 @@ static void suffer(tacit_comm_t *comm, void *arg)
                               make_slot(comm, TACIT_CUDA, "two", 1000, TACIT_FLOAT32, "topk:ratio=0.1+ef")};
     float        *x[2] = {get(TACIT_CUDA, ELEMENTS * sizeof(float)), get(TACIT_CUDA, 1000 * sizeof(float))};
     float        *out = get(TACIT_CUDA, ELEMENTS * sizeof(float)), *other = get(TACIT_CUDA, 1000 * sizeof(float));
+    tacit_slot_t *beside = make_slot(comm, TACIT_CPU, "beside", PLACE, TACIT_FLOAT32, "onebit:block=64+ef");
+    float         y[PLACE];
     uint8_t      *before[2], *after[2];
     size_t        bytes[2];
 
@@ -296,11 +298,13 @@ static void suffer(tacit_comm_t *comm, void *arg)
 
         harness_fill(x[0], ELEMENTS, (uint64_t)(10 * (step == 2 ? 1 : step) + rank), 1.0f);
         harness_fill(x[1], 1000, (uint64_t)(100 + 10 * (step == 2 ? 1 : step) + rank), 1.0f);
+        harness_fill(y, PLACE, 1, 1.0f);
         if (fault == SOUND && now) {
             continue;
         }
         if (now) {
             x[0][PLACE] = fault == NOT_A_NUMBER && rank == 1 ? NAN : x[0][PLACE];
+            y[0] = fault == OTHER_LEG && rank == 1 ? NAN : y[0];
             keep_state(slots[0], &before[0], &bytes[0]);
             keep_state(slots[1], &before[1], &bytes[1]);
             (void)pthread_barrier_wait(&stage->barrier);
@@ -322,6 +326,7 @@ static void suffer(tacit_comm_t *comm, void *arg)
         MUST(tacit_group_begin(comm));
         MUST(tacit_allreduce(slots[0], x[0], out, op));
         MUST(tacit_allreduce(slots[1], x[1], other, op));
+        MUST(tacit_allreduce(beside, y, y, op));
         status = tacit_group_end(comm, NULL);
         if (now) {
             note(stage, rank, status);
@@ -368,6 +373,7 @@ static const struct {
     const char    *text; /* is in that of all ranks */
 } faults[] = {
     {NOT_A_NUMBER, TACIT_ERR_VALUE, "rank 1: slot 'one' at step 1"},
+    {OTHER_LEG, TACIT_ERR_VALUE, "rank 1: slot 'beside' at step 1"},
     {OTHER_OPERATOR, TACIT_ERR_MISMATCH, "another spec or operator"},
     {DAMAGED, TACIT_ERR_FRAME, "from rank 1 cannot be used"},
 };
@@ -670,6 +676,47 @@ START_TEST(refused)
 }
 END_TEST
 
+/* What powersgd makes of matrices on GPUs is its own, but the same on all ranks; its parameters may change. */
+static void reduce_matrix(tacit_comm_t *comm, void *arg)
+{
+    float(*out)[1200] = arg;
+    const int           rank = tacit_comm_rank(comm);
+    tacit_slot_config_t config = TACIT_SLOT_CONFIG_INIT;
+    tacit_slot_t       *slots[2];
+    float              *x = get(TACIT_CUDA, 1200 * sizeof *x), *y = get(TACIT_CUDA, 1200 * sizeof *y);
+
+    config.count = 1200;
+    config.ndim = 2;
+    config.shape[0] = 40;
+    config.shape[1] = 30;
+    config.device = TACIT_CUDA;
+    config.spec = "powersgd:rank=2+ef";
+    MUST(tacit_slot_create(comm, "matrix", &config, &slots[0]));
+    slots[1] = make_slot(comm, TACIT_CUDA, "vector", 1200, TACIT_FLOAT32, "rotq+ef");
+    for (int step = 0; step < STEPS; step++) {
+        harness_fill(x, 1200, (uint64_t)(10 * step + rank), 1.0f);
+        MUST(tacit_group_begin(comm));
+        MUST(tacit_allreduce(slots[0], x, x, TACIT_AVERAGE));
+        MUST(tacit_allreduce(slots[1], y, y, TACIT_AVERAGE));
+        MUST(tacit_group_end(comm, NULL));
+        MUST(tacit_slot_set_spec(slots[0], step == 0 ? "powersgd:rank=3+ef" : "powersgd:rank=1+ef"));
+    }
+    memcpy(out[rank], x, sizeof out[rank]);
+    give(TACIT_CUDA, x);
+    give(TACIT_CUDA, y);
+}
+
+START_TEST(matrices)
+{
+    static float out[3][1200];
+
+    run_ranks(3, NULL, reduce_matrix, out);
+    ck_assert(out[0][0] != 0 && isfinite(out[0][0]));
+    ck_assert_int_eq(memcmp(out[0], out[1], sizeof out[0]), 0);
+    ck_assert_int_eq(memcmp(out[0], out[2], sizeof out[0]), 0);
+}
+END_TEST
+
 /* ---- No memory ---- */
 
 typedef struct poor {
@@ -737,6 +784,7 @@ int main(void)
     tcase_add_test(tcase, given_stream);
     tcase_add_test(tcase, as_other_slots);
     tcase_add_test(tcase, refused);
+    tcase_add_test(tcase, matrices);
     tcase_add_test(tcase, no_memory);
 #ifdef TACIT_EMULATED
     tcase_add_test(tcase, stuck_gpu);
