@@ -465,11 +465,6 @@ inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned)
     return cudaSuccess;
 }
 
-inline cudaError_t cudaSetDevice(int)
-{
-    return cudaSuccess;
-}
-
 inline cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus *status)
 {
     *status = cudaStreamCaptureStatusNone;
