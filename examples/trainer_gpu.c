@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <tacit_mpi.h>
 #include <tacit_nccl.h>
 #include <unistd.h>
 
@@ -146,21 +147,6 @@ static void make_codecs(trainer_t *trainer)
     }
 }
 
-/* A communicator over all ranks of MPI, by an id that the first of them makes. */
-static void make_nccl(const trainer_t *trainer, tacit_nccl_t **nccl_out)
-{
-    tacit_nccl_id_t id = {""};
-    tacit_status_t  status = TACIT_OK;
-
-    if (trainer->rank == 0) {
-        status = tacit_nccl_unique_id(&id);
-    }
-    trainer_all(trainer, status, "tacit_nccl_unique_id");
-    (void)MPI_Bcast(&id, sizeof id, MPI_BYTE, 0, MPI_COMM_WORLD);
-    trainer_all(trainer, tacit_nccl_create_from_id(&id, trainer->rank, trainer->ranks, NULL, nccl_out),
-                "tacit_nccl_create_from_id");
-}
-
 static tacit_nccl_group_t *make_group(const trainer_t *trainer, tacit_codec_t *const *codecs, size_t count)
 {
     tacit_nccl_group_t *group = NULL;
@@ -201,7 +187,7 @@ static void meet(trainer_t *trainer)
     const size_t   count = gpu->tensors.count;
 
     if (trainer->ranks > 1) {
-        make_nccl(trainer, &gpu->nccl);
+        trainer_all(trainer, tacit_nccl_create_mpi(MPI_COMM_WORLD, NULL, &gpu->nccl), "tacit_nccl_create_mpi");
         gpu->sent[1] = sent_by_large(trainer);
         gpu->group = make_group(trainer, gpu->codecs, count);
         gpu->sent[0] = (double)tacit_nccl_group_wire_bytes(gpu->group);
