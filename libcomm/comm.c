@@ -232,6 +232,7 @@ tacit_status_t tacit_comm_create(const tacit_transport_t *transport, const tacit
     TRY(tacit__comm_agree_and_tell(comm, "tacit_comm_create", text, line, comm->topology != NULL ? comm->topology->lines : NULL,
                                    status, capacity));
     find_neighbours(comm);
+    TRY(tacit__channels_create(comm));
     tacit__log(TACIT_LOG_INFO, comm->rank, "comm: transport %s, %s", comm->transport.name, text);
     tacit__topology_tell(comm->topology, comm->rank);
     tacit__thread_start(comm);
@@ -277,6 +278,7 @@ void tacit_comm_destroy(tacit_comm_t *comm)
     }
     tacit__trace_destroy(comm->trace);
     tacit__cost_fini(&comm->cost);
+    tacit__channels_destroy(&comm->channels);
     tacit__topology_destroy(comm->topology);
     tacit__topology_destroy(comm->flat);
     tacit__operation_free(comm->spare);

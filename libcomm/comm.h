@@ -5,6 +5,7 @@
 
 #include <stdatomic.h>
 
+#include "channel.h"
 #include "cost.h"
 #include "environment.h"
 #include "exchange.h"
@@ -66,6 +67,7 @@ struct tacit_comm {
     tacit_trace_t      *trace; /* NULL: off */
     tacit_exchange_t    exchange;
     tacit_topology_t   *topology, *flat; /* who shares a host; the same if nobody did */
+    tacit_channels_t    channels;        /* on two levels */
     tacit_cost_t        cost;
     tacit_slot_t       *slots;
     void               *stream;  /* on a GPU: on which `in` is produced */

@@ -530,8 +530,11 @@ tacit_status_t tacit__blockwise_advance(tacit_leg_t *leg)
 {
     tacit_blockwise_t *blockwise = leg->state;
     tacit_chunk_t     *chunk = NULL;
-    tacit_status_t     status = TACIT_PENDING;
+    tacit_status_t     status = blockwise->levels != NULL ? tacit__levels_take(leg, blockwise->levels) : TACIT_PENDING;
 
+    if (status != TACIT_PENDING) {
+        return status;
+    }
     blockwise->results_turn = !blockwise->results_turn || blockwise->to_encode == 0;
     if (blockwise->to_reduce != 0 && blockwise->results_turn) {
         chunk = next_to_reduce(leg, blockwise);
@@ -542,7 +545,7 @@ tacit_status_t tacit__blockwise_advance(tacit_leg_t *leg)
     if (blockwise->to_encode != 0) {
         status = send_contribution(leg, blockwise);
     }
-    return status == TACIT_PENDING && blockwise->levels != NULL ? tacit__levels_advance(leg, blockwise->levels) : status;
+    return status == TACIT_PENDING && blockwise->levels != NULL ? tacit__levels_begin(leg, blockwise->levels) : status;
 }
 
 bool tacit__blockwise_done(const tacit_leg_t *leg)

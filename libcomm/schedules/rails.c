@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Exact sums of what the ranks of a host have. A piece of a rail goes around the host, from the rank behind the leader to the
-   leader, and each rank adds its own: so all memory that it takes is that of messages under way. */
+   leader, and each rank adds its own: so all memory that it takes is that of pieces under way. They go through memory that ranks
+   share (channel.h), or in messages where there is none. */
 #include "rails.h"
 
 #include <string.h>
@@ -9,7 +10,10 @@
 #include "isa.h"
 #include "parts.h"
 
-enum { MOST_UNDER_WAY = 16 }; /* own pieces: enough for the next rank not to wait, few enough to stay in a cache */
+enum {
+    MOST_UNDER_WAY = 16, /* own pieces in messages: enough for the next rank not to wait, few enough to stay in a cache */
+    AT_ONCE = 4          /* pieces from a channel, before others and the network have a turn */
+};
 
 static tacit_status_t no_memory(const tacit_leg_t *leg)
 {
@@ -21,7 +25,9 @@ static tacit_status_t no_memory(const tacit_leg_t *leg)
 
 static size_t most_elements(const tacit_leg_t *leg)
 {
-    return TACIT_NEAR_CHUNKS * leg->comm->config.chunk_bytes / sizeof(float);
+    const tacit_channels_t *channels = &leg->comm->channels;
+
+    return (channels->out != NULL ? channels->piece_bytes : TACIT_NEAR_CHUNKS * leg->comm->config.chunk_bytes) / sizeof(float);
 }
 
 static size_t piece_elements(const tacit_leg_t *leg, const tacit_rail_t *rail)
@@ -213,14 +219,32 @@ void tacit__levels_release(tacit_leg_t *leg, tacit_levels_t *levels)
 
 /* ---- Sums ---- */
 
-static void add_loop(const float *one, const float *other, size_t count, float *sum)
+/* Whether a number is not finite: without a branch, so that loops vectorize. */
+static inline uint32_t is_wrong(float x)
 {
-    for (size_t i = 0; i < count; i++) {
-        sum[i] = one[i] + other[i];
-    }
+    uint32_t bits;
+
+    memcpy(&bits, &x, sizeof bits);
+    return (uint32_t)((bits & 0x7f800000u) == 0x7f800000u);
 }
 
-TACIT_EACH_ISA(void, add, (const float *one, const float *other, size_t count, float *sum), (one, other, count, sum))
+/* sum = x, after what is before it, if there is anything. Returns whether x is finite. */
+static bool add_loop(const float *restrict x, const float *restrict before, size_t count, float *restrict sum)
+{
+    uint32_t wrong = 0;
+
+    for (size_t i = 0; before == NULL && i < count; i++) {
+        wrong |= is_wrong(x[i]);
+        sum[i] = x[i];
+    }
+    for (size_t i = 0; before != NULL && i < count; i++) {
+        wrong |= is_wrong(x[i]);
+        sum[i] = x[i] + before[i];
+    }
+    return wrong == 0;
+}
+
+TACIT_EACH_ISA(bool, add, (const float *x, const float *before, size_t count, float *sum), (x, before, count, sum))
 
 /* sum = this rank's next piece, after what the ranks before it have of it, if there are any. */
 static tacit_status_t add_own(const tacit_segment_t *segment, size_t offset, size_t count, const float *before, float *sum)
@@ -234,40 +258,43 @@ static tacit_status_t add_own(const tacit_segment_t *segment, size_t offset, siz
 
         units = tacit__min(count - done, codec->unit);
         x = tacit__unit_load_given(codec, item->in, segment->first + offset + done, units);
-        if (codec->nonfinite == TACIT_NONFINITE_ERROR && !tacit__unit_is_finite(x, units)) {
+        if (!add(x, before != NULL ? before + done : NULL, units, sum + done) && codec->nonfinite == TACIT_NONFINITE_ERROR) {
             return tacit__codec_value_fault(codec, codec->rank, item->step); /* of what was given, not of the sum */
-        }
-        if (before != NULL) {
-            add(x, before + done, units, sum + done);
-        } else {
-            memcpy(sum + done, x, units * sizeof *sum);
         }
     }
     tacit__item_worked(item, TACIT_TRACE_ADD, began, count, -1);
     return TACIT_OK;
 }
 
-/* Sends the next piece of a rail to the next rank. */
+/* Sends the next piece of a rail to the next rank. There is room for it. */
 static tacit_status_t send_piece(tacit_leg_t *leg, tacit_levels_t *levels, int number, const float *before)
 {
     tacit_rail_t          *rail = &levels->rails[number];
     const tacit_segment_t *segment = &rail->segments[rail->next];
     const size_t           count = piece_elements(leg, rail);
+    tacit_channel_t       *channel = leg->comm->channels.out;
     tacit_frame_t          frame = tacit__leg_frame(leg, TACIT_FRAME_CONTRIBUTION);
+    uint8_t               *message = NULL;
     tacit_status_t         status;
-    uint8_t               *message;
 
-    TRY(tacit__outbox_take(&levels->outbox, &leg->comm->exchange, TACIT_FRAME_HEADER_BYTES + most_elements(leg) * sizeof(float),
-                           &message));
-    TRY(add_own(segment, rail->offset, count, before, (float *)(void *)(message + TACIT_FRAME_HEADER_BYTES)));
+    if (channel == NULL) {
+        TRY(tacit__outbox_take(&levels->outbox, &leg->comm->exchange,
+                               TACIT_FRAME_HEADER_BYTES + most_elements(leg) * sizeof(float), &message));
+    }
+    TRY(add_own(segment, rail->offset, count, before,
+                channel != NULL ? tacit__channel_payload(channel) : (void *)(message + TACIT_FRAME_HEADER_BYTES)));
     frame.round = leg->round + TACIT_LEVELS_INPUTS;
     frame.index = levels->inputs++;
     frame.total = levels->inputs_total;
     frame.first = (uint32_t)number;
     frame.count = (uint32_t)count;
     frame.payload_bytes = (uint32_t)(count * sizeof(float));
-    segment->item->sent_bytes += frame.payload_bytes;
     go_on(leg, rail);
+    if (channel != NULL) {
+        tacit__channel_put(channel, &frame);
+        return TACIT_OK;
+    }
+    segment->item->sent_bytes += frame.payload_bytes;
     TRY(tacit__leg_send(leg, levels->next, message, tacit__frame_write(&frame, message)));
 out:
     return status;
@@ -278,8 +305,18 @@ static bool is_summed(const tacit_rail_t *rail)
     return rail->next == rail->count;
 }
 
+/* Whether an own piece may go out. In a channel it leaves room for one that comes from elsewhere: with none anywhere around the
+   host, all would wait for each other. */
+static bool may_begin(const tacit_leg_t *leg, const tacit_levels_t *levels)
+{
+    const tacit_channel_t *channel = leg->comm->channels.out;
+
+    return channel != NULL ? tacit__channel_room(channel) > 1
+                           : !tacit__outbox_is_full(&levels->outbox, &leg->comm->exchange, MOST_UNDER_WAY);
+}
+
 /* Rails in turn: that which has come least far. */
-tacit_status_t tacit__levels_advance(tacit_leg_t *leg, tacit_levels_t *levels)
+tacit_status_t tacit__levels_begin(tacit_leg_t *leg, tacit_levels_t *levels)
 {
     int next = -1;
 
@@ -290,12 +327,11 @@ tacit_status_t tacit__levels_advance(tacit_leg_t *leg, tacit_levels_t *levels)
             next = r;
         }
     }
-    return next < 0 || tacit__outbox_is_full(&levels->outbox, &leg->comm->exchange, MOST_UNDER_WAY)
-               ? TACIT_PENDING
-               : send_piece(leg, levels, next, NULL);
+    return next < 0 || !may_begin(leg, levels) ? TACIT_PENDING : send_piece(leg, levels, next, NULL);
 }
 
-tacit_status_t tacit__levels_add(tacit_leg_t *leg, tacit_levels_t *levels, const tacit_frame_t *frame)
+/* A piece has come from the rank before: adds the own one, and keeps it or sends it on. */
+static tacit_status_t take_piece(tacit_leg_t *leg, tacit_levels_t *levels, const tacit_frame_t *frame)
 {
     tacit_rail_t          *rail;
     const tacit_segment_t *segment;
@@ -321,6 +357,47 @@ tacit_status_t tacit__levels_add(tacit_leg_t *leg, tacit_levels_t *levels, const
     go_on(leg, rail);
 out:
     return status;
+}
+
+/* The next piece of the channel. Those of another leg wait for that; those of an operation that has failed are passed over. */
+static tacit_status_t take_next(tacit_leg_t *leg, tacit_levels_t *levels)
+{
+    const tacit_channels_t *channels = &leg->comm->channels;
+    const uint32_t          sequence = leg->operation->identity.sequence;
+    tacit_frame_t           frame;
+    tacit_status_t          status = TACIT_OK;
+
+    if (channels->in == NULL || tacit__channel_room(channels->out) == 0 || !tacit__channel_next(channels->in, &frame)) {
+        return TACIT_PENDING;
+    }
+    if (frame.sequence == sequence) {
+        if (frame.round != leg->round + TACIT_LEVELS_INPUTS) {
+            return TACIT_PENDING;
+        }
+        TRY(tacit__operation_check_identity(leg->operation, &frame));
+        TRY(take_piece(leg, levels, &frame));
+    } else if ((int32_t)(frame.sequence - sequence) > 0) {
+        return TACIT_PENDING;
+    }
+    tacit__channel_drop(channels->in);
+out:
+    return status;
+}
+
+tacit_status_t tacit__levels_take(tacit_leg_t *leg, tacit_levels_t *levels)
+{
+    tacit_status_t status = TACIT_OK;
+    int            taken = 0;
+
+    while (taken < AT_ONCE && (status = take_next(leg, levels)) == TACIT_OK) {
+        taken++;
+    }
+    return status == TACIT_PENDING && taken > 0 ? TACIT_OK : status;
+}
+
+tacit_status_t tacit__levels_add(tacit_leg_t *leg, tacit_levels_t *levels, const tacit_frame_t *frame)
+{
+    return leg->comm->channels.in == NULL ? take_piece(leg, levels, frame) : tacit__leg_unexpected(leg, frame);
 }
 
 /* ---- What the others hear ---- */
