@@ -29,11 +29,11 @@ struct tacit_channel {
 };
 _Static_assert(sizeof(tacit_frame_t) <= HEAD_BYTES && HEAD_BYTES % 64 == 0, "a frame leaves its payload aligned");
 
-static atomic_bool refused;
+static _Atomic uint64_t refused;
 
-void tacit__channels_refuse(bool refuse)
+void tacit__channels_refuse(uint64_t ranks)
 {
-    atomic_store(&refused, refuse);
+    atomic_store(&refused, ranks);
 }
 
 /* ---- Making ---- */
@@ -54,12 +54,12 @@ static int map(int file, size_t bytes, tacit_channel_t **channel_out)
     return error;
 }
 
-static int make(tacit_channels_t *channels)
+static int make(tacit_channels_t *channels, int rank)
 {
     uint64_t word[2];
     int      file, error;
 
-    if (atomic_load(&refused)) {
+    if ((atomic_load(&refused) >> rank % 64 & 1) != 0) {
         return EPERM;
     }
     if (getrandom(word, sizeof word, GRND_NONBLOCK) != (ssize_t)sizeof word) {
@@ -153,7 +153,7 @@ static tacit_status_t join(tacit_comm_t *comm, char *lines, tacit_status_t statu
     tacit_channels_t       *channels = &comm->channels;
     char                    line[TACIT_LINE_BYTES] = "";
     const char             *reason;
-    int                     error = status == TACIT_OK && here > 1 ? make(channels) : 0;
+    int                     error = status == TACIT_OK && here > 1 ? make(channels, comm->rank) : 0;
 
     if (error != 0) {
         explain(comm, error, line);
@@ -187,6 +187,7 @@ out:
 
 tacit_status_t tacit__channels_create(tacit_comm_t *comm)
 {
+    const int      error = errno;
     char          *lines;
     tacit_status_t status;
 
@@ -198,6 +199,7 @@ tacit_status_t tacit__channels_create(tacit_comm_t *comm)
     status = join(comm, lines,
                   lines != NULL ? TACIT_OK : tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for a communicator", comm->rank));
     tacit__free(lines);
+    errno = error; /* the caller's */
     return status;
 }
 

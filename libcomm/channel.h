@@ -20,8 +20,8 @@ typedef struct tacit_channels {
 /* Collective, once it is known who shares a host: joins the ranks of each host, where their system lets all of them. */
 tacit_status_t tacit__channels_create(tacit_comm_t *comm);
 void           tacit__channels_destroy(tacit_channels_t *channels);
-/* For tests: communicators that are made from now on have none. */
-void tacit__channels_refuse(bool refuse);
+/* For tests: of communicators that are made from now on, these ranks, a bit each, make none. */
+void tacit__channels_refuse(uint64_t ranks);
 
 /* How many more pieces there is room for. */
 size_t tacit__channel_room(const tacit_channel_t *channel);

@@ -103,6 +103,38 @@ static void given(void)
     }
 }
 
+/* Hosts of two ranks, which sum up through memory that they share or, where the last rank can make none, in messages: the same
+   bits. */
+static void either_way(void)
+{
+    enum { COUNT = 200000 };
+    static const char *const specs[] = {"onebit+ef", "topk:ratio=0.01+ef"};
+    float                   *x = calloc(COUNT, sizeof *x);
+    uint64_t                 hash[2][2];
+
+    ask("2");
+    for (int way = 0; way < 2; way++) {
+        tacit_comm_t *comm;
+
+        tacit__channels_refuse(way == 0 ? 0 : UINT64_C(1) << (world_ranks() - 1));
+        MUST(tacit_comm_create_mpi(MPI_COMM_WORLD, NULL, &comm));
+        REQUIRE((comm->channels.in != NULL) == (world_ranks() > 2 && (way == 0 || world_rank() < 2)), "way %d", way);
+        for (int i = 0; i < 2; i++) {
+            tacit_slot_t *slot = slot_of(comm, specs[i], COUNT, TACIT_FLOAT32, specs[i]);
+
+            for (int step = 0; step < 3; step++) {
+                world_input(world_rank(), step, COUNT, x);
+                MUST(tacit_allreduce(slot, x, x, TACIT_AVERAGE));
+            }
+            hash[way][i] = harness_hash(x, COUNT * sizeof *x);
+        }
+        tacit_comm_destroy(comm);
+    }
+    REQUIRE(memcmp(hash[0], hash[1], sizeof hash[0]) == 0, "the bits depend on the way");
+    REQUIRE(world_agrees(MPI_COMM_WORLD, hash, sizeof hash), "ranks differ");
+    free(x);
+}
+
 static void disagreement(void)
 {
     tacit_comm_t *comm;
@@ -122,6 +154,7 @@ int main(int argc, char **argv)
     found();
     made_up();
     given();
+    either_way();
     disagreement();
     MPI_Finalize();
     return 0;

@@ -441,8 +441,8 @@ START_TEST(group_of_mixed_specs)
 }
 END_TEST
 
-/* Hosts of two ranks each: from 0 to 1 what is summed up inside a host and what comes from other hosts, from 1 to 3 what goes
-   from host to host, from 3 to 0 verdicts alone. */
+/* Hosts of two ranks each: from 0 to 1 what is summed up inside a host, where that goes in messages, and what comes from other
+   hosts, from 1 to 3 what goes from host to host, from 3 to 0 verdicts alone. */
 START_TEST(two_levels)
 {
     static const char *const hosts_send[] = {"onebit+ef",
@@ -459,7 +459,9 @@ START_TEST(two_levels)
                                          .timeout_ms = 20000}; /* not to be reached */
 
     name_hosts("2");
+    tacit__channels_refuse(_i % 3 == 0 ? UINT64_MAX : 0);
     run_faults(&scenario, 7, 64 + 1024, 211);
+    tacit__channels_refuse(0);
     name_hosts(NULL);
 }
 END_TEST
