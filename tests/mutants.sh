@@ -680,7 +680,7 @@ mutant "ring: a message that is still under way is used again" libcomm/outbox.c 
     's/->sends\[message->send\].done/->send_count/'
 unchanged two_level:hosts two_level:owners two_level:sums two_level:faults fault_wire:levels
 mutant "two levels: what others have added is lost" libcomm/schedules/rails.c two_level:hosts \
-    's/add\(x, before \+ done, units, sum \+ done\)/memcpy(sum + done, x, units * sizeof *sum)/'
+    's/x\[i\] \+ before\[i\]/x[i]/'
 mutant "two levels: an average over hosts" libcomm/codec_block.c two_level:sums \
     '/^static uint32_t sum_unit/,/^}/s/\(float\)codec->ranks/(float)codec->senders/'
 mutant "two levels: a host's sum before it is complete" libcomm/schedules/blockwise.c two_level:hosts \
@@ -688,7 +688,9 @@ mutant "two levels: a host's sum before it is complete" libcomm/schedules/blockw
 mutant "two levels: rails that move with the parameters" libcomm/parts.c two_level:sums \
     '/^tacit_range_t tacit__rail_range/,/^}/s/TACIT_UNIT/tacit__codec_edge(codec)/g'
 mutant "two levels: values that are only looked at in sums" libcomm/schedules/rails.c two_level:faults \
-    's/codec->nonfinite == TACIT_NONFINITE_ERROR \&\& //; s/!tacit__unit_is_finite\(x, units\)/false/'
+    's/ \&\& codec->nonfinite == TACIT_NONFINITE_ERROR\) \{/ \&\& false) {/'
+mutant "two levels: what a failed operation has left" libcomm/schedules/rails.c two_level:faults \
+    's/frame.sequence == sequence/true/'
 mutant "two levels: sums that are not finite skipped" libcomm/codec_unit.c two_level:faults \
     's/return codec->sums \? /return codec->sums \&\& codec->nonfinite != TACIT_NONFINITE_SKIP ? /'
 mutant "two levels: memory of other leaders loaded" libcomm/checkpoint.c two_level:faults \
@@ -717,6 +719,11 @@ mutant "two levels: a host's pairs are taken back from a rank" libcomm/records.c
     's/(tacit__codec_unsent\(item->codec, item->in)put/\1/'
 mutant "two levels: a dense first operation as asked for" libcomm/schedules/schedule_registry.c two_level:sums \
     's/next->levels, !next->levels/true, true/'
+unchanged channel:channel
+mutant "channels: on a part of a host" libcomm/channel.c channel:channel \
+    's/if \(find_reason\(members, here, lines\) != NULL\)/if (error != 0)/'
+mutant "channels: a piece over one that has not been read" libcomm/channel.c channel:channel \
+    's/return PIECES - /return PIECES + 1 - /'
 unchanged frame:checksums
 mutant "checksum: turns are alike" libcomm/checksum.c frame:checksums 's/ \+ base \+ place/ + place/'
 mutant "checksum: lanes are alike" libcomm/checksum.c frame:checksums 's/ \+ base \+ place.*\);/ + base);/'
