@@ -166,7 +166,7 @@ TACIT_API tacit_status_t tacit_slot_norms(const tacit_slot_t *slot, tacit_norms_
 typedef struct tacit_counters {
     uint64_t calls;         /* operations completed */
     uint64_t bytes_in;      /* of `in`, over all calls */
-    uint64_t wire_bytes;    /* that left this rank for other ranks, headers included; native collectives by formula */
+    uint64_t wire_bytes;    /* that left this rank in messages, headers included; native collectives by formula */
     uint64_t network_bytes; /* of these, what left for ranks of other hosts */
     uint64_t dense_bytes;   /* that a dense ring in float32 would have sent: 2(N-1)/N x count x 4 a call */
     double   encode_seconds, wire_seconds, decode_seconds; /* wire: neither encoding nor decoding */
