@@ -15,7 +15,7 @@
 #include "operation.h"
 
 enum {
-    PIECES = 8,           /* on their way: a rank that waits for the next one's time has some to go on with */
+    PIECES = 16,          /* on their way: where ranks share a core, one has enough to do until the next one has its turn */
     MOST_BYTES = 1 << 17, /* of a piece: all of them stay in a cache */
     HEAD_BYTES = 128      /* before a payload: its frame */
 };

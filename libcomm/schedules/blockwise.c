@@ -530,10 +530,11 @@ tacit_status_t tacit__blockwise_advance(tacit_leg_t *leg)
 {
     tacit_blockwise_t *blockwise = leg->state;
     tacit_chunk_t     *chunk = NULL;
-    tacit_status_t     status = blockwise->levels != NULL ? tacit__levels_take(leg, blockwise->levels) : TACIT_PENDING;
+    tacit_status_t     taken = blockwise->levels != NULL ? tacit__levels_take(leg, blockwise->levels) : TACIT_PENDING;
+    tacit_status_t     status = TACIT_PENDING;
 
-    if (status != TACIT_PENDING) {
-        return status;
+    if (taken != TACIT_OK && taken != TACIT_PENDING) {
+        return taken;
     }
     blockwise->results_turn = !blockwise->results_turn || blockwise->to_encode == 0;
     if (blockwise->to_reduce != 0 && blockwise->results_turn) {
@@ -545,7 +546,10 @@ tacit_status_t tacit__blockwise_advance(tacit_leg_t *leg)
     if (blockwise->to_encode != 0) {
         status = send_contribution(leg, blockwise);
     }
-    return status == TACIT_PENDING && blockwise->levels != NULL ? tacit__levels_begin(leg, blockwise->levels) : status;
+    if (status == TACIT_PENDING && blockwise->levels != NULL) {
+        status = tacit__levels_begin(leg, blockwise->levels);
+    }
+    return status == TACIT_PENDING ? taken : status;
 }
 
 bool tacit__blockwise_done(const tacit_leg_t *leg)

@@ -12,7 +12,7 @@
 
 enum {
     MOST_UNDER_WAY = 16, /* own pieces in messages: enough for the next rank not to wait, few enough to stay in a cache */
-    AT_ONCE = 4          /* pieces from a channel, before others and the network have a turn */
+    AT_ONCE = 4          /* pieces to or from a channel, before others and the network have a turn */
 };
 
 static tacit_status_t no_memory(const tacit_leg_t *leg)
@@ -316,7 +316,7 @@ static bool may_begin(const tacit_leg_t *leg, const tacit_levels_t *levels)
 }
 
 /* Rails in turn: that which has come least far. */
-tacit_status_t tacit__levels_begin(tacit_leg_t *leg, tacit_levels_t *levels)
+static tacit_status_t begin_piece(tacit_leg_t *leg, tacit_levels_t *levels)
 {
     int next = -1;
 
@@ -328,6 +328,25 @@ tacit_status_t tacit__levels_begin(tacit_leg_t *leg, tacit_levels_t *levels)
         }
     }
     return next < 0 || !may_begin(leg, levels) ? TACIT_PENDING : send_piece(leg, levels, next, NULL);
+}
+
+typedef tacit_status_t step_t(tacit_leg_t *leg, tacit_levels_t *levels);
+
+/* The same step some times, as far as it goes. */
+static tacit_status_t repeat(step_t *step, tacit_leg_t *leg, tacit_levels_t *levels)
+{
+    tacit_status_t status = TACIT_OK;
+    int            done = 0;
+
+    while (done < AT_ONCE && (status = step(leg, levels)) == TACIT_OK) {
+        done++;
+    }
+    return status == TACIT_PENDING && done > 0 ? TACIT_OK : status;
+}
+
+tacit_status_t tacit__levels_begin(tacit_leg_t *leg, tacit_levels_t *levels)
+{
+    return leg->comm->channels.out != NULL ? repeat(begin_piece, leg, levels) : begin_piece(leg, levels);
 }
 
 /* A piece has come from the rank before: adds the own one, and keeps it or sends it on. */
@@ -386,13 +405,7 @@ out:
 
 tacit_status_t tacit__levels_take(tacit_leg_t *leg, tacit_levels_t *levels)
 {
-    tacit_status_t status = TACIT_OK;
-    int            taken = 0;
-
-    while (taken < AT_ONCE && (status = take_next(leg, levels)) == TACIT_OK) {
-        taken++;
-    }
-    return status == TACIT_PENDING && taken > 0 ? TACIT_OK : status;
+    return repeat(take_next, leg, levels);
 }
 
 tacit_status_t tacit__levels_add(tacit_leg_t *leg, tacit_levels_t *levels, const tacit_frame_t *frame)

@@ -57,7 +57,7 @@ tacit_status_t tacit__levels_lay_out(tacit_leg_t *leg, const tacit_topology_t *t
 /* NULL: nothing has been got. */
 void tacit__levels_release(tacit_leg_t *leg, tacit_levels_t *levels);
 
-/* Sends a piece of the own tensors to be summed up; TACIT_PENDING: none can be sent now. */
+/* Sends pieces of the own tensors to be summed up; TACIT_PENDING: none can be sent now. */
 tacit_status_t tacit__levels_begin(tacit_leg_t *leg, tacit_levels_t *levels);
 /* Takes in pieces that have come from the rank before through a channel: adds the own one to each, and keeps it or sends it on.
    Others wait for that. TACIT_PENDING: there is none. */
