@@ -689,8 +689,6 @@ mutant "two levels: rails that move with the parameters" libcomm/parts.c two_lev
     '/^tacit_range_t tacit__rail_range/,/^}/s/TACIT_UNIT/tacit__codec_edge(codec)/g'
 mutant "two levels: values that are only looked at in sums" libcomm/schedules/rails.c two_level:faults \
     's/ \&\& codec->nonfinite == TACIT_NONFINITE_ERROR\) \{/ \&\& false) {/'
-mutant "two levels: what a failed operation has left" libcomm/schedules/rails.c two_level:faults \
-    's/frame.sequence == sequence/true/'
 mutant "two levels: sums that are not finite skipped" libcomm/codec_unit.c two_level:faults \
     's/return codec->sums \? /return codec->sums \&\& codec->nonfinite != TACIT_NONFINITE_SKIP ? /'
 mutant "two levels: memory of other leaders loaded" libcomm/checkpoint.c two_level:faults \
@@ -719,7 +717,9 @@ mutant "two levels: a host's pairs are taken back from a rank" libcomm/records.c
     's/(tacit__codec_unsent\(item->codec, item->in)put/\1/'
 mutant "two levels: a dense first operation as asked for" libcomm/schedules/schedule_registry.c two_level:sums \
     's/next->levels, !next->levels/true, true/'
-unchanged channel:channel
+unchanged channel:channel channel:sums
+mutant "channels: what a failed operation has left" libcomm/schedules/rails.c channel:sums \
+    's/frame.sequence == sequence/true/'
 mutant "channels: on a part of a host" libcomm/channel.c channel:channel \
     's/if \(find_reason\(members, here, lines\) != NULL\)/if (error != 0)/'
 mutant "channels: a piece over one that has not been read" libcomm/channel.c channel:channel \
