@@ -378,7 +378,8 @@ out:
     return status;
 }
 
-/* The next piece of the channel. Those of another leg wait for that; those of an operation that has failed are passed over. */
+/* The next piece of the channel. Those of another leg, or of the next operation, wait for that; those of an operation that has
+   failed are passed over. */
 static tacit_status_t take_next(tacit_leg_t *leg, tacit_levels_t *levels)
 {
     const tacit_channels_t *channels = &leg->comm->channels;
@@ -386,17 +387,15 @@ static tacit_status_t take_next(tacit_leg_t *leg, tacit_levels_t *levels)
     tacit_frame_t           frame;
     tacit_status_t          status = TACIT_OK;
 
-    if (channels->in == NULL || tacit__channel_room(channels->out) == 0 || !tacit__channel_next(channels->in, &frame)) {
+    if (channels->in == NULL || !tacit__channel_next(channels->in, &frame) || (int32_t)(frame.sequence - sequence) > 0) {
         return TACIT_PENDING;
     }
     if (frame.sequence == sequence) {
-        if (frame.round != leg->round + TACIT_LEVELS_INPUTS) {
+        if (frame.round != leg->round + TACIT_LEVELS_INPUTS || tacit__channel_room(channels->out) == 0) {
             return TACIT_PENDING;
         }
         TRY(tacit__operation_check_identity(leg->operation, &frame));
         TRY(take_piece(leg, levels, &frame));
-    } else if ((int32_t)(frame.sequence - sequence) > 0) {
-        return TACIT_PENDING;
     }
     tacit__channel_drop(channels->in);
 out:
