@@ -34,6 +34,8 @@ static const tacit_param_t params[] = {
     {"TACIT_TRACE", TACIT_PARAM_TEXT, AT(trace), 0, 0, 0, 0, NULL, "",
      "File for what each rank did when, as JSON for Chrome's trace viewer or Perfetto and tacit-info --summary, written when a "
      "communicator ends; %r in it is the rank, without which .RANK follows, and %c the communicator's number in its process."},
+    {"TACIT_REPORT", TACIT_PARAM_TEXT, AT(report), 0, 0, 0, 0, NULL, "",
+     "File to which a program under tacit-run writes where it reduces what; read by what tacit-run preloads alone."},
     {"TACIT_ISA", TACIT_PARAM_WORD, AT(isa), 0, 0, 0, 0, "auto scalar avx2 avx512 neon", "",
      "The best vector instructions that may be used."},
     {"TACIT_LOG", TACIT_PARAM_WORD, AT(log), 0, 0, 1, 0, "error warn info debug trace", "", "What is written to standard error."},

@@ -2,16 +2,20 @@
 
 # TACIT_MPI
 # Finds an MPI: what $MPICC (mpicc) says of itself, or pkg-config's ompi-c or mpich. --with-mpi: it must be there; --without-mpi:
-# not looked for; neither: used if found. Sets have_mpi, mpi_summary, MPI_CFLAGS, MPI_LIBS, MPIRUN.
+# not looked for; neither: used if found. Sets have_mpi, have_mpi4, mpi_summary, MPI_CFLAGS, MPI_LIBS, MPIRUN, and MPIFORT, with
+# which tests are compiled.
 AC_DEFUN([TACIT_MPI], [
 AC_ARG_WITH([mpi], [AS_HELP_STRING([--with-mpi], [build libtacit_mpi (default: if an MPI is found)])], [], [with_mpi=look])
 AC_ARG_VAR([MPICC], [the MPI's compiler wrapper, asked for its flags])
 AC_ARG_VAR([MPIRUN], [the MPI's launcher, for the tests])
+AC_ARG_VAR([MPIFORT], [the MPI's compiler wrapper for Fortran, for the tests])
 have_mpi=no
+have_mpi4=no
 mpi_summary="no (--without-mpi)"
 AS_IF([test "$with_mpi" != no], [
     AC_CHECK_PROGS([MPICC], [mpicc mpicc.openmpi mpicc.mpich])
     AC_CHECK_PROGS([MPIRUN], [mpirun mpiexec mpirun.openmpi mpirun.mpich])
+    AC_CHECK_PROGS([MPIFORT], [mpifort mpifort.openmpi mpifort.mpich])
     TACIT_MPI_FLAGS
     TACIT_MPI_LINKS
     AS_IF([test "$have_mpi" = no], [
@@ -66,6 +70,13 @@ AC_LINK_IFELSE([AC_LANG_PROGRAM([[
 #error "MPI 3.0 or later is needed"
 #endif
 ]], [[return MPI_Init(0, 0) + MPI_Finalize();]])], [have_mpi=yes], [have_mpi=no])
+# Functions with counts of 64 bits.
+AC_COMPILE_IFELSE([AC_LANG_PROGRAM([[
+#include <mpi.h>
+#if MPI_VERSION < 4
+#error "before MPI 4.0"
+#endif
+]], [])], [have_mpi4=yes], [have_mpi4=no])
 CPPFLAGS=$mpi_saved_cppflags
 LIBS=$mpi_saved_libs
 AC_MSG_RESULT([$have_mpi])

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From a call to its site: by a cache of each thread's mostly, so that counting costs less than looking at the clock. */
+#include "calls.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "mpi_library.h"
+#include "sites.h"
+
+enum { CACHED = 32 };
+
+const char preload_allreduce[] = "MPI_Allreduce", preload_iallreduce[] = "MPI_Iallreduce";
+
+typedef struct cached {
+    preload_call_t  call;
+    uint64_t        epoch;
+    preload_site_t *site; /* NULL: empty */
+} cached_t;
+
+static _Thread_local cached_t cache[CACHED];
+static _Thread_local unsigned depth;
+
+/* Raised whenever a communicator ends, whose handle the next one may have. */
+static _Atomic uint64_t epoch;
+static _Atomic uint64_t lost;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static bool            has_keyval;
+static int             keyval;
+static unsigned        groups;
+
+static uint64_t now(void)
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+/* A duplicate is another communicator. */
+static int do_not_copy(MPI_Comm comm, int key, void *extra, void *value, void *copy, int *flag)
+{
+    (void)comm, (void)key, (void)extra, (void)value, (void)copy;
+    *flag = 0;
+    return MPI_SUCCESS;
+}
+
+static int forget(MPI_Comm comm, int key, void *value, void *extra)
+{
+    (void)comm, (void)key, (void)value, (void)extra;
+    atomic_fetch_add(&epoch, 1);
+    return MPI_SUCCESS;
+}
+
+static preload_group_t *make_group(const preload_mpi_t *mpi, MPI_Comm comm)
+{
+    preload_group_t *group = calloc(1, sizeof *group);
+    int              inter = 1, relation = MPI_UNEQUAL;
+
+    if (group == NULL || mpi->Comm_test_inter(comm, &inter) != MPI_SUCCESS ||
+        mpi->Comm_size(comm, &group->ranks) != MPI_SUCCESS ||
+        (inter == 0 && mpi->Comm_compare(comm, mpi->world, &relation) != MPI_SUCCESS) ||
+        mpi->Comm_set_attr(comm, keyval, group) != MPI_SUCCESS) {
+        free(group);
+        return NULL;
+    }
+    group->number = ++groups;
+    group->inter = inter != 0;
+    group->whole = relation == MPI_IDENT || relation == MPI_CONGRUENT;
+    group->name = comm == mpi->world ? "world" : comm == mpi->self ? "self" : NULL;
+    return group;
+}
+
+static const preload_group_t *group_of(const preload_mpi_t *mpi, MPI_Comm comm)
+{
+    preload_group_t *group = NULL;
+    int              flag = 0;
+
+    pthread_mutex_lock(&lock);
+    has_keyval = has_keyval || mpi->Comm_create_keyval(do_not_copy, forget, &keyval, NULL) == MPI_SUCCESS;
+    if (has_keyval && mpi->Comm_get_attr(comm, keyval, &group, &flag) == MPI_SUCCESS) {
+        group = flag != 0 ? group : make_group(mpi, comm);
+    }
+    pthread_mutex_unlock(&lock);
+    return group;
+}
+
+/* Predefined types have their names in every MPI; whether one is predefined is the answer. */
+static bool name_type(const preload_mpi_t *mpi, MPI_Datatype type, preload_key_t *key)
+{
+    char name[MPI_MAX_OBJECT_NAME] = "";
+    int  integers, addresses, types, combiner = MPI_COMBINER_DUP, length, bytes = 0;
+
+    mpi->Type_get_envelope(type, &integers, &addresses, &types, &combiner);
+    mpi->Type_size(type, &bytes);
+    key->type_bytes = bytes > 0 ? (size_t)bytes : 0;
+    if (combiner != MPI_COMBINER_NAMED || mpi->Type_get_name(type, name, &length) != MPI_SUCCESS) {
+        strcpy(key->type, "derived");
+        return false;
+    }
+    snprintf(key->type, sizeof key->type, "%.31s", name);
+    return true;
+}
+
+/* The call's site, which the cache then knows, unless its type is one that the program may free. */
+static preload_site_t *look_up(const preload_call_t *call, cached_t *place)
+{
+    const preload_mpi_t *mpi = preload_mpi();
+    const uint64_t       before = atomic_load(&epoch);
+    preload_key_t        key = {.function = call->function, .count = call->count};
+    preload_site_t      *site = NULL;
+    bool                 lasting;
+
+    if (mpi == NULL) {
+        return NULL;
+    }
+    key.group = group_of(mpi, preload_comm(call->comm, call->fortran));
+    key.op = preload_op_name(preload_op(call->op, call->fortran));
+    lasting = name_type(mpi, preload_type(call->type, call->fortran), &key);
+    site = key.group != NULL ? preload_site(&key) : NULL;
+    if (site == NULL) {
+        atomic_fetch_add(&lost, 1);
+    } else if (lasting) {
+        *place = (cached_t){*call, before, site};
+    }
+    return site;
+}
+
+static cached_t *place_of(const preload_call_t *call)
+{
+    const uint64_t mixed = (call->count ^ (uint64_t)call->comm << 20 ^ (uint64_t)call->type << 40) * 0x9e3779b97f4a7c15u;
+
+    return &cache[mixed >> 59];
+}
+
+static bool knows(const cached_t *place, const preload_call_t *call)
+{
+    return place->site != NULL && place->call.function == call->function && place->call.count == call->count &&
+           place->call.comm == call->comm && place->call.type == call->type && place->call.op == call->op &&
+           place->call.fortran == call->fortran && place->epoch == atomic_load_explicit(&epoch, memory_order_relaxed);
+}
+
+uint64_t preload_enter(void)
+{
+    return depth++ == 0 ? now() : 0;
+}
+
+void preload_leave(uint64_t entered, const preload_call_t *call, bool succeeded)
+{
+    if (--depth == 0 && succeeded) {
+        const uint64_t  nanoseconds = now() - entered;
+        cached_t       *place = place_of(call);
+        preload_site_t *site;
+
+        depth++; /* what MPI calls back is not the program's */
+        site = knows(place, call) ? place->site : look_up(call, place);
+        depth--;
+        if (site != NULL) {
+            atomic_fetch_add_explicit(&site->calls, 1, memory_order_relaxed);
+            atomic_fetch_add_explicit(&site->nanoseconds, nanoseconds, memory_order_relaxed);
+        }
+    }
+}
+
+uint64_t preload_lost(void)
+{
+    return atomic_load(&lost);
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What happens around each call that the program makes. Knows no MPI, so that callers of any are passed through: handles are
+   carried as wide as they may be. */
+#ifndef PRELOAD_CALLS_H
+#define PRELOAD_CALLS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define PRELOAD_API __attribute__((visibility("default")))
+
+extern const char preload_allreduce[], preload_iallreduce[]; /* "MPI_Allreduce", "MPI_Iallreduce" */
+
+typedef struct preload_call {
+    const char *function; /* one of these */
+    uint64_t    count;
+    uintptr_t   comm, type, op;
+    bool        fortran; /* the handles are Fortran's */
+} preload_call_t;
+
+/* The time; 0 inside of another call, since some MPIs call themselves, and Fortran's functions those of C. */
+uint64_t preload_enter(void);
+/* Counts the call, if it was not inside of another one, and succeeded: its handles are good then. */
+void preload_leave(uint64_t entered, const preload_call_t *call, bool succeeded);
+/* Calls that were not counted for want of memory. */
+uint64_t preload_lost(void);
+
+/* Before MPI_Finalize(): the report, once. */
+void preload_finish(void);
+
+#endif

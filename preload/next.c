@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Looks names up behind the interposer, also in libraries that were loaded for one other alone. */
+#include "next.h"
+
+#include <dlfcn.h>
+#include <link.h>
+#include <stddef.h>
+#include <stdio.h>
+
+/* Python loads an extension, the extension loads MPI, and neither is in a scope that dlsym() looks through by itself. So all
+   libraries are gone through. The first in the list is the program, whose name is empty: its scope is the common one. */
+void *preload_find(const char *name)
+{
+    struct link_map *library = NULL;
+    void            *program = dlopen(NULL, RTLD_LAZY), *found = NULL;
+
+    if (program == NULL || dlinfo(program, RTLD_DI_LINKMAP, &library) != 0) {
+        return NULL;
+    }
+    for (; library != NULL && found == NULL; library = library->l_next) {
+        void *handle = dlopen(library->l_name[0] != '\0' ? library->l_name : NULL, RTLD_LAZY | RTLD_NOLOAD);
+
+        if (handle != NULL) {
+            found = dlsym(handle, name);
+            dlclose(handle);
+        }
+    }
+    dlclose(program);
+    return found;
+}
+
+void *preload_next(preload_next_t *next)
+{
+    void *function = atomic_load_explicit(&next->function, memory_order_acquire);
+
+    if (function == NULL) {
+        function = dlsym(RTLD_NEXT, next->name);
+        function = function != NULL ? function : preload_find(next->own);
+        if (function == NULL) {
+            fprintf(stderr, "tacit: %s is called, but no library has %s\n", next->name, next->own);
+        }
+        atomic_store_explicit(&next->function, function, memory_order_release);
+    }
+    return function;
+}

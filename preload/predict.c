@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Measures with libtacit_mpi, which is loaded only now. What a rank alone may find, such as a library that is not there, all ranks
+   agree upon before they go on. */
+#include "predict.h"
+
+#include <dlfcn.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <tacit_mpi.h>
+#include <time.h>
+
+/* TRIALS: the first one only warms up, if there are others. */
+enum { TRIALS = 10 };
+static const double seconds_a_spec = 0.5;
+
+const char *const preload_specs[PRELOAD_SPECS] = {"onebit+ef", "qsgd:bits=8+ef", "rotq:bits=4+ef", "topk:ratio=0.01+ef"};
+
+#define LIBRARY_FUNCTIONS(X) X(comm_create_mpi) X(comm_destroy) X(slot_create) X(slot_destroy) X(allreduce) X(last_error)
+
+typedef struct laboratory {
+    const preload_mpi_t *mpi;
+#define LIBRARY_FUNCTION(name) __typeof__(&tacit_##name) name;
+    LIBRARY_FUNCTIONS(LIBRARY_FUNCTION)
+#undef LIBRARY_FUNCTION
+    tacit_comm_t *comm;
+    size_t        count;
+    float        *in, *out;
+    char         *why; /* of 256 bytes */
+} laboratory_t;
+
+static double now(void)
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+__attribute__((format(printf, 2, 3))) static void say(char why[256], const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(why, 256, format, arguments);
+    va_end(arguments);
+}
+
+/* ---- Agreement ---- */
+
+/* As long as the library waits for a peer. */
+static double patience(void)
+{
+    const char  *text = getenv("TACIT_TIMEOUT_MS");
+    const double limit = text != NULL ? strtod(text, NULL) : 0.0;
+
+    return limit != 0.0 ? limit / 1000.0 : 60.0;
+}
+
+static bool waits(const preload_mpi_t *mpi, MPI_Request *request, double limit)
+{
+    const double          start = now();
+    const struct timespec moment = {.tv_nsec = 100000};
+    int                   complete = 0;
+
+    while (mpi->Test(request, &complete, MPI_STATUS_IGNORE) == MPI_SUCCESS && complete == 0) {
+        if (limit >= 0.0 && now() - start > limit) {
+            return false;
+        }
+        nanosleep(&moment, NULL);
+    }
+    return complete != 0;
+}
+
+/* A rank without the interposer never comes, nor does one that has given up. So there are two rounds: a rank begins the second one
+   when it has seen that all have begun the first, and the second ends only if nobody has given up in the first. */
+static bool all_are_here(const preload_mpi_t *mpi)
+{
+    const double limit = patience();
+    MPI_Request  request;
+    static int   one = 1, least; /* MPI may still write there when this rank has given up */
+
+    return mpi->Ibarrier(mpi->world, &request) == MPI_SUCCESS && waits(mpi, &request, limit) &&
+           mpi->Iallreduce(&one, &least, 1, mpi->type_int, mpi->op_min, mpi->world, &request) == MPI_SUCCESS &&
+           waits(mpi, &request, limit);
+}
+
+static bool all_can(const preload_mpi_t *mpi, bool can)
+{
+    int mine = can, least = 0;
+
+    return mpi->Allreduce(&mine, &least, 1, mpi->type_int, mpi->op_min, mpi->world) == MPI_SUCCESS && least != 0;
+}
+
+/* ---- The library ---- */
+
+/* From the folder that the interposer is in, as in a build; else by name. */
+static void *load(const char *name)
+{
+    char        path[4096];
+    Dl_info     self;
+    const char *slash = dladdr((const void *)preload_specs, &self) != 0 ? strrchr(self.dli_fname, '/') : NULL;
+    void       *handle = NULL;
+
+    if (slash != NULL && snprintf(path, sizeof path, "%.*s/%s", (int)(slash - self.dli_fname), self.dli_fname, name) < 4096) {
+        handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    }
+    return handle != NULL ? handle : dlopen(name, RTLD_NOW | RTLD_LOCAL);
+}
+
+static bool find_library(laboratory_t *lab)
+{
+    void *library;
+
+    (void)load(TACIT_LIBRARY); /* the next one needs it, and may be where the loader does not look */
+    library = load(TACIT_MPI_LIBRARY);
+    if (library == NULL) {
+        say(lab->why, "%s cannot be loaded: %s", TACIT_MPI_LIBRARY, dlerror());
+        return false;
+    }
+#define LIBRARY_FUNCTION(name)                                                                                                   \
+    *(void **)&lab->name = dlsym(library, "tacit_" #name);                                                                       \
+    if (lab->name == NULL) {                                                                                                     \
+        say(lab->why, "%s has no tacit_%s", TACIT_MPI_LIBRARY, #name);                                                           \
+        return false;                                                                                                            \
+    }
+    LIBRARY_FUNCTIONS(LIBRARY_FUNCTION)
+#undef LIBRARY_FUNCTION
+    return true;
+}
+
+/* ---- Trials ---- */
+
+/* Sums of four uniform numbers: as gradients, most of them small. */
+static void fill(float *values, size_t count, unsigned seed)
+{
+    uint32_t state = 2463534242u + 747796405u * seed;
+
+    for (size_t i = 0; i < count; i++) {
+        float sum = 0.0f;
+
+        for (int draw = 0; draw < 4; draw++) {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            sum += (float)(state >> 8) * 0x1p-24f - 0.5f;
+        }
+        values[i] = sum;
+    }
+}
+
+/* Seconds of one call, begun together; 0: it failed. A NULL slot: MPI's own. */
+static double attempt(const laboratory_t *lab, tacit_slot_t *slot)
+{
+    const preload_mpi_t *mpi = lab->mpi;
+    double               start;
+    bool                 good;
+
+    mpi->Barrier(mpi->world);
+    start = now();
+    if (slot == NULL) {
+        good = mpi->Allreduce(lab->in, lab->out, (int)lab->count, mpi->type_float, mpi->op_sum, mpi->world) == MPI_SUCCESS;
+    } else {
+        good = lab->allreduce(slot, lab->in, lab->out, TACIT_SUM) == TACIT_OK;
+    }
+    return good ? now() - start : 0.0;
+}
+
+static int ascending(const void *one, const void *other)
+{
+    const double a = *(const double *)one, b = *(const double *)other;
+
+    return (a > b) - (a < b);
+}
+
+static double median(double *seconds, int trials)
+{
+    qsort(seconds, (size_t)trials, sizeof *seconds, ascending);
+    return seconds[trials / 2];
+}
+
+/* Native and compressed calls by turns, while there is time. */
+static void measure(const laboratory_t *lab, tacit_slot_t *slot, preload_measured_t *measured_out)
+{
+    const preload_mpi_t *mpi = lab->mpi;
+    double               mine[2][TRIALS] = {{0}}, slowest[2][TRIALS] = {{0}};
+    const double         end = now() + seconds_a_spec;
+    int                  trials = 0, first;
+    bool                 good = true;
+
+    while (trials < TRIALS && all_can(mpi, good && (trials == 0 || now() < end))) {
+        mine[0][trials] = attempt(lab, NULL);
+        mine[1][trials] = attempt(lab, slot);
+        good = mine[0][trials] > 0.0 && mine[1][trials] > 0.0;
+        trials++;
+    }
+    if (!all_can(mpi, good)) {
+        say(lab->why, "a trial failed: %s", lab->last_error());
+        return;
+    }
+    mpi->Allreduce(mine, slowest, 2 * TRIALS, mpi->type_double, mpi->op_max, mpi->world);
+    first = trials > 1;
+    *measured_out = (preload_measured_t){.trials = trials - first,
+                                         .native = median(slowest[0] + first, trials - first),
+                                         .compressed = median(slowest[1] + first, trials - first)};
+}
+
+static void measure_specs(laboratory_t *lab, preload_measured_t measured_out[PRELOAD_SPECS])
+{
+    tacit_slot_config_t config = TACIT_SLOT_CONFIG_INIT;
+
+    config.count = lab->count;
+    for (int i = 0; i < PRELOAD_SPECS; i++) {
+        tacit_slot_t *slot = NULL;
+
+        config.spec = preload_specs[i];
+        if (all_can(lab->mpi, lab->slot_create(lab->comm, preload_specs[i], &config, &slot) == TACIT_OK)) {
+            measure(lab, slot, &measured_out[i]);
+        } else {
+            say(lab->why, "no slot of '%s': %s", preload_specs[i], lab->last_error());
+        }
+        lab->slot_destroy(slot);
+    }
+}
+
+static void measure_sites(laboratory_t *lab, int rank, const double counts[PRELOAD_SITES],
+                          preload_measured_t measured_out[PRELOAD_SITES][PRELOAD_SPECS])
+{
+    for (int i = 0; i < PRELOAD_SITES && counts[i] > 0.0; i++) {
+        lab->count = (size_t)counts[i];
+        lab->in = malloc(lab->count * sizeof *lab->in);
+        lab->out = malloc(lab->count * sizeof *lab->out);
+        if (all_can(lab->mpi, lab->in != NULL && lab->out != NULL)) {
+            fill(lab->in, lab->count, (unsigned)rank + 1u);
+            measure_specs(lab, measured_out[i]);
+        } else {
+            say(lab->why, "a rank has no memory for two buffers of %zu bytes", lab->count * sizeof *lab->in);
+        }
+        free(lab->in);
+        free(lab->out);
+    }
+}
+
+void preload_predict(const preload_mpi_t *mpi, const uint64_t counts[PRELOAD_SITES],
+                     preload_measured_t measured_out[PRELOAD_SITES][PRELOAD_SPECS], char why[256])
+{
+    laboratory_t   lab = {.mpi = mpi, .why = why};
+    tacit_config_t config = TACIT_CONFIG_INIT;
+    double         agreed[PRELOAD_SITES];
+    int            rank = 0;
+    bool           can;
+
+    why[0] = '\0';
+    if (!all_are_here(mpi)) {
+        say(why, "not all ranks came to MPI_Finalize() within %g s: perhaps some of them run without the interposer", patience());
+        return;
+    }
+    for (int i = 0; i < PRELOAD_SITES; i++) {
+        agreed[i] = (double)counts[i];
+    }
+    mpi->Comm_rank(mpi->world, &rank);
+    mpi->Bcast(agreed, PRELOAD_SITES, mpi->type_double, 0, mpi->world);
+    if (!(agreed[0] > 0.0)) {
+        return;
+    }
+    can = find_library(&lab);
+    if (!all_can(mpi, can)) {
+        if (can) {
+            say(why, "another rank cannot load %s", TACIT_MPI_LIBRARY);
+        }
+        return;
+    }
+    config.progress = TACIT_PROGRESS_CALLS; /* a thread's calls would pass for the program's */
+    if (all_can(mpi, lab.comm_create_mpi(mpi->world, &config, &lab.comm) == TACIT_OK)) {
+        measure_sites(&lab, rank, agreed, measured_out);
+    } else {
+        say(why, "%s", lab.last_error());
+    }
+    lab.comm_destroy(lab.comm);
+}

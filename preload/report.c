@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The report at the end of the run: rank 0's sites, and what specs would have saved. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "calls.h"
+#include "mpi_library.h"
+#include "predict.h"
+#include "sites.h"
+
+/* Below, a call takes so little time that nothing is won. */
+enum { LEAST_BYTES = 32 << 10 };
+
+static struct timespec began;
+
+/* The interposer is loaded with the program, so that this is the time when the program began. */
+__attribute__((constructor)) static void begin(void)
+{
+    clock_gettime(CLOCK_MONOTONIC, &began);
+}
+
+static double run_seconds(void)
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)(time.tv_sec - began.tv_sec) + 1e-9 * (double)(time.tv_nsec - began.tv_nsec);
+}
+
+static double seconds_of(const preload_site_t *site)
+{
+    return 1e-9 * (double)atomic_load(&site->nanoseconds);
+}
+
+static uint64_t bytes_of(const preload_site_t *site)
+{
+    return site->key.count * site->key.type_bytes;
+}
+
+/* Fortran's REAL is a float32 in every program that MPI understands. */
+static bool is_float32(const preload_key_t *key)
+{
+    return key->type_bytes == 4 &&
+           (strcmp(key->type, "MPI_FLOAT") == 0 || strcmp(key->type, "MPI_REAL") == 0 || strcmp(key->type, "MPI_REAL4") == 0);
+}
+
+/* Why Tacit could not take a site's place; NULL: it could. */
+static const char *why_not(const preload_site_t *site)
+{
+    const preload_key_t *key = &site->key;
+
+    if (key->function != preload_allreduce) {
+        return "not blocking";
+    }
+    if (!is_float32(key)) {
+        return "not float32";
+    }
+    if (strcmp(key->op, "MPI_SUM") != 0) {
+        return "not a sum";
+    }
+    if (key->group->inter) {
+        return "an intercommunicator";
+    }
+    if (key->group->ranks < 2) {
+        return "one rank";
+    }
+    if (bytes_of(site) < LEAST_BYTES) {
+        return "under 32 KiB";
+    }
+    return key->count > INT32_MAX ? "2^31 elements or more" : NULL;
+}
+
+/* The numbers of the sites to predict for, the most time first; 0: none. */
+static void choose(size_t numbers[PRELOAD_SITES], uint64_t counts[PRELOAD_SITES])
+{
+    const preload_site_t *chosen[PRELOAD_SITES] = {NULL}, *site;
+
+    for (size_t index = 0; (site = preload_site_at(index)) != NULL; index++) {
+        int place = PRELOAD_SITES;
+
+        if (!site->key.group->whole || why_not(site) != NULL) {
+            continue;
+        }
+        while (place > 0 && (chosen[place - 1] == NULL || seconds_of(chosen[place - 1]) < seconds_of(site))) {
+            place--;
+        }
+        for (int i = PRELOAD_SITES - 1; i > place; i--) {
+            chosen[i] = chosen[i - 1];
+            numbers[i] = numbers[i - 1];
+            counts[i] = counts[i - 1];
+        }
+        if (place < PRELOAD_SITES) {
+            chosen[place] = site;
+            numbers[place] = index + 1;
+            counts[place] = site->key.count;
+        }
+    }
+}
+
+static void print_site(FILE *out, size_t number, const preload_site_t *site, double run)
+{
+    const preload_key_t *key = &site->key;
+    const char          *reason = why_not(site);
+    char                 comm[32];
+
+    snprintf(comm, sizeof comm, key->group->name != NULL ? "%u (%s)" : "%u", key->group->number, key->group->name);
+    fprintf(out, "%4zu  %-14s %-10s %5d  %-22s %-10s %10" PRIu64 " %8" PRIu64 " %11" PRIu64 " %10.4f %5.1f %%  %s%s\n", number,
+            key->function, comm, key->group->ranks, key->type, key->op, key->count, atomic_load(&site->calls), bytes_of(site),
+            seconds_of(site), 100.0 * seconds_of(site) / run, reason != NULL ? "no: " : "yes", reason != NULL ? reason : "");
+}
+
+static void print_table(FILE *out, int ranks, double run)
+{
+    const preload_site_t *site;
+    bool                  deferred = false;
+
+    fprintf(out, "Tacit: all-reduces of rank 0 of %d, which ran for %.3f s until MPI_Finalize()\n\n", ranks, run);
+    fprintf(out, "%4s  %-14s %-10s %5s  %-22s %-10s %10s %8s %11s %10s %7s  %s\n", "site", "function", "comm", "ranks", "type",
+            "op", "count", "calls", "bytes/call", "seconds", "of run", "could be compressed");
+    for (size_t index = 0; (site = preload_site_at(index)) != NULL; index++) {
+        print_site(out, index + 1, site, run);
+        deferred = deferred || site->key.function == preload_iallreduce;
+    }
+    if (deferred) {
+        fprintf(out, "\nOf MPI_Iallreduce, the time is that of the call alone, without the waiting for its end.\n");
+    }
+    if (preload_lost() != 0) {
+        fprintf(out, "\n%" PRIu64 " more calls belong to sites for which there was no room.\n", preload_lost());
+    }
+}
+
+typedef struct best {
+    size_t      site; /* 0: none is faster */
+    const char *spec;
+    double      speedup;
+} best_t;
+
+/* A site can save no more than what it took. */
+static void print_prediction(FILE *out, size_t number, const preload_measured_t measured[PRELOAD_SPECS], double run, best_t *best)
+{
+    const preload_site_t *site = preload_site_at(number - 1);
+
+    fprintf(out, "\nSite %zu, measured after the run on all ranks with %" PRIu64 " float32 of scratch memory:\n\n", number,
+            site->key.count);
+    fprintf(out, "      %-20s %6s %12s %14s %12s %12s %9s\n", "spec", "trials", "native ms", "compressed ms", "saves s",
+            "run then s", "speed-up");
+    for (int i = 0; i < PRELOAD_SPECS; i++) {
+        const double gain = (double)atomic_load(&site->calls) * (measured[i].native - measured[i].compressed);
+        const double saved = gain < seconds_of(site) ? gain : seconds_of(site);
+
+        if (measured[i].trials == 0) {
+            continue;
+        }
+        fprintf(out, "      %-20s %6d %12.3f %14.3f %+12.3f %12.3f %9.2f\n", preload_specs[i], measured[i].trials,
+                1e3 * measured[i].native, 1e3 * measured[i].compressed, saved, run - saved, run / (run - saved));
+        if (run / (run - saved) > best->speedup) {
+            *best = (best_t){number, preload_specs[i], run / (run - saved)};
+        }
+    }
+}
+
+static void print_predictions(FILE *out, const size_t numbers[PRELOAD_SITES],
+                              preload_measured_t measured[PRELOAD_SITES][PRELOAD_SPECS], double run, const char *why)
+{
+    best_t best = {.speedup = 1.01};
+    bool   any = false;
+
+    for (int i = 0; i < PRELOAD_SITES && numbers[i] != 0; i++) {
+        if (measured[i][0].trials + measured[i][1].trials + measured[i][2].trials + measured[i][3].trials > 0) {
+            print_prediction(out, numbers[i], measured[i], run, &best);
+            any = true;
+        }
+    }
+    if (why[0] != '\0') {
+        fprintf(out, "\n%s: %s.\n", any ? "Not all of it was measured" : "Nothing was measured", why);
+    } else if (!any) {
+        fprintf(out, "\nNo site could be compressed whose ranks are those of MPI_COMM_WORLD, so that nothing was measured.\n");
+    }
+    if (best.site != 0) {
+        fprintf(out,
+                "\nBest of these: site %zu by '%s', %.2f times as fast a run, if its results may be inexact. A program asks for\n"
+                "that when it makes a slot: tacit_slot_create() with spec = \"%s\".\n",
+                best.site, best.spec, best.speedup, best.spec);
+    } else if (any) {
+        fprintf(out, "\nNone of these would make this run faster here by one part in a hundred.\n");
+    }
+}
+
+/* All at once, so that other ranks' lines stay out of it. A file's reports follow one another, as a command's programs do. */
+static void deliver(const char *text, size_t bytes)
+{
+    const char *path = getenv("TACIT_REPORT");
+    FILE       *file = path != NULL && path[0] != '\0' ? fopen(path, "a") : stderr;
+
+    if (file == NULL) {
+        fprintf(stderr, "tacit: %s cannot be written, the report is here:\n", path);
+        file = stderr;
+    }
+    fwrite(text, 1, bytes, file);
+    if (file != stderr && fclose(file) != 0) {
+        fprintf(stderr, "tacit: %s could not be written\n", path);
+    }
+}
+
+static void report(const preload_mpi_t *mpi)
+{
+    const double       run = run_seconds();
+    size_t             numbers[PRELOAD_SITES] = {0}, bytes = 0;
+    uint64_t           counts[PRELOAD_SITES] = {0};
+    preload_measured_t measured[PRELOAD_SITES][PRELOAD_SPECS] = {0};
+    char               why[256] = "", *text = NULL;
+    int                rank = 0, ranks = 1;
+    FILE              *out;
+
+    mpi->Comm_rank(mpi->world, &rank);
+    mpi->Comm_size(mpi->world, &ranks);
+    if (rank == 0) {
+        choose(numbers, counts);
+    }
+    if (ranks > 1) {
+        preload_predict(mpi, counts, measured, why);
+    }
+    out = rank == 0 ? open_memstream(&text, &bytes) : NULL;
+    if (out != NULL) {
+        print_table(out, ranks, run);
+        print_predictions(out, numbers, measured, run, why);
+        fclose(out);
+        deliver(text, bytes);
+        free(text);
+    }
+}
+
+void preload_finish(void)
+{
+    static atomic_flag   finished = ATOMIC_FLAG_INIT;
+    const preload_mpi_t *mpi = preload_mpi();
+
+    if (mpi != NULL && !atomic_flag_test_and_set(&finished)) {
+        (void)preload_enter(); /* what is called here is not the program's */
+        report(mpi);
+        preload_leave(0, NULL, false);
+    }
+}
