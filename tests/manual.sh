@@ -49,7 +49,8 @@ for word in $(tools/tacit-info --json | grep -o '"\(name\|key\)":"[^"]*"' | sed 
     [ "$word" = environment ] || grep -q "^\.B ${word//-/\\\\-}\$" doc/man/tacit.7 || fail "tacit.7 does not mention $word"
 done
 
-for tool in tacit-info tacit-bench; do
+for tool in tacit-info tacit-bench tacit-run; do
+    [ -x "tools/$tool" ] || continue # tacit-run: where there is an MPI
     for option in $("tools/$tool" --help | grep -o '^  --[a-z-]*' | sed 's/-/\\\\-/g'); do
         grep -q -e "$option" "$root/doc/man/$tool.1" || fail "$tool.1 does not mention $option"
     done

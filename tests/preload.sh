@@ -1,0 +1,144 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# tacit-run: programs run as without it, and the report says what they reduced. Runs in the build directory.
+set -u
+root=$(cd "${srcdir:-.}" && pwd)
+run=$PWD/tools/tacit-run
+folder=$(mktemp -d) || exit 1
+trap 'rm -rf "$folder"' EXIT
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1
+export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
+export OMPI_MCA_btl_vader_single_copy_mechanism=none
+failed=0
+
+fail() {
+    echo "$*"
+    failed=1
+}
+
+# ends STATUS COMMAND...: the command's output is in $folder/out and $folder/err.
+ends() {
+    local wanted=$1 status=0
+    shift
+    timeout -k 5 60 "$@" >"$folder/out" 2>"$folder/err" </dev/null || status=$?
+    [ $status -eq "$wanted" ] || fail "$* ends with $status, not $wanted: $(cat "$folder/out" "$folder/err")"
+}
+# says FILE TEXT...: words of a line, with blanks between them.
+says() {
+    local file=$1 text
+    shift
+    for text in "$@"; do
+        tr -s ' ' <"$folder/$file" | grep -q -- "$text" || fail "no '$text' in: $(cat "$folder/$file")"
+    done
+}
+silent() { [ ! -s "$folder/err" ] || fail "not silent: $(cat "$folder/err")"; }
+# refused STATUS TEXT ARGUMENT...: in one line.
+refused() {
+    local status=$1 text=$2
+    shift 2
+    ends "$status" "$run" "$@"
+    says err "^tacit-run: .*$text"
+    [ "$(wc -l <"$folder/err")" -eq 1 ] || fail "not one line: $(cat "$folder/err")"
+}
+
+# Its own words
+ends 0 "$run" --help
+says out '^usage: tacit-run'
+ends 0 "$run" --version
+says out '^tacit-run [0-9]'
+refused 2 'no command'
+refused 2 'no command' --report "$folder/report" --
+refused 2 "'--repotr' is not an option" --repotr x true
+refused 2 'takes a file' --report
+refused 127 'no command' -- "$folder/nothing"
+touch "$folder/text"
+refused 126 'not a program' "$folder/text"
+refused 1 'cannot be written' --report "$folder/no/report" true
+if echo 'int main(void) { return 0; }' | ${CC:-cc} -static -o "$folder/static" -x c - 2>/dev/null; then
+    refused 1 'linked statically' "$folder/static"
+fi
+
+# Programs without MPI
+ends 0 "$run" true
+silent
+ends 1 "$run" -- false
+ends 0 "$run" sh -c 'echo a b | tr " " "\n" | grep -c .'
+silent
+says out '^2$'
+# shellcheck disable=SC2016 # the inner shell's
+ends 143 "$run" sh -c 'kill -TERM $$'
+
+# compile COMPILER SOURCE PROGRAM
+compile() {
+    # shellcheck disable=SC2086 # words
+    $1 -O1 -o "$folder/$3" "$root/tests/preload/$2" $4 2>"$folder/compiler" || fail "$2: $(cat "$folder/compiler")"
+}
+compile "${CC:-cc}" program.c program "$MPI_CFLAGS ${MPI_LIBS-} -lpthread"
+
+# predicted SITE: a line for each spec.
+predicted() {
+    local spec
+    says report "^Site $1, measured"
+    for spec in onebit+ef qsgd:bits=8+ef rotq:bits=4+ef topk:ratio=0.01+ef; do
+        says report "^ $spec [1-9] [0-9.]* [0-9.]* [-+][0-9.]* [0-9.]* [0-9.]*\$"
+    done
+}
+
+for ranks in 1 2 3; do
+    ends 3 "$run" --report "$folder/report" -- "$MPIRUN" -n $ranks "$folder/program" 3
+    says out '^right$'
+    grep 'tacit' "$folder/err" && fail "tacit has something to say"
+    says report " 1 MPI_Allreduce 1 (world) $ranks MPI_FLOAT MPI_SUM 16384 10 65536 " \
+        " 2 MPI_Allreduce 1 (world) $ranks MPI_FLOAT MPI_SUM 262144 3 1048576 " \
+        " 3 MPI_Allreduce 2 (self) 1 MPI_FLOAT MPI_SUM 16384 6 65536 .* no: one rank\$" \
+        " 4 MPI_Allreduce 3 $ranks MPI_DOUBLE MPI_MAX 1000 4 8000 .* no: not float32\$" \
+        " 5 MPI_Allreduce 4 $ranks MPI_DOUBLE MPI_MAX 1000 5 8000 " \
+        " 6 MPI_Allreduce 1 (world) $ranks derived user 50 2 400 .* no: not float32\$" \
+        " 7 MPI_Iallreduce 1 (world) $ranks MPI_INT MPI_MAX 1 3 4 .* no: not blocking\$" '^Of MPI_Iallreduce'
+    if grep -q MPI_PROD "$folder/report"; then # there may be threads
+        says report " [89] MPI_Allreduce 5 $ranks MPI_FLOAT MPI_PROD 8 100 32 .* no: not a sum\$" \
+            " [89] MPI_Allreduce 6 $ranks MPI_FLOAT MPI_PROD 8 100 32 "
+    fi
+    [ "$(grep -c 'MPI_I\?[aA]llreduce .*%' "$folder/report")" -le 9 ] || fail "too many sites: $(cat "$folder/report")"
+    if [ $ranks -eq 1 ]; then
+        says report '^No site could be compressed'
+    else
+        predicted 1
+        predicted 2
+    fi
+done
+
+# Behind the launcher, without a report's name
+ends 0 "$MPIRUN" -n 2 "$run" "$folder/program"
+says err ' 1 MPI_Allreduce 1 (world) 2 MPI_FLOAT ' '^Site 1, measured'
+# Ranks without the interposer keep nobody waiting for long.
+TACIT_TIMEOUT_MS=300 ends 0 "$MPIRUN" -n 1 "$run" "$folder/program" : -n 1 "$folder/program"
+says err ' 1 MPI_Allreduce 1 (world) 2 MPI_FLOAT ' 'Nothing was measured: not all ranks came'
+TACIT_TIMEOUT_MS=300 ends 0 "$MPIRUN" -n 1 "$folder/program" : -n 1 "$run" "$folder/program"
+
+# Each of Fortran's ways once, although it leads to C's
+if [ -n "${MPIFORT-}" ] && command -v "$MPIFORT" >/dev/null; then
+    for program in old_fortran new_fortran; do
+        compile "$MPIFORT" $program.f90 $program ""
+        ends 0 "$run" --report "$folder/report" "$MPIRUN" -n 2 "$folder/$program"
+        says report ' 1 MPI_Allreduce 1 (world) 2 MPI_REAL MPI_SUM 20000 4 80000 .* yes$' \
+            ' 2 MPI_Iallreduce 1 (world) 2 MPI_INTEGER MPI_MAX 10 1 40 '
+        [ "$(grep -c 'MPI_I\?[aA]llreduce .*%' "$folder/report")" -eq 2 ] || fail "counted twice: $(cat "$folder/report")"
+    done
+else
+    echo "skipped: there is no Fortran for this MPI"
+fi
+
+# An MPI that was loaded for Python's module alone
+if "${PYTHON:-python3}" -c 'import mpi4py' 2>/dev/null; then
+    echo 'from mpi4py import MPI
+values = bytearray(80000)
+for i in range(4):
+    MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, [values, MPI.FLOAT], MPI.SUM)' >"$folder/program.py"
+    ends 0 "$run" --report "$folder/report" "$MPIRUN" -n 2 "${PYTHON:-python3}" "$folder/program.py"
+    says report ' 1 MPI_Allreduce 1 (world) 2 MPI_FLOAT MPI_SUM 20000 4 80000 '
+    predicted 1
+else
+    echo "skipped: there is no mpi4py"
+fi
+exit $failed
