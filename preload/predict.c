@@ -13,9 +13,10 @@
 
 /* TRIALS: the first one only warms up, if there are others. */
 enum { TRIALS = 10 };
-static const double seconds_a_spec = 0.5;
+static const double seconds_each = 0.4;
 
-const char *const preload_specs[PRELOAD_SPECS] = {"onebit+ef", "qsgd:bits=8+ef", "rotq:bits=4+ef", "topk:ratio=0.01+ef"};
+const char *const preload_tried[PRELOAD_TRIED] = {"MPI_Allreduce", "onebit+ef", "qsgd:bits=8+ef", "rotq:bits=4+ef",
+                                                  "topk:ratio=0.01+ef"};
 
 #define LIBRARY_FUNCTIONS(X) X(comm_create_mpi) X(comm_destroy) X(slot_create) X(slot_destroy) X(allreduce) X(last_error)
 
@@ -100,7 +101,7 @@ static void *load(const char *name)
 {
     char        path[4096];
     Dl_info     self;
-    const char *slash = dladdr((const void *)preload_specs, &self) != 0 ? strrchr(self.dli_fname, '/') : NULL;
+    const char *slash = dladdr((const void *)preload_tried, &self) != 0 ? strrchr(self.dli_fname, '/') : NULL;
     void       *handle = NULL;
 
     if (slash != NULL && snprintf(path, sizeof path, "%.*s/%s", (int)(slash - self.dli_fname), self.dli_fname, name) < 4096) {
@@ -180,52 +181,49 @@ static double median(double *seconds, int trials)
     return seconds[trials / 2];
 }
 
-/* Native and compressed calls by turns, while there is time. */
 static void measure(const laboratory_t *lab, tacit_slot_t *slot, preload_measured_t *measured_out)
 {
     const preload_mpi_t *mpi = lab->mpi;
-    double               mine[2][TRIALS] = {{0}}, slowest[2][TRIALS] = {{0}};
-    const double         end = now() + seconds_a_spec;
+    double               mine[TRIALS] = {0}, slowest[TRIALS] = {0};
+    const double         end = now() + seconds_each;
     int                  trials = 0, first;
     bool                 good = true;
 
     while (trials < TRIALS && all_can(mpi, good && (trials == 0 || now() < end))) {
-        mine[0][trials] = attempt(lab, NULL);
-        mine[1][trials] = attempt(lab, slot);
-        good = mine[0][trials] > 0.0 && mine[1][trials] > 0.0;
+        mine[trials] = attempt(lab, slot);
+        good = mine[trials] > 0.0;
         trials++;
     }
     if (!all_can(mpi, good)) {
-        say(lab->why, "a trial failed: %s", lab->last_error());
+        say(lab->why, "a trial failed: %s", slot != NULL ? lab->last_error() : "MPI reports an error");
         return;
     }
-    mpi->Allreduce(mine, slowest, 2 * TRIALS, mpi->type_double, mpi->op_max, mpi->world);
+    mpi->Allreduce(mine, slowest, TRIALS, mpi->type_double, mpi->op_max, mpi->world);
     first = trials > 1;
-    *measured_out = (preload_measured_t){.trials = trials - first,
-                                         .native = median(slowest[0] + first, trials - first),
-                                         .compressed = median(slowest[1] + first, trials - first)};
+    *measured_out = (preload_measured_t){trials - first, median(slowest + first, trials - first)};
 }
 
-static void measure_specs(laboratory_t *lab, preload_measured_t measured_out[PRELOAD_SPECS])
+static void measure_all(const laboratory_t *lab, preload_measured_t measured_out[PRELOAD_TRIED])
 {
     tacit_slot_config_t config = TACIT_SLOT_CONFIG_INIT;
 
     config.count = lab->count;
-    for (int i = 0; i < PRELOAD_SPECS; i++) {
+    measure(lab, NULL, &measured_out[0]);
+    for (int i = 1; i < PRELOAD_TRIED; i++) {
         tacit_slot_t *slot = NULL;
 
-        config.spec = preload_specs[i];
-        if (all_can(lab->mpi, lab->slot_create(lab->comm, preload_specs[i], &config, &slot) == TACIT_OK)) {
+        config.spec = preload_tried[i];
+        if (all_can(lab->mpi, lab->slot_create(lab->comm, preload_tried[i], &config, &slot) == TACIT_OK)) {
             measure(lab, slot, &measured_out[i]);
         } else {
-            say(lab->why, "no slot of '%s': %s", preload_specs[i], lab->last_error());
+            say(lab->why, "no slot of '%s': %s", preload_tried[i], lab->last_error());
         }
         lab->slot_destroy(slot);
     }
 }
 
 static void measure_sites(laboratory_t *lab, int rank, const double counts[PRELOAD_SITES],
-                          preload_measured_t measured_out[PRELOAD_SITES][PRELOAD_SPECS])
+                          preload_measured_t measured_out[PRELOAD_SITES][PRELOAD_TRIED])
 {
     for (int i = 0; i < PRELOAD_SITES && counts[i] > 0.0; i++) {
         lab->count = (size_t)counts[i];
@@ -233,7 +231,8 @@ static void measure_sites(laboratory_t *lab, int rank, const double counts[PRELO
         lab->out = malloc(lab->count * sizeof *lab->out);
         if (all_can(lab->mpi, lab->in != NULL && lab->out != NULL)) {
             fill(lab->in, lab->count, (unsigned)rank + 1u);
-            measure_specs(lab, measured_out[i]);
+            memset(lab->out, 0, lab->count * sizeof *lab->out); /* now, not in a trial */
+            measure_all(lab, measured_out[i]);
         } else {
             say(lab->why, "a rank has no memory for two buffers of %zu bytes", lab->count * sizeof *lab->in);
         }
@@ -243,7 +242,7 @@ static void measure_sites(laboratory_t *lab, int rank, const double counts[PRELO
 }
 
 void preload_predict(const preload_mpi_t *mpi, const uint64_t counts[PRELOAD_SITES],
-                     preload_measured_t measured_out[PRELOAD_SITES][PRELOAD_SPECS], char why[256])
+                     preload_measured_t measured_out[PRELOAD_SITES][PRELOAD_TRIED], char why[256])
 {
     laboratory_t   lab = {.mpi = mpi, .why = why};
     tacit_config_t config = TACIT_CONFIG_INIT;

@@ -7,19 +7,19 @@
 
 #include "mpi_library.h"
 
-enum { PRELOAD_SITES = 3, PRELOAD_SPECS = 4 };
-extern const char *const preload_specs[PRELOAD_SPECS];
+/* What is tried: the MPI's own all-reduce first, then specs. */
+enum { PRELOAD_SITES = 3, PRELOAD_TRIED = 5 };
+extern const char *const preload_tried[PRELOAD_TRIED];
 
-/* Seconds of one call, on the slowest rank: the medians of so many trials. None: the spec failed. */
 typedef struct preload_measured {
-    int    trials;
-    double native, compressed;
+    int    trials;  /* 0: it failed */
+    double seconds; /* of one call on the slowest rank: their median */
 } preload_measured_t;
 
-/* Measures sums of counts[i] float32 of rank 0 over MPI_COMM_WORLD (0: nothing), natively and by each spec. Collective over it:
-   every rank comes here once, before MPI_Finalize(); where one does not in time, nothing is measured. Writes why nothing was, or
-   not all, into `why`, and nothing if all was. */
+/* Measures sums of counts[i] float32 of rank 0 (0: nothing) over MPI_COMM_WORLD. Collective over it: every rank comes here once,
+   before MPI_Finalize(); where one does not in time, nothing is measured. Writes why nothing was, or not all, into `why`, and
+   nothing if all was. */
 void preload_predict(const preload_mpi_t *mpi, const uint64_t counts[PRELOAD_SITES],
-                     preload_measured_t measured_out[PRELOAD_SITES][PRELOAD_SPECS], char why[256]);
+                     preload_measured_t measured_out[PRELOAD_SITES][PRELOAD_TRIED], char why[256]);
 
 #endif

@@ -95,6 +95,20 @@ int main(int argc, char **argv)
 }
 END
 
+cat >sum.c <<'END'
+#include <mpi.h>
+
+int main(int argc, char **argv)
+{
+    static float values[10000], sums[10000];
+
+    MPI_Init(&argc, &argv);
+    MPI_Allreduce(values, sums, 10000, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
+    MPI_Finalize();
+    return 0;
+}
+END
+
 compiler=${CC:-cc}
 # shellcheck disable=SC2046
 $compiler -Wall -Wextra -Werror -o codec codec.c $(flags tacit) || fail "a program with pkg-config tacit does not build"
@@ -103,6 +117,8 @@ if [ -f "$prefix/lib/pkgconfig/tacit-mpi.pc" ]; then
     # shellcheck disable=SC2046
     $compiler -Wall -Wextra -Werror -o reduce.np reduce.c $(flags tacit-mpi) ||
         fail "a program with pkg-config tacit-mpi does not build"
+    # shellcheck disable=SC2046
+    $compiler -o sum.np sum.c $(flags tacit-mpi) || fail "an MPI program does not build"
     if command -v "${CXX:-c++}" >/dev/null; then
         # shellcheck disable=SC2046
         "${CXX:-c++}" -x c++ -Wall -Wextra -Werror -o reduce++.np reduce.c -x none $(flags tacit-mpi) ||
@@ -114,6 +130,11 @@ fi
 if [ -x "$prefix/bin/tacit-info" ]; then
     "$prefix/bin/tacit-info" >info || fail "the installed tacit-info fails"
     ! grep '^CUDA .*cannot be loaded' info || fail "the installed CUDA module is not found"
+fi
+if [ -x "$prefix/bin/tacit-run" ]; then
+    TACIT_TEST_RANKS=2 "$prefix/bin/tacit-run" --report report -- "$tests/mpirun.sh" "$scratch/sum.np" ||
+        fail "a program fails under the installed tacit-run"
+    grep -q ' onebit+ef ' report || fail "the installed interposer does not find libtacit_mpi: $(cat report)"
 fi
 
 # Each function that a page names has one that leads there.

@@ -78,9 +78,9 @@ compile "${CC:-cc}" program.c program "$MPI_CFLAGS ${MPI_LIBS-} -lpthread"
 # predicted SITE: a line for each spec.
 predicted() {
     local spec
-    says report "^Site $1, measured"
+    says report "^Site $1, measured" "^ MPI_Allreduce [1-9] [0-9.]*\$"
     for spec in onebit+ef qsgd:bits=8+ef rotq:bits=4+ef topk:ratio=0.01+ef; do
-        says report "^ $spec [1-9] [0-9.]* [0-9.]* [-+][0-9.]* [0-9.]* [0-9.]*\$"
+        says report "^ $spec [1-9] [0-9.]* [-+][0-9.]* [0-9.]* [0-9.]*\$"
     done
 }
 
@@ -108,10 +108,7 @@ for ranks in 1 2 3; do
     fi
 done
 
-# Behind the launcher, without a report's name
-ends 0 "$MPIRUN" -n 2 "$run" "$folder/program"
-says err ' 1 MPI_Allreduce 1 (world) 2 MPI_FLOAT ' '^Site 1, measured'
-# Ranks without the interposer keep nobody waiting for long.
+# Behind the launcher, without a report's name. Ranks without the interposer keep nobody waiting for long.
 TACIT_TIMEOUT_MS=300 ends 0 "$MPIRUN" -n 1 "$run" "$folder/program" : -n 1 "$folder/program"
 says err ' 1 MPI_Allreduce 1 (world) 2 MPI_FLOAT ' 'Nothing was measured: not all ranks came'
 TACIT_TIMEOUT_MS=300 ends 0 "$MPIRUN" -n 1 "$folder/program" : -n 1 "$run" "$folder/program"

@@ -13,7 +13,7 @@ try() {
     # MPI's own headers are not held to our warnings.
     # shellcheck disable=SC2086
     if ! echo "#include \"$header\"" | "$@" -fsyntax-only -I. -I"$root/libcomm" -I"$root/compressors" -I"$root/optim" \
-        ${MPI_CFLAGS//-I/-isystem } -; then
+        -I"$root/preload" ${MPI_CFLAGS//-I/-isystem } -; then
         echo "$header does not compile alone with $*"
         failed=1
     fi
@@ -27,10 +27,10 @@ try_cxx() {
     fi
 }
 
-for path in "$root"/libcomm/*.h "$root"/compressors/*.h "$root"/optim/*.h; do
+for path in "$root"/libcomm/*.h "$root"/compressors/*.h "$root"/optim/*.h "$root"/preload/*.h; do
     header=${path##*/}
     case $header in
-    tacit_mpi.h) [ -n "$MPI_CFLAGS" ] || continue ;;
+    tacit_mpi.h | mpi_library.h | predict.h) [ -n "$MPI_CFLAGS" ] || continue ;;
     esac
     case $header in
     tacit*.h)

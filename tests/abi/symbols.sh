@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # The shared libraries export the names that libtacit.symbols and libtacit_mpi.symbols list, no more and no fewer, the CUDA module
-# one; libtacit needs no MPI, and neither library CUDA or NCCL. Runs in the build directory.
+# one, the interposer some of MPI's alone; libtacit and the interposer need no MPI, and no library CUDA or NCCL. Runs in the build
+# directory.
 set -u
 abi=${srcdir:-.}/tests/abi
 failed=0
@@ -27,13 +28,30 @@ if ${NM:-nm} -D --undefined-only .libs/libtacit.so | grep ' P\?MPI_\| nccl\| cud
     echo "libtacit needs the names above, which belong in another library"
     failed=1
 fi
-for library in libtacit libtacit_mpi; do
+for library in libtacit libtacit_mpi libtacit_preload_mpi; do
     [ -e .libs/$library.so ] || continue
     if ${READELF:-readelf} -d .libs/$library.so | grep 'NEEDED.*\(libcu\|libnccl\|libnv\|libtacit_cuda\)'; then
         echo "$library needs what is named above, which only the CUDA module may"
         failed=1
     fi
 done
+if [ -e .libs/libtacit_preload_mpi.so ]; then
+    exported=$(${NM:-nm} -D --defined-only .libs/libtacit_preload_mpi.so | sed 's/.* //')
+    for name in MPI_Allreduce MPI_Iallreduce MPI_Finalize mpi_allreduce_ mpi_allreduce_f08_ mpi_finalize_f08_; do
+        grep -qx "$name" <<<"$exported" || {
+            echo "libtacit_preload_mpi does not export $name"
+            failed=1
+        }
+    done
+    if grep -vi '^mpi_i\?allreduce\|^mpi_finalize' <<<"$exported"; then
+        echo "libtacit_preload_mpi exports the names above, which are not its own"
+        failed=1
+    fi
+    if ${NM:-nm} -D --undefined-only .libs/libtacit_preload_mpi.so | grep -i ' p\?mpi_\| tacit_'; then
+        echo "libtacit_preload_mpi needs the names above, which not every process has"
+        failed=1
+    fi
+fi
 if [ -e .libs/libtacit_cuda.so ]; then
     exported=$(${NM:-nm} -D --defined-only .libs/libtacit_cuda.so | sed 's/.* //')
     [ "$exported" = tacit_cuda_module ] || {
