@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The MPI that the process has loaded: its functions and its handles, found by name. No symbol of MPI is linked, so that processes
-   without MPI, a shell or the launcher, bear the interposer, and so do those that load MPI late and for themselves, as Python
-   does. */
+/* The MPI that the process has loaded: its functions and its handles, found by name. No symbol of MPI is linked, so that
+   processes without MPI, a shell or the launcher, bear the interposer, and so do those that load MPI late and for themselves, as
+   Python does. */
 #ifndef PRELOAD_MPI_LIBRARY_H
 #define PRELOAD_MPI_LIBRARY_H
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Measures with libtacit_mpi, which is loaded only now. What a rank alone may find, such as a library that is not there, all ranks
-   agree upon before they go on. */
+/* Measures with libtacit_mpi, which is loaded only now. What a rank alone may find, such as a library that is not there, all
+   ranks agree upon before they go on. */
 #include "predict.h"
 
 #include <dlfcn.h>
@@ -74,8 +74,8 @@ static bool waits(const preload_mpi_t *mpi, MPI_Request *request, double limit)
     return complete != 0;
 }
 
-/* A rank without the interposer never comes, nor does one that has given up. So there are two rounds: a rank begins the second one
-   when it has seen that all have begun the first, and the second ends only if nobody has given up in the first. */
+/* A rank without the interposer never comes, nor does one that has given up. So there are two rounds: a rank begins the second
+   one when it has seen that all have begun the first, and the second ends only if nobody has given up in the first. */
 static bool all_are_here(const preload_mpi_t *mpi)
 {
     const double limit = patience();

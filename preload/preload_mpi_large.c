@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The functions of preload_mpi.c with counts of 64 bits, where the MPI has them (MPI 4): a name that MPI lacks must not seem to be
-   there. */
+/* The functions of preload_mpi.c with counts of 64 bits, where the MPI has them (MPI 4): a name that MPI lacks must not seem to
+   be there. */
 #include <stddef.h>
 
 #include "calls.h"

@@ -73,7 +73,7 @@ compile() {
     # shellcheck disable=SC2086 # words
     $1 -O1 -o "$folder/$3" "$root/tests/preload/$2" $4 2>"$folder/compiler" || fail "$2: $(cat "$folder/compiler")"
 }
-compile "${CC:-cc}" program.c program "$MPI_CFLAGS ${MPI_LIBS-} -lpthread"
+compile "${CC:-cc}" program.c program "${MPI_CFLAGS-} ${MPI_LIBS-} -lpthread"
 
 # predicted SITE: a line for each spec.
 predicted() {
