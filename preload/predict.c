@@ -99,13 +99,14 @@ static bool all_can(const preload_mpi_t *mpi, bool can)
 /* From the folder that the interposer is in, as in a build; else by name. */
 static void *load(const char *name)
 {
-    char        path[4096];
+    char       *path = NULL;
     Dl_info     self;
     const char *slash = dladdr((const void *)preload_tried, &self) != 0 ? strrchr(self.dli_fname, '/') : NULL;
     void       *handle = NULL;
 
-    if (slash != NULL && snprintf(path, sizeof path, "%.*s/%s", (int)(slash - self.dli_fname), self.dli_fname, name) < 4096) {
+    if (slash != NULL && asprintf(&path, "%.*s/%s", (int)(slash - self.dli_fname), self.dli_fname, name) >= 0) {
         handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        free(path);
     }
     return handle != NULL ? handle : dlopen(name, RTLD_NOW | RTLD_LOCAL);
 }
