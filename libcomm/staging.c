@@ -111,6 +111,7 @@ tacit_status_t tacit__staging_note(const tacit_staging_t *staging, void *event, 
                              staging->rank);
         goto out;
     }
+    TRY(tacit__staging_check(staging, module->follow(stream, event), "the stream of 'in'")); /* for one that has not begun */
     TRY(tacit__staging_check(staging, module->record(event, stream), "the stream of 'in'"));
 out:
     return status;

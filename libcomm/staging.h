@@ -44,7 +44,7 @@ size_t tacit__piece_bytes(size_t chunk_bytes);
 tacit_status_t tacit__staging_check(const tacit_staging_t *staging, int error, const char *what);
 /* TACIT_ERR_ARGUMENT where another GPU is present. */
 tacit_status_t tacit__staging_is_here(const tacit_staging_t *staging);
-/* `event` := what is on the caller's stream now. TACIT_ERR_STATE where that is being captured. */
+/* `event` := what is on the caller's stream now, behind what it was before. TACIT_ERR_STATE where that is being captured. */
 tacit_status_t tacit__staging_note(const tacit_staging_t *staging, void *event, void *stream);
 /* Makes its GPU the one of this thread. */
 void tacit__staging_enter(const tacit_staging_t *staging);

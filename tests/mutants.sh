@@ -872,6 +872,7 @@ device_mutant "device: cells are filled while they are copied" libcomm/schedules
 device_mutant "device: kernels do not wait for what comes" libcomm/schedules/device.c 's/TRY\(join_arrivals\(leg\)\);//'
 device_mutant "device: kernels do not wait for the caller's stream" libcomm/schedules/device.c \
     's/staging->module->follow\(staging->stream, given\)/given == NULL/'
+device_mutant "device: an earlier call's stream is forgotten" libcomm/staging.c 's/TRY\(.*follow\(stream, event\).*//'
 device_mutant "device: all slots have the first one's step" libcomm/schedules/device.c \
     's/item->step - leg->items\[0\]->step/0/'
 device_mutant "device: what is found is not asked for" libcomm/schedules/device.c \

@@ -527,42 +527,47 @@ START_TEST(by_turns)
 }
 END_TEST
 
-/* What is still being copied on the caller's stream is waited for. */
+/* What is still being copied on the caller's streams is waited for, also by requests that begin when there is another stream. */
 static void bring_late(tacit_comm_t *comm, void *arg)
 {
-    float(*out)[700] = arg;
-    const int     rank = tacit_comm_rank(comm);
-    tacit_slot_t *slot = make_slot(comm, TACIT_CUDA, "slot", 700, TACIT_FLOAT32, "none");
-    float        *x = get(TACIT_CUDA, 700 * sizeof *x), *host = NULL;
-    void         *stream = NULL;
+    float(*out)[1400] = arg;
+    const int        rank = tacit_comm_rank(comm);
+    tacit_slot_t    *slot = make_slot(comm, TACIT_CUDA, "slot", 700, TACIT_FLOAT32, "none");
+    float           *x = get(TACIT_CUDA, 2100 * sizeof *x), *y = x + 1400, *host = NULL;
+    void            *streams[2];
+    tacit_request_t *requests[3];
 
-    if (module->create_stream(&stream) != 0 || module->alloc_host((void **)&host, 700 * sizeof *host) != 0) {
-        abort();
+    MUST(module->alloc_host((void **)&host, 1400 * sizeof *host));
+    harness_fill(host, 1400, (uint64_t)rank, 1.0f);
+    MUST(tacit_allreduce(slot, y, y, TACIT_SUM)); /* to make memory waits for all streams */
+    MUST(tacit_iallreduce(slot, y, y, TACIT_SUM, &requests[2]));
+    for (int i = 0; i < 2; i++) {
+        MUST(module->create_stream(&streams[i]));
+        MUST(module->copy(x + i * 700, host + i * 700, 700 * sizeof *x, streams[i]));
+        MUST(tacit_comm_set_stream(comm, streams[i]));
+        MUST(tacit_iallreduce(slot, x + i * 700, x + i * 700, TACIT_SUM, &requests[i]));
     }
-    harness_fill(host, 700, (uint64_t)rank, 1.0f);
-    MUST(tacit_allreduce(slot, x, x, TACIT_SUM)); /* to make memory waits for all streams */
-    MUST(tacit_comm_set_stream(comm, stream));
-    if (module->copy(x, host, 700 * sizeof *x, stream) != 0) {
-        abort();
+    for (int i = 2; i >= 0; i--) {
+        MUST(tacit_wait(&requests[i]));
     }
-    MUST(tacit_allreduce(slot, x, x, TACIT_SUM));
-    memcpy(out[rank], x, 700 * sizeof *x);
-    if (module->synchronize() != 0 || module->free_host(host) != 0 || module->destroy_stream(stream) != 0) {
-        abort();
-    }
+    memcpy(out[rank], x, sizeof out[rank]);
+    MUST(module->synchronize());
+    MUST(module->free_host(host));
+    MUST(module->destroy_stream(streams[0]));
+    MUST(module->destroy_stream(streams[1]));
     give(TACIT_CUDA, x);
 }
 
 START_TEST(given_stream)
 {
-    static float out[2][700];
-    float        x[2][700];
+    static float out[2][1400];
+    float        x[2][1400];
 
     run_ranks(2, NULL, bring_late, out);
     for (int rank = 0; rank < 2; rank++) {
-        harness_fill(x[rank], 700, (uint64_t)rank, 1.0f);
+        harness_fill(x[rank], 1400, (uint64_t)rank, 1.0f);
     }
-    for (int i = 0; i < 700; i++) {
+    for (int i = 0; i < 1400; i++) {
         ck_assert(out[0][i] == x[0][i] + x[1][i] && out[1][i] == out[0][i]);
     }
 }
