@@ -230,10 +230,11 @@ static tacit_status_t check_pair(tacit_spec_t *spec)
         return TACIT_OK;
     }
     if (spec->automatic && (spec->feedback != tacit__feedback_named("ef") || !(spec->error > 0))) {
-        return tacit__fail(TACIT_ERR_SPEC,
-                           "%s: 'auto' with an error= has the feedback 'ef', or none; without one it loses nothing that could be "
-                           "remembered",
-                           spec->text);
+        return tacit__fail(
+            TACIT_ERR_SPEC,
+            "%s: 'auto' with an error= has the feedback 'ef', or none; without error= it loses nothing that could be "
+            "remembered",
+            spec->text);
     }
     if (spec->compressor->quality(spec->compressor_config, large, &factor) == TACIT_UNBIASED && factor >= 1.0) {
         return tacit__fail(TACIT_ERR_SPEC,
