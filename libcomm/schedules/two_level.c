@@ -76,7 +76,8 @@ tacit_status_t tacit__two_level_pass_on(tacit_leg_t *leg, const tacit_chunk_t *c
 /* Not a 16-bit tensor that is to stay as it is: its sums are not of 16 bits. */
 static bool carries(const tacit_comm_t *comm, const tacit_codec_t *codec)
 {
-    const bool stays = comm->environment.disable != 0 || strcmp(codec->given.compressor->name, "none") == 0;
+    const bool stays = (comm->environment.disable != 0 || strcmp(codec->given.compressor->name, "none") == 0) &&
+                       strcmp(codec->compressor->name, "bf16") == 0; /* else "auto" has chosen to compress it */
 
     return tacit__topology_has_levels(comm->topology) && tacit__codec_is_blockwise(codec) && !codec->compressor->saturates &&
            !(stays && codec->tensor.dtype != TACIT_FLOAT32);
