@@ -23,9 +23,10 @@ static const struct family {
 
 static const double default_low = 0.25, default_high = 4;
 
+/* NULL: there is nothing to choose, or "auto" has chosen. */
 static const struct family *family_of(const tacit_slot_t *slot)
 {
-    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
+    for (size_t i = 0; !slot->codec->given.automatic && i < sizeof families / sizeof *families; i++) {
         if (strcmp(families[i].compressor, slot->codec->compressor->name) == 0) {
             return &families[i];
         }

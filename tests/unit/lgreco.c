@@ -618,7 +618,7 @@ static void log_of(char *spec, char *text, size_t capacity)
 /* Nothing to adapt is said once, whatever the number of ranks. */
 START_TEST(nothing_to_adapt)
 {
-    char        text[4096], none[] = "onebit+ef", some[] = "topk:ratio=0.01+ef";
+    char        text[4096], none[] = "onebit+ef", some[] = "topk:ratio=0.01+ef", chosen[] = "auto:error=0.4+ef";
     const char *first;
 
     log_of(some, text, sizeof text);
@@ -627,6 +627,8 @@ START_TEST(nothing_to_adapt)
     first = strstr(text, "none of 1 slots has anything to choose");
     ck_assert_msg(first != NULL && strstr(first, "slot 'a' is 'onebit+ef'") != NULL, "it says '%s'", text);
     ck_assert(strstr(first + 1, "none of 1 slots") == NULL);
+    log_of(chosen, text, sizeof text);
+    ck_assert_msg(strstr(text, "none of 1 slots has anything to choose") != NULL, "it says '%s'", text);
 }
 END_TEST
 
