@@ -145,8 +145,8 @@ TACIT_API tacit_status_t tacit_slot_rescale(tacit_slot_t *slot, double factor);
 /* Local; accepts NULL. Call it on every rank. A request that still works with the slot goes on to its end; an open group forgets
    it. */
 TACIT_API_VOID void tacit_slot_destroy(tacit_slot_t *slot);
-/* The slot's spec as it was given, also where TACIT_DISABLE=1 has it reduced as 'none'. Valid until the spec changes or the slot
-   is destroyed. */
+/* The slot's spec as it was given, also where TACIT_DISABLE=1 has it reduced as 'none'. Valid until the next call on the
+   communicator. */
 TACIT_API_VOID const char *tacit_slot_spec(const tacit_slot_t *slot);
 /* The same with all parameters, as it is in force: of "auto" what was chosen, of a 16-bit tensor's "none" the cast. Valid until
    the next call on the communicator. */
