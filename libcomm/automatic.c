@@ -80,6 +80,12 @@ static bool remembers(const tacit_codec_t *codec)
     return codec->feedback != NULL;
 }
 
+/* Whether one codec can go on with what another one remembers. */
+static bool follows(const tacit_codec_t *codec, const tacit_codec_t *former)
+{
+    return remembers(codec) && codec->precision == former->precision;
+}
+
 /* What is in a state: memory that goes by the elements alone, whatever compresses them. */
 static void swap_states(tacit_state_t *one, tacit_state_t *other)
 {
@@ -92,7 +98,7 @@ static void swap_states(tacit_state_t *one, tacit_state_t *other)
     other->config = config;
 }
 
-/* What one codec remembers becomes the other's, which remembers nothing yet; both have the same feedback. */
+/* What one codec remembers becomes the other's, which remembers nothing yet, and follows it. */
 static void hand_over(tacit_codec_t *from, tacit_codec_t *to)
 {
     tacit__codec_settle(from);
@@ -202,7 +208,7 @@ tacit_status_t tacit__automatic_choose(tacit_slot_t *slot, const char *what, con
     tacit_status_t status, mine = TACIT_OK;
 
     TRY(find_fastest(slot, what, automatic, &codec));
-    if (owes && !remembers(codec)) {
+    if (owes && !follows(codec, slot->codec)) {
         dense = codec;
         codec = NULL;
         snprintf(text, sizeof text, "none%s", strchr(slot->codec->spec.text, '+'));
@@ -224,6 +230,11 @@ out:
 
 /* ---- Loading ---- */
 
+static bool is_of(const tacit_codec_t *codec, const char *compressor, bool remembered)
+{
+    return strcmp(codec->compressor->name, compressor) == 0 && remembers(codec) == remembered;
+}
+
 tacit_status_t tacit__automatic_restore(const tacit_slot_t *slot, const char *compressor, const char *feedback,
                                         tacit_codec_t **codec_out, tacit_codec_t **dense_out)
 {
@@ -234,7 +245,7 @@ tacit_status_t tacit__automatic_restore(const tacit_slot_t *slot, const char *co
     tacit_status_t           status = TACIT_OK;
     size_t                   index = 0;
 
-    if (!own->given.automatic || (strcmp(own->compressor->name, compressor) == 0 && remembers(own) == remembered)) {
+    if (!own->given.automatic || slot->comm->environment.disable != 0 || is_of(own, compressor, remembered)) {
         return TACIT_OK;
     }
     while (tacit__automatic_spec(&own->given, own->tensor.dtype, index, spec) &&

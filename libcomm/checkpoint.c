@@ -15,6 +15,15 @@ enum { ARRAYS = 2 * TACIT_STATE_ARRAYS + 1, FEEDBACK_BYTES = 64, LIST_BYTES = 80
 enum { MOST_UNITS = (1 + TACIT_AVERAGE) << 1 | 1 }; /* of put_codec()'s */
 static const char magic[TACIT_STATE_MAGIC_BYTES] = "TACITSAV", codec_magic[TACIT_STATE_MAGIC_BYTES] = "TACITCDC";
 
+/* What one slot will be made of. */
+typedef struct tacit_staged {
+    uint64_t       step, owner_first, owner_count, units, arrays;
+    const void    *values[ARRAYS]; /* in the file's data */
+    uint64_t       counts[ARRAYS];
+    tacit_state_t  owner;
+    tacit_codec_t *codec, *dense; /* that take the place of the slot's: automatic.h; or NULL */
+} tacit_staged_t;
+
 /* ---- Writing ---- */
 
 /* The words of a spec that decide which arrays there are, and whose: a rank's own, or, where leaders follow, its host's. */
@@ -66,19 +75,21 @@ static void put_slots(tacit_writer_t *writer, const void *state)
     }
 }
 
-/* Hash of the slots' names and steps: files of one save agree in it. */
-static void describe_steps(const tacit_comm_t *comm, const uint64_t *steps, char *text, size_t capacity)
+/* Hash of the slots' names, steps and specs, as they are or will be: files of one save agree in it. */
+static void describe_slots(const tacit_comm_t *comm, const tacit_staged_t *staged, char *text, size_t capacity)
 {
     uint64_t hash = TACIT_HASH_START;
     size_t   i = 0;
 
     for (const tacit_slot_t *slot = comm->slots; slot != NULL; slot = slot->next, i++) {
-        uint64_t step = steps != NULL ? steps[i] : slot->step;
+        const tacit_codec_t *codec = staged != NULL && staged[i].codec != NULL ? staged[i].codec : slot->codec;
+        const uint64_t       step = staged != NULL ? staged[i].step : slot->step;
 
-        hash = tacit__hash(hash, slot->codec->name, strlen(slot->codec->name));
+        hash = tacit__hash(hash, codec->name, strlen(codec->name));
         hash = tacit__hash(hash, &step, sizeof step);
+        hash = tacit__hash(hash, &codec->spec.hash, sizeof codec->spec.hash);
     }
-    snprintf(text, capacity, "%zu slots at steps with hash %016" PRIx64, i, hash);
+    snprintf(text, capacity, "%zu slots with steps and specs of hash %016" PRIx64, i, hash);
 }
 
 /* Of a path that is NULL, whoever opens it says so. */
@@ -111,20 +122,11 @@ tacit_status_t tacit_save(tacit_comm_t *comm, const char *path)
     mine = check_idle(comm, path, "save");
     settle_slots(comm);
     mine = mine == TACIT_OK ? tacit__state_write(comm->rank, comm->ranks, path, magic, put_slots, comm) : mine;
-    describe_steps(comm, NULL, text, sizeof text);
+    describe_slots(comm, NULL, text, sizeof text);
     return tacit__comm_conclude(comm, "tacit_save", text, mine);
 }
 
 /* ---- Reading ---- */
-
-/* What one slot will be made of. */
-typedef struct tacit_staged {
-    uint64_t       step, owner_first, owner_count, units, arrays;
-    const void    *values[ARRAYS]; /* in the file's data */
-    uint64_t       counts[ARRAYS];
-    tacit_state_t  owner;
-    tacit_codec_t *codec, *dense; /* that take the place of the slot's: automatic.h; or NULL */
-} tacit_staged_t;
 
 /* The codec as it will be walked: with the staged owner's memory. */
 static tacit_codec_t codec_after(const tacit_codec_t *codec, const tacit_staged_t *staged)
@@ -314,7 +316,6 @@ tacit_status_t tacit_load(tacit_comm_t *comm, const char *path)
     char            text[TACIT_AGREEMENT_BYTES];
     tacit_reader_t  reader = {.data = NULL};
     tacit_staged_t *staged = NULL;
-    uint64_t       *steps = NULL;
     tacit_status_t  status = tacit__comm_enter(comm, false), mine;
     size_t          slots = 0, capacity = 0;
 
@@ -325,15 +326,13 @@ tacit_status_t tacit_load(tacit_comm_t *comm, const char *path)
         slots++;
     }
     staged = tacit__alloc(slots, sizeof *staged);
-    steps = tacit__alloc(slots, sizeof *steps);
     mine = check_idle(comm, path, "load");
     settle_slots(comm);
     mine = mine != TACIT_OK ? mine
-           : staged == NULL || steps == NULL
+           : staged == NULL
                ? tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory to load %zu slots", comm->rank, slots)
                : read_file(&reader, comm, path, staged, slots);
     for (size_t i = 0; mine == TACIT_OK && i < slots; i++) {
-        steps[i] = staged[i].step;
         if (staged[i].codec != NULL) {
             const size_t bytes = tacit__slot_message_bytes(comm, staged[i].codec->tensor.device, &staged[i].codec->spec,
                                                            staged[i].codec->tensor.count);
@@ -341,7 +340,7 @@ tacit_status_t tacit_load(tacit_comm_t *comm, const char *path)
             capacity = bytes > capacity ? bytes : capacity;
         }
     }
-    describe_steps(comm, mine == TACIT_OK ? steps : NULL, text, sizeof text);
+    describe_slots(comm, mine == TACIT_OK ? staged : NULL, text, sizeof text);
     TRY(tacit__comm_agree(comm, "tacit_load", text, mine, capacity));
     slots = 0;
     for (tacit_slot_t *slot = comm->slots; slot != NULL; slot = slot->next) {
@@ -359,7 +358,6 @@ out:
         tacit_codec_destroy(staged[i].dense);
     }
     tacit__free(staged);
-    tacit__free(steps);
     tacit__state_close(&reader);
     tacit__comm_leave(comm);
     return status;

@@ -829,12 +829,17 @@ mutant "cost: nobody waits for less" libcomm/cost.c cost:cost \
 mutant "auto: what is owed is forgotten" libcomm/automatic.c automatic:automatic 's/^        hand_over\(slot/        (void)(slot/'
 mutant "auto: an owner forgets" libcomm/automatic.c automatic:automatic 's/swap_states\(&from->owner, &to->owner\);//'
 mutant "auto: packed memory is forgotten" libcomm/automatic.c automatic:automatic 's/to->packed\[i\] = from->packed\[i\];//'
-mutant "auto: dense at once" libcomm/automatic.c automatic:automatic 's/owes \&\& !remembers/false \&\& !remembers/'
+mutant "auto: dense at once" libcomm/automatic.c automatic:automatic 's/owes \&\& !follows/false \&\& !follows/'
 mutant "auto: never done with paying" libcomm/automatic.c automatic:automatic 's/if \(slot->dense != NULL\) \{/if (false) {/'
 mutant "auto: all of what is allowed" libcomm/automatic.c cost:cost 's/isnan\(other\) \|\| .* \* margin;/true;/'
 mutant "auto: more than is allowed" libcomm/automatic.c automatic:automatic 's/"rotq:bits=3", 0.19/"rotq:bits=3", 0.1/'
 mutant "auto: a file is of what is here" libcomm/automatic.c automatic:automatic \
     's/if \(!own->given.automatic \|\| .*/if (true) {/'
+mutant "auto: memory of another kind" libcomm/automatic.c automatic:automatic 's/ && codec->precision == former->precision//'
+mutant "auto: files bring it where nothing may be compressed" libcomm/automatic.c automatic:automatic \
+    's/ slot->comm->environment.disable != 0 \|\|//'
+mutant "auto: files of several choices" libcomm/checkpoint.c automatic:automatic \
+    's/hash = tacit__hash\(hash, &codec->spec.hash, .*//'
 mutant "auto: a request has the former codec" libcomm/operation.c automatic:automatic 's/item->codec = item->slot->codec;//'
 mutant "cost: files of other hosts" libcomm/rates_file.c cost:cost \
     's/hash = tacit__hash\(hash, line, strlen\(line\) \+ 1\);//'

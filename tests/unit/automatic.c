@@ -138,6 +138,7 @@ typedef struct run {
     bool           remembers[RANKS][6];  /* … and whether there is feedback */
     double         off[RANKS][6];        /* how far the sum of all results is from that of all inputs, after each step */
     tacit_norms_t  norms[RANKS][6];      /* after it */
+    const char    *at_once;              /* at step 1, after that step's own; or NULL */
     int            bad;                  /* a step in which rank 1 has a NaN first; -1: none */
     tacit_status_t fault[RANKS];
 } run_t;
@@ -165,6 +166,9 @@ static void change(tacit_comm_t *comm, void *arg)
 
         if (step > 0 && run->specs[step] != NULL) {
             MUST(tacit_slot_set_spec(slot, run->specs[step]));
+        }
+        if (step == 1 && run->at_once != NULL) {
+            MUST(tacit_slot_set_spec(slot, run->at_once));
         }
         run->compressor[rank][step] = slot->codec->compressor->name;
         run->remembers[rank][step] = slot->codec->feedback != NULL;
@@ -241,6 +245,75 @@ START_TEST(whatever_memory)
     for (int step = 0; step < 6; step++) {
         ck_assert_str_eq(packed.compressor[0][step], step < 2 ? "rotq" : "qsgd");
         ck_assert(packed.off[0][step] < (step < 2 ? 4 : 0.2));
+    }
+}
+END_TEST
+
+/* What memory of one kind holds is paid before there is memory of another. */
+START_TEST(other_memory)
+{
+    run_t run = {.specs = {"auto:error=0.4+ef:residual=bf16", "auto", NULL, "auto:error=0.05+ef:residual=int8", "auto"},
+                 .at_once = "auto:error=0.4+ef:residual=int8",
+                 .bad = -1};
+    static const char *const compressors[] = {"rotq", "none", "rotq", "qsgd", "none", "none"};
+
+    run_ranks(RANKS, NULL, change, &run);
+    for (int rank = 0; rank < RANKS; rank++) {
+        for (int step = 0; step < 6; step++) {
+            ck_assert_str_eq(run.compressor[rank][step], compressors[step]);
+            ck_assert(run.off[rank][step] < (strcmp(compressors[step], "none") == 0 ? 0.1 : 8));
+        }
+    }
+}
+END_TEST
+
+/* Tensors of 16 bits: compressed between hosts, dense as they are. */
+static void half_body(tacit_comm_t *comm, void *arg)
+{
+    run_t        *run = arg;
+    const int     rank = tacit_comm_rank(comm);
+    tacit_slot_t *slot = slot_of(comm, "gradient", COUNT, TACIT_BFLOAT16, "auto:error=0.4+ef");
+    uint16_t     *x = change_buffer(), *y = change_buffer();
+    double       *sum = change_buffer(), off = 0;
+
+    for (size_t i = 0; i < COUNT; i++) {
+        x[i] = 0x3f80; /* 1 */
+    }
+    for (int step = 0; step < 3; step++) {
+        if (step == 1) {
+            MUST(tacit_slot_set_spec(slot, "auto"));
+        }
+        run->compressor[rank][step] = tacit_slot_schedule(slot);
+        MUST(tacit_allreduce(slot, x, y, TACIT_SUM));
+        for (size_t i = 0; i < COUNT; i++) {
+            const uint32_t bits = (uint32_t)y[i] << 16;
+            float          value;
+
+            memcpy(&value, &bits, sizeof value);
+            sum[i] += (double)value;
+        }
+    }
+    for (size_t i = 0; i < COUNT; i++) {
+        off = fmax(off, fabs(sum[i] - 3 * RANKS));
+    }
+    run->off[rank][0] = off;
+    free(x);
+    free(y);
+    free(sum);
+}
+
+START_TEST(half_on_two_levels)
+{
+    run_t run = {.bad = -1};
+
+    name_hosts("2,1");
+    run_ranks(RANKS, NULL, half_body, &run);
+    name_hosts(NULL);
+    for (int rank = 0; rank < RANKS; rank++) {
+        ck_assert_str_eq(run.compressor[rank][0], "two_level");
+        ck_assert_str_eq(run.compressor[rank][1], "blockwise");
+        ck_assert_str_eq(run.compressor[rank][2], "blockwise");
+        ck_assert_msg(run.off[rank][0] < 0.1, "off by %g", run.off[rank][0]);
     }
 }
 END_TEST
@@ -417,6 +490,50 @@ START_TEST(files)
 }
 END_TEST
 
+/* Files that are not of one choice, or of none that may be made here, change nothing. */
+static void load_others(tacit_comm_t *comm, void *arg)
+{
+    answers_t    *answers = arg;
+    const int     rank = tacit_comm_rank(comm);
+    tacit_slot_t *slot = slot_of(comm, "gradient", COUNT, TACIT_FLOAT32, "auto:error=0.4+ef");
+    float        *x = change_buffer();
+    char          path[HARNESS_PATH_BYTES];
+    const bool    disabled = slot->comm->environment.disable != 0;
+
+    if (!disabled) {
+        MUST(tacit_allreduce(slot, x, x, TACIT_SUM));
+        MUST(tacit_save(comm, harness_path(path, "rotq.%d", rank)));
+        MUST(tacit_slot_set_spec(slot, "auto:error=0.05+ef"));
+        MUST(tacit_save(comm, harness_path(path, "qsgd.%d", rank)));
+        MUST(tacit_slot_set_spec(slot, "auto:error=0.4+ef"));
+    }
+    note(answers, rank, disabled, tacit_load(comm, harness_path(path, rank == 1 && !disabled ? "qsgd.%d" : "rotq.%d", rank)));
+    MUST(tacit_allreduce(slot, x, x, TACIT_SUM));
+    snprintf(answers->text[rank][2 + disabled], TACIT_TEXT_BYTES, "%s", slot->codec->compressor->name);
+    if (disabled) {
+        unlink(harness_path(path, "qsgd.%d", rank));
+        unlink(harness_path(path, "rotq.%d", rank));
+    }
+    free(x);
+}
+
+START_TEST(other_files)
+{
+    static answers_t answers;
+
+    run_ranks(RANKS, NULL, load_others, &answers);
+    ck_assert_int_eq(setenv("TACIT_DISABLE", "1", 1), 0);
+    run_ranks(RANKS, NULL, load_others, &answers);
+    ck_assert_int_eq(unsetenv("TACIT_DISABLE"), 0);
+    for (int rank = 0; rank < RANKS; rank++) {
+        ck_assert_int_eq(answers.status[rank][0], TACIT_ERR_MISMATCH);
+        ck_assert_str_eq(answers.text[rank][2], "rotq");
+        ck_assert_int_eq(answers.status[rank][1], TACIT_ERR_MISMATCH);
+        ck_assert_str_eq(answers.text[rank][3], "none");
+    }
+}
+END_TEST
+
 /* One rank has nobody to send to. */
 static void alone(tacit_comm_t *comm, void *arg)
 {
@@ -443,10 +560,13 @@ int main(void)
     tcase_add_test(tests, keeps_within);
     tcase_add_test(tests, pays_what_it_owes);
     tcase_add_test(tests, whatever_memory);
+    tcase_add_test(tests, other_memory);
+    tcase_add_test(tests, half_on_two_levels);
     tcase_add_test(tests, fault_before_it_pays);
     tcase_add_test(tests, under_way);
     tcase_add_test(tests, refusals);
     tcase_add_test(tests, files);
+    tcase_add_test(tests, other_files);
     tcase_add_test(tests, one_rank);
     suite_add_tcase(suite, tests);
     return harness_main(suite);

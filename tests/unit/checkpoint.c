@@ -281,7 +281,7 @@ static void damaged_body(tacit_comm_t *comm, void *arg)
     refused_load(comm, path_of(bad, "three", rank == 1 ? 0 : rank), TACIT_ERR_MISMATCH, "the rank is 0 in the file, 1 here",
                  wrong);
     /* Files of two saves. */
-    refused_load(comm, path_of(bad, rank == 1 ? "other" : "three", rank), TACIT_ERR_MISMATCH, "slots at steps", wrong);
+    refused_load(comm, path_of(bad, rank == 1 ? "other" : "three", rank), TACIT_ERR_MISMATCH, "slots with steps", wrong);
     MUST(tacit_load(comm, good));
     trial->steps = (int)comm->slots->step;
     free(whole);
