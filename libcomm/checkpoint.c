@@ -329,9 +329,8 @@ tacit_status_t tacit_load(tacit_comm_t *comm, const char *path)
     mine = check_idle(comm, path, "load");
     settle_slots(comm);
     mine = mine != TACIT_OK ? mine
-           : staged == NULL
-               ? tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory to load %zu slots", comm->rank, slots)
-               : read_file(&reader, comm, path, staged, slots);
+           : staged == NULL ? tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory to load %zu slots", comm->rank, slots)
+                            : read_file(&reader, comm, path, staged, slots);
     for (size_t i = 0; mine == TACIT_OK && i < slots; i++) {
         if (staged[i].codec != NULL) {
             const size_t bytes = tacit__slot_message_bytes(comm, staged[i].codec->tensor.device, &staged[i].codec->spec,

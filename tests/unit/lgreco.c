@@ -618,8 +618,7 @@ static void log_of(char *spec, char *text, size_t capacity)
 /* Nothing to adapt is said once, whatever the number of ranks. */
 START_TEST(nothing_to_adapt)
 {
-    char        text[4096], none[] = "onebit+ef", some[] = "topk:ratio=0.01+ef", chosen[] = "auto:error=0.4+ef";
-    const char *first;
+    char text[4096], none[] = "onebit+ef", some[] = "topk:ratio=0.01+ef", chosen[] = "auto:error=0.4+ef", *first;
 
     log_of(some, text, sizeof text);
     ck_assert_msg(strstr(text, "lgreco") == NULL, "it says '%s'", text);
