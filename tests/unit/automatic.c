@@ -24,8 +24,8 @@ static const char *spelled_out(const char *spec, char text[TACIT_SPEC_BYTES])
 
 START_TEST(grammar)
 {
-    static const char *const refused[][2] = {{"auto+ef", "without one it loses nothing"},
-                                             {"auto:error=0+ef", "without one it loses nothing"},
+    static const char *const refused[][2] = {{"auto+ef", "without error= it loses nothing"},
+                                             {"auto:error=0+ef", "without error= it loses nothing"},
                                              {"auto:error=0.1+dgc", "has the feedback 'ef'"},
                                              {"auto:error=0.1+ef21", "has the feedback 'ef'"},
                                              {"auto:error=1.5+ef", "error"},
