@@ -649,7 +649,7 @@ mutant "state files: broken communicators save nothing" libcomm/comm.c usage:usa
 mutant "sgd: disabled slots lose the feedback's momentum" optim/optimizers/sgd.c sgd:sgd \
     's/notes->brought = true/notes->brought = notes->owned/'
 mutant "disabled slots forget their spec" libcomm/slot.c "sgd:sgd environment:environment" \
-    's/tacit__codec_parse_given\(slot->codec, .*\);/TACIT_OK;/'
+    's/\(disabled \|\| given.automatic\)\) \{/given.automatic) {/'
 mutant "codec: TACIT_DISABLE is not asked for" libcomm/codec_frame.c codec:codec \
     's/(\*disabled_out =) .*;/\1 false;/'
 mutant "codec: disabled, any spec is right" libcomm/codec_frame.c codec:codec \
@@ -821,7 +821,7 @@ mutant "cost: a disturbed measurement decides" libcomm/cost.c cost:cost \
 mutant "cost: small tensors too" libcomm/cost.c cost:cost \
     's/sizeof\(float\) >= \(comm.*;/sizeof(float) > 0;/'
 mutant "cost: what is asked for is measured" libcomm/cost.c cost:cost \
-    's/ \&\& asked_for\(comm, codec\) == NULL//'
+    's/asked_for\(comm, codec\) == NULL;/true;/'
 mutant "cost: a larger tensor takes less" libcomm/cost.c cost:cost \
     's/fmaxf\(at.usual, times\[size \+ 1\].usual\)/times[size + 1].usual/'
 mutant "cost: nobody waits for less" libcomm/cost.c cost:cost \
