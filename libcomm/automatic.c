@@ -238,18 +238,17 @@ static bool is_of(const tacit_codec_t *codec, const char *compressor, bool remem
 tacit_status_t tacit__automatic_restore(const tacit_slot_t *slot, const char *compressor, const char *feedback,
                                         tacit_codec_t **codec_out, tacit_codec_t **dense_out)
 {
-    static const char *const casts[] = {"none", "fp16", "bf16"}; /* what `none` is */
-    const tacit_codec_t     *own = slot->codec;
-    const bool               remembered = feedback[0] != '\0';
-    char                     spec[TACIT_SPEC_BYTES];
-    tacit_status_t           status = TACIT_OK;
-    size_t                   index = 0;
+    const tacit_codec_t *own = slot->codec;
+    const bool           remembered = feedback[0] != '\0';
+    char                 spec[TACIT_SPEC_BYTES];
+    tacit_status_t       status = TACIT_OK;
+    size_t               index = 0;
 
     if (!own->given.automatic || slot->comm->environment.disable != 0 || is_of(own, compressor, remembered)) {
         return TACIT_OK;
     }
     while (tacit__automatic_spec(&own->given, own->tensor.dtype, index, spec) &&
-           !same_word(index == 0 ? casts[own->tensor.dtype] : spec, compressor)) {
+           !same_word(index == 0 ? tacit__codec_cast(own->tensor.dtype) : spec, compressor)) {
         index++;
     }
     if (!tacit__automatic_spec(&own->given, own->tensor.dtype, index, spec)) {

@@ -147,17 +147,23 @@ static void settle_feedback(const tacit_codec_t *codec, tacit_spec_t *spec)
     }
 }
 
+const char *tacit__codec_cast(tacit_dtype_t dtype)
+{
+    static const char *const casts[] = {"none", "fp16", "bf16"};
+
+    return casts[dtype];
+}
+
 /* What a tensor really gets: a 16-bit one needs no more than its own type on the wire, and a feedback may leave some tensors
    dense. */
 static tacit_status_t effective_spec(const tacit_codec_t *codec, const tacit_spec_t *given, tacit_spec_t *spec_out)
 {
     const tacit_slot_config_t *tensor = &codec->tensor;
 
-    static const char *const casts[] = {"none", "fp16", "bf16"};
-    char                     text[TACIT_SPEC_BYTES];
-    const char              *feedback;
-    tacit_status_t           status;
-    bool                     dense =
+    char           text[TACIT_SPEC_BYTES];
+    const char    *feedback;
+    tacit_status_t status;
+    bool           dense =
         given->feedback != NULL && given->feedback->is_dense != NULL && given->feedback->is_dense(given->feedback_config, tensor);
 
     snprintf(text, sizeof text, "%s", given->text);
@@ -168,7 +174,7 @@ static tacit_status_t effective_spec(const tacit_codec_t *codec, const tacit_spe
     if (dense || strncmp(text, "none", strcspn(text, ":+")) == 0) {
         char cast[TACIT_SPEC_BYTES];
 
-        snprintf(cast, sizeof cast, "%s%s", casts[tensor->dtype], feedback != NULL ? feedback : "");
+        snprintf(cast, sizeof cast, "%s%s", tacit__codec_cast(tensor->dtype), feedback != NULL ? feedback : "");
         memcpy(text, cast, sizeof text);
     }
     TRY(tacit__spec_parse_effective(text, dense, spec_out));

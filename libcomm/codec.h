@@ -77,6 +77,8 @@ enum { TACIT_UNIT = 2048 };
 /* Makes a codec of a complete configuration: config->spec is used where slot_config has none. */
 tacit_status_t tacit__codec_create(const char *name, const tacit_slot_config_t *slot_config, const tacit_config_t *config,
                                    int rank, int ranks, tacit_codec_t **codec_out);
+/* The compressor that `none` is for tensors of a type. */
+const char *tacit__codec_cast(tacit_dtype_t dtype);
 /* For a codec that has another spec than the caller's: what was given. */
 tacit_status_t tacit__codec_parse_given(tacit_codec_t *codec, const char *text);
 /* Other parameters of the same compressor and feedback, as given and in force: parsed, with room made for them … */
