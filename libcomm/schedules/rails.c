@@ -407,6 +407,13 @@ tacit_status_t tacit__levels_take(tacit_leg_t *leg, tacit_levels_t *levels)
     return repeat(take_next, leg, levels);
 }
 
+tacit_status_t tacit__levels_advance(tacit_leg_t *leg, tacit_levels_t *levels)
+{
+    const tacit_status_t status = tacit__levels_take(leg, levels);
+
+    return status == TACIT_PENDING ? tacit__levels_begin(leg, levels) : status;
+}
+
 tacit_status_t tacit__levels_add(tacit_leg_t *leg, tacit_levels_t *levels, const tacit_frame_t *frame)
 {
     return leg->comm->channels.in == NULL ? take_piece(leg, levels, frame) : tacit__leg_unexpected(leg, frame);

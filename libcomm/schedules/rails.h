@@ -62,7 +62,9 @@ tacit_status_t tacit__levels_begin(tacit_leg_t *leg, tacit_levels_t *levels);
 /* Takes in pieces that have come from the rank before through a channel: adds the own one to each, and keeps it or sends it on.
    Others wait for that. TACIT_PENDING: there is none. */
 tacit_status_t tacit__levels_take(tacit_leg_t *leg, tacit_levels_t *levels);
-/* The same with one that has come in a message. */
+/* Both, for those that have nothing to do in between. */
+tacit_status_t tacit__levels_advance(tacit_leg_t *leg, tacit_levels_t *levels);
+/* Takes in a piece that has come in a message. */
 tacit_status_t tacit__levels_add(tacit_leg_t *leg, tacit_levels_t *levels, const tacit_frame_t *frame);
 /* Whether this host's sums of the first `segments` segments of the own rail are complete. */
 static inline bool tacit__levels_has(const tacit_levels_t *levels, size_t segments)

@@ -21,10 +21,8 @@ static tacit_status_t prepare(tacit_leg_t *leg)
 /* Others wait for what this rank has of their rails: that goes first. */
 static tacit_status_t advance(tacit_leg_t *leg)
 {
-    tacit_levels_t *levels = ((tacit_scatter_t *)leg->state)->levels;
-    tacit_status_t  status = tacit__levels_take(leg, levels);
+    const tacit_status_t status = tacit__levels_advance(leg, ((tacit_scatter_t *)leg->state)->levels);
 
-    status = status == TACIT_PENDING ? tacit__levels_begin(leg, levels) : status;
     return status == TACIT_PENDING ? tacit__scatter_advance(leg) : status;
 }
 

@@ -142,9 +142,8 @@ static tacit_status_t send_frame(tacit_leg_t *leg)
 static tacit_status_t advance(tacit_leg_t *leg)
 {
     tacit_gather_t *gather = leg->state;
-    tacit_status_t  status = tacit__levels_take(leg, gather->levels);
+    tacit_status_t  status = tacit__levels_advance(leg, gather->levels);
 
-    status = status == TACIT_PENDING ? tacit__levels_begin(leg, gather->levels) : status;
     if (status != TACIT_PENDING) {
         return status;
     }
