@@ -10,9 +10,9 @@
 typedef struct tacit_environment {
     const char *spec, *plan, *topology, *trace, *cache;
     int64_t     timeout_ms, strict, check, disable;
-    int         progress; /* 0: calls, 1: thread */
-    const char *report;   /* read by the interposer itself, before there is a library; here for the table */
-    int         isa, log; /* read by isa.c and log.c themselves; here for the table */
+    int         progress;                                            /* 0: calls, 1: thread */
+    const char *report, *rule, *allreduce, *min_bytes, *state_bytes; /* read by the interposer itself; here for the table */
+    int         isa, log;                                            /* read by isa.c and log.c themselves; here for the table */
 } tacit_environment_t;
 
 /* The table, ending with a NULL key. */

@@ -10,7 +10,8 @@
 #include <time.h>
 
 #include "mpi_library.h"
-#include "sites.h"
+#include "policy.h"
+#include "rules.h"
 
 enum { CACHED = 32 };
 
@@ -52,8 +53,11 @@ static int do_not_copy(MPI_Comm comm, int key, void *extra, void *value, void *c
 
 static int forget(MPI_Comm comm, int key, void *value, void *extra)
 {
-    (void)comm, (void)key, (void)value, (void)extra;
+    (void)comm, (void)key, (void)extra;
     atomic_fetch_add(&epoch, 1);
+    depth++;
+    preload_end(value);
+    depth--;
     return MPI_SUCCESS;
 }
 
@@ -76,7 +80,7 @@ static preload_group_t *make_group(const preload_mpi_t *mpi, MPI_Comm comm)
     return group;
 }
 
-static const preload_group_t *group_of(const preload_mpi_t *mpi, MPI_Comm comm)
+static preload_group_t *group_of(const preload_mpi_t *mpi, MPI_Comm comm)
 {
     preload_group_t *group = NULL;
     int              flag = 0;
@@ -143,6 +147,32 @@ static bool knows(const cached_t *place, const preload_call_t *call)
     return place->site != NULL && place->call.function == call->function && place->call.count == call->count &&
            place->call.comm == call->comm && place->call.type == call->type && place->call.op == call->op &&
            place->call.fortran == call->fortran && place->epoch == atomic_load_explicit(&epoch, memory_order_relaxed);
+}
+
+/* The handles are compared with those that are known to be good, since the call may be wrong. */
+bool preload_take(const preload_call_t *call, const void *in, void *out, int *status)
+{
+    const preload_mpi_t *mpi = depth == 1 && preload_rules()->asked ? preload_mpi() : NULL;
+    preload_sum_t        sum = {.out = out, .count = call->count};
+    cached_t            *place = place_of(call);
+    preload_group_t     *group;
+
+    if (mpi == NULL || call->count == 0 || call->count > INT32_MAX || preload_op(call->op, call->fortran) != mpi->op_sum) {
+        return false;
+    }
+    sum.comm = preload_comm(call->comm, call->fortran);
+    sum.dtype = preload_dtype(preload_type(call->type, call->fortran));
+    if (sum.dtype < 0 || sum.comm == mpi->null) {
+        return false;
+    }
+    group = group_of(mpi, sum.comm);
+    if (group == NULL || group->inter || group->ranks < 2) {
+        return false;
+    }
+    sum.site = knows(place, call) ? place->site : look_up(call, place);
+    sum.clear = preload_knows_in_place(call->fortran);
+    sum.in = preload_is_in_place(in, call->fortran) ? out : in;
+    return preload_reduce(mpi, group, &sum, status);
 }
 
 uint64_t preload_enter(void)

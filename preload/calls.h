@@ -20,6 +20,9 @@ typedef struct preload_call {
 
 /* The time; 0 inside of another call, since some MPIs call themselves, and Fortran's functions those of C. */
 uint64_t preload_enter(void);
+/* After that: Tacit reduces it, if rules ask for it, and *status is what the caller gets. False: MPI is to do it, and nothing has
+   happened. For preload_allreduce alone. */
+bool preload_take(const preload_call_t *call, const void *in, void *out, int *status);
 /* Counts the call, if it was not inside of another one, and succeeded: its handles are good then. */
 void preload_leave(uint64_t entered, const preload_call_t *call, bool succeeded);
 /* Calls that were not counted for want of memory. */

@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <stdio.h>
+#include <tacit.h>
 
 #include "next.h"
 
@@ -33,6 +34,17 @@ static bool is_this_kind(void)
 {
     return preload_find("ompi_mpi_comm_world") != NULL;
 }
+
+/* One of these, as the compiler spells it. */
+static const char *const in_place_names[] = {"mpi_fortran_in_place", "mpi_fortran_in_place_", "mpi_fortran_in_place__",
+                                             "MPI_FORTRAN_IN_PLACE"};
+enum { IN_PLACES = sizeof in_place_names / sizeof *in_place_names };
+static const void *in_place[IN_PLACES];
+
+static const void *in_place_of(size_t i)
+{
+    return in_place[i];
+}
 #else
 #define HANDLE(kind, name, symbol) name
 #define comm_f2c(handle) ((MPI_Comm)(handle))
@@ -50,6 +62,16 @@ static bool is_this_kind(void)
 {
     return preload_find("ompi_mpi_comm_world") == NULL;
 }
+
+/* A variable with the address, which is there when Fortran's MPI_Init() has been called. */
+static const char *const in_place_names[] = {"MPIR_F_MPI_IN_PLACE"};
+enum { IN_PLACES = sizeof in_place_names / sizeof *in_place_names };
+static const void *in_place[IN_PLACES];
+
+static const void *in_place_of(size_t i)
+{
+    return in_place[i] != NULL ? *(const void *const *)in_place[i] : NULL;
+}
 #endif
 
 static const char *const op_names[] = {
@@ -58,6 +80,35 @@ static const char *const op_names[] = {
 };
 enum { OPS = sizeof op_names / sizeof *op_names };
 static MPI_Op ops[OPS];
+
+enum { FLOATS = 4 };
+static MPI_Datatype  floats[FLOATS];
+static tacit_dtype_t float_dtypes[FLOATS];
+static size_t        float_count;
+
+/* MPI_REAL is what the Fortran compiler's REAL is; some have none. */
+static void find_floats(void)
+{
+    const struct {
+        MPI_Datatype  type;
+        tacit_dtype_t dtype;
+    } list[] = {
+        {HANDLE(MPI_Datatype, MPI_FLOAT, "ompi_mpi_float"), TACIT_FLOAT32},
+        {HANDLE(MPI_Datatype, MPI_REAL, "ompi_mpi_real"), TACIT_FLOAT32},
+        {HANDLE(MPI_Datatype, MPI_REAL4, "ompi_mpi_real4"), TACIT_FLOAT32},
+        {HANDLE(MPI_Datatype, MPI_REAL2, "ompi_mpi_real2"), TACIT_FLOAT16},
+    };
+
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
+        int bytes = 0;
+
+        if (list[i].type != (MPI_Datatype)0 && list[i].type != mpi.type_null && mpi.Type_size(list[i].type, &bytes) == 0 &&
+            bytes == (list[i].dtype == TACIT_FLOAT32 ? 4 : 2)) {
+            floats[float_count] = list[i].type;
+            float_dtypes[float_count++] = list[i].dtype;
+        }
+    }
+}
 
 static void find_handles(void)
 {
@@ -81,6 +132,12 @@ static void find_handles(void)
     mpi.type_float = HANDLE(MPI_Datatype, MPI_FLOAT, "ompi_mpi_float");
     mpi.type_double = HANDLE(MPI_Datatype, MPI_DOUBLE, "ompi_mpi_double");
     mpi.type_int = HANDLE(MPI_Datatype, MPI_INT, "ompi_mpi_int");
+    mpi.type_null = HANDLE(MPI_Datatype, MPI_DATATYPE_NULL, "ompi_mpi_datatype_null");
+    mpi.null = HANDLE(MPI_Comm, MPI_COMM_NULL, "ompi_mpi_comm_null");
+    for (size_t i = 0; i < IN_PLACES; i++) {
+        in_place[i] = preload_find(in_place_names[i]);
+    }
+    find_floats();
 }
 
 static void find(void)
@@ -119,6 +176,36 @@ const char *preload_op_name(MPI_Op op)
         }
     }
     return "user";
+}
+
+int preload_dtype(MPI_Datatype type)
+{
+    for (size_t i = 0; i < float_count; i++) {
+        if (type == floats[i]) {
+            return (int)float_dtypes[i];
+        }
+    }
+    return -1;
+}
+
+bool preload_is_in_place(const void *in, bool fortran)
+{
+    bool is = !fortran && in == MPI_IN_PLACE;
+
+    for (size_t i = 0; fortran && i < IN_PLACES; i++) {
+        is = is || (in != NULL && in == in_place_of(i));
+    }
+    return is;
+}
+
+bool preload_knows_in_place(bool fortran)
+{
+    bool knows = !fortran;
+
+    for (size_t i = 0; i < IN_PLACES; i++) {
+        knows = knows || in_place_of(i) != NULL;
+    }
+    return knows;
 }
 
 MPI_Comm preload_comm(uintptr_t handle, bool fortran)

@@ -14,6 +14,7 @@
     X(Allreduce)                                                                                                                 \
     X(Barrier)                                                                                                                   \
     X(Bcast)                                                                                                                     \
+    X(Comm_call_errhandler)                                                                                                      \
     X(Comm_compare)                                                                                                              \
     X(Comm_create_keyval)                                                                                                        \
     X(Comm_get_attr)                                                                                                             \
@@ -32,8 +33,8 @@ typedef struct preload_mpi {
 #define PRELOAD_MPI_FUNCTION(name) __typeof__(&PMPI_##name) name;
     PRELOAD_MPI_FUNCTIONS(PRELOAD_MPI_FUNCTION)
 #undef PRELOAD_MPI_FUNCTION
-    MPI_Comm     world, self;
-    MPI_Datatype type_float, type_double, type_int;
+    MPI_Comm     null, world, self;
+    MPI_Datatype type_null, type_float, type_double, type_int;
     MPI_Op       op_max, op_min, op_sum;
 } preload_mpi_t;
 
@@ -41,6 +42,14 @@ typedef struct preload_mpi {
 const preload_mpi_t *preload_mpi(void);
 /* "MPI_SUM"; "user" for what is not predefined. */
 const char *preload_op_name(MPI_Op op);
+
+/* Of a predefined type that the library reduces, a tacit_dtype_t; else -1. Asks MPI nothing, which may hold the handle for a bad
+   one. */
+int preload_dtype(MPI_Datatype type);
+/* Whether a caller's send buffer says MPI_IN_PLACE, which in Fortran is a variable. */
+bool preload_is_in_place(const void *in, bool fortran);
+/* Whether that can be told. */
+bool preload_knows_in_place(bool fortran);
 
 /* Handles as callers pass them, in C or in Fortran. */
 MPI_Comm     preload_comm(uintptr_t handle, bool fortran);

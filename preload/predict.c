@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Measures with libtacit_mpi, which is loaded only now. What a rank alone may find, such as a library that is not there, all
+/* Measures with libtacit_mpi. What a rank alone may find, such as a library that is not there, all
    ranks agree upon before they go on. */
 #include "predict.h"
 
-#include <dlfcn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <tacit_mpi.h>
 #include <time.h>
+
+#include "library.h"
 
 /* TRIALS: the first one only warms up, if there are others. */
 enum { TRIALS = 10 };
@@ -18,17 +18,13 @@ static const double seconds_each = 0.4;
 const char *const preload_tried[PRELOAD_TRIED] = {"MPI_Allreduce", "onebit+ef", "qsgd:bits=8+ef", "rotq:bits=4+ef",
                                                   "topk:ratio=0.01+ef"};
 
-#define LIBRARY_FUNCTIONS(X) X(comm_create_mpi) X(comm_destroy) X(slot_create) X(slot_destroy) X(allreduce) X(last_error)
-
 typedef struct laboratory {
-    const preload_mpi_t *mpi;
-#define LIBRARY_FUNCTION(name) __typeof__(&tacit_##name) name;
-    LIBRARY_FUNCTIONS(LIBRARY_FUNCTION)
-#undef LIBRARY_FUNCTION
-    tacit_comm_t *comm;
-    size_t        count;
-    float        *in, *out;
-    char         *why; /* of 256 bytes */
+    const preload_mpi_t     *mpi;
+    const preload_library_t *tacit;
+    tacit_comm_t            *comm;
+    size_t                   count;
+    float                   *in, *out;
+    char                    *why; /* of 256 bytes */
 } laboratory_t;
 
 static double now(void)
@@ -94,44 +90,6 @@ static bool all_can(const preload_mpi_t *mpi, bool can)
     return mpi->Allreduce(&mine, &least, 1, mpi->type_int, mpi->op_min, mpi->world) == MPI_SUCCESS && least != 0;
 }
 
-/* ---- The library ---- */
-
-/* From the folder that the interposer is in, as in a build; else by name. */
-static void *load(const char *name)
-{
-    char       *path = NULL;
-    Dl_info     self;
-    const char *slash = dladdr((const void *)preload_tried, &self) != 0 ? strrchr(self.dli_fname, '/') : NULL;
-    void       *handle = NULL;
-
-    if (slash != NULL && asprintf(&path, "%.*s/%s", (int)(slash - self.dli_fname), self.dli_fname, name) >= 0) {
-        handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-        free(path);
-    }
-    return handle != NULL ? handle : dlopen(name, RTLD_NOW | RTLD_LOCAL);
-}
-
-static bool find_library(laboratory_t *lab)
-{
-    void *library;
-
-    (void)load(TACIT_LIBRARY); /* the next one needs it, and may be where the loader does not look */
-    library = load(TACIT_MPI_LIBRARY);
-    if (library == NULL) {
-        say(lab->why, "%s cannot be loaded: %s", TACIT_MPI_LIBRARY, dlerror());
-        return false;
-    }
-#define LIBRARY_FUNCTION(name)                                                                                                   \
-    *(void **)&lab->name = dlsym(library, "tacit_" #name);                                                                       \
-    if (lab->name == NULL) {                                                                                                     \
-        say(lab->why, "%s has no tacit_%s", TACIT_MPI_LIBRARY, #name);                                                           \
-        return false;                                                                                                            \
-    }
-    LIBRARY_FUNCTIONS(LIBRARY_FUNCTION)
-#undef LIBRARY_FUNCTION
-    return true;
-}
-
 /* ---- Trials ---- */
 
 /* Sums of four uniform numbers: as gradients, most of them small. */
@@ -164,7 +122,7 @@ static double attempt(const laboratory_t *lab, tacit_slot_t *slot)
     if (slot == NULL) {
         good = mpi->Allreduce(lab->in, lab->out, (int)lab->count, mpi->type_float, mpi->op_sum, mpi->world) == MPI_SUCCESS;
     } else {
-        good = lab->allreduce(slot, lab->in, lab->out, TACIT_SUM) == TACIT_OK;
+        good = lab->tacit->allreduce(slot, lab->in, lab->out, TACIT_SUM) == TACIT_OK;
     }
     return good ? now() - start : 0.0;
 }
@@ -196,7 +154,7 @@ static void measure(const laboratory_t *lab, tacit_slot_t *slot, preload_measure
         trials++;
     }
     if (!all_can(mpi, good)) {
-        say(lab->why, "a trial failed: %s", slot != NULL ? lab->last_error() : "MPI reports an error");
+        say(lab->why, "a trial failed: %s", slot != NULL ? lab->tacit->last_error() : "MPI reports an error");
         return;
     }
     mpi->Allreduce(mine, slowest, TRIALS, mpi->type_double, mpi->op_max, mpi->world);
@@ -214,12 +172,12 @@ static void measure_all(const laboratory_t *lab, preload_measured_t measured_out
         tacit_slot_t *slot = NULL;
 
         config.spec = preload_tried[i];
-        if (all_can(lab->mpi, lab->slot_create(lab->comm, preload_tried[i], &config, &slot) == TACIT_OK)) {
+        if (all_can(lab->mpi, lab->tacit->slot_create(lab->comm, preload_tried[i], &config, &slot) == TACIT_OK)) {
             measure(lab, slot, &measured_out[i]);
         } else {
-            say(lab->why, "no slot of '%s': %s", preload_tried[i], lab->last_error());
+            say(lab->why, "no slot of '%s': %s", preload_tried[i], lab->tacit->last_error());
         }
-        lab->slot_destroy(slot);
+        lab->tacit->slot_destroy(slot);
     }
 }
 
@@ -249,7 +207,7 @@ void preload_predict(const preload_mpi_t *mpi, const uint64_t counts[PRELOAD_SIT
     tacit_config_t config = TACIT_CONFIG_INIT;
     double         agreed[PRELOAD_SITES];
     int            rank = 0;
-    bool           can;
+    const char    *missing = "";
 
     why[0] = '\0';
     if (!all_are_here(mpi)) {
@@ -264,18 +222,16 @@ void preload_predict(const preload_mpi_t *mpi, const uint64_t counts[PRELOAD_SIT
     if (!(agreed[0] > 0.0)) {
         return;
     }
-    can = find_library(&lab);
-    if (!all_can(mpi, can)) {
-        if (can) {
-            say(why, "another rank cannot load %s", TACIT_MPI_LIBRARY);
-        }
+    lab.tacit = preload_library(&missing);
+    if (!all_can(mpi, lab.tacit != NULL)) {
+        say(why, "%s", lab.tacit == NULL ? missing : "another rank cannot load " TACIT_MPI_LIBRARY);
         return;
     }
     config.progress = TACIT_PROGRESS_CALLS; /* a thread's calls would pass for the program's */
-    if (all_can(mpi, lab.comm_create_mpi(mpi->world, &config, &lab.comm) == TACIT_OK)) {
+    if (all_can(mpi, lab.tacit->comm_create_mpi(mpi->world, &config, &lab.comm) == TACIT_OK)) {
         measure_sites(&lab, rank, agreed, measured_out);
     } else {
-        say(why, "%s", lab.last_error());
+        say(why, "%s", lab.tacit->last_error());
     }
-    lab.comm_destroy(lab.comm);
+    lab.tacit->comm_destroy(lab.comm);
 }

@@ -13,10 +13,14 @@ int MPI_Allreduce(const void *in, void *out, int count, uintptr_t type, uintptr_
 {
     static preload_next_t      next = {.name = "MPI_Allreduce", .own = "PMPI_Allreduce"};
     __typeof__(&MPI_Allreduce) function = preload_next(&next);
+    const preload_call_t       call = {preload_allreduce, (uint64_t)count, comm, type, op, false};
     const uint64_t             entered = preload_enter();
-    const int                  status = function != NULL ? function(in, out, count, type, op, comm) : PRELOAD_NO_MPI;
+    int                        status = PRELOAD_NO_MPI;
 
-    preload_leave(entered, &(preload_call_t){preload_allreduce, (uint64_t)count, comm, type, op, false}, status == 0);
+    if (function != NULL && !preload_take(&call, in, out, &status)) {
+        status = function(in, out, count, type, op, comm);
+    }
+    preload_leave(entered, &call, status == 0);
     return status;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The report at the end of the run: rank 0's sites, and what specs would have saved. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,8 +9,8 @@
 
 #include "calls.h"
 #include "mpi_library.h"
+#include "policy.h"
 #include "predict.h"
-#include "sites.h"
 
 /* Below, a call takes so little time that nothing is won. */
 enum { LEAST_BYTES = 32 << 10 };
@@ -73,7 +74,7 @@ static const char *why_not(const preload_site_t *site)
     return key->count > INT32_MAX ? "2^31 elements or more" : NULL;
 }
 
-/* The numbers of the sites to predict for, the most time first; 0: none. */
+/* The numbers of the sites to predict for, which Tacit has not taken, the most time first; 0: none. */
 static void choose(size_t numbers[PRELOAD_SITES], uint64_t counts[PRELOAD_SITES])
 {
     const preload_site_t *chosen[PRELOAD_SITES] = {NULL}, *site;
@@ -81,7 +82,8 @@ static void choose(size_t numbers[PRELOAD_SITES], uint64_t counts[PRELOAD_SITES]
     for (size_t index = 0; (site = preload_site_at(index)) != NULL; index++) {
         int place = PRELOAD_SITES;
 
-        if (!site->key.group->whole || why_not(site) != NULL) {
+        if (!site->key.group->whole || why_not(site) != NULL || atomic_load(&site->calls) == 0 ||
+            atomic_load(&site->taken) != 0) {
             continue;
         }
         while (place > 0 && (chosen[place - 1] == NULL || seconds_of(chosen[place - 1]) < seconds_of(site))) {
@@ -112,6 +114,20 @@ static void print_site(FILE *out, size_t number, const preload_site_t *site, dou
             seconds_of(site), 100.0 * seconds_of(site) / run, reason != NULL ? "no: " : "yes", reason != NULL ? reason : "");
 }
 
+static void print_taken(FILE *out, const preload_site_t *site)
+{
+    const char *spec = atomic_load(&site->spec);
+
+    if (spec != NULL) {
+        fprintf(out,
+                "\nSite %zu: %" PRIu64 " of %" PRIu64 " calls were reduced by '%s', as %" PRIu64
+                " tensors of a step, of which a norm "
+                "of %.3g was kept back in the end.\n",
+                site->number, atomic_load(&site->taken), atomic_load(&site->calls), spec, atomic_load(&site->slots),
+                sqrt(site->kept));
+    }
+}
+
 static void print_table(FILE *out, int ranks, double run)
 {
     const preload_site_t *site;
@@ -123,6 +139,9 @@ static void print_table(FILE *out, int ranks, double run)
     for (size_t index = 0; (site = preload_site_at(index)) != NULL; index++) {
         print_site(out, index + 1, site, run);
         deferred = deferred || site->key.function == preload_iallreduce;
+    }
+    for (size_t index = 0; (site = preload_site_at(index)) != NULL; index++) {
+        print_taken(out, site);
     }
     if (deferred) {
         fprintf(out, "\nOf MPI_Iallreduce, the time is that of the call alone, without the waiting for its end.\n");
@@ -181,7 +200,8 @@ static void print_predictions(FILE *out, const size_t numbers[PRELOAD_SITES],
     if (why[0] != '\0') {
         fprintf(out, "\n%s: %s.\n", any ? "Not all of it was measured" : "Nothing was measured", why);
     } else if (!any) {
-        fprintf(out, "\nNo site could be compressed whose ranks are those of MPI_COMM_WORLD, so that nothing was measured.\n");
+        fprintf(out,
+                "\nNo site is left to be compressed whose ranks are those of MPI_COMM_WORLD, so that nothing was measured.\n");
     }
     if (best.site != 0) {
         fprintf(out,
@@ -244,6 +264,7 @@ void preload_finish(void)
 
     if (mpi != NULL && !atomic_flag_test_and_set(&finished)) {
         (void)preload_enter(); /* what is called here is not the program's */
+        preload_end(NULL);
         report(mpi);
         preload_leave(0, NULL, false);
     }

@@ -50,6 +50,7 @@ static entry_t *add(const preload_key_t *key)
         entry->next = *bucket;
         *bucket = entry;
         entries[count++] = entry;
+        entry->site.number = count;
     }
     return entry;
 }

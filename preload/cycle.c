@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Finds the period of a sequence: the smallest one that its latest calls have, for two periods at least. */
+#include "cycle.h"
+
+#include <string.h>
+
+/* LEAST, and twice as many after each period that did not last, up to MOST: so many calls are of one period before it is
+   believed, since a step may begin with calls that are alike. MISFITS: with so many, it did not last. LATE: after so many
+   without a period by places, signs have to do; before that, tensors that are alike would pass for one. */
+enum { LEAST = 16, MOST = 256, MISFITS = 8, LATE = 512 };
+
+static size_t evidence(const preload_cycle_t *cycle)
+{
+    size_t calls = LEAST;
+
+    for (size_t i = 0; i < cycle->searches && calls < MOST; i++) {
+        calls *= 2;
+    }
+    return calls;
+}
+
+static size_t find_period(const preload_cycle_t *cycle, bool with_places)
+{
+    const size_t wanted = evidence(cycle);
+
+    for (size_t period = 1; 2 * period <= cycle->count && wanted <= cycle->count; period++) {
+        const size_t calls = 2 * period > wanted ? 2 * period : wanted;
+        const size_t first = cycle->count - calls, same = calls - period;
+
+        if (memcmp(&cycle->signs[first], &cycle->signs[first + period], same * sizeof *cycle->signs) == 0 &&
+            (!with_places || memcmp(&cycle->places[first], &cycle->places[first + period], same * sizeof *cycle->places) == 0)) {
+            return period;
+        }
+    }
+    return 0;
+}
+
+size_t preload_cycle_by_places(const preload_cycle_t *cycle)
+{
+    return find_period(cycle, true);
+}
+
+size_t preload_cycle_by_signs(const preload_cycle_t *cycle)
+{
+    return find_period(cycle, false);
+}
+
+bool preload_cycle_agree(preload_cycle_t *cycle, size_t least, size_t most)
+{
+    const bool   placed = least == most && least != 0;
+    const size_t period = placed ? least : cycle->seen >= LATE ? preload_cycle_by_signs(cycle) : 0;
+
+    if (period != 0) {
+        memmove(cycle->signs, &cycle->signs[cycle->count - period], period * sizeof *cycle->signs);
+        memmove(cycle->places, &cycle->places[cycle->count - period], period * sizeof *cycle->places);
+        cycle->period = period;
+        cycle->placed = placed;
+        cycle->position = cycle->misfits = 0;
+    }
+    return period != 0;
+}
+
+/* Ranks compare more and more seldom, so that a sequence without a period costs little. */
+bool preload_cycle_note(preload_cycle_t *cycle, uint64_t sign, uintptr_t place)
+{
+    if (cycle->count == PRELOAD_HISTORY) {
+        cycle->count /= 2;
+        memcpy(cycle->signs, &cycle->signs[cycle->count], cycle->count * sizeof *cycle->signs);
+        memcpy(cycle->places, &cycle->places[cycle->count], cycle->count * sizeof *cycle->places);
+    }
+    cycle->signs[cycle->count] = sign;
+    cycle->places[cycle->count++] = place;
+    if (++cycle->seen < LEAST || cycle->seen < cycle->due) {
+        return false;
+    }
+    cycle->due = cycle->seen + 1 + (cycle->seen < 1024 ? cycle->seen / 4 : 256);
+    return true;
+}
+
+static bool fits(const preload_cycle_t *cycle, uint64_t sign)
+{
+    return cycle->period != 0 && cycle->signs[cycle->position] == sign;
+}
+
+bool preload_cycle_compares(const preload_cycle_t *cycle, uint64_t sign)
+{
+    return cycle->placed && fits(cycle, sign);
+}
+
+bool preload_cycle_is_elsewhere(const preload_cycle_t *cycle, uintptr_t place)
+{
+    return cycle->places[cycle->position] != place;
+}
+
+/* A call in between is left out, since there may be others again and again, as after each epoch. */
+int preload_cycle_next(preload_cycle_t *cycle, uint64_t sign, bool elsewhere)
+{
+    const size_t position = cycle->position;
+
+    if (fits(cycle, sign) && !elsewhere) {
+        cycle->position = position + 1 < cycle->period ? position + 1 : 0;
+        return (int)position;
+    }
+    if (cycle->period != 0 && ++cycle->misfits == MISFITS) {
+        cycle->count = cycle->period = 0;
+        cycle->seen = cycle->due = 0;
+        cycle->searches++;
+    }
+    return -1;
+}
+
+size_t preload_cycle_ordinal(const preload_cycle_t *cycle, size_t position)
+{
+    size_t ordinal = 0;
+
+    for (size_t i = 0; i < position; i++) {
+        ordinal += cycle->signs[i] == cycle->signs[position];
+    }
+    return ordinal;
+}

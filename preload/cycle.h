@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The step of a program, found in the sequence of its calls on one communicator. Knows nothing of any MPI. */
+#ifndef PRELOAD_CYCLE_H
+#define PRELOAD_CYCLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { PRELOAD_HISTORY = 2048 };
+
+/* Two steps in a row that are alike are a period. Signs are the same on all ranks; places, the addresses of buffers, are each
+   rank's own, and tell tensors apart whose signs are the same. */
+typedef struct preload_cycle {
+    uint64_t  signs[PRELOAD_HISTORY];  /* the latest calls; with a period: those of a step */
+    uintptr_t places[PRELOAD_HISTORY]; /* likewise */
+    size_t    count;                   /* of the latest calls that are known */
+    size_t    period;                  /* 0: not known yet */
+    bool      placed;                  /* the period is one of places, too */
+    size_t    position;                /* of the next call in its step */
+    size_t    misfits;                 /* calls since it is known that did not fit */
+    size_t    searches;                /* that ended with a period which did not last */
+    uint64_t  seen, due;               /* calls since the search began; the one after which ranks compare what they found */
+} preload_cycle_t;
+
+/* Whether ranks have to tell each other first whether the call is where it should be. By signs alone. */
+bool preload_cycle_compares(const preload_cycle_t *cycle, uint64_t sign);
+bool preload_cycle_is_elsewhere(const preload_cycle_t *cycle, uintptr_t place);
+/* The call's position in its step. -1: the call is not of it, or the step is not known (any more). elsewhere: on some rank. */
+int preload_cycle_next(preload_cycle_t *cycle, uint64_t sign, bool elsewhere);
+/* While the step is not known: another call. True: ranks compare now. By signs alone. */
+bool preload_cycle_note(preload_cycle_t *cycle, uint64_t sign, uintptr_t place);
+/* The smallest period by signs and places, and by signs alone; 0: none. */
+size_t preload_cycle_by_places(const preload_cycle_t *cycle);
+size_t preload_cycle_by_signs(const preload_cycle_t *cycle);
+/* Begins a step with the next call, by what the ranks make of the smallest and the largest period that one of them found by
+   places. False: the search goes on. The same on all ranks. */
+bool preload_cycle_agree(preload_cycle_t *cycle, size_t least, size_t most);
+/* How many calls of the step, before the one at `position`, have its sign. */
+size_t preload_cycle_ordinal(const preload_cycle_t *cycle, size_t position);
+
+#endif

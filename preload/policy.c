@@ -1,0 +1,517 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Rules become slots. A communicator's ranks agree on the rules when they first sum on it, on each site when they first meet it,
+   on the period of their steps, and on each sum that has to be known again, whether it is the one that the step has there. */
+#include "policy.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cycle.h"
+#include "library.h"
+#include "rules.h"
+
+enum { PLACES = 1024, MOST_ENTRIES = 768, MOST_INTS = 4 };
+
+static const char *const dtype_names[] = {"float32", "float16", "bfloat16"};
+static const size_t      dtype_bytes[] = {4, 2, 2};
+
+/* A tensor. */
+typedef struct tensor {
+    tacit_slot_t *slot;  /* NULL: it stays dense */
+    uintptr_t     place; /* where it was last */
+} tensor_t;
+
+/* What sums of one count and type have in common. */
+typedef struct entry {
+    uint64_t        sign; /* 0: an empty place */
+    preload_site_t *site; /* NULL: there was no room for it */
+    int             rule; /* 0: dense */
+    uint64_t        seen;
+    tensor_t       *tensors;
+    size_t          tensor_count;
+} entry_t;
+
+typedef struct plan {
+    struct plan     *next;
+    preload_group_t *group;
+    int              rank;
+    bool             dense; /* for good */
+    bool             warned;
+    bool             steps; /* there is a sum that has to be known again */
+    tacit_comm_t    *comm;  /* NULL: not needed yet */
+    uint64_t         state_bytes;
+    size_t           entry_count;
+    preload_cycle_t  cycle;
+    int              tensor_at[PRELOAD_HISTORY / 2]; /* by position in the step */
+    entry_t          entries[PLACES];
+} plan_t;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static plan_t         *plans;
+static plan_t          no_plan = {.dense = true}; /* where there was no memory for one */
+
+/* ---- Agreement ---- */
+
+/* The largest on any rank, of each. False: MPI reports an error. */
+static bool largest(const preload_mpi_t *mpi, MPI_Comm comm, int count, int values[MOST_INTS])
+{
+    int mine[MOST_INTS];
+
+    memcpy(mine, values, (size_t)count * sizeof *mine);
+    return mpi->Allreduce(mine, values, count, mpi->type_int, mpi->op_max, comm) == MPI_SUCCESS;
+}
+
+static bool all_can(const preload_mpi_t *mpi, MPI_Comm comm, bool can)
+{
+    int values[MOST_INTS] = {!can};
+
+    return largest(mpi, comm, 1, values) && values[0] == 0;
+}
+
+/* ---- Words ---- */
+
+static bool explains(void)
+{
+    const char *level = getenv("TACIT_LOG");
+
+    return level != NULL && (strcmp(level, "info") == 0 || strcmp(level, "debug") == 0 || strcmp(level, "trace") == 0);
+}
+
+/* Once in each communicator, by its first rank. */
+__attribute__((format(printf, 2, 3))) static void warn(plan_t *plan, const char *format, ...)
+{
+    char    text[512];
+    va_list arguments;
+
+    if (plan->rank == 0 && !plan->warned) {
+        va_start(arguments, format);
+        vsnprintf(text, sizeof text, format, arguments);
+        va_end(arguments);
+        fprintf(stderr, "tacit: communicator %u: %s\n", plan->group->number, text);
+    }
+    plan->warned = true;
+}
+
+static void announce(const preload_mpi_t *mpi)
+{
+    static atomic_flag     said = ATOMIC_FLAG_INIT;
+    const preload_rules_t *rules = preload_rules();
+    const preload_rule_t  *last = &rules->rules[rules->count - 1];
+    int                    rank = 0;
+
+    mpi->Comm_rank(mpi->world, &rank);
+    if (rank != 0 || atomic_flag_test_and_set(&said)) {
+        return;
+    }
+    if (getenv("TACIT_ALLREDUCE") != NULL && getenv("TACIT_ALLREDUCE")[0] != '\0') {
+        fprintf(stderr,
+                "tacit: MPI_Allreduce() sums floats of %" PRIu64
+                " bytes and more by '%s'%s: results may be inexact, as was asked "
+                "for\n",
+                last->min_bytes, last->spec, rules->count > 1 ? ", others by rules" : "");
+    } else {
+        fprintf(stderr, "tacit: MPI_Allreduce() sums floats by %zu rule%s: results may be inexact, as was asked for\n",
+                rules->count, rules->count > 1 ? "s" : "");
+    }
+}
+
+/* ---- Communicators ---- */
+
+static plan_t *make_plan(const preload_mpi_t *mpi, preload_group_t *group, MPI_Comm comm)
+{
+    const preload_rules_t *rules = preload_rules();
+    plan_t                *plan = calloc(1, sizeof *plan);
+    int                    values[MOST_INTS] = {(int)rules->hash, -(int)rules->hash, plan == NULL};
+    const bool             good = largest(mpi, comm, 3, values);
+
+    if (plan == NULL) {
+        return &no_plan;
+    }
+    plan->group = group;
+    mpi->Comm_rank(comm, &plan->rank);
+    plan->dense = !good || values[0] != -values[1] || values[2] != 0 || rules->error[0] != '\0';
+    if (values[0] != -values[1]) {
+        warn(plan, "ranks have other rules (TACIT_RULE, TACIT_ALLREDUCE, TACIT_MIN_BYTES, TACIT_STATE_BYTES) than one another: "
+                   "nothing is compressed");
+    } else if (rules->error[0] != '\0') {
+        warn(plan, "%s: nothing is compressed", rules->error);
+    } else if (plan->dense) {
+        warn(plan, "a rank has no memory: nothing is compressed");
+    } else {
+        announce(mpi);
+    }
+    pthread_mutex_lock(&lock);
+    plan->next = plans;
+    plans = plan;
+    pthread_mutex_unlock(&lock);
+    return plan;
+}
+
+/* The library's communicator, if it is there or can be had. */
+static bool join(const preload_mpi_t *mpi, plan_t *plan, MPI_Comm comm)
+{
+    const char              *why = "";
+    const preload_library_t *tacit = preload_library(&why);
+    tacit_config_t           config = TACIT_CONFIG_INIT;
+
+    if (plan->comm != NULL || plan->dense) {
+        return !plan->dense;
+    }
+    if (!all_can(mpi, comm, tacit != NULL)) {
+        warn(plan, "nothing is compressed: %s", tacit == NULL ? why : "another rank cannot load " TACIT_MPI_LIBRARY);
+        plan->dense = true;
+        return false;
+    }
+    /* A program may let its ranks wait as long as it likes. A thread's calls would pass for the program's. */
+    config.timeout_ms = getenv("TACIT_TIMEOUT_MS") != NULL ? 0 : -1;
+    config.progress = TACIT_PROGRESS_CALLS;
+    if (!all_can(mpi, comm, tacit->comm_create_mpi(comm, &config, &plan->comm) == TACIT_OK)) {
+        warn(plan, "nothing is compressed: %s", tacit->last_error());
+        plan->dense = true;
+    }
+    return !plan->dense;
+}
+
+/* ---- Sites ---- */
+
+static entry_t *place_of(plan_t *plan, uint64_t sign)
+{
+    size_t place = (size_t)(sign * 0x9e3779b97f4a7c15u >> 54);
+
+    while (plan->entries[place].sign != 0 && plan->entries[place].sign != sign) {
+        place = (place + 1) % PLACES;
+    }
+    return &plan->entries[place];
+}
+
+/* Numbers of sites and communicators are each rank's own: those of the communicator's first rank hold. */
+static void decide(const preload_mpi_t *mpi, plan_t *plan, entry_t *entry, const preload_sum_t *sum)
+{
+    const preload_rules_t *rules = preload_rules();
+    const preload_target_t target = {
+        .site = sum->site != NULL ? sum->site->number : UINT64_MAX,
+        .comm = plan->group->number,
+        .count = sum->count,
+        .bytes = sum->count * dtype_bytes[sum->dtype],
+        .dtype = dtype_names[sum->dtype],
+    };
+    int values[MOST_INTS] = {plan->rank == 0 ? preload_rule_for(rules, &target) : 0, !sum->clear};
+
+    entry->site = sum->site;
+    entry->rule = largest(mpi, sum->comm, 2, values) && values[1] == 0 ? values[0] : 0;
+    if (entry->rule != 0 && entry->site != NULL) {
+        atomic_store(&entry->site->spec, rules->rules[entry->rule - 1].spec);
+    }
+    if (plan->rank == 0 && explains()) {
+        fprintf(stderr, "tacit: communicator %u, site %zu: sums of %zu %s (%" PRIu64 " bytes) go by '%s': %s\n",
+                plan->group->number, sum->site != NULL ? sum->site->number : 0, sum->count, target.dtype, target.bytes,
+                entry->rule != 0 ? rules->rules[entry->rule - 1].spec : "MPI_Allreduce",
+                values[1] != 0     ? "a rank cannot tell whether it is in place"
+                : entry->rule != 0 ? "a rule asks for it"
+                                   : "no rule fits");
+    }
+}
+
+/* NULL: there is no more room, and the call stays dense. */
+static entry_t *entry_of(const preload_mpi_t *mpi, plan_t *plan, const preload_sum_t *sum)
+{
+    const uint64_t sign = (uint64_t)sum->count << 2 | (uint64_t)sum->dtype;
+    entry_t       *entry = place_of(plan, sign);
+
+    if (entry->sign == 0 && plan->entry_count == MOST_ENTRIES) {
+        warn(plan, "there are more than %d sizes of sums: others stay dense", MOST_ENTRIES);
+        return NULL;
+    }
+    if (entry->sign == 0) {
+        entry->sign = sign;
+        plan->entry_count++;
+        decide(mpi, plan, entry, sum);
+    }
+    return entry;
+}
+
+/* ---- Steps ---- */
+
+/* Of a step that has changed, the tensor that comes from where it came from before; -1: this is a new one, or `taken` already. */
+static int find_tensor(const preload_cycle_t *cycle, const entry_t *entry, size_t position, const int *taken)
+{
+    for (size_t i = 0; i < entry->tensor_count; i++) {
+        bool is_free = entry->tensors[i].place == cycle->places[position];
+
+        for (size_t other = 0; other < position; other++) {
+            is_free = is_free && !(cycle->signs[other] == entry->sign && taken[other] == (int)i);
+        }
+        if (is_free) {
+            return (int)i;
+        }
+    }
+    return -1;
+}
+
+/* Which tensors a step has that was just found. Those that all ranks know are themselves; others begin without a memory, since
+   another tensor's would be worse than none. */
+static void name_tensors(const preload_mpi_t *mpi, plan_t *plan, MPI_Comm comm)
+{
+    const preload_cycle_t *cycle = &plan->cycle;
+    int                    values[MOST_INTS];
+
+    for (size_t i = 0; i < cycle->period; i++) {
+        const entry_t *entry = place_of(plan, cycle->signs[i]);
+
+        values[0] = cycle->placed ? find_tensor(cycle, entry, i, plan->tensor_at) : -1;
+        values[1] = -values[0];
+        if (entry->tensor_count == 0 || !largest(mpi, comm, 2, values) || values[0] != -values[1]) {
+            values[0] = -1;
+        }
+        plan->tensor_at[i] = values[0];
+        if (values[0] < 0 && cycle->placed) {
+            plan->tensor_at[i] = (int)entry->tensor_count;
+            for (size_t other = 0; other < i; other++) {
+                plan->tensor_at[i] += cycle->signs[other] == entry->sign && plan->tensor_at[other] >= (int)entry->tensor_count;
+            }
+        } else if (values[0] < 0) {
+            plan->tensor_at[i] = (int)preload_cycle_ordinal(cycle, i);
+        }
+    }
+}
+
+static void search(const preload_mpi_t *mpi, plan_t *plan, MPI_Comm comm)
+{
+    preload_cycle_t *cycle = &plan->cycle;
+    const int        period = (int)preload_cycle_by_places(cycle);
+    int              values[MOST_INTS] = {period, -period};
+
+    if (!largest(mpi, comm, 2, values) || !preload_cycle_agree(cycle, (size_t)-values[1], (size_t)values[0])) {
+        return;
+    }
+    name_tensors(mpi, plan, comm);
+    if (plan->rank == 0 && explains()) {
+        fprintf(stderr, "tacit: communicator %u: a step has %zu sums of floats, as %" PRIu64 " calls have shown\n",
+                plan->group->number, cycle->period, cycle->seen);
+    }
+}
+
+static bool remembers(const char *spec)
+{
+    return strchr(spec, '+') != NULL || strncmp(spec, "powersgd", 8) == 0;
+}
+
+/* Which tensor of its kind this sum is; -1: unknown. Sums that stay dense are part of the step too, wherever they are:
+   where tensors are alike, they may be all that tells one step from the next. Of others that have to be known again, ranks tell
+   each other whether they come from where they should: another tensor's memory would spoil them. */
+static int tensor_of(const preload_mpi_t *mpi, plan_t *plan, const entry_t *entry, bool known, const preload_sum_t *sum)
+{
+    const uintptr_t place = known ? 0 : (uintptr_t)sum->in;
+    const bool      here = known || !preload_cycle_compares(&plan->cycle, entry->sign) ||
+                      all_can(mpi, sum->comm, !preload_cycle_is_elsewhere(&plan->cycle, place));
+    const int position = preload_cycle_next(&plan->cycle, entry->sign, !here);
+
+    if (position >= 0) {
+        return plan->tensor_at[position];
+    }
+    if (plan->cycle.period == 0 && preload_cycle_note(&plan->cycle, entry->sign, place)) {
+        search(mpi, plan, sum->comm);
+    }
+    return -1;
+}
+
+/* ---- Slots ---- */
+
+/* What a slot remembers at most: as a sender, and as the owner of a part. */
+static uint64_t state_of(const preload_group_t *group, const preload_sum_t *sum, const char *spec)
+{
+    const uint64_t bytes = sum->count * sizeof(float);
+
+    return strchr(spec, '+') != NULL ? bytes + bytes / (uint64_t)group->ranks : 0;
+}
+
+static bool grow(entry_t *entry, size_t count)
+{
+    tensor_t *tensors = realloc(entry->tensors, count * sizeof *tensors);
+
+    if (tensors == NULL) {
+        return false;
+    }
+    for (size_t i = entry->tensor_count; i < count; i++) {
+        tensors[i] = (tensor_t){0};
+    }
+    entry->tensors = tensors;
+    return true;
+}
+
+static void make_slot(const preload_mpi_t *mpi, plan_t *plan, entry_t *entry, const preload_sum_t *sum, const char *spec)
+{
+    const char              *why = "";
+    const preload_library_t *tacit = preload_library(&why);
+    const uint64_t           bytes = state_of(plan->group, sum, spec);
+    tacit_slot_config_t      config = TACIT_SLOT_CONFIG_INIT;
+    tacit_slot_t            *slot = NULL;
+    char                     name[64];
+
+    if (plan->state_bytes + bytes > preload_rules()->state_bytes) {
+        warn(plan, "slots remember %" PRIu64 " bytes, as many as they may: other sums stay dense (TACIT_STATE_BYTES)",
+             plan->state_bytes);
+        return;
+    }
+    config.count = sum->count;
+    config.dtype = (tacit_dtype_t)sum->dtype;
+    config.spec = spec;
+    snprintf(name, sizeof name, "%zu.%s.%zu", sum->count, dtype_names[sum->dtype], entry->tensor_count);
+    if (!all_can(mpi, sum->comm, tacit->slot_create(plan->comm, name, &config, &slot) == TACIT_OK)) {
+        warn(plan, "sums of %zu %s stay dense: %s", sum->count, dtype_names[sum->dtype], tacit->last_error());
+        tacit->slot_destroy(slot);
+        return;
+    }
+    plan->state_bytes += bytes;
+    entry->tensors[entry->tensor_count].slot = slot;
+    if (entry->site != NULL) {
+        atomic_fetch_add(&entry->site->slots, 1);
+    }
+}
+
+/* NULL: the call stays dense. */
+static tacit_slot_t *slot_of(const preload_mpi_t *mpi, plan_t *plan, entry_t *entry, size_t number, const preload_sum_t *sum,
+                             const char *spec)
+{
+    if (number >= entry->tensor_count) {
+        if (!join(mpi, plan, sum->comm)) {
+            return NULL;
+        }
+        if (!all_can(mpi, sum->comm, grow(entry, number + 1))) {
+            warn(plan, "a rank has no memory: sums of %zu %s stay dense", sum->count, dtype_names[sum->dtype]);
+            return NULL;
+        }
+        while (entry->tensor_count <= number) {
+            make_slot(mpi, plan, entry, sum, spec);
+            entry->tensor_count++;
+        }
+    }
+    entry->tensors[number].place = (uintptr_t)sum->in;
+    return entry->tensors[number].slot;
+}
+
+/* ---- Sums ---- */
+
+/* All ranks have the same status. Where the library can go on, nothing has changed, so that MPI can do it; it also knows what to
+   make of NaN and infinity. */
+static bool end_sum(const preload_mpi_t *mpi, plan_t *plan, MPI_Comm comm, tacit_status_t result, int *status)
+{
+    const char *why = "";
+
+    switch (result) {
+    case TACIT_OK:
+        *status = MPI_SUCCESS;
+        return true;
+    case TACIT_ERR_TIMEOUT:
+    case TACIT_ERR_TRANSPORT:
+    case TACIT_ERR_BROKEN:
+        fprintf(stderr, "tacit: communicator %u: %s\n", plan->group->number, preload_library(&why)->last_error());
+        *status = MPI_ERR_OTHER;
+        (void)mpi->Comm_call_errhandler(comm, *status);
+        return true;
+    case TACIT_ERR_VALUE:
+        return false;
+    default:
+        warn(plan, "a sum goes by MPI_Allreduce: %s", preload_library(&why)->last_error());
+        return false;
+    }
+}
+
+bool preload_reduce(const preload_mpi_t *mpi, preload_group_t *group, const preload_sum_t *sum, int *status)
+{
+    const preload_rule_t *rule;
+    const char           *why = "";
+    plan_t               *plan = group->plan;
+    entry_t              *entry;
+    tacit_slot_t         *slot;
+    int                   tensor;
+    bool                  early, known, done;
+
+    if (plan == NULL) {
+        plan = make_plan(mpi, group, sum->comm);
+        group->plan = plan;
+    }
+    entry = plan->dense ? NULL : entry_of(mpi, plan, sum);
+    if (entry == NULL) {
+        return false;
+    }
+    rule = entry->rule != 0 ? &preload_rules()->rules[entry->rule - 1] : NULL;
+    known = rule == NULL || !remembers(rule->spec);
+    plan->steps = plan->steps || !known;
+    tensor = plan->steps ? tensor_of(mpi, plan, entry, known, sum) : 0;
+    if (rule == NULL) {
+        return false;
+    }
+    tensor = known ? 0 : tensor; /* what remembers nothing may be any tensor */
+    early = entry->seen++ < rule->after;
+    slot = !early && tensor >= 0 ? slot_of(mpi, plan, entry, (size_t)tensor, sum, rule->spec) : NULL;
+    if (slot == NULL) {
+        return false;
+    }
+    done = end_sum(mpi, plan, sum->comm, preload_library(&why)->allreduce(slot, sum->in, sum->out, TACIT_SUM), status);
+    if (done && entry->site != NULL) {
+        atomic_fetch_add(&entry->site->taken, 1);
+    }
+    return done;
+}
+
+/* ---- The end ---- */
+
+static void end_entry(const preload_library_t *tacit, entry_t *entry)
+{
+    for (size_t i = 0; i < entry->tensor_count; i++) {
+        tacit_norms_t norms = {0};
+
+        if (entry->tensors[i].slot != NULL && tacit->slot_norms(entry->tensors[i].slot, &norms) == TACIT_OK &&
+            entry->site != NULL) {
+            pthread_mutex_lock(&lock);
+            entry->site->kept += norms.memory * norms.memory;
+            pthread_mutex_unlock(&lock);
+        }
+    }
+    free(entry->tensors);
+}
+
+static void end_plan(plan_t *plan)
+{
+    const char              *why = "";
+    const preload_library_t *tacit = preload_library(&why);
+
+    for (size_t i = 0; plan->comm != NULL && i < PLACES; i++) {
+        end_entry(tacit, &plan->entries[i]);
+    }
+    if (plan->comm != NULL) {
+        tacit->comm_destroy(plan->comm);
+    }
+    free(plan);
+}
+
+void preload_end(preload_group_t *group)
+{
+    plan_t **link = &plans, *ended = NULL;
+
+    pthread_mutex_lock(&lock);
+    while (*link != NULL) {
+        plan_t *plan = *link;
+
+        if (group == NULL || plan->group == group) {
+            *link = plan->next;
+            plan->group->plan = NULL;
+            plan->next = ended;
+            ended = plan;
+        } else {
+            link = &plan->next;
+        }
+    }
+    pthread_mutex_unlock(&lock);
+    while (ended != NULL) {
+        plan_t *plan = ended;
+
+        ended = plan->next;
+        end_plan(plan);
+    }
+}

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reads rules, KEY=VALUE{,KEY=VALUE}:SPEC, once. What a spec means is the library's to know. */
+#include "rules.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DEFAULT_MIN_BYTES = 1 << 20 };
+static const uint64_t default_state_bytes = (uint64_t)4 << 30;
+
+static const struct {
+    const char *key;
+    size_t      offset;
+} numbers[] = {
+    {"site", offsetof(preload_rule_t, site)},     {"comm", offsetof(preload_rule_t, comm)},
+    {"count", offsetof(preload_rule_t, count)},   {"min", offsetof(preload_rule_t, min_bytes)},
+    {"max", offsetof(preload_rule_t, max_bytes)}, {"after", offsetof(preload_rule_t, after)},
+};
+
+static const char *const dtypes[] = {"float32", "float16", "bfloat16"};
+
+static pthread_once_t  once = PTHREAD_ONCE_INIT;
+static preload_rules_t all;
+
+/* With K, M or G (1024), up to 2^53, so that nothing overflows. */
+static bool parse_number(const char *text, uint64_t *number_out)
+{
+    static const char units[] = "KMG";
+    char             *end;
+    const uint64_t    number = strtoull(text, &end, 10);
+    const char       *unit = *end != '\0' ? strchr(units, *end) : NULL;
+    const int         shift = unit != NULL ? 10 * (int)(unit - units + 1) : 0;
+
+    if (text[0] < '0' || text[0] > '9' || end[unit != NULL] != '\0' || number > (UINT64_MAX >> 11 >> shift)) {
+        return false;
+    }
+    *number_out = number << shift;
+    return true;
+}
+
+static bool parse_condition(char *condition, preload_rule_t *rule)
+{
+    char *value = strchr(condition, '=');
+
+    if (value == NULL) {
+        return false;
+    }
+    *value++ = '\0';
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        if (strcmp(condition, numbers[i].key) == 0) {
+            return parse_number(value, (uint64_t *)(void *)((char *)rule + numbers[i].offset));
+        }
+    }
+    for (size_t i = 0; strcmp(condition, "dtype") == 0 && i < sizeof dtypes / sizeof *dtypes; i++) {
+        if (strcmp(value, dtypes[i]) == 0) {
+            rule->dtype = dtypes[i];
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Cuts `text` to pieces, to which the rule refers from then on. */
+static bool parse_rule(char *text, preload_rule_t *rule)
+{
+    char *spec = strchr(text, ':'), *rest = NULL;
+
+    if (spec == NULL || spec == text || spec[1] == '\0') {
+        return false;
+    }
+    *spec++ = '\0';
+    rule->spec = spec;
+    for (char *condition = strtok_r(text, ",", &rest); condition != NULL; condition = strtok_r(NULL, ",", &rest)) {
+        if (!parse_condition(condition, rule)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void hash(const char *text)
+{
+    for (const char *at = text != NULL ? text : ""; *at != '\0'; at++) {
+        all.hash = (all.hash ^ (uint8_t)*at) * 16777619u;
+    }
+    all.hash = (all.hash ^ ';') * 16777619u;
+}
+
+/* A variable that is empty is one that is not there. */
+static const char *variable(const char *name)
+{
+    const char *text = getenv(name);
+
+    hash(text);
+    return text != NULL && text[0] != '\0' ? text : NULL;
+}
+
+static uint64_t bytes_of(const char *name, uint64_t otherwise)
+{
+    const char *text = variable(name);
+
+    if (text != NULL && !parse_number(text, &otherwise)) {
+        snprintf(all.error, sizeof all.error, "%s=%.100s is no number of bytes", name, text);
+    }
+    return otherwise;
+}
+
+static void parse_rules(const char *text)
+{
+    char *copy = strdup(text), *rest = NULL; /* lives as long as the process */
+
+    for (char *rule = copy != NULL ? strtok_r(copy, ";", &rest) : NULL; rule != NULL; rule = strtok_r(NULL, ";", &rest)) {
+        char original[128];
+
+        snprintf(original, sizeof original, "%s", rule);
+        if (all.count == PRELOAD_RULES - 1) {
+            snprintf(all.error, sizeof all.error, "there are more than %d rules", PRELOAD_RULES - 1);
+            return;
+        }
+        if (!parse_rule(rule, &all.rules[all.count++])) {
+            snprintf(all.error, sizeof all.error,
+                     "'%s' is not KEY=VALUE{,KEY=VALUE}:SPEC with the keys site, min, max, dtype, comm, count, after", original);
+            return;
+        }
+    }
+}
+
+static void read_environment(void)
+{
+    const char *rules, *every;
+    uint64_t    least;
+
+    all.hash = 2166136261u;
+    rules = variable("TACIT_RULE");
+    every = variable("TACIT_ALLREDUCE");
+    least = bytes_of("TACIT_MIN_BYTES", DEFAULT_MIN_BYTES);
+    all.state_bytes = bytes_of("TACIT_STATE_BYTES", default_state_bytes);
+    if (rules != NULL) {
+        parse_rules(rules);
+    }
+    if (every != NULL) {
+        all.rules[all.count++] = (preload_rule_t){.min_bytes = least, .spec = every};
+    }
+    all.hash &= INT32_MAX;
+    all.asked = (rules != NULL || every != NULL) && (all.count != 0 || all.error[0] != '\0');
+    all.count = all.error[0] == '\0' ? all.count : 0;
+}
+
+const preload_rules_t *preload_rules(void)
+{
+    pthread_once(&once, read_environment);
+    return &all;
+}
+
+static bool fits(const preload_rule_t *rule, const preload_target_t *target)
+{
+    return (rule->site == 0 || rule->site == target->site) && (rule->comm == 0 || rule->comm == target->comm) &&
+           (rule->count == 0 || rule->count == target->count) && target->bytes >= rule->min_bytes &&
+           (rule->max_bytes == 0 || target->bytes <= rule->max_bytes) &&
+           (rule->dtype == NULL || strcmp(rule->dtype, target->dtype) == 0);
+}
+
+int preload_rule_for(const preload_rules_t *rules, const preload_target_t *target)
+{
+    for (size_t i = 0; i < rules->count; i++) {
+        if (fits(&rules->rules[i], target)) {
+            return (int)i + 1;
+        }
+    }
+    return 0;
+}

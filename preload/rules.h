@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which sums are asked to be compressed, and by what: TACIT_RULE, TACIT_ALLREDUCE, TACIT_MIN_BYTES and TACIT_STATE_BYTES. Knows
+   nothing of any MPI. */
+#ifndef PRELOAD_RULES_H
+#define PRELOAD_RULES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { PRELOAD_RULES = 64 };
+
+/* Zero: any. */
+typedef struct preload_rule {
+    uint64_t    site, comm, count, min_bytes, max_bytes;
+    uint64_t    after; /* calls of a site that stay dense first */
+    const char *dtype; /* "float32", …; NULL: any */
+    const char *spec;
+} preload_rule_t;
+
+typedef struct preload_rules {
+    bool           asked; /* there is a rule, or something that is none */
+    size_t         count;
+    preload_rule_t rules[PRELOAD_RULES];
+    uint64_t       state_bytes; /* the most that slots of a communicator remember */
+    uint32_t       hash;        /* of all of it, from 0 to 2^31 - 1 */
+    char           error[256];  /* what is wrong; then there are no rules */
+} preload_rules_t;
+
+/* What a rule looks at. */
+typedef struct preload_target {
+    uint64_t    site, comm, count, bytes;
+    const char *dtype;
+} preload_target_t;
+
+/* As the environment has it when this is first called. */
+const preload_rules_t *preload_rules(void);
+/* The place of the first rule that fits, from 1 on; 0: none does. */
+int preload_rule_for(const preload_rules_t *rules, const preload_target_t *target);
+
+#endif
