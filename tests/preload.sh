@@ -58,6 +58,13 @@ if echo 'int main(void) { return 0; }' | ${CC:-cc} -static -o "$folder/static" -
     refused 1 'linked statically' "$folder/static"
 fi
 
+refused 2 "'onebitt'" --allreduce onebitt true
+refused 2 "is not a rule" --rule sight=2:onebit true
+refused 2 "is not a rule" --rule site=2 true
+refused 2 "'topk:ratoi=1'" --rule site=2,min=1K:topk:ratoi=1 true
+refused 2 'a number of bytes' --allreduce onebit --min-bytes 1T true
+TACIT_RULE=onebit refused 2 'is not a rule' true
+
 # Programs without MPI
 ends 0 "$run" true
 silent
@@ -102,12 +109,73 @@ for ranks in 1 2 3; do
     fi
     [ "$(grep -c 'MPI_I\?[aA]llreduce .*%' "$folder/report")" -le 10 ] || fail "too many sites: $(cat "$folder/report")"
     if [ $ranks -eq 1 ]; then
-        says report '^No site could be compressed'
+        says report '^No site is left to be compressed'
     else
         predicted 1
         predicted 2
     fi
 done
+
+# By rules: what they take, and only that. By 'none' everything that can be taken, with the same verdict as without.
+compile "${CC:-cc}" taken.c taken "${MPI_CFLAGS-} ${MPI_LIBS-} -lpthread -lm"
+ends 1 "$MPIRUN" -n 2 "$folder/taken"
+for ranks in 1 2 3 4; do
+    ends 0 "$run" --report "$folder/report" --rule min=4K,max=8K:onebit -- "$MPIRUN" -n $ranks "$folder/taken"
+    says out '^right$'
+    [ $ranks -eq 1 ] || says err 'sums floats by 1 rule: results may be inexact'
+done
+ends 3 "$run" --report "$folder/report" --allreduce none --min-bytes 1 -- "$MPIRUN" -n 2 "$folder/program" 3
+says out '^right$'
+says report "^Site 1: 10 of 10 calls were reduced by 'none'" "^Site 2: 3 of 3 calls were reduced by 'none'"
+
+# A rank is waited for without a limit, unless there is one: then the communicator's error handler is called.
+compile "${CC:-cc}" late.c late "${MPI_CFLAGS-} ${MPI_LIBS-}"
+ends 0 "$run" --report "$folder/report" --rule min=4K:onebit -- "$MPIRUN" -n 2 "$folder/late"
+[ "$(grep -c '^right$' "$folder/out")" -eq 2 ] || fail "a late rank is an error: $(cat "$folder/out" "$folder/err")"
+TACIT_TIMEOUT_MS=200 ends 0 "$run" --report "$folder/report" --rule min=4K:onebit -- "$MPIRUN" -n 2 "$folder/late"
+[ "$(grep -c '^told$' "$folder/out")" -eq 2 ] || fail "not all were told: $(cat "$folder/out" "$folder/err")"
+says err 'nothing from rank 1 for 200 ms'
+
+# Numbers of sites; calls that stay exact first; what is remembered
+ends 3 "$run" --report "$folder/report" --rule site=2:none --rule site=1,after=4:none -- "$MPIRUN" -n 2 "$folder/program" 3
+says report "^Site 1: 6 of 10 calls" "^Site 2: 3 of 3 calls"
+
+# Tensors that differ in nothing but their buffers, in fresh buffers, and in one: with feedback, sums over steps come close to the
+# exact ones, of each.
+compile "${CC:-cc}" recurrence.c recurrence "${MPI_CFLAGS-} ${MPI_LIBS-} -lm"
+# lacks LOW HIGH: of every tensor.
+lacks() {
+    awk -v low="$1" -v high="$2" '/^tensor/ { n += $3 >= low && $3 <= high } END { exit n != 4 }' "$folder/out" ||
+        fail "sums lack not $1 to $2 of the whole: $(cat "$folder/out")"
+}
+command=("$MPIRUN" -n 2 "$folder/recurrence")
+feedback=("$run" --report "$folder/report" --allreduce onebit+ef --min-bytes 16K)
+for how in same:200 apart:200 one:200 fresh:400; do
+    ends 0 "${feedback[@]}" -- "${command[@]}" "${how%:*}" "${how#*:}"
+    lacks 0.001 0.03
+    says report "^Site 1: .*'onebit+ef', as 4 tensors of a step, of which a norm of [1-9]" " 2 MPI_Allreduce .* ${how#*:} 4 "
+    ends 0 "$run" --report "$folder/report" --allreduce onebit --min-bytes 16K -- "${command[@]}" "${how%:*}" 20
+    lacks 0.5 0.8
+done
+ends 0 "${feedback[@]}" -- "${command[@]}" changing 600
+lacks 0.001 0.03
+says report "^Site 1: .*'onebit+ef', as 4 tensors of a step"
+# No more memory than two tensors need: the others stay exact.
+ends 0 "${feedback[@]}" --state-bytes 48K -- "${command[@]}" same 200
+says err 'remember 49152 bytes, as many as they may'
+says report '^Site 1: .* as 2 tensors of a step'
+
+# Ranks with other rules; none that are rules; a spec that is none
+ends 3 "$MPIRUN" -n 1 "$run" --rule min=4K:onebit "$folder/program" 3 : -n 1 "$run" --rule min=8K:onebit "$folder/program" 3
+says out '^right$'
+[ "$(grep -c 'communicator 1: ranks have other rules' "$folder/err")" -eq 1 ] || fail "not one warning: $(cat "$folder/err")"
+interposer=$PWD/.libs/libtacit_preload_mpi.so
+ends 3 env LD_PRELOAD="$interposer" TACIT_RULE=onebit "$MPIRUN" -n 2 "$folder/program" 3
+says out '^right$'
+says err "communicator 1: 'onebit' is not KEY=VALUE"
+ends 3 env LD_PRELOAD="$interposer" TACIT_ALLREDUCE=onebitt "$MPIRUN" -n 2 "$folder/program" 3
+says out '^right$'
+says err "communicator 1: sums of 262144 float32 stay dense: .*onebit"
 
 # Behind the launcher, without a report's name. Ranks without the interposer keep nobody waiting for long.
 TACIT_TIMEOUT_MS=300 ends 0 "$MPIRUN" -n 1 "$run" "$folder/program" : -n 1 "$folder/program"
@@ -122,6 +190,8 @@ if [ -n "${MPIFORT-}" ] && command -v "$MPIFORT" >/dev/null; then
         says report ' 1 MPI_Allreduce 1 (world) 2 MPI_REAL MPI_SUM 20000 4 80000 .* yes$' \
             ' 2 MPI_Iallreduce 1 (world) 2 MPI_INTEGER MPI_MAX 10 1 40 '
         [ "$(grep -c 'MPI_I\?[aA]llreduce .*%' "$folder/report")" -eq 2 ] || fail "counted twice: $(cat "$folder/report")"
+        ends 0 "$run" --report "$folder/report" --allreduce none --min-bytes 1 "$MPIRUN" -n 2 "$folder/$program"
+        says report "^Site 1: 4 of 4 calls were reduced by 'none'"
     done
 else
     echo "skipped: there is no Fortran for this MPI"

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How the interposer finds a program's step: by what ranks have in common, with buffers' addresses for a hint. */
+#include "cycle.h"
+
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "harness.h"
+
+/* Alone, a rank agrees with itself. The call's position; -1: none. place 0: it is where it should be. */
+static int call(preload_cycle_t *cycle, uint64_t sign, uintptr_t place)
+{
+    const bool elsewhere = place != 0 && preload_cycle_compares(cycle, sign) && preload_cycle_is_elsewhere(cycle, place);
+    const int  position = preload_cycle_next(cycle, sign, elsewhere);
+
+    if (position < 0 && cycle->period == 0 && preload_cycle_note(cycle, sign, place)) {
+        const size_t found = preload_cycle_by_places(cycle);
+
+        (void)preload_cycle_agree(cycle, found, found);
+    }
+    return position;
+}
+
+/* Steps of letters, each of which is a tensor: its sign is the letter without its case. Fresh buffers: '*'. */
+static void run(preload_cycle_t *cycle, const char *step, int times)
+{
+    static uintptr_t fresh = 1000;
+
+    for (int i = 0; i < times; i++) {
+        for (const char *letter = step; *letter != '\0'; letter++) {
+            (void)call(cycle, (uint64_t)*letter & 0x1f, *letter == '*' ? fresh++ : (uintptr_t)*letter);
+        }
+    }
+}
+
+START_TEST(periods)
+{
+    static const struct {
+        const char *step;
+        size_t      period;
+    } cases[] = {{"a", 1}, {"ab", 2}, {"aab", 3}, {"aAbA", 4}, {"abcdefgh", 8}, {"aA", 2}, {"aAaAb", 5}};
+    preload_cycle_t *cycle = calloc(1, sizeof *cycle);
+
+    run(cycle, "xyzx", 1); /* before the first step */
+    run(cycle, cases[_i].step, 40);
+    ck_assert_uint_eq(cycle->period, cases[_i].period);
+    free(cycle);
+}
+END_TEST
+
+/* Tensors that are alike but for their buffers keep their positions, from one step to the next. */
+START_TEST(positions)
+{
+    preload_cycle_t *cycle = calloc(1, sizeof *cycle);
+    int              first[4];
+
+    run(cycle, "aAbA", 8);
+    for (int step = 0; step < 3; step++) {
+        for (int i = 0; i < 4; i++) {
+            const int position = call(cycle, (uint64_t) "aAbA"[i] & 0x1f, 0);
+
+            ck_assert_int_ge(position, 0);
+            first[i] = step == 0 ? position : first[i];
+            ck_assert_int_eq(position, first[i]);
+        }
+    }
+    ck_assert_uint_eq(preload_cycle_ordinal(cycle, (size_t)first[0]) + preload_cycle_ordinal(cycle, (size_t)first[1]) +
+                          preload_cycle_ordinal(cycle, (size_t)first[3]),
+                      3); /* 0, 1 and 2 */
+    ck_assert_uint_eq(preload_cycle_ordinal(cycle, (size_t)first[2]), 0);
+    free(cycle);
+}
+END_TEST
+
+/* Buffers that never come again say nothing: signs alone, but late, since equal tensors would pass for one. */
+START_TEST(fresh_buffers)
+{
+    preload_cycle_t *cycle = calloc(1, sizeof *cycle);
+
+    for (uintptr_t i = 0; i < 500; i++) {
+        (void)call(cycle, i % 5 < 4, 1 + i);
+    }
+    ck_assert_uint_eq(cycle->period, 0);
+    for (uintptr_t i = 500; i < 700; i++) {
+        (void)call(cycle, i % 5 < 4, 1 + i);
+    }
+    ck_assert_uint_eq(cycle->period, 5);
+    free(cycle);
+}
+END_TEST
+
+/* Ranks that found different periods find none, until it is late. */
+START_TEST(disagreement)
+{
+    preload_cycle_t *cycle = calloc(1, sizeof *cycle);
+
+    run(cycle, "*", 16);
+    ck_assert(!preload_cycle_agree(cycle, 4, 8));
+    ck_assert(!preload_cycle_agree(cycle, 0, 4));
+    cycle->seen = 511;
+    ck_assert(!preload_cycle_agree(cycle, 0, 4));
+    cycle->seen = 512;
+    ck_assert(preload_cycle_agree(cycle, 0, 4));
+    ck_assert_uint_eq(cycle->period, 1);
+    ck_assert(!cycle->placed);
+    free(cycle);
+}
+END_TEST
+
+/* A call in between changes nothing; another step is found. */
+START_TEST(misfits)
+{
+    preload_cycle_t *cycle = calloc(1, sizeof *cycle);
+
+    run(cycle, "abc", 8);
+    while (cycle->position != 1) {
+        (void)call(cycle, cycle->signs[cycle->position], 0);
+    }
+    ck_assert_int_eq(call(cycle, 99, 0), -1);
+    ck_assert_int_eq(call(cycle, cycle->signs[1], 0), 1);
+    run(cycle, "xyxz", 16);
+    ck_assert_uint_eq(cycle->period, 4);
+    free(cycle);
+}
+END_TEST
+
+/* Signs do not show that a step has more tensors now, or fewer; places do. */
+START_TEST(changed)
+{
+    static const char *const steps[] = {"aA", "aAA", "a", "aAaaA"};
+    preload_cycle_t         *cycle = calloc(1, sizeof *cycle);
+
+    run(cycle, "aA", 20);
+    for (uintptr_t i = 0; i < 200; i++) {
+        const uintptr_t tensor = i % 5;
+        const int       position = call(cycle, 1, 100 + tensor);
+
+        ck_assert(position < 0 || cycle->places[position] == 100 + tensor);
+    }
+    ck_assert_uint_eq(cycle->period, 5);
+    run(cycle, steps[_i], 100);
+    ck_assert_uint_eq(cycle->period, strlen(steps[_i]));
+    free(cycle);
+}
+END_TEST
+
+/* What looked like a step of one tensor was the beginning of longer ones. */
+START_TEST(second_thoughts)
+{
+    preload_cycle_t *cycle = calloc(1, sizeof *cycle);
+
+    run(cycle, "a", 16);
+    ck_assert_uint_eq(cycle->period, 1);
+    run(cycle, "aaaaaaab", 16);
+    ck_assert_uint_eq(cycle->period, 8);
+    free(cycle);
+}
+END_TEST
+
+/* A long sequence without a period ends in nothing but a longer one. */
+START_TEST(no_period)
+{
+    preload_cycle_t *cycle = calloc(1, sizeof *cycle);
+    int              compared = 0;
+
+    for (uint64_t i = 0; i < 3 * PRELOAD_HISTORY; i++) {
+        ck_assert_int_eq(preload_cycle_next(cycle, i, false), -1);
+        compared += preload_cycle_note(cycle, i, 7);
+    }
+    ck_assert_uint_eq(preload_cycle_by_signs(cycle), 0);
+    ck_assert_int_lt(compared, 60);
+    free(cycle);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("cycle");
+    TCase *tcase = tcase_create("cycle");
+
+    tcase_add_loop_test(tcase, periods, 0, 7);
+    tcase_add_test(tcase, positions);
+    tcase_add_test(tcase, fresh_buffers);
+    tcase_add_test(tcase, disagreement);
+    tcase_add_test(tcase, misfits);
+    tcase_add_loop_test(tcase, changed, 0, 4);
+    tcase_add_test(tcase, second_thoughts);
+    tcase_add_test(tcase, no_period);
+    suite_add_tcase(suite, tcase);
+    return harness_main(suite);
+}
