@@ -122,14 +122,24 @@ static uint32_t leaders_of(const tacit_comm_t *comm, const tacit_codec_t *codec)
     return tacit__schedule_of(comm, codec)->levels ? tacit__topology_hash(comm->topology) : 0;
 }
 
+/* What was kept back of ranks is not there for their hosts' leaders; what leaders have, is there for ranks. */
+static const tacit_schedule_t *schedule_after(const tacit_slot_t *slot, const tacit_codec_t *codec)
+{
+    const bool anywhere = slot->schedule->levels || !remembers(slot->codec) || !remembers(codec);
+
+    return anywhere ? tacit__schedule_of(slot->comm, codec) : tacit__schedule_of_first(slot->comm, codec, slot->schedule);
+}
+
 void tacit__automatic_adopt(tacit_slot_t *slot, tacit_codec_t *codec, tacit_codec_t *dense)
 {
+    const tacit_schedule_t *schedule = schedule_after(slot, codec);
+
     tacit__fused_dissolve(slot->fused);
     tacit_codec_destroy(slot->codec);
     tacit_codec_destroy(slot->dense);
     slot->codec = codec;
     slot->dense = dense;
-    tacit__slot_go_by(slot, tacit__schedule_of(slot->comm, codec));
+    tacit__slot_go_by(slot, schedule);
 }
 
 void tacit__automatic_paid(tacit_slot_t *slot)
@@ -214,9 +224,17 @@ tacit_status_t tacit__automatic_choose(tacit_slot_t *slot, const char *what, con
         snprintf(text, sizeof text, "none%s", strchr(slot->codec->spec.text, '+'));
         mine = tacit__codec_parse_given(dense, automatic->text);
         mine = mine == TACIT_OK ? make_codec(slot, text, &codec) : mine;
+        tacit__codec_settle(slot->codec);
+        if (mine == TACIT_OK && !tacit__codec_is_blockwise(slot->codec)) { /* whose owners have other parts */
+            mine = tacit__codec_own_part(slot->codec, slot->step, 0, 0, false);
+        }
     }
     mine = mine == TACIT_OK ? tacit__codec_parse_given(codec, automatic->text) : mine;
-    TRY(tacit__comm_agree(slot->comm, what, automatic->canonical, mine, 0));
+    status = tacit__comm_agree(slot->comm, what, automatic->canonical, mine, 0);
+    if (status != TACIT_OK) {
+        tacit__codec_disown(slot->codec);
+        goto out;
+    }
     if (owes) {
         hand_over(slot->codec, codec);
     }
@@ -240,11 +258,12 @@ tacit_status_t tacit__automatic_restore(const tacit_slot_t *slot, const char *co
 {
     const tacit_codec_t *own = slot->codec;
     const bool           remembered = feedback[0] != '\0';
+    const bool           is_none = own->given.feedback == NULL && strcmp(own->given.text, "none") == 0; /* that may owe still */
     char                 spec[TACIT_SPEC_BYTES];
     tacit_status_t       status = TACIT_OK;
     size_t               index = 0;
 
-    if (!own->given.automatic || slot->comm->environment.disable != 0 || is_of(own, compressor, remembered)) {
+    if (!(own->given.automatic || is_none) || slot->comm->environment.disable != 0 || is_of(own, compressor, remembered)) {
         return TACIT_OK;
     }
     while (tacit__automatic_spec(&own->given, own->tensor.dtype, index, spec) &&

@@ -406,6 +406,12 @@ out:
     return status;
 }
 
+bool tacit__codec_ends(const tacit_codec_t *codec, const tacit_spec_t *spec)
+{
+    return codec->given.feedback == &tacit__feedback_ef && spec->feedback == NULL && !spec->automatic &&
+           strcmp(spec->compressor->name, "none") == 0;
+}
+
 /* Whether another automatic spec may take the place of one: what is remembered is kept as it is, or paid back. */
 static bool may_follow(const tacit_spec_t *spec, const tacit_spec_t *former)
 {
@@ -421,7 +427,8 @@ tacit_status_t tacit__codec_parse_specs(tacit_codec_t *codec, const char *text, 
     tacit_specs_t  specs = {.module = codec->module};
 
     TRY(tacit__spec_parse(text, &specs.given));
-    if (may_follow(&specs.given, &codec->given)) { /* which compressor the tensor gets is another question: automatic.h */
+    if (may_follow(&specs.given, &codec->given) ||
+        tacit__codec_ends(codec, &specs.given)) { /* which compressor the tensor gets is another question: automatic.h */
         *specs_out = specs;
         return TACIT_OK;
     }

@@ -89,6 +89,9 @@ typedef struct tacit_specs {
     size_t                     work_count;
 } tacit_specs_t;
 tacit_status_t tacit__codec_parse_specs(tacit_codec_t *codec, const char *text, tacit_specs_t *specs_out);
+/* Whether a spec is `none`, where what the codec keeps back can be paid in one operation: what changes then is more than specs,
+   automatic.h. */
+bool tacit__codec_ends(const tacit_codec_t *codec, const tacit_spec_t *spec);
 /* … and put in place. Cannot fail; memory is kept. */
 void tacit__codec_adopt_specs(tacit_codec_t *codec, tacit_specs_t *specs);
 /* Accepts specs that are adopted or empty. */

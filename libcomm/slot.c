@@ -137,10 +137,13 @@ static void describe(const tacit_slot_t *slot, const char *name, char *text, siz
     }
 }
 
-/* An automatic spec with an error has a compressor chosen; one that is in no slot yet, or takes the place of the slot's. */
+/* An automatic spec with an error has a compressor chosen; one that is in no slot yet, or takes the place of the slot's. So has
+   one that ends compression. */
 static bool chooses(const tacit_slot_t *slot, const tacit_spec_t *spec)
 {
-    return spec->automatic && (spec->error > 0 || slot->codec->given.error > 0) && slot->comm->environment.disable == 0;
+    const bool automatic = spec->automatic && (spec->error > 0 || slot->codec->given.error > 0);
+
+    return (automatic || tacit__codec_ends(slot->codec, spec)) && slot->comm->environment.disable == 0;
 }
 
 /* A buffer of many tensors that was given a shape of one dimension would never be compressed, without a word. */

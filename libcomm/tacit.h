@@ -133,8 +133,8 @@ TACIT_API_VOID void tacit_comm_destroy(tacit_comm_t *comm);
 TACIT_API tacit_status_t tacit_slot_create(tacit_comm_t *comm, const char *name, const tacit_slot_config_t *config,
                                            tacit_slot_t **slot_out);
 /* Changes parameters (not the compressor or the feedback) between operations; collective; memory is kept. From "auto" with an
-   error to "auto" with another, or without, the compressor is chosen anew; where nothing is compressed any more, the next
-   operation brings along what was kept back. */
+   error to "auto" with another, or without, the compressor is chosen anew. From any spec with "ef" to "none": where nothing is
+   compressed any more, the next operation brings along what was kept back. */
 TACIT_API tacit_status_t tacit_slot_set_spec(tacit_slot_t *slot, const char *spec);
 /* Forgets the slot's memory and starts its step count again. Local; call it on every rank. */
 TACIT_API tacit_status_t tacit_slot_reset(tacit_slot_t *slot);

@@ -834,7 +834,11 @@ mutant "auto: never done with paying" libcomm/automatic.c automatic:automatic 's
 mutant "auto: all of what is allowed" libcomm/automatic.c cost:cost 's/isnan\(other\) \|\| .* \* margin;/true;/'
 mutant "auto: more than is allowed" libcomm/automatic.c automatic:automatic 's/"rotq:bits=3", 0.19/"rotq:bits=3", 0.1/'
 mutant "auto: a file is of what is here" libcomm/automatic.c automatic:automatic \
-    's/if \(!own->given.automatic \|\| .*/if (true) {/'
+    's/if \(!\(own->given.automatic \|\| .*/if (true) {/'
+mutant "none: what owners of parts of another kind owe" libcomm/automatic.c automatic:automatic \
+    's/!tacit__codec_is_blockwise\(slot->codec\)/false/'
+mutant "none: by leaders who owe nothing" libcomm/automatic.c automatic:automatic 's/anywhere = .*/anywhere = true;/'
+mutant "none: a file of what still owes is refused" libcomm/automatic.c automatic:automatic 's/ \|\| is_none\)/)/'
 mutant "auto: memory of another kind" libcomm/automatic.c automatic:automatic 's/ && codec->precision == former->precision//'
 mutant "auto: files bring it where nothing may be compressed" libcomm/automatic.c automatic:automatic \
     's/ slot->comm->environment.disable != 0 \|\|//'

@@ -155,12 +155,19 @@ static void *change_buffer(void)
 
 static void change(tacit_comm_t *comm, void *arg)
 {
-    run_t        *run = arg;
-    const int     rank = tacit_comm_rank(comm);
-    tacit_slot_t *slot = slot_of(comm, "gradient", COUNT, TACIT_FLOAT32, run->specs[0]);
-    float        *x = change_buffer(), *y = change_buffer();
-    double       *sent = change_buffer(), *received = change_buffer();
+    run_t              *run = arg;
+    const int           rank = tacit_comm_rank(comm);
+    tacit_slot_config_t config = TACIT_SLOT_CONFIG_INIT;
+    tacit_slot_t       *slot;
+    float              *x = change_buffer(), *y = change_buffer();
+    double             *sent = change_buffer(), *received = change_buffer();
 
+    config.count = COUNT;
+    config.ndim = 2;
+    config.shape[0] = 200;
+    config.shape[1] = COUNT / 200;
+    config.spec = run->specs[0];
+    MUST(tacit_slot_create(comm, "gradient", &config, &slot));
     for (int step = 0; step < 6; step++) {
         double off = 0;
 
@@ -209,7 +216,7 @@ static void expect(const run_t *run, const char *const compressors[6])
             ck_assert_msg(dense ? run->off[rank][step] < 1e-5 : run->off[rank][step] > 1e-4, "step %d: off by %g", step,
                           run->off[rank][step]);
             ck_assert(dense ? run->norms[rank][step].memory == 0 && run->norms[rank][step].owner == 0
-                            : run->norms[rank][step].memory > 0);
+                            : rank > 0 || run->norms[rank][step].memory > 0); /* others may have none of a host's */
         }
     }
 }
@@ -264,6 +271,39 @@ START_TEST(other_memory)
             ck_assert(run.off[rank][step] < (strcmp(compressors[step], "none") == 0 ? 0.1 : 8));
         }
     }
+}
+END_TEST
+
+/* Without a choice: to `none`, from whatever has `ef`, on one level and on two. Where owners choose again, too. */
+static void leave(const char *asked, const char *hosts)
+{
+    char        spec[SPEC_BYTES];
+    run_t       run = {.specs = {spec_in(asked, spec), NULL, "none"}, .bad = 1};
+    const char *compressors[6] = {NULL, NULL, "none", "none", "none", "none"};
+
+    ask_for(asked);
+    name_hosts(hosts);
+    run_ranks(RANKS, NULL, change, &run);
+    name_hosts(NULL);
+    ask_for("");
+    compressors[0] = compressors[1] = run.compressor[0][0];
+    expect(&run, compressors);
+    for (int rank = 0; rank < RANKS; rank++) {
+        ck_assert(run.remembers[rank][2] && !run.remembers[rank][3]);
+    }
+}
+
+START_TEST(to_none)
+{
+    static const char *const specs[] = {"onebit+ef", "qsgd:bits=4+ef", "topk:ratio=0.01+ef", "randk:ratio=0.01+ef",
+                                        "powersgd+ef"};
+
+    for (size_t i = 0; i < sizeof specs / sizeof *specs; i++) {
+        leave(specs[i], NULL);
+        leave(specs[i], "2,1");
+    }
+    leave("topk:ratio=0.01+ef by sparse-scatter", NULL);
+    leave("topk:ratio=0.01+ef by two_level_scatter", "2,1");
 }
 END_TEST
 
@@ -436,28 +476,29 @@ END_TEST
 
 /* ---- Files ---- */
 
-/* Three states, saved and gone on from: compressed, about to pay, dense. A slot that is compressed loads each. */
+/* Three states, saved and gone on from: compressed, about to pay, dense. A slot loads each, but one that is dense for good. */
 static void save_and_load(tacit_comm_t *comm, void *arg)
 {
     static const char *const states[] = {"compressed", "owing", "dense"};
     run_t                   *run = arg;
     const int                rank = tacit_comm_rank(comm);
-    tacit_slot_t            *slot = slot_of(comm, "gradient", COUNT, TACIT_FLOAT32, "auto:error=0.4+ef");
+    tacit_slot_t            *slot = slot_of(comm, "gradient", COUNT, TACIT_FLOAT32, run->specs[0]);
     float                   *x = change_buffer(), *saved[3], *loaded = change_buffer();
     char                     path[HARNESS_PATH_BYTES];
+    const int                first = strcmp(run->specs[2], "none") == 0;
 
     contribute(rank, 0, x);
     for (int i = 0; i < 3; i++) {
         saved[i] = change_buffer();
         if (i == 1) {
-            MUST(tacit_slot_set_spec(slot, "auto"));
+            MUST(tacit_slot_set_spec(slot, run->specs[1]));
         }
         MUST(tacit_save(comm, harness_path(path, "%s.%d", states[i], rank)));
         MUST(tacit_allreduce(slot, x, saved[i], TACIT_SUM));
     }
-    for (int i = 0; i < 3; i++) {
+    for (int i = first; i < 3; i++) {
         tacit_slot_destroy(slot);
-        slot = slot_of(comm, "gradient", COUNT, TACIT_FLOAT32, "auto:error=0.4+ef");
+        slot = slot_of(comm, "gradient", COUNT, TACIT_FLOAT32, run->specs[2]);
         MUST(tacit_allreduce(slot, x, loaded, TACIT_SUM)); /* something to forget */
         MUST(tacit_load(comm, harness_path(path, "%s.%d", states[i], rank)));
         run->compressor[rank][i] = slot->codec->compressor->name;
@@ -467,6 +508,7 @@ static void save_and_load(tacit_comm_t *comm, void *arg)
         run->remembers[rank][3 + i] = slot->codec->feedback != NULL;
         unlink(path);
     }
+    unlink(harness_path(path, "%s.%d", states[0], rank));
     for (int i = 0; i < 3; i++) {
         free(saved[i]);
     }
@@ -476,15 +518,19 @@ static void save_and_load(tacit_comm_t *comm, void *arg)
 
 START_TEST(files)
 {
-    run_t run = {.bad = -1};
+    static const char *const specs[][3] = {{"auto:error=0.4+ef", "auto", "auto:error=0.4+ef"}, {"onebit+ef", "none", "none"}};
 
-    run_ranks(RANKS, NULL, save_and_load, &run);
-    for (int rank = 0; rank < RANKS; rank++) {
-        for (int i = 0; i < 3; i++) {
-            ck_assert_str_eq(run.compressor[rank][i], i == 0 ? "rotq" : "none");
-            ck_assert_int_eq(run.remembers[rank][i], i < 2);
-            ck_assert_int_eq(run.remembers[rank][3 + i], i == 0);
-            ck_assert_double_eq(run.off[rank][i], 0);
+    for (size_t s = 0; s < 2; s++) {
+        run_t run = {.specs = {specs[s][0], specs[s][1], specs[s][2]}, .bad = -1};
+
+        run_ranks(RANKS, NULL, save_and_load, &run);
+        for (int rank = 0; rank < RANKS; rank++) {
+            for (int i = (int)s; i < 3; i++) {
+                ck_assert_str_eq(run.compressor[rank][i], i == 0 ? "rotq" : "none");
+                ck_assert_int_eq(run.remembers[rank][i], i < 2);
+                ck_assert_int_eq(run.remembers[rank][3 + i], i == 0);
+                ck_assert_double_eq(run.off[rank][i], 0);
+            }
         }
     }
 }
@@ -561,6 +607,7 @@ int main(void)
     tcase_add_test(tests, pays_what_it_owes);
     tcase_add_test(tests, whatever_memory);
     tcase_add_test(tests, other_memory);
+    tcase_add_test(tests, to_none);
     tcase_add_test(tests, half_on_two_levels);
     tcase_add_test(tests, fault_before_it_pays);
     tcase_add_test(tests, under_way);
