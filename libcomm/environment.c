@@ -45,6 +45,8 @@ static const tacit_param_t params[] = {
      "Bytes from which on TACIT_ALLREDUCE takes a sum, by default 1M."},
     {"TACIT_STATE_BYTES", TACIT_PARAM_TEXT, AT(state_bytes), 0, 0, 0, 0, NULL, "",
      "The most that is remembered of the sums of a communicator, by default 4G: further ones stay dense."},
+    {"TACIT_LIBRARY", TACIT_PARAM_TEXT, AT(library), 0, 0, 0, 0, NULL, "",
+     "File of this library that the Python package loads; read by that alone."},
     {"TACIT_ISA", TACIT_PARAM_WORD, AT(isa), 0, 0, 0, 0, "auto scalar avx2 avx512 neon", "",
      "The best vector instructions that may be used."},
     {"TACIT_LOG", TACIT_PARAM_WORD, AT(log), 0, 0, 1, 0, "error warn info debug trace", "", "What is written to standard error."},

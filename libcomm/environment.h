@@ -12,6 +12,7 @@ typedef struct tacit_environment {
     int64_t     timeout_ms, strict, check, disable;
     int         progress;                                            /* 0: calls, 1: thread */
     const char *report, *rule, *allreduce, *min_bytes, *state_bytes; /* read by the interposer itself; here for the table */
+    const char *library;                                             /* read by the Python package; here for the table */
     int         isa, log;                                            /* read by isa.c and log.c themselves; here for the table */
 } tacit_environment_t;
 

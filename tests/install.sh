@@ -137,10 +137,10 @@ if [ -x "$prefix/bin/tacit-run" ]; then
     grep -q ' onebit+ef ' report || fail "the installed interposer does not find libtacit_mpi: $(cat report)"
 fi
 
-# Each function that a page names has one that leads there.
-for name in tacit_bundle_create tacit_bundle_poll tacit_codec_create tacit_nccl_group_run tacit_slot_create; do
+# man finds each function: a page of its name leads to the one that it is on.
+while read -r name; do
     [ -f "$prefix/share/man/man3/$name.3" ] || fail "man does not find $name"
-done
+done < <(cat "$tests"/abi/*.symbols)
 for page in "$prefix"/share/man/man3/*.3; do
     leads=$(sed -n 's/^\.so //p' "$page")
     [ -z "$leads" ] || [ -f "$prefix/share/man/$leads" ] || fail "$page leads to $leads, which is not there"

@@ -129,14 +129,14 @@ static void print_param(const tacit_param_t *param)
     } else {
         used = snprintf(range, sizeof range, "%.12g to %.12g", param->low, param->high);
     }
-    if (is_number(param) && param->words != NULL && used >= 0 && (size_t)used < sizeof range) {
-        used += snprintf(range + used, sizeof range - (size_t)used, " or %s", param->words);
-    }
     if (param->multiple > 1 && used >= 0 && (size_t)used < sizeof range) {
         used += snprintf(range + used, sizeof range - (size_t)used, ", multiple of %u", param->multiple);
     }
     if (param->unit[0] != '\0' && used >= 0 && (size_t)used < sizeof range) {
-        snprintf(range + used, sizeof range - (size_t)used, " %s", param->unit);
+        used += snprintf(range + used, sizeof range - (size_t)used, " %s", param->unit);
+    }
+    if (is_number(param) && param->words != NULL && used >= 0 && (size_t)used < sizeof range) {
+        snprintf(range + used, sizeof range - (size_t)used, " or %s", param->words);
     }
     printf("    %-24s %s (%s)\n", setting, param->help, range);
 }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-# What tacit-info prints, as sections of a manual page: awk -f modules.awk. A line in column one begins a section, an indent of
-# two a module, an indent of four a parameter: "key=default  help (range)".
+# Puts what tacit-info prints into a manual page, each section where a line of it says @SECTION@: tacit-info | awk -v page=FILE -f
+# modules.awk. A line in column one begins a section, an indent of two a module, an indent of four a parameter: "key=default  help
+# (range)".
 
 function escaped(text) {
     gsub(/\\/, "\\e", text)
@@ -8,9 +9,13 @@ function escaped(text) {
     return text
 }
 
+function put(text) {
+    entries[section] = entries[section] text "\n"
+}
+
 function end_parameters() {
     if (indented) {
-        print ".RE"
+        put(".RE")
     }
     indented = 0
 }
@@ -19,11 +24,6 @@ function end_parameters() {
 /^[a-z]+$/ {
     end_parameters()
     section = $0
-    if (section != "environment") {
-        print ".SH " toupper(section)
-    } else {
-        print ".SH ENVIRONMENT\nRead when a communicator or a codec is made; TACIT_ISA and TACIT_LOG once in a process."
-    }
     next
 }
 
@@ -40,11 +40,14 @@ section == "" || /^$/ { next }
     split(setting, part, "=")
     initial = substr(setting, length(part[1]) + 2)
     if (section != "environment" && !indented++) {
-        print ".RS"
+        put(".RS")
     }
-    print ".TP\n.B " escaped(part[1]) "\n" escaped(text)
+    put(".TP\n.B " escaped(part[1]) "\n" escaped(text))
+    if (range !~ / to /) {
+        gsub(/ /, ", ", range)
+    }
     if (initial != "") {
-        print (range ~ / to / ? "Range: " : "One of: ") escaped(range) "; default: " escaped(initial) "."
+        put((range ~ / to / ? "Range: " : "One of: ") escaped(range) "; default: " escaped(initial) ".")
     }
     next
 }
@@ -53,5 +56,16 @@ section != "environment" {
     end_parameters()
     name = $1
     sub(/^ +[^ ]+ +/, "")
-    print ".TP\n.B " escaped(name) "\n" escaped($0)
+    put(".TP\n.B " escaped(name) "\n" escaped($0))
+}
+
+END {
+    end_parameters()
+    while ((getline line < page) > 0) {
+        if (line ~ /^@[a-z]+@$/) {
+            printf "%s", entries[substr(line, 2, length(line) - 2)]
+        } else {
+            print line
+        }
+    }
 }
