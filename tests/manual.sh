@@ -26,7 +26,8 @@ section() { awk -v name="$2" '/^\.SH/ { inside = $2 == name; next } inside' "$1"
 entries() { awk '/^\.T[PQ]/ { getline; print }' "$1" | sed 's/\\-/-/g'; }
 # program PAGE: its examples in C, one behind the other.
 program() {
-    awk '/^\.EX/ { inside = 1; next } /^\.EE/ || /^\$ / { inside = 0 } inside' "$1" | sed "s/\\\\-/-/g; s/\\\\(aq/'/g; s/\\\\e/\\\\/g"
+    awk '/^\.EX/ { inside = 1; next } /^\.EE/ || /^\$ / { inside = 0 } inside' "$1" |
+        sed "s/\\\\-/-/g; s/\\\\(aq/'/g; s/\\\\e/\\\\/g"
 }
 
 # compiles FILE [ARGUMENT...]: nothing of MPI's, where there is none. MPI's own headers are not held to our warnings.
@@ -57,7 +58,7 @@ for page in "${pages[@]}"; do
     # man finds a function by the NAME line.
     section "$page" NAME | grep -o 'tacit_[a-z_]*' | lists named
     grep -o 'tacit_[a-z_]*(' "$folder/${name%.3}_prototypes.c" | tr -d '(' | tee -a "$folder/all" | lists declared
-    [ -z "$(only declared named)$(only named declared)" ] || fail "$name: NAME and SYNOPSIS differ in" "$(only declared named)" "$(only named declared)"
+    cmp -s "$folder/declared" "$folder/named" || fail "$name: NAME and SYNOPSIS have other functions"
 done
 
 # Each exported function is on one page.
@@ -79,8 +80,8 @@ cat "${pages[@]}" | sed '/^\.TH/d' | grep -o '[Tt][Aa][Cc][Ii][Tt]_[A-Za-z0-9_]*
 
 # Variables: what tacit-info lists, and what any program reads, is in tacit(3).
 entries doc/man/tacit.3 | grep -o 'TACIT_[A-Z_]*' | lists described
-grep -rhoE '(getenv|environ\.get)\("TACIT_[A-Z_]*' "$root"/{compressors,examples,libcomm,optim,preload,python,tools} | sed 's/.*"//' |
-    lists read
+grep -rhoE '(getenv|environ\.get)\("TACIT_[A-Z_]*' "$root"/{compressors,examples,libcomm,optim,preload,python,tools} |
+    sed 's/.*"//' | lists read
 for list in environment read; do
     [ -z "$(only $list described)" ] || fail "tacit.3 does not describe" "$(only $list described)"
 done
@@ -95,12 +96,21 @@ done
 
 # Options: those that a tool takes or has in its help are those of its page.
 for tool in info bench run; do
-    sed -nE 's/^( *"  | +)(--[a-z-]+).*/\2/p; s/.*\{"([a-z-]+)", (no|required)_argument.*/--\1/p' "$root"/tools/tacit_$tool.{c,in} \
-        2>/dev/null | lists taken
+    cat "$root"/tools/tacit_$tool.[ci]* |
+        sed -nE 's/^( *"  | +)(--[a-z-]+).*/\2/p; s/.*\{"([a-z-]+)", (no|required)_argument.*/--\1/p' | lists taken
     entries "$root/doc/man/tacit-$tool.1" | grep -o -- ' --[a-z-]*' | tr -d ' ' | lists described
     [ -s "$folder/taken" ] || fail "tacit-$tool has no options"
     [ -z "$(only taken described)" ] || fail "tacit-$tool.1 does not describe" "$(only taken described)"
     [ -z "$(only described taken)" ] || fail "tacit-$tool does not take" "$(only described taken)"
+done
+
+# Fields of a tool's JSON objects are on its page.
+fields() { grep -ohE '[a-z_]+\(&?json, "[a-z_0-9]+"' "$@" | sed 's/.*"\(.*\)"/\1/' | sort -u; }
+for field in $(fields "$root"/tools/bench_*.c); do
+    grep -qw "$field" "$root/doc/man/tacit-bench.1" || fail "tacit-bench.1 does not describe $field"
+done
+for field in $(fields "$root"/tools/{tacit_info,info_*,summary}.c); do
+    grep -qw "$field" "$root/doc/man/tacit-info.1" || fail "tacit-info.1 does not describe $field"
 done
 
 # What tacit-info.1 shows of --check is what it prints; three dots stand for anything.
@@ -115,13 +125,15 @@ done < <(sed -n 's/^\$ tacit-info --check //p' "$folder/shown")
 # The whole programs, with the libraries of this build.
 export LD_LIBRARY_PATH=$PWD/.libs${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 if [ -e .libs/libtacit.so ]; then
-    compiles "$folder/tacit_transport.c" -o "$folder/loop" -L.libs -ltacit -pthread && printed=$("$folder/loop")
+    compiles "$folder/tacit_transport.c" -o "$folder/loop" -L.libs -ltacit -pthread
+    printed=$("$folder/loop")
     grep -q "^\.B \"$printed\"\$" "$root/doc/man/tacit_transport.3" || fail "tacit_transport.3: its program prints $printed"
 fi
-if [ -e .libs/libtacit_mpi.so ]; then
+if [ -e .libs/libtacit_mpi.so ] && command -v "${MPIRUN:-mpirun}" >/dev/null; then
     # shellcheck disable=SC2086
-    compiles "$folder/tacit.c" -o "$folder/average.np" -L.libs -ltacit_mpi -ltacit ${MPI_LIBS-} &&
-        TACIT_TEST_RANKS=2 "$root/tests/mpirun.sh" "$folder/average.np" >"$folder/output" || fail "tacit.3: $(cat "$folder/output")"
-    grep -qxF "$(tail -n 1 "$folder/output")" doc/man/tacit.3 || fail "tacit.3: its program prints $(tail -n 1 "$folder/output")"
+    compiles "$folder/tacit.c" -o "$folder/average.np" -L.libs -ltacit_mpi -ltacit ${MPI_LIBS-}
+    TACIT_TEST_RANKS=2 "$root/tests/mpirun.sh" "$folder/average.np" >"$folder/output" || fail "$(cat "$folder/output")"
+    printed=$(tail -n 1 "$folder/output")
+    grep -qxF "$printed" doc/man/tacit.3 || fail "tacit.3: its program prints $printed"
 fi
 exit $failed
