@@ -131,7 +131,10 @@ if [ -e .libs/libtacit.so ]; then
 fi
 if [ -e .libs/libtacit_mpi.so ] && command -v "${MPIRUN:-mpirun}" >/dev/null; then
     # shellcheck disable=SC2086
-    compiles "$folder/tacit.c" -o "$folder/average.np" -L.libs -ltacit_mpi -ltacit ${MPI_LIBS-}
+    compiles "$folder/tacit.c" -o "$folder/average.np" -L.libs -ltacit_mpi -ltacit ${MPI_LIBS-} ||
+        fail "tacit.3: its program does not link"
+fi
+if [ -x "$folder/average.np" ]; then
     TACIT_TEST_RANKS=2 "$root/tests/mpirun.sh" "$folder/average.np" >"$folder/output" || fail "$(cat "$folder/output")"
     printed=$(tail -n 1 "$folder/output")
     grep -qxF "$printed" doc/man/tacit.3 || fail "tacit.3: its program prints $printed"

@@ -3,7 +3,7 @@
 
 FNR == 1 {
     page = FILENAME
-    sub(/.*\//, "", page)
+    gsub(/.*\/|\.in$/, "", page)
 }
 
 /^\.SH/ {
