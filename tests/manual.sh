@@ -7,7 +7,7 @@ set -u
 root=${srcdir:-.}
 folder=$(mktemp -d) || exit 1
 trap 'rm -rf "$folder"' EXIT
-pages=("$root"/doc/man/*.[13] doc/man/tacit.3 doc/man/tacit-spec.7)
+pages=("$root"/doc/man/*.1 "$root"/doc/man/tacit_*.3 doc/man/tacit.3 doc/man/tacit-spec.7)
 headers=("$root"/libcomm/tacit*.h "$root"/optim/tacit_optim.h)
 failed=0
 
