@@ -408,8 +408,9 @@ out:
 
 bool tacit__codec_ends(const tacit_codec_t *codec, const tacit_spec_t *spec)
 {
-    return codec->given.feedback == &tacit__feedback_ef && spec->feedback == NULL && !spec->automatic &&
-           strcmp(spec->compressor->name, "none") == 0;
+    const bool owes = codec->feedback == &tacit__feedback_ef || codec->given.feedback == &tacit__feedback_ef;
+
+    return owes && spec->feedback == NULL && !spec->automatic && strcmp(spec->compressor->name, "none") == 0;
 }
 
 /* Whether another automatic spec may take the place of one: what is remembered is kept as it is, or paid back. */

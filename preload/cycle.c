@@ -109,12 +109,12 @@ int preload_cycle_next(preload_cycle_t *cycle, uint64_t sign, bool elsewhere)
     return -1;
 }
 
-size_t preload_cycle_ordinal(const preload_cycle_t *cycle, size_t position)
+size_t preload_cycle_ordinal(const preload_cycle_t *cycle, size_t position, uint64_t sign)
 {
     size_t ordinal = 0;
 
     for (size_t i = 0; i < position; i++) {
-        ordinal += cycle->signs[i] == cycle->signs[position];
+        ordinal += cycle->signs[i] == sign;
     }
     return ordinal;
 }

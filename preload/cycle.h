@@ -36,7 +36,7 @@ size_t preload_cycle_by_signs(const preload_cycle_t *cycle);
 /* Begins a step with the next call, by what the ranks make of the smallest and the largest period that one of them found by
    places. False: the search goes on. The same on all ranks. */
 bool preload_cycle_agree(preload_cycle_t *cycle, size_t least, size_t most);
-/* How many calls of the step, before the one at `position`, have its sign. */
-size_t preload_cycle_ordinal(const preload_cycle_t *cycle, size_t position);
+/* How many calls of the step, before the one at `position`, have a sign. */
+size_t preload_cycle_ordinal(const preload_cycle_t *cycle, size_t position, uint64_t sign);
 
 #endif

@@ -12,7 +12,8 @@
     X(last_error)                                                                                                                \
     X(slot_create)                                                                                                               \
     X(slot_destroy)                                                                                                              \
-    X(slot_norms)
+    X(slot_norms)                                                                                                                \
+    X(slot_set_spec)
 
 typedef struct preload_library {
 #define PRELOAD_LIBRARY_FUNCTION(name) __typeof__(&tacit_##name) name;

@@ -22,6 +22,7 @@ static const size_t      dtype_bytes[] = {4, 2, 2};
 /* A tensor. */
 typedef struct tensor {
     tacit_slot_t *slot;  /* NULL: it stays dense */
+    uint64_t      bytes; /* of state */
     uintptr_t     place; /* where it was last */
 } tensor_t;
 
@@ -46,7 +47,7 @@ typedef struct plan {
     uint64_t         state_bytes;
     size_t           entry_count;
     preload_cycle_t  cycle;
-    int              tensor_at[PRELOAD_HISTORY / 2]; /* by position in the step */
+    int              tensor_at[PRELOAD_HISTORY / 2]; /* by position in the step; -1: nobody can tell */
     entry_t          entries[PLACES];
 } plan_t;
 
@@ -234,47 +235,72 @@ static entry_t *entry_of(const preload_mpi_t *mpi, plan_t *plan, const preload_s
     return entry;
 }
 
-/* ---- Steps ---- */
+/* ---- Tensors ---- */
 
-/* Of a step that has changed, the tensor that comes from where it came from before; -1: this is a new one, or `taken` already. */
-static int find_tensor(const preload_cycle_t *cycle, const entry_t *entry, size_t position, const int *taken)
+/* What an entry's sums go by; NULL: they are dense. */
+static const preload_rule_t *rule_of(const entry_t *entry)
 {
-    for (size_t i = 0; i < entry->tensor_count; i++) {
-        bool is_free = entry->tensors[i].place == cycle->places[position];
-
-        for (size_t other = 0; other < position; other++) {
-            is_free = is_free && !(cycle->signs[other] == entry->sign && taken[other] == (int)i);
-        }
-        if (is_free) {
-            return (int)i;
-        }
-    }
-    return -1;
+    return entry->rule != 0 ? &preload_rules()->rules[entry->rule - 1] : NULL;
 }
 
-/* Which tensors a step has that was just found. Those that all ranks know are themselves; others begin without a memory, since
-   another tensor's would be worse than none. */
-static void name_tensors(const preload_mpi_t *mpi, plan_t *plan, MPI_Comm comm)
+/* Whether its sums have to be known again. */
+static bool remembers(const entry_t *entry)
+{
+    const char *spec = entry->rule != 0 ? rule_of(entry)->spec : "";
+
+    return strchr(spec, '+') != NULL || strncmp(spec, "powersgd", 8) == 0;
+}
+
+/* `step`: it is no longer of the step, so that there is one less. */
+static void end_tensor(plan_t *plan, const entry_t *entry, tensor_t *tensor, bool step)
+{
+    const char              *why = "";
+    const preload_library_t *tacit = preload_library(&why);
+    tacit_norms_t            norms = {0};
+
+    if (tensor->slot != NULL && tacit->slot_norms(tensor->slot, &norms) == TACIT_OK && entry->site != NULL) {
+        pthread_mutex_lock(&lock);
+        entry->site->kept += norms.memory * norms.memory;
+        pthread_mutex_unlock(&lock);
+    }
+    tacit->slot_destroy(tensor->slot);
+    if (step && tensor->slot != NULL && entry->site != NULL) {
+        atomic_fetch_sub(&entry->site->slots, 1);
+    }
+    plan->state_bytes -= tensor->slot != NULL ? tensor->bytes : 0;
+    tensor->slot = NULL;
+}
+
+static void end_tensors(plan_t *plan, entry_t *entry, bool step)
+{
+    for (size_t i = 0; i < entry->tensor_count; i++) {
+        end_tensor(plan, entry, &entry->tensors[i], step);
+    }
+    free(entry->tensors);
+    entry->tensors = NULL;
+    entry->tensor_count = 0;
+}
+
+/* ---- Steps ---- */
+
+/* Which tensors a step has that was just found. Others are gone, and what was kept back of them with them. Where places tell
+   nothing, neither does the order of tensors that are alike. */
+static void name_tensors(plan_t *plan)
 {
     const preload_cycle_t *cycle = &plan->cycle;
-    int                    values[MOST_INTS];
 
-    for (size_t i = 0; i < cycle->period; i++) {
-        const entry_t *entry = place_of(plan, cycle->signs[i]);
-
-        values[0] = cycle->placed ? find_tensor(cycle, entry, i, plan->tensor_at) : -1;
-        values[1] = -values[0];
-        if (entry->tensor_count == 0 || !largest(mpi, comm, 2, values) || values[0] != -values[1]) {
-            values[0] = -1;
+    for (size_t i = 0; i < PLACES; i++) {
+        if (remembers(&plan->entries[i])) {
+            end_tensors(plan, &plan->entries[i], true);
         }
-        plan->tensor_at[i] = values[0];
-        if (values[0] < 0 && cycle->placed) {
-            plan->tensor_at[i] = (int)entry->tensor_count;
-            for (size_t other = 0; other < i; other++) {
-                plan->tensor_at[i] += cycle->signs[other] == entry->sign && plan->tensor_at[other] >= (int)entry->tensor_count;
-            }
-        } else if (values[0] < 0) {
-            plan->tensor_at[i] = (int)preload_cycle_ordinal(cycle, i);
+    }
+    for (size_t i = 0; i < cycle->period; i++) {
+        const bool clear = cycle->placed || preload_cycle_ordinal(cycle, cycle->period, cycle->signs[i]) == 1;
+
+        plan->tensor_at[i] = clear ? (int)preload_cycle_ordinal(cycle, i, cycle->signs[i]) : -1;
+        if (!clear && remembers(place_of(plan, cycle->signs[i]))) {
+            warn(plan, "sums of one size in ever new places cannot be told from one another: they stay dense under '%s'",
+                 rule_of(place_of(plan, cycle->signs[i]))->spec);
         }
     }
 }
@@ -288,16 +314,11 @@ static void search(const preload_mpi_t *mpi, plan_t *plan, MPI_Comm comm)
     if (!largest(mpi, comm, 2, values) || !preload_cycle_agree(cycle, (size_t)-values[1], (size_t)values[0])) {
         return;
     }
-    name_tensors(mpi, plan, comm);
+    name_tensors(plan);
     if (plan->rank == 0 && explains()) {
         fprintf(stderr, "tacit: communicator %u: a step has %zu sums of floats, as %" PRIu64 " calls have shown\n",
                 plan->group->number, cycle->period, cycle->seen);
     }
-}
-
-static bool remembers(const char *spec)
-{
-    return strchr(spec, '+') != NULL || strncmp(spec, "powersgd", 8) == 0;
 }
 
 /* Which tensor of its kind this sum is; -1: unknown. Sums that stay dense are part of the step too, wherever they are:
@@ -367,7 +388,7 @@ static void make_slot(const preload_mpi_t *mpi, plan_t *plan, entry_t *entry, co
         return;
     }
     plan->state_bytes += bytes;
-    entry->tensors[entry->tensor_count].slot = slot;
+    entry->tensors[entry->tensor_count] = (tensor_t){.slot = slot, .bytes = bytes};
     if (entry->site != NULL) {
         atomic_fetch_add(&entry->site->slots, 1);
     }
@@ -421,6 +442,53 @@ static bool end_sum(const preload_mpi_t *mpi, plan_t *plan, MPI_Comm comm, tacit
     }
 }
 
+/* Of a step that is no more, the only tensor that this sum can be, on all ranks, by where it comes from; -1: nobody can tell. */
+static int find_tensor(const preload_mpi_t *mpi, const plan_t *plan, const entry_t *entry, const preload_sum_t *sum)
+{
+    int    values[MOST_INTS] = {-1, 1};
+    size_t found = 0;
+
+    for (size_t i = 0; i < entry->tensor_count; i++) {
+        if (!plan->cycle.placed || entry->tensors[i].place == (uintptr_t)sum->in) {
+            found++;
+            values[0] = found == 1 && entry->tensors[i].slot != NULL ? (int)i : -1;
+            values[1] = -values[0];
+        }
+    }
+    return largest(mpi, sum->comm, 2, values) && values[0] == -values[1] ? values[0] : -1;
+}
+
+static bool has_slots(const entry_t *entry)
+{
+    bool any = false;
+
+    for (size_t i = 0; i < entry->tensor_count; i++) {
+        any = any || entry->tensors[i].slot != NULL;
+    }
+    return any;
+}
+
+/* While the step is searched for, sums are exact; the first one of each tensor brings along what was kept back. */
+static bool pay(const preload_mpi_t *mpi, plan_t *plan, entry_t *entry, const preload_sum_t *sum, int *status)
+{
+    const char              *why = "";
+    const preload_library_t *tacit = preload_library(&why);
+    const int                number = find_tensor(mpi, plan, entry, sum);
+    tensor_t                *tensor = number >= 0 ? &entry->tensors[number] : NULL;
+    bool                     done = false;
+
+    if (tensor != NULL && tacit->slot_set_spec(tensor->slot, "none") == TACIT_OK) {
+        done = end_sum(mpi, plan, sum->comm, tacit->allreduce(tensor->slot, sum->in, sum->out, TACIT_SUM), status);
+    }
+    if (done) {
+        end_tensor(plan, entry, tensor, true);
+        if (!has_slots(entry)) {
+            end_tensors(plan, entry, true); /* nobody need ask any more */
+        }
+    }
+    return done;
+}
+
 bool preload_reduce(const preload_mpi_t *mpi, preload_group_t *group, const preload_sum_t *sum, int *status)
 {
     const preload_rule_t *rule;
@@ -439,12 +507,15 @@ bool preload_reduce(const preload_mpi_t *mpi, preload_group_t *group, const prel
     if (entry == NULL) {
         return false;
     }
-    rule = entry->rule != 0 ? &preload_rules()->rules[entry->rule - 1] : NULL;
-    known = rule == NULL || !remembers(rule->spec);
+    rule = rule_of(entry);
+    known = !remembers(entry);
     plan->steps = plan->steps || !known;
     tensor = plan->steps ? tensor_of(mpi, plan, entry, known, sum) : 0;
     if (rule == NULL) {
         return false;
+    }
+    if (tensor < 0 && !known && plan->cycle.period == 0 && entry->tensor_count > 0) {
+        return pay(mpi, plan, entry, sum, status);
     }
     tensor = known ? 0 : tensor; /* what remembers nothing may be any tensor */
     early = entry->seen++ < rule->after;
@@ -461,28 +532,13 @@ bool preload_reduce(const preload_mpi_t *mpi, preload_group_t *group, const prel
 
 /* ---- The end ---- */
 
-static void end_entry(const preload_library_t *tacit, entry_t *entry)
-{
-    for (size_t i = 0; i < entry->tensor_count; i++) {
-        tacit_norms_t norms = {0};
-
-        if (entry->tensors[i].slot != NULL && tacit->slot_norms(entry->tensors[i].slot, &norms) == TACIT_OK &&
-            entry->site != NULL) {
-            pthread_mutex_lock(&lock);
-            entry->site->kept += norms.memory * norms.memory;
-            pthread_mutex_unlock(&lock);
-        }
-    }
-    free(entry->tensors);
-}
-
 static void end_plan(plan_t *plan)
 {
     const char              *why = "";
     const preload_library_t *tacit = preload_library(&why);
 
     for (size_t i = 0; plan->comm != NULL && i < PLACES; i++) {
-        end_entry(tacit, &plan->entries[i]);
+        end_tensors(plan, &plan->entries[i], false);
     }
     if (plan->comm != NULL) {
         tacit->comm_destroy(plan->comm);

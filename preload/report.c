@@ -122,7 +122,7 @@ static void print_taken(FILE *out, const preload_site_t *site)
         fprintf(out,
                 "\nSite %zu: %" PRIu64 " of %" PRIu64 " calls were reduced by '%s', as %" PRIu64
                 " tensors of a step, of which a norm "
-                "of %.3g was kept back in the end.\n",
+                "of %.3g was never sent.\n",
                 site->number, atomic_load(&site->taken), atomic_load(&site->calls), spec, atomic_load(&site->slots),
                 sqrt(site->kept));
     }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Sums whose results are known, over and over: of preload.sh. With feedback, what a sum over all steps lacks is what is still
    kept back, a few steps' worth; without, or if tensors are mixed up, it grows with the steps. Arguments: how; steps. By
-   "changing", steps get more tensors, and fewer again. */
+   "changing", steps get more tensors, and fewer again; by "ending", there are no steps in the last third. */
 #include <math.h>
 #include <mpi.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,28 +24,36 @@ static float value_of(int tensor, int i, int of_rank)
     return sizes[tensor] * (((float)(mixed % 1000u) - 300.0f) / 1000.0f);
 }
 
+/* "distinct": tensors have counts of their own. */
+static int count_of(int tensor, const char *how)
+{
+    return strcmp(how, "distinct") == 0 ? COUNT - tensor : COUNT;
+}
+
 /* Of buffers: the same every time, fresh ones, or one for all. */
 static void reduce(MPI_Comm comm, int tensor, const char *how)
 {
-    float *buffer = strcmp(how, "one") == 0 ? buffers[0] : buffers[tensor];
+    const bool fresh = strcmp(how, "fresh") == 0 || strcmp(how, "distinct") == 0;
+    const int  count = count_of(tensor, how);
+    float     *buffer = strcmp(how, "one") == 0 ? buffers[0] : buffers[tensor];
 
-    if (strcmp(how, "fresh") == 0) {
+    if (fresh) {
         buffer = malloc(COUNT * sizeof *buffer + 64 * (size_t)(1 + rand() % 1000));
     }
-    for (int i = 0; i < COUNT; i++) {
+    for (int i = 0; i < count; i++) {
         buffer[i] = value_of(tensor, i, rank);
     }
     if (strcmp(how, "apart") == 0) {
-        MPI_Allreduce(buffer, spare, COUNT, MPI_FLOAT, MPI_SUM, comm);
+        MPI_Allreduce(buffer, spare, count, MPI_FLOAT, MPI_SUM, comm);
         memcpy(buffer, spare, COUNT * sizeof *buffer);
     } else {
-        MPI_Allreduce(MPI_IN_PLACE, buffer, COUNT, MPI_FLOAT, MPI_SUM, comm);
+        MPI_Allreduce(MPI_IN_PLACE, buffer, count, MPI_FLOAT, MPI_SUM, comm);
     }
     times[tensor]++;
-    for (int i = 0; i < COUNT; i++) {
+    for (int i = 0; i < count; i++) {
         sums[tensor][i] += (double)buffer[i];
     }
-    if (strcmp(how, "fresh") == 0) {
+    if (fresh) {
         free(buffer);
     }
 }
@@ -68,10 +77,11 @@ int main(int argc, char **argv)
     }
     for (int step = 0; step < steps; step++) {
         float     loss = 1.0f;
+        const int first = strcmp(how, "ending") == 0 && step >= steps * 2 / 3 ? rand() / 7 % TENSORS : 0;
         const int fewer = strcmp(how, "changing") != 0 ? 0 : step < steps / 3 ? 2 : step < steps * 2 / 3 ? 0 : 1;
 
         for (int tensor = 0; tensor < TENSORS - fewer; tensor++) {
-            reduce(MPI_COMM_WORLD, tensor, how);
+            reduce(MPI_COMM_WORLD, (first + tensor) % TENSORS, how);
         }
         if (strcmp(how, "changing") == 0) {
             continue; /* nothing else tells one step from the next */
@@ -85,7 +95,7 @@ int main(int argc, char **argv)
     for (int tensor = 0; rank == 0 && tensor < TENSORS; tensor++) {
         double lacks = 0.0, whole = 0.0;
 
-        for (int i = 0; i < COUNT; i++) {
+        for (int i = 0; i < count_of(tensor, how); i++) {
             const double difference = sums[tensor][i] / times[tensor] - exact[tensor][i];
 
             lacks += difference * difference;

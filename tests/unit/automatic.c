@@ -274,22 +274,23 @@ START_TEST(other_memory)
 }
 END_TEST
 
-/* Without a choice: to `none`, from whatever has `ef`, on one level and on two. Where owners choose again, too. */
+/* Without a choice: to `none`, from whatever has `ef`, on one level and on two. Where owners choose again, too. Asked twice, and
+   after an operation that fails. */
 static void leave(const char *asked, const char *hosts)
 {
     char        spec[SPEC_BYTES];
-    run_t       run = {.specs = {spec_in(asked, spec), NULL, "none"}, .bad = 1};
-    const char *compressors[6] = {NULL, NULL, "none", "none", "none", "none"};
+    run_t       run = {.specs = {spec_in(asked, spec), "none"}, .at_once = "none", .bad = 1};
+    const char *compressors[6] = {NULL, "none", "none", "none", "none", "none"};
 
     ask_for(asked);
     name_hosts(hosts);
     run_ranks(RANKS, NULL, change, &run);
     name_hosts(NULL);
     ask_for("");
-    compressors[0] = compressors[1] = run.compressor[0][0];
+    compressors[0] = run.compressor[0][0];
     expect(&run, compressors);
     for (int rank = 0; rank < RANKS; rank++) {
-        ck_assert(run.remembers[rank][2] && !run.remembers[rank][3]);
+        ck_assert(run.remembers[rank][1] && !run.remembers[rank][2]);
     }
 }
 
