@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The DDP hook, on processes over gloo."""
 
+import multiprocessing
 import os
 import tempfile
 import unittest
@@ -13,11 +14,14 @@ from torch.nn.parallel import DistributedDataParallel
 import tacit.torch
 from tacit.torch.exchange import Faults
 
+# Processes are forked from one that has imported PyTorch, which takes longer than what is tested.
+multiprocessing.set_forkserver_preload(["tacit.torch", "torch.distributed.fsdp"])
+
 
 def processes(ranks, body, *arguments):
     """Runs body(rank, ranks, ...) in each; returns what they return, by rank."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_enter, (ranks, folder, body, arguments), nprocs=ranks)
+        mp.start_processes(_enter, (ranks, folder, body, arguments), nprocs=ranks, start_method="forkserver")
         return {rank: torch.load(os.path.join(folder, f"{rank}.pt")) for rank in range(ranks)}
 
 
