@@ -32,7 +32,7 @@ static bool is_nameless(void)
     bool  nameless = true;
 
     while (maps != NULL && fgets(line, sizeof line, maps) != NULL) {
-        nameless = nameless && (strstr(line, "/tacit-") == NULL || strstr(line, "(deleted)") != NULL);
+        nameless = nameless && (strstr(line, "/dev/shm/tacit-") == NULL || strstr(line, "(deleted)") != NULL);
     }
     if (maps != NULL) {
         fclose(maps);
