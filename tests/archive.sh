@@ -1,11 +1,23 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Makes the archive; builds, tests and installs what is in it; looks for files of the repository that are not:
-# archive.sh BUILD-DIRECTORY [ARGUMENT OF MAKE]...
+# Makes the archive; builds, tests and installs what is in it; looks for files of the repository that are not, and for what make
+# distclean leaves of the build that it is made in: archive.sh BUILD-DIRECTORY [ARGUMENT OF MAKE]...
 set -eu
-build=$1
+build=$(cd "$1" && pwd)
 shift
 VERBOSE=1 make -C "$build" "$@" distcheck
+
+# Of a copy beside it; python/ and the files at the top are bootstrap's.
+copy=$build-copy
+trap 'rm -rf "$copy"' EXIT
+mkdir "$copy"
+find "$build" -mindepth 1 -maxdepth 1 -not -name python -exec cp -al -t "$copy" {} +
+make -C "$copy" distclean
+left=$(cd "$copy" && find . -type f -not -regex '\./\(configured\|[^/]*\.log\|tacit-.*\.tar\.gz\)')
+[ -z "$left" ] || {
+    echo "make distclean leaves ${left//$'\n'/, }"
+    exit 1
+}
 
 cd "$(dirname "$0")/.."
 git rev-parse >/dev/null 2>&1 || exit 0
