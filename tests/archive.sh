@@ -10,7 +10,7 @@ VERBOSE=1 make -C "$build" "$@" distcheck
 # Of a copy beside it; python/ and the files at the top are bootstrap's.
 copy=$build-copy
 trap 'rm -rf "$copy"' EXIT
-mkdir "$copy"
+rm -rf "$copy" && mkdir "$copy"
 find "$build" -mindepth 1 -maxdepth 1 -not -name python -exec cp -al -t "$copy" {} +
 make -C "$copy" distclean
 left=$(cd "$copy" && find . -type f -not -regex '\./\(configured\|[^/]*\.log\|tacit-.*\.tar\.gz\)')
