@@ -212,10 +212,10 @@ static void mpi_abandon(void *context)
     ((tacit_mpi_t *)context)->failed = true;
 }
 
-/* Duplicates the caller's communicator, so that messages never meet. */
+/* Duplicates the caller's communicator, so that messages never meet; not its attributes, whose functions are the caller's. */
 static tacit_status_t init(tacit_mpi_t *mpi, MPI_Comm mpi_comm, tacit_transport_t *transport)
 {
-    tacit_status_t status = checked(mpi, MPI_Comm_dup(mpi_comm, &mpi->comm));
+    tacit_status_t status = checked(mpi, MPI_Comm_split(mpi_comm, 0, 0, &mpi->comm));
     int            length, level;
 
     if (status == TACIT_OK) {
