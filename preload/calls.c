@@ -149,7 +149,14 @@ static bool knows(const cached_t *place, const preload_call_t *call)
            place->call.fortran == call->fortran && place->epoch == atomic_load_explicit(&epoch, memory_order_relaxed);
 }
 
-/* The handles are compared with those that are known to be good, since the call may be wrong. */
+static bool has_begun(const preload_mpi_t *mpi)
+{
+    int begun = 0, ended = 1;
+
+    return mpi->Initialized(&begun) == MPI_SUCCESS && begun != 0 && mpi->Finalized(&ended) == MPI_SUCCESS && ended == 0;
+}
+
+/* The call may be wrong, which is MPI's to say: handles are compared with those that are known to be good, and buffers too. */
 bool preload_take(const preload_call_t *call, const void *in, void *out, int *status)
 {
     const preload_mpi_t *mpi = depth == 1 && preload_rules()->asked ? preload_mpi() : NULL;
@@ -157,12 +164,15 @@ bool preload_take(const preload_call_t *call, const void *in, void *out, int *st
     cached_t            *place = place_of(call);
     preload_group_t     *group;
 
-    if (mpi == NULL || call->count == 0 || call->count > INT32_MAX || preload_op(call->op, call->fortran) != mpi->op_sum) {
+    if (mpi == NULL || !has_begun(mpi) || call->count == 0 || call->count > INT32_MAX ||
+        preload_op(call->op, call->fortran) != mpi->op_sum) {
         return false;
     }
     sum.comm = preload_comm(call->comm, call->fortran);
     sum.dtype = preload_dtype(preload_type(call->type, call->fortran));
-    if (sum.dtype < 0 || sum.comm == mpi->null) {
+    sum.in = preload_is_in_place(in, call->fortran) ? out : in;
+    if (sum.dtype < 0 || sum.comm == (MPI_Comm)0 || sum.comm == mpi->null || preload_is_in_place(out, call->fortran) ||
+        in == out) {
         return false;
     }
     group = group_of(mpi, sum.comm);
@@ -171,7 +181,6 @@ bool preload_take(const preload_call_t *call, const void *in, void *out, int *st
     }
     sum.site = knows(place, call) ? place->site : look_up(call, place);
     sum.clear = preload_knows_in_place(call->fortran);
-    sum.in = preload_is_in_place(in, call->fortran) ? out : in;
     return preload_reduce(mpi, group, &sum, status);
 }
 

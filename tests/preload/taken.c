@@ -109,6 +109,72 @@ static void of_other_kinds(void)
     MPI_Type_free(&pair);
 }
 
+static int copies;
+
+static int copy(MPI_Comm comm, int keyval, void *extra, void *value, void *value_out, int *flag)
+{
+    (void)comm, (void)keyval, (void)extra;
+    copies++;
+    *(void **)value_out = value;
+    *flag = 1;
+    return MPI_SUCCESS;
+}
+
+/* Attributes of the program's are copied when it duplicates a communicator, and not before. */
+static void with_attributes(void)
+{
+    MPI_Comm one, other;
+    int      keyval;
+
+    MPI_Comm_create_keyval(copy, MPI_COMM_NULL_DELETE_FN, &keyval, NULL);
+    MPI_Comm_dup(MPI_COMM_WORLD, &one);
+    MPI_Comm_set_attr(one, keyval, &copies);
+    expect(is_lossy(one, 2048, 0) == (ranks > 1) && copies == 0, "a program's attribute is copied");
+    MPI_Comm_dup(one, &other);
+    expect(copies == 1, "a program's attribute is not copied");
+    expect(is_lossy(other, 2048, 0) == (ranks > 1), "a duplicate's sums are not taken");
+    MPI_Comm_free(&one);
+    MPI_Comm_free(&other);
+    MPI_Comm_free_keyval(&keyval);
+}
+
+/* What is wrong is MPI's to say, once, and breaks nothing. (Some MPIs look at no arguments.) */
+#ifdef OPEN_MPI
+static int told;
+
+static void tell(MPI_Comm *comm, int *status, ...)
+{
+    (void)comm, (void)status;
+    told++;
+}
+
+static void with_errors(void)
+{
+    float          in[2048], out[2048];
+    MPI_Errhandler handler;
+
+    for (int i = 0; i < 2048; i++) {
+        in[i] = value_of(i, rank);
+    }
+    MPI_Comm_create_errhandler(tell, &handler);
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, handler);
+    expect(MPI_Allreduce(in, MPI_IN_PLACE, 2048, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD) == MPI_ERR_BUFFER && told == 1,
+           "MPI_IN_PLACE for a result is no error");
+    expect(MPI_Allreduce(in, in, 2048, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD) == MPI_ERR_BUFFER && told == 2,
+           "one buffer for both is no error");
+    expect(MPI_Allreduce(in, out, 2048, MPI_FLOAT, MPI_SUM, (MPI_Comm)0) == MPI_ERR_COMM && told == 3,
+           "no communicator is no error, or more than one");
+    expect(MPI_Allreduce(in, out, -1, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD) == MPI_ERR_COUNT && told == 4,
+           "a count of -1 is no error");
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_ARE_FATAL);
+    MPI_Errhandler_free(&handler);
+}
+#else
+static void with_errors(void)
+{
+}
+#endif
+
 /* Each has its own sequence of sums; communicators end, and their handles come again. */
 static void on_rows(void)
 {
@@ -181,6 +247,8 @@ int main(int argc, char **argv)
     by_size();
     with_nan();
     of_other_kinds();
+    with_attributes();
+    with_errors();
     on_rows();
     if (ranks > 1) {
         between_groups();
