@@ -29,6 +29,7 @@ static _Thread_local unsigned depth;
 /* Raised whenever a communicator ends, whose handle the next one may have. */
 static _Atomic uint64_t epoch;
 static _Atomic uint64_t lost;
+static atomic_bool      stopped;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static bool            has_keyval;
@@ -149,23 +150,16 @@ static bool knows(const cached_t *place, const preload_call_t *call)
            place->call.fortran == call->fortran && place->epoch == atomic_load_explicit(&epoch, memory_order_relaxed);
 }
 
-static bool has_begun(const preload_mpi_t *mpi)
-{
-    int begun = 0, ended = 1;
-
-    return mpi->Initialized(&begun) == MPI_SUCCESS && begun != 0 && mpi->Finalized(&ended) == MPI_SUCCESS && ended == 0;
-}
-
 /* The call may be wrong, which is MPI's to say: handles are compared with those that are known to be good, and buffers too. */
 bool preload_take(const preload_call_t *call, const void *in, void *out, int *status)
 {
-    const preload_mpi_t *mpi = depth == 1 && preload_rules()->asked ? preload_mpi() : NULL;
-    preload_sum_t        sum = {.out = out, .count = call->count};
-    cached_t            *place = place_of(call);
-    preload_group_t     *group;
+    const preload_mpi_t *mpi =
+        depth == 1 && !atomic_load_explicit(&stopped, memory_order_relaxed) && preload_rules()->asked ? preload_mpi() : NULL;
+    preload_sum_t    sum = {.out = out, .count = call->count};
+    cached_t        *place = place_of(call);
+    preload_group_t *group;
 
-    if (mpi == NULL || !has_begun(mpi) || call->count == 0 || call->count > INT32_MAX ||
-        preload_op(call->op, call->fortran) != mpi->op_sum) {
+    if (mpi == NULL || call->count == 0 || call->count > INT32_MAX || preload_op(call->op, call->fortran) != mpi->op_sum) {
         return false;
     }
     sum.comm = preload_comm(call->comm, call->fortran);
@@ -204,6 +198,12 @@ void preload_leave(uint64_t entered, const preload_call_t *call, bool succeeded)
             atomic_fetch_add_explicit(&site->nanoseconds, nanoseconds, memory_order_relaxed);
         }
     }
+}
+
+void preload_stop(void)
+{
+    atomic_store(&stopped, true);
+    preload_end(NULL);
 }
 
 uint64_t preload_lost(void)

@@ -22,10 +22,8 @@
     X(Comm_set_attr)                                                                                                             \
     X(Comm_size)                                                                                                                 \
     X(Comm_test_inter)                                                                                                           \
-    X(Finalized)                                                                                                                 \
     X(Iallreduce)                                                                                                                \
     X(Ibarrier)                                                                                                                  \
-    X(Initialized)                                                                                                               \
     X(Test)                                                                                                                      \
     X(Type_get_envelope)                                                                                                         \
     X(Type_get_name)                                                                                                             \

@@ -9,8 +9,8 @@
 
 #include "calls.h"
 #include "mpi_library.h"
-#include "policy.h"
 #include "predict.h"
+#include "sites.h"
 
 /* Below, a call takes so little time that nothing is won. */
 enum { LEAST_BYTES = 32 << 10 };
@@ -264,7 +264,7 @@ void preload_finish(void)
 
     if (mpi != NULL && !atomic_flag_test_and_set(&finished)) {
         (void)preload_enter(); /* what is called here is not the program's */
-        preload_end(NULL);
+        preload_stop();
         report(mpi);
         preload_leave(0, NULL, false);
     }

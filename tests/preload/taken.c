@@ -212,6 +212,16 @@ static void between_groups(void)
     MPI_Comm_free(&half);
 }
 
+/* MPI_Finalize() deletes attributes first, while sums still work. */
+static int at_end(MPI_Comm self, int keyval, void *value, void *extra)
+{
+    (void)self, (void)keyval, (void)value, (void)extra;
+    if (is_lossy(MPI_COMM_WORLD, 2048, 0)) {
+        puts("wrong: a sum is taken in MPI_Finalize()");
+    }
+    return MPI_SUCCESS;
+}
+
 static void *sum_in_thread(void *comm)
 {
     for (int i = 0; i < 20; i++) {
@@ -239,7 +249,7 @@ static void in_threads(void)
 
 int main(int argc, char **argv)
 {
-    int provided, any = 0;
+    int provided, keyval, any = 0;
 
     MPI_Init_thread(&argc, &argv, MPI_THREAD_MULTIPLE, &provided);
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
@@ -261,6 +271,8 @@ int main(int argc, char **argv)
     if (rank == 0) {
         puts(any ? "wrong" : "right");
     }
+    MPI_Comm_create_keyval(MPI_COMM_NULL_COPY_FN, at_end, &keyval, NULL);
+    MPI_Comm_set_attr(MPI_COMM_SELF, keyval, NULL);
     MPI_Finalize();
     return any;
 }
