@@ -13,10 +13,11 @@ static const uint64_t default_state_bytes = (uint64_t)4 << 30;
 static const struct {
     const char *key;
     size_t      offset;
+    uint64_t    least; /* 0 stands for any */
 } numbers[] = {
-    {"site", offsetof(preload_rule_t, site)},     {"comm", offsetof(preload_rule_t, comm)},
-    {"count", offsetof(preload_rule_t, count)},   {"min", offsetof(preload_rule_t, min_bytes)},
-    {"max", offsetof(preload_rule_t, max_bytes)}, {"after", offsetof(preload_rule_t, after)},
+    {"site", offsetof(preload_rule_t, site), 1},     {"comm", offsetof(preload_rule_t, comm), 1},
+    {"count", offsetof(preload_rule_t, count), 1},   {"min", offsetof(preload_rule_t, min_bytes), 0},
+    {"max", offsetof(preload_rule_t, max_bytes), 1}, {"after", offsetof(preload_rule_t, after), 0},
 };
 
 static const char *const dtypes[] = {"float32", "float16", "bfloat16"};
@@ -50,10 +51,12 @@ static bool parse_condition(char *condition, preload_rule_t *rule)
     *value++ = '\0';
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         if (strcmp(condition, numbers[i].key) == 0) {
-            return parse_number(value, (uint64_t *)(void *)((char *)rule + numbers[i].offset));
+            uint64_t *number = (uint64_t *)(void *)((char *)rule + numbers[i].offset);
+
+            return *number == 0 && parse_number(value, number) && *number >= numbers[i].least;
         }
     }
-    for (size_t i = 0; strcmp(condition, "dtype") == 0 && i < sizeof dtypes / sizeof *dtypes; i++) {
+    for (size_t i = 0; rule->dtype == NULL && strcmp(condition, "dtype") == 0 && i < sizeof dtypes / sizeof *dtypes; i++) {
         if (strcmp(value, dtypes[i]) == 0) {
             rule->dtype = dtypes[i];
             return true;
@@ -77,7 +80,7 @@ static bool parse_rule(char *text, preload_rule_t *rule)
             return false;
         }
     }
-    return true;
+    return rule->max_bytes == 0 || rule->min_bytes <= rule->max_bytes;
 }
 
 static void hash(const char *text)
@@ -121,7 +124,9 @@ static void parse_rules(const char *text)
         }
         if (!parse_rule(rule, &all.rules[all.count++])) {
             snprintf(all.error, sizeof all.error,
-                     "'%s' is not KEY=VALUE{,KEY=VALUE}:SPEC with the keys site, min, max, dtype, comm, count, after", original);
+                     "'%s' is not KEY=VALUE{,KEY=VALUE}:SPEC with the keys min, after, dtype, and from 1 on site, comm, count, "
+                     "max (min or more), each once at most",
+                     original);
             return;
         }
     }

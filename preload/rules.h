@@ -24,7 +24,7 @@ typedef struct preload_rules {
     preload_rule_t rules[PRELOAD_RULES];
     uint64_t       state_bytes; /* the most that slots of a communicator remember */
     uint32_t       hash;        /* of all of it, from 0 to 2^31 - 1 */
-    char           error[256];  /* what is wrong; then there are no rules */
+    char           error[320];  /* what is wrong; then there are no rules */
 } preload_rules_t;
 
 /* What a rule looks at. */

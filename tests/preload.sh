@@ -63,6 +63,10 @@ refused 2 "is not a rule" --rule sight=2:onebit true
 refused 2 "is not a rule" --rule site=2 true
 refused 2 "'topk:ratoi=1'" --rule site=2,min=1K:topk:ratoi=1 true
 refused 2 'a number of bytes' --allreduce onebit --min-bytes 1T true
+refused 2 "is not a rule" --rule comm=1,site=0:onebit true
+refused 2 "is not a rule" --rule min=1K,comm=1,min=2K:onebit true
+refused 2 "unknown compressor 'sgd'" --allreduce sgd true
+refused 2 "unknown compressor 'adam'" --rule site=1:adam true
 TACIT_RULE=onebit refused 2 'is not a rule' true
 
 # Programs without MPI

@@ -18,7 +18,7 @@
 
 static const char help[] =
     "usage: [mpirun ...] tacit-info [--json]\n"
-    "       tacit-info --check SPEC\n"
+    "       tacit-info --check SPEC | --check-slot SPEC\n"
     "       tacit-info --summary [--json] FILE...\n"
     "       mpirun ... tacit-info --topology [--json]\n"
     "       mpirun ... tacit-info --plans [--json] [SPEC...]\n"
@@ -29,6 +29,8 @@ static const char help[] =
     "\n"
     "  --check SPEC   print SPEC, a slot's or an optimizer's, with every parameter spelled out, and warn of what may not\n"
     "                 converge (status 0); or print what is wrong with it (status 2)\n"
+    "  --check-slot SPEC\n"
+    "                 the same, but an optimizer's is wrong\n"
     "  --summary      of the traces that ranks have written, one FILE a rank (TACIT_TRACE): what each slot's reductions cost in\n"
     "                 bytes and time, and one of them as a picture (status 2: a file is no trace)\n"
     "  --plans        measure the schedules on the ranks that mpirun has started; print what each is predicted to take, from\n"
@@ -306,9 +308,9 @@ static bool is_optimizer(const char *spec)
     return false;
 }
 
-static int check(const char *spec)
+static int check(const char *spec, bool slot)
 {
-    const bool     optimizer = is_optimizer(spec);
+    const bool     optimizer = !slot && is_optimizer(spec);
     char           canonical[1024];
     tacit_status_t status;
 
@@ -327,22 +329,21 @@ static int check(const char *spec)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"check", required_argument, NULL, 'c'},
-                                            {"summary", no_argument, NULL, 's'},
-                                            {"plans", no_argument, NULL, 'p'},
-                                            {"topology", no_argument, NULL, 't'},
-                                            {"json", no_argument, NULL, 'j'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"check", required_argument, NULL, 'c'}, {"check-slot", required_argument, NULL, 'l'},
+                                            {"summary", no_argument, NULL, 's'},     {"plans", no_argument, NULL, 'p'},
+                                            {"topology", no_argument, NULL, 't'},    {"json", no_argument, NULL, 'j'},
+                                            {"help", no_argument, NULL, 'h'},        {NULL, 0, NULL, 0}};
     const char                *spec = NULL;
     info_t                     info = {0};
-    bool                       summary = false;
+    bool                       slot = false, summary = false;
     int                        option;
 
     while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
         switch (option) {
         case 'c':
+        case 'l':
             spec = optarg;
+            slot = option == 'l';
             break;
         case 't':
             info.topology = true;
@@ -372,7 +373,7 @@ int main(int argc, char **argv)
         return usage_error("'%s' is not an option; see --help", argv[optind]);
     }
     if (spec != NULL) {
-        return finished(check(spec));
+        return finished(check(spec, slot));
     }
     if (!info.topology && !info.plans) {
         info.itself = info.json ? print_json : print_text;

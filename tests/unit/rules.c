@@ -76,7 +76,12 @@ static const char *const wrong[] = {"onebit+ef",
                                     "min=99999999999999999999:none",
                                     "site=1:none;min=:none",
                                     ":none",
-                                    "site=-1:none"};
+                                    "site=-1:none",
+                                    "site=0:none",
+                                    "max=0K:none",
+                                    "site=1,min=1,site=2:none",
+                                    "dtype=float32,dtype=float16:none",
+                                    "min=8K,max=4K:none"};
 
 START_TEST(refused)
 {
