@@ -13,7 +13,6 @@
 #define PRELOAD_MPI_FUNCTIONS(X)                                                                                                 \
     X(Allreduce)                                                                                                                 \
     X(Barrier)                                                                                                                   \
-    X(Bcast)                                                                                                                     \
     X(Comm_call_errhandler)                                                                                                      \
     X(Comm_compare)                                                                                                              \
     X(Comm_create_keyval)                                                                                                        \

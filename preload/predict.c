@@ -70,9 +70,10 @@ static bool waits(const preload_mpi_t *mpi, MPI_Request *request, double limit)
     return complete != 0;
 }
 
-/* A rank without the interposer never comes, nor does one that has given up. So there are two rounds: a rank begins the second
-   one when it has seen that all have begun the first, and the second ends only if nobody has given up in the first. */
-static bool all_are_here(const preload_mpi_t *mpi)
+/* A rank without the interposer never comes, nor does one that has given up. So there are three rounds: a rank begins the next
+   one when it has seen that all have begun this one, and the second ends only if nobody has given up in the first. In the third,
+   all get the first rank's numbers, so that one to which MPI reports an error in the second keeps nobody waiting for ever. */
+static bool all_are_here(const preload_mpi_t *mpi, const double *numbers, double *numbers_out)
 {
     const double limit = patience();
     MPI_Request  request;
@@ -80,6 +81,9 @@ static bool all_are_here(const preload_mpi_t *mpi)
 
     return mpi->Ibarrier(mpi->world, &request) == MPI_SUCCESS && waits(mpi, &request, limit) &&
            mpi->Iallreduce(&one, &least, 1, mpi->type_int, mpi->op_min, mpi->world, &request) == MPI_SUCCESS &&
+           waits(mpi, &request, limit) &&
+           mpi->Iallreduce(numbers, numbers_out, PRELOAD_SITES, mpi->type_double, mpi->op_max, mpi->world, &request) ==
+               MPI_SUCCESS &&
            waits(mpi, &request, limit);
 }
 
@@ -205,20 +209,19 @@ void preload_predict(const preload_mpi_t *mpi, const uint64_t counts[PRELOAD_SIT
 {
     laboratory_t   lab = {.mpi = mpi, .why = why};
     tacit_config_t config = TACIT_CONFIG_INIT;
-    double         agreed[PRELOAD_SITES];
     int            rank = 0;
     const char    *missing = "";
+    static double  numbers[PRELOAD_SITES], agreed[PRELOAD_SITES]; /* as above */
 
     why[0] = '\0';
-    if (!all_are_here(mpi)) {
+    mpi->Comm_rank(mpi->world, &rank);
+    for (int i = 0; i < PRELOAD_SITES && rank == 0; i++) {
+        numbers[i] = (double)counts[i];
+    }
+    if (!all_are_here(mpi, numbers, agreed)) {
         say(why, "not all ranks came to MPI_Finalize() within %g s: perhaps some of them run without the interposer", patience());
         return;
     }
-    for (int i = 0; i < PRELOAD_SITES; i++) {
-        agreed[i] = (double)counts[i];
-    }
-    mpi->Comm_rank(mpi->world, &rank);
-    mpi->Bcast(agreed, PRELOAD_SITES, mpi->type_double, 0, mpi->world);
     if (!(agreed[0] > 0.0)) {
         return;
     }
