@@ -524,7 +524,7 @@ bool preload_reduce(const preload_mpi_t *mpi, preload_group_t *group, const prel
         return false;
     }
     done = end_sum(mpi, plan, sum->comm, preload_library(&why)->allreduce(slot, sum->in, sum->out, TACIT_SUM), status);
-    if (done && entry->site != NULL) {
+    if (done && *status == MPI_SUCCESS && entry->site != NULL) {
         atomic_fetch_add(&entry->site->taken, 1);
     }
     return done;

@@ -139,6 +139,7 @@ ends 0 "$run" --report "$folder/report" --rule min=4K:onebit -- "$MPIRUN" -n 2 "
 TACIT_TIMEOUT_MS=200 ends 0 "$run" --report "$folder/report" --rule min=4K:onebit -- "$MPIRUN" -n 2 "$folder/late"
 [ "$(grep -c '^told$' "$folder/out")" -eq 2 ] || fail "not all were told: $(cat "$folder/out" "$folder/err")"
 says err 'nothing from rank 1 for 200 ms'
+says report '^Site 1: 1 of 1 calls'
 
 # Numbers of sites; calls that stay exact first; what is remembered
 ends 3 "$run" --report "$folder/report" --rule site=2:none --rule site=1,after=4:none -- "$MPIRUN" -n 2 "$folder/program" 3
