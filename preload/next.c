@@ -4,8 +4,18 @@
 
 #include <dlfcn.h>
 #include <link.h>
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
+
+static bool is_here(void *function)
+{
+    Dl_info self, other;
+
+    return dladdr((void *)(uintptr_t)preload_find, &self) != 0 && dladdr(function, &other) != 0 &&
+           self.dli_fbase == other.dli_fbase;
+}
 
 /* Python loads an extension, the extension loads MPI, and neither is in a scope that dlsym() looks through by itself. So all
    libraries are gone through. The first in the list is the program, whose name is empty: its scope is the common one. */
@@ -22,6 +32,7 @@ void *preload_find(const char *name)
 
         if (handle != NULL) {
             found = dlsym(handle, name);
+            found = found != NULL && !is_here(found) ? found : NULL;
             dlclose(handle);
         }
     }

@@ -15,7 +15,7 @@ enum { PRELOAD_NO_MPI = 1 };
 
 /* NULL where there is none, which is said. */
 void *preload_next(preload_next_t *next);
-/* The address of a name in any library that the process has loaded; NULL: nowhere. */
+/* The address of a name in any other library that the process has loaded; NULL: nowhere. */
 void *preload_find(const char *name);
 
 #endif

@@ -132,6 +132,13 @@ ends 3 "$run" --report "$folder/report" --allreduce none --min-bytes 1 -- "$MPIR
 says out '^right$'
 says report "^Site 1: 10 of 10 calls were reduced by 'none'" "^Site 2: 3 of 3 calls were reduced by 'none'"
 
+# Another tool in front sees all calls, and so does the report.
+compile "${CC:-cc}" program.c tooled "$root/tests/preload/tool.c ${MPI_CFLAGS-} ${MPI_LIBS-} -lpthread"
+ends 3 "$run" --report "$folder/report" --allreduce none --min-bytes 1 -- "$MPIRUN" -n 2 "$folder/tooled" 3
+says out '^right$' '^counted 14$'
+says report "^Site 1: 10 of 10 calls were reduced by 'none'" "^Site 2: 3 of 3 calls were reduced by 'none'" \
+    " 8 MPI_Iallreduce 1 (world) 2 MPI_INT MPI_MAX 1 3 4 "
+
 # A rank is waited for without a limit, unless there is one: then the communicator's error handler is called.
 compile "${CC:-cc}" late.c late "${MPI_CFLAGS-} ${MPI_LIBS-}"
 ends 0 "$run" --report "$folder/report" --rule min=4K:onebit -- "$MPIRUN" -n 2 "$folder/late"
