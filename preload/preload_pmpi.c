@@ -7,7 +7,8 @@
 #include "next.h"
 
 PRELOAD_API int PMPI_Allreduce(const void *in, void *out, int count, uintptr_t type, uintptr_t op, uintptr_t comm);
-PRELOAD_API int PMPI_Iallreduce(const void *in, void *out, int count, uintptr_t type, uintptr_t op, uintptr_t comm, void *request);
+PRELOAD_API int PMPI_Iallreduce(const void *in, void *out, int count, uintptr_t type, uintptr_t op, uintptr_t comm,
+                                void *request);
 PRELOAD_API int PMPI_Finalize(void);
 
 int PMPI_Allreduce(const void *in, void *out, int count, uintptr_t type, uintptr_t op, uintptr_t comm)
