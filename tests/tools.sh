@@ -72,6 +72,8 @@ ends 2 "$tools/tacit-info" --check sgd:freeze=5
 says err "sgd.*freeze"
 ends 2 "$tools/tacit-info" --check onebit-ada
 says err "unknown compressor 'onebit-ada'"
+ends 2 "$tools/tacit-info" --check-slot onebit-adam
+says err "unknown compressor 'onebit-adam'"
 ends 2 "$tools/tacit-info" --check onebti+ef
 says err "did you mean 'onebit'"
 ends 2 "$tools/tacit-info" --check qsgd:bits=9
