@@ -4,9 +4,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
 #include "mpi_library.h"
@@ -32,8 +30,6 @@ static _Atomic uint64_t lost;
 static atomic_bool      stopped;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static bool            has_keyval;
-static int             keyval;
 static unsigned        groups;
 
 static uint64_t now(void)
@@ -44,72 +40,36 @@ static uint64_t now(void)
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
-/* A duplicate is another communicator. */
-static int do_not_copy(MPI_Comm comm, int key, void *extra, void *value, void *copy, int *flag)
+void preload_forget(preload_group_t *group)
 {
-    (void)comm, (void)key, (void)extra, (void)value, (void)copy;
-    *flag = 0;
-    return MPI_SUCCESS;
-}
-
-static int forget(MPI_Comm comm, int key, void *value, void *extra)
-{
-    (void)comm, (void)key, (void)extra;
     atomic_fetch_add(&epoch, 1);
     depth++;
-    preload_end(value);
+    preload_end(group);
     depth--;
-    return MPI_SUCCESS;
 }
 
-static preload_group_t *make_group(const preload_mpi_t *mpi, MPI_Comm comm)
+static preload_group_t *make_group(const preload_mpi_t *mpi, uintptr_t comm)
 {
     preload_group_t *group = calloc(1, sizeof *group);
-    int              inter = 1, relation = MPI_UNEQUAL;
 
-    if (group == NULL || mpi->Comm_test_inter(comm, &inter) != MPI_SUCCESS ||
-        mpi->Comm_size(comm, &group->ranks) != MPI_SUCCESS ||
-        (inter == 0 && mpi->Comm_compare(comm, mpi->world, &relation) != MPI_SUCCESS) ||
-        mpi->Comm_set_attr(comm, keyval, group) != MPI_SUCCESS) {
+    if (group == NULL || !mpi->describe_comm(comm, group) || !mpi->set_group(comm, group)) {
         free(group);
         return NULL;
     }
     group->number = ++groups;
-    group->inter = inter != 0;
-    group->whole = relation == MPI_IDENT || relation == MPI_CONGRUENT;
-    group->name = comm == mpi->world ? "world" : comm == mpi->self ? "self" : NULL;
     return group;
 }
 
-static preload_group_t *group_of(const preload_mpi_t *mpi, MPI_Comm comm)
+static preload_group_t *group_of(const preload_mpi_t *mpi, uintptr_t comm)
 {
     preload_group_t *group = NULL;
-    int              flag = 0;
 
     pthread_mutex_lock(&lock);
-    has_keyval = has_keyval || mpi->Comm_create_keyval(do_not_copy, forget, &keyval, NULL) == MPI_SUCCESS;
-    if (has_keyval && mpi->Comm_get_attr(comm, keyval, &group, &flag) == MPI_SUCCESS) {
-        group = flag != 0 ? group : make_group(mpi, comm);
+    if (mpi->get_group(comm, &group) && group == NULL) {
+        group = make_group(mpi, comm);
     }
     pthread_mutex_unlock(&lock);
     return group;
-}
-
-/* Predefined types have their names in every MPI; whether one is predefined is the answer. */
-static bool name_type(const preload_mpi_t *mpi, MPI_Datatype type, preload_key_t *key)
-{
-    char name[MPI_MAX_OBJECT_NAME] = "";
-    int  integers, addresses, types, combiner = MPI_COMBINER_DUP, length, bytes = 0;
-
-    mpi->Type_get_envelope(type, &integers, &addresses, &types, &combiner);
-    mpi->Type_size(type, &bytes);
-    key->type_bytes = bytes > 0 ? (size_t)bytes : 0;
-    if (combiner != MPI_COMBINER_NAMED || mpi->Type_get_name(type, name, &length) != MPI_SUCCESS) {
-        strcpy(key->type, "derived");
-        return false;
-    }
-    snprintf(key->type, sizeof key->type, "%.31s", name);
-    return true;
 }
 
 /* The call's site, which the cache then knows, unless its type is one that the program may free. */
@@ -124,9 +84,8 @@ static preload_site_t *look_up(const preload_call_t *call, cached_t *place)
     if (mpi == NULL) {
         return NULL;
     }
-    key.group = group_of(mpi, preload_comm(call->comm, call->fortran));
-    key.op = preload_op_name(preload_op(call->op, call->fortran));
-    lasting = name_type(mpi, preload_type(call->type, call->fortran), &key);
+    key.group = group_of(mpi, mpi->comm_of(call));
+    lasting = mpi->describe_call(call, &key);
     site = key.group != NULL ? preload_site(&key) : NULL;
     if (site == NULL) {
         atomic_fetch_add(&lost, 1);
@@ -159,14 +118,13 @@ bool preload_take(const preload_call_t *call, const void *in, void *out, int *st
     cached_t        *place = place_of(call);
     preload_group_t *group;
 
-    if (mpi == NULL || call->count == 0 || call->count > INT32_MAX || preload_op(call->op, call->fortran) != mpi->op_sum) {
+    if (mpi == NULL || call->count == 0 || call->count > INT32_MAX) {
         return false;
     }
-    sum.comm = preload_comm(call->comm, call->fortran);
-    sum.dtype = preload_dtype(preload_type(call->type, call->fortran));
-    sum.in = preload_is_in_place(in, call->fortran) ? out : in;
-    if (sum.dtype < 0 || sum.comm == (MPI_Comm)0 || sum.comm == mpi->null || preload_is_in_place(out, call->fortran) ||
-        in == out) {
+    sum.comm = mpi->comm_of(call);
+    sum.dtype = mpi->dtype_of(call);
+    sum.in = mpi->is_in_place(in, call->fortran) ? out : in;
+    if (sum.dtype < 0 || in == out || mpi->is_in_place(out, call->fortran)) {
         return false;
     }
     group = group_of(mpi, sum.comm);
@@ -174,7 +132,7 @@ bool preload_take(const preload_call_t *call, const void *in, void *out, int *st
         return false;
     }
     sum.site = knows(place, call) ? place->site : look_up(call, place);
-    sum.clear = preload_knows_in_place(call->fortran);
+    sum.clear = mpi->knows_in_place(call->fortran);
     return preload_reduce(mpi, group, &sum, status);
 }
 

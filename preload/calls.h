@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "sites.h"
+
 #define PRELOAD_API __attribute__((visibility("default")))
 
 extern const char preload_allreduce[], preload_iallreduce[]; /* "MPI_Allreduce", "MPI_Iallreduce" */
@@ -25,6 +27,8 @@ uint64_t preload_enter(void);
 bool preload_take(const preload_call_t *call, const void *in, void *out, int *status);
 /* Counts the call, if it was not inside of another one, and succeeded: its handles are good then. */
 void preload_leave(uint64_t entered, const preload_call_t *call, bool succeeded);
+/* A communicator that ends, from a callback of MPI's. */
+void preload_forget(preload_group_t *group);
 /* Ends what Tacit has here; nothing goes by it from then on, as in the functions of attributes that MPI_Finalize() deletes. */
 void preload_stop(void);
 /* Calls that were not counted for want of memory. */

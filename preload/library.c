@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Loads libtacit_mpi, which links MPI, into a process that has MPI already. */
+/* Loads libtacit_mpi into a process that has MPI already. */
 #include "library.h"
 
 #include <dlfcn.h>
 #include <pthread.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "mpi_library.h"
+#include "next.h"
 
 static pthread_once_t    once = PTHREAD_ONCE_INIT;
 static preload_library_t library;
@@ -28,20 +30,32 @@ static void *load(const char *name)
     return handle != NULL ? handle : dlopen(name, RTLD_NOW | RTLD_LOCAL);
 }
 
+/* libtacit_mpi finds what it needs of MPI among what all libraries see. There MPI is, unless it was loaded for one alone. */
+static void show_mpi(void)
+{
+    Dl_info mpi;
+
+    if (dladdr(preload_find("MPI_Init"), &mpi) != 0) {
+        (void)dlopen(mpi.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_GLOBAL);
+    }
+}
+
 static void find(void)
 {
-    void *handle;
+    const char *name = preload_mpi()->library;
+    void       *handle;
 
+    show_mpi();
     (void)load(TACIT_LIBRARY); /* the next one needs it, and may be where the loader does not look */
-    handle = load(TACIT_MPI_LIBRARY);
+    handle = load(name);
     if (handle == NULL) {
-        snprintf(why, sizeof why, "%s cannot be loaded: %s", TACIT_MPI_LIBRARY, dlerror());
+        snprintf(why, sizeof why, "%s cannot be loaded: %s", name, dlerror());
         return;
     }
-#define PRELOAD_LIBRARY_FUNCTION(name)                                                                                           \
-    *(void **)&library.name = dlsym(handle, "tacit_" #name);                                                                     \
-    if (library.name == NULL) {                                                                                                  \
-        snprintf(why, sizeof why, "%s has no tacit_%s", TACIT_MPI_LIBRARY, #name);                                               \
+#define PRELOAD_LIBRARY_FUNCTION(function)                                                                                       \
+    *(void **)&library.function = dlsym(handle, "tacit_" #function);                                                             \
+    if (library.function == NULL) {                                                                                              \
+        snprintf(why, sizeof why, "%s has no tacit_%s", name, #function);                                                        \
         return;                                                                                                                  \
     }
     PRELOAD_LIBRARY_FUNCTIONS(PRELOAD_LIBRARY_FUNCTION)

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tacit itself, libtacit_mpi, which is loaded when it is first needed. */
+/* Tacit itself, the libtacit_mpi that is linked with the process's MPI, which is loaded when it is first needed. */
 #ifndef PRELOAD_LIBRARY_H
 #define PRELOAD_LIBRARY_H
 
-#include <tacit_mpi.h>
+#include <stdint.h>
+#include <tacit.h>
+
+/* As in tacit_mpi.h, with any MPI's handle. */
+tacit_status_t tacit_comm_create_mpi(uintptr_t comm, const tacit_config_t *config, tacit_comm_t **comm_out);
 
 #define PRELOAD_LIBRARY_FUNCTIONS(X)                                                                                             \
     X(allreduce)                                                                                                                 \

@@ -58,15 +58,15 @@ static plan_t          no_plan = {.dense = true}; /* where there was no memory f
 /* ---- Agreement ---- */
 
 /* The largest on any rank, of each. False: MPI reports an error. */
-static bool largest(const preload_mpi_t *mpi, MPI_Comm comm, int count, int values[MOST_INTS])
+static bool largest(const preload_mpi_t *mpi, uintptr_t comm, int count, int values[MOST_INTS])
 {
     int mine[MOST_INTS];
 
     memcpy(mine, values, (size_t)count * sizeof *mine);
-    return mpi->Allreduce(mine, values, count, mpi->type_int, mpi->op_max, comm) == MPI_SUCCESS;
+    return mpi->reduce(PRELOAD_MAX_INT, mine, values, count, comm);
 }
 
-static bool all_can(const preload_mpi_t *mpi, MPI_Comm comm, bool can)
+static bool all_can(const preload_mpi_t *mpi, uintptr_t comm, bool can)
 {
     int values[MOST_INTS] = {!can};
 
@@ -102,10 +102,8 @@ static void announce(const preload_mpi_t *mpi)
     static atomic_flag     said = ATOMIC_FLAG_INIT;
     const preload_rules_t *rules = preload_rules();
     const preload_rule_t  *last = &rules->rules[rules->count - 1];
-    int                    rank = 0;
 
-    mpi->Comm_rank(mpi->world, &rank);
-    if (rank != 0 || atomic_flag_test_and_set(&said)) {
+    if (mpi->rank(mpi->world()) != 0 || atomic_flag_test_and_set(&said)) {
         return;
     }
     if (getenv("TACIT_ALLREDUCE") != NULL && getenv("TACIT_ALLREDUCE")[0] != '\0') {
@@ -122,7 +120,7 @@ static void announce(const preload_mpi_t *mpi)
 
 /* ---- Communicators ---- */
 
-static plan_t *make_plan(const preload_mpi_t *mpi, preload_group_t *group, MPI_Comm comm)
+static plan_t *make_plan(const preload_mpi_t *mpi, preload_group_t *group, uintptr_t comm)
 {
     const preload_rules_t *rules = preload_rules();
     plan_t                *plan = calloc(1, sizeof *plan);
@@ -133,7 +131,7 @@ static plan_t *make_plan(const preload_mpi_t *mpi, preload_group_t *group, MPI_C
         return &no_plan;
     }
     plan->group = group;
-    mpi->Comm_rank(comm, &plan->rank);
+    plan->rank = mpi->rank(comm);
     plan->dense = !good || values[0] != -values[1] || values[2] != 0 || rules->error[0] != '\0';
     if (values[0] != -values[1]) {
         warn(plan, "ranks have other rules (TACIT_RULE, TACIT_ALLREDUCE, TACIT_MIN_BYTES, TACIT_STATE_BYTES) than one another: "
@@ -153,7 +151,7 @@ static plan_t *make_plan(const preload_mpi_t *mpi, preload_group_t *group, MPI_C
 }
 
 /* The library's communicator, if it is there or can be had. */
-static bool join(const preload_mpi_t *mpi, plan_t *plan, MPI_Comm comm)
+static bool join(const preload_mpi_t *mpi, plan_t *plan, uintptr_t comm)
 {
     const char              *why = "";
     const preload_library_t *tacit = preload_library(&why);
@@ -164,7 +162,8 @@ static bool join(const preload_mpi_t *mpi, plan_t *plan, MPI_Comm comm)
         return !plan->dense;
     }
     if (!all_can(mpi, comm, tacit != NULL)) {
-        warn(plan, "nothing is compressed: %s", tacit == NULL ? why : "another rank cannot load " TACIT_MPI_LIBRARY);
+        warn(plan, "nothing is compressed: %s%s", tacit == NULL ? why : "another rank cannot load ",
+             tacit == NULL ? "" : mpi->library);
         plan->dense = true;
         return false;
     }
@@ -306,7 +305,7 @@ static void name_tensors(plan_t *plan)
     }
 }
 
-static void search(const preload_mpi_t *mpi, plan_t *plan, MPI_Comm comm)
+static void search(const preload_mpi_t *mpi, plan_t *plan, uintptr_t comm)
 {
     preload_cycle_t *cycle = &plan->cycle;
     const int        period = (int)preload_cycle_by_places(cycle);
@@ -420,20 +419,19 @@ static tacit_slot_t *slot_of(const preload_mpi_t *mpi, plan_t *plan, entry_t *en
 
 /* All ranks have the same status. Where the library can go on, nothing has changed, so that MPI can do it; it also knows what to
    make of NaN and infinity. */
-static bool end_sum(const preload_mpi_t *mpi, plan_t *plan, MPI_Comm comm, tacit_status_t result, int *status)
+static bool end_sum(const preload_mpi_t *mpi, plan_t *plan, uintptr_t comm, tacit_status_t result, int *status)
 {
     const char *why = "";
 
     switch (result) {
     case TACIT_OK:
-        *status = MPI_SUCCESS;
+        *status = 0;
         return true;
     case TACIT_ERR_TIMEOUT:
     case TACIT_ERR_TRANSPORT:
     case TACIT_ERR_BROKEN:
         fprintf(stderr, "tacit: communicator %u: %s\n", plan->group->number, preload_library(&why)->last_error());
-        *status = MPI_ERR_OTHER;
-        (void)mpi->Comm_call_errhandler(comm, *status);
+        *status = mpi->raise(comm);
         return true;
     case TACIT_ERR_VALUE:
         return false;
@@ -525,7 +523,7 @@ bool preload_reduce(const preload_mpi_t *mpi, preload_group_t *group, const prel
         return false;
     }
     done = end_sum(mpi, plan, sum->comm, preload_library(&why)->allreduce(slot, sum->in, sum->out, TACIT_SUM), status);
-    if (done && *status == MPI_SUCCESS && entry->site != NULL) {
+    if (done && *status == 0 && entry->site != NULL) {
         atomic_fetch_add(&entry->site->taken, 1);
     }
     return done;

@@ -9,7 +9,7 @@
 
 /* A sum of floating-point numbers over several ranks of an intracommunicator. */
 typedef struct preload_sum {
-    MPI_Comm        comm;
+    uintptr_t       comm;
     preload_site_t *site; /* of this rank; NULL: there was no room */
     const void     *in;   /* `out`: in place */
     void           *out;

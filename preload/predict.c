@@ -55,43 +55,43 @@ static double patience(void)
     return limit != 0.0 ? limit / 1000.0 : 60.0;
 }
 
-static bool waits(const preload_mpi_t *mpi, MPI_Request *request, double limit)
+static bool waits(const preload_mpi_t *mpi, uintptr_t *request, double limit)
 {
     const double          start = now();
     const struct timespec moment = {.tv_nsec = 100000};
-    int                   complete = 0;
+    bool                  done = false;
 
-    while (mpi->Test(request, &complete, MPI_STATUS_IGNORE) == MPI_SUCCESS && complete == 0) {
+    while (mpi->test(request, &done) && !done) {
         if (limit >= 0.0 && now() - start > limit) {
             return false;
         }
         nanosleep(&moment, NULL);
     }
-    return complete != 0;
+    return done;
 }
 
 /* A rank without the interposer never comes, nor does one that has given up. So there are three rounds: a rank begins the next
-   one when it has seen that all have begun this one, and the second ends only if nobody has given up in the first. In the third,
-   all get the first rank's numbers, so that one to which MPI reports an error in the second keeps nobody waiting for ever. */
+   one when it has seen that all have begun this one, and the second ends only if nobody has given up in the first. With the third,
+   one to which MPI reports an error in the second keeps nobody waiting for ever. All get the first rank's numbers. */
 static bool all_are_here(const preload_mpi_t *mpi, const double *numbers, double *numbers_out)
 {
     const double limit = patience();
-    MPI_Request  request;
-    static int   one = 1, least; /* MPI may still write there when this rank has given up */
+    uintptr_t    request;
 
-    return mpi->Ibarrier(mpi->world, &request) == MPI_SUCCESS && waits(mpi, &request, limit) &&
-           mpi->Iallreduce(&one, &least, 1, mpi->type_int, mpi->op_min, mpi->world, &request) == MPI_SUCCESS &&
-           waits(mpi, &request, limit) &&
-           mpi->Iallreduce(numbers, numbers_out, PRELOAD_SITES, mpi->type_double, mpi->op_max, mpi->world, &request) ==
-               MPI_SUCCESS &&
-           waits(mpi, &request, limit);
+    for (int round = 0; round < 3; round++) {
+        if (!mpi->begin_reduce(PRELOAD_MAX_DOUBLE, numbers, numbers_out, PRELOAD_SITES, mpi->world(), &request) ||
+            !waits(mpi, &request, limit)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 static bool all_can(const preload_mpi_t *mpi, bool can)
 {
-    int mine = can, least = 0;
+    int mine = !can, most = 1;
 
-    return mpi->Allreduce(&mine, &least, 1, mpi->type_int, mpi->op_min, mpi->world) == MPI_SUCCESS && least != 0;
+    return mpi->reduce(PRELOAD_MAX_INT, &mine, &most, 1, mpi->world()) && most == 0;
 }
 
 /* ---- Trials ---- */
@@ -121,10 +121,10 @@ static double attempt(const laboratory_t *lab, tacit_slot_t *slot)
     double               start;
     bool                 good;
 
-    mpi->Barrier(mpi->world);
+    mpi->barrier(mpi->world());
     start = now();
     if (slot == NULL) {
-        good = mpi->Allreduce(lab->in, lab->out, (int)lab->count, mpi->type_float, mpi->op_sum, mpi->world) == MPI_SUCCESS;
+        good = mpi->reduce(PRELOAD_SUM_FLOAT, lab->in, lab->out, (int)lab->count, mpi->world());
     } else {
         good = lab->tacit->allreduce(slot, lab->in, lab->out, TACIT_SUM) == TACIT_OK;
     }
@@ -161,7 +161,7 @@ static void measure(const laboratory_t *lab, tacit_slot_t *slot, preload_measure
         say(lab->why, "a trial failed: %s", slot != NULL ? lab->tacit->last_error() : "MPI reports an error");
         return;
     }
-    mpi->Allreduce(mine, slowest, TRIALS, mpi->type_double, mpi->op_max, mpi->world);
+    mpi->reduce(PRELOAD_MAX_DOUBLE, mine, slowest, TRIALS, mpi->world());
     first = trials > 1;
     *measured_out = (preload_measured_t){trials - first, median(slowest + first, trials - first)};
 }
@@ -209,12 +209,11 @@ void preload_predict(const preload_mpi_t *mpi, const uint64_t counts[PRELOAD_SIT
 {
     laboratory_t   lab = {.mpi = mpi, .why = why};
     tacit_config_t config = TACIT_CONFIG_INIT;
-    int            rank = 0;
+    const int      rank = mpi->rank(mpi->world());
     const char    *missing = "";
     static double  numbers[PRELOAD_SITES], agreed[PRELOAD_SITES]; /* as above */
 
     why[0] = '\0';
-    mpi->Comm_rank(mpi->world, &rank);
     for (int i = 0; i < PRELOAD_SITES && rank == 0; i++) {
         numbers[i] = (double)counts[i];
     }
@@ -227,11 +226,11 @@ void preload_predict(const preload_mpi_t *mpi, const uint64_t counts[PRELOAD_SIT
     }
     lab.tacit = preload_library(&missing);
     if (!all_can(mpi, lab.tacit != NULL)) {
-        say(why, "%s", lab.tacit == NULL ? missing : "another rank cannot load " TACIT_MPI_LIBRARY);
+        say(why, "%s%s", lab.tacit == NULL ? missing : "another rank cannot load ", lab.tacit == NULL ? "" : mpi->library);
         return;
     }
     config.progress = TACIT_PROGRESS_CALLS; /* a thread's calls would pass for the program's */
-    if (all_can(mpi, lab.tacit->comm_create_mpi(mpi->world, &config, &lab.comm) == TACIT_OK)) {
+    if (all_can(mpi, lab.tacit->comm_create_mpi(mpi->world(), &config, &lab.comm) == TACIT_OK)) {
         measure_sites(&lab, rank, agreed, measured_out);
     } else {
         say(why, "%s", lab.tacit->last_error());

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The same functions as Fortran programs call them: by the names that compilers make of them, and by those of mpi_f08. MPI's own
-   lead straight to PMPI_Allreduce(), so that functions of C alone would never see them. Everything is an address here; what
-   buffers are, descriptors too, is MPI's to know. */
+   may lead straight to PMPI_Allreduce(), so that functions of C alone would never see them. Everything is an address here. Those
+   that take descriptors are left out (mpi_allreduce_f08ts_): MPICH's lead to C's, where buffers are addresses again. */
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -17,8 +17,8 @@ static preload_call_t call_of(const char *function, const int *count, const int 
     return (preload_call_t){function, (uint64_t)*count, (uintptr_t)*comm, (uintptr_t)*type, (uintptr_t)*op, true};
 }
 
-/* mpi_f08's callers may leave `error` out: it is then NULL. plain: buffers are addresses, not descriptors. */
-static void reduce(preload_next_t *next, bool plain, void *in, void *out, int *count, int *type, int *op, int *comm, int *error)
+/* mpi_f08's callers may leave `error` out: it is then NULL. */
+static void reduce(preload_next_t *next, void *in, void *out, int *count, int *type, int *op, int *comm, int *error)
 {
     allreduce_t         *function = preload_next(next);
     const preload_call_t call = call_of(preload_allreduce, count, type, op, comm);
@@ -26,7 +26,7 @@ static void reduce(preload_next_t *next, bool plain, void *in, void *out, int *c
     const uint64_t       entered = preload_enter();
 
     *status = PRELOAD_NO_MPI;
-    if (function != NULL && !(plain && preload_take(&call, in, out, status))) {
+    if (function != NULL && !preload_take(&call, in, out, status)) {
         function(in, out, count, type, op, comm, status);
     }
     preload_leave(entered, &call, *status == 0);
@@ -59,12 +59,12 @@ static void finalize(preload_next_t *next, int *error)
 }
 
 /* One name: its declaration and its function. MPI's own begins with P, as it is written. */
-#define ALLREDUCE(symbol, p, plain)                                                                                              \
+#define ALLREDUCE(symbol, p)                                                                                                     \
     PRELOAD_API allreduce_t symbol;                                                                                              \
     void                    symbol(void *in, void *out, int *count, int *type, int *op, int *comm, int *error)                   \
     {                                                                                                                            \
         static preload_next_t next = {.name = #symbol, .own = p #symbol};                                                        \
-        reduce(&next, plain, in, out, count, type, op, comm, error);                                                             \
+        reduce(&next, in, out, count, type, op, comm, error);                                                                    \
     }
 #define IALLREDUCE(symbol, p)                                                                                                    \
     PRELOAD_API iallreduce_t symbol;                                                                                             \
@@ -81,18 +81,16 @@ static void finalize(preload_next_t *next, int *error)
         finalize(&next, error);                                                                                                  \
     }
 
-ALLREDUCE(MPI_ALLREDUCE, "P", true)
-ALLREDUCE(mpi_allreduce, "p", true)
-ALLREDUCE(mpi_allreduce_, "p", true)
-ALLREDUCE(mpi_allreduce__, "p", true)
-ALLREDUCE(mpi_allreduce_f08_, "p", true)
-ALLREDUCE(mpi_allreduce_f08ts_, "p", false)
+ALLREDUCE(MPI_ALLREDUCE, "P")
+ALLREDUCE(mpi_allreduce, "p")
+ALLREDUCE(mpi_allreduce_, "p")
+ALLREDUCE(mpi_allreduce__, "p")
+ALLREDUCE(mpi_allreduce_f08_, "p")
 IALLREDUCE(MPI_IALLREDUCE, "P")
 IALLREDUCE(mpi_iallreduce, "p")
 IALLREDUCE(mpi_iallreduce_, "p")
 IALLREDUCE(mpi_iallreduce__, "p")
 IALLREDUCE(mpi_iallreduce_f08_, "p")
-IALLREDUCE(mpi_iallreduce_f08ts_, "p")
 FINALIZE(MPI_FINALIZE, "P")
 FINALIZE(mpi_finalize, "p")
 FINALIZE(mpi_finalize_, "p")

@@ -236,20 +236,20 @@ static void report(const preload_mpi_t *mpi)
     uint64_t           counts[PRELOAD_SITES] = {0};
     preload_measured_t measured[PRELOAD_SITES][PRELOAD_TRIED] = {0};
     char               why[256] = "", *text = NULL;
-    int                rank = 0, ranks = 1;
+    const int          rank = mpi->rank(mpi->world());
+    preload_group_t    world = {.ranks = 1};
     FILE              *out;
 
-    mpi->Comm_rank(mpi->world, &rank);
-    mpi->Comm_size(mpi->world, &ranks);
+    mpi->describe_comm(mpi->world(), &world);
     if (rank == 0) {
         choose(numbers, counts);
     }
-    if (ranks > 1) {
+    if (world.ranks > 1) {
         preload_predict(mpi, counts, measured, why);
     }
     out = rank == 0 ? open_memstream(&text, &bytes) : NULL;
     if (out != NULL) {
-        print_table(out, ranks, run);
+        print_table(out, world.ranks, run);
         print_predictions(out, numbers, measured, run, why);
         fclose(out);
         deliver(text, bytes);
