@@ -2,21 +2,23 @@
 
 # TACIT_MPI
 # Finds an MPI: what $MPICC (mpicc) says of itself, or pkg-config's ompi-c or mpich. --with-mpi: it must be there; --without-mpi:
-# not looked for; neither: used if found. Sets have_mpi, mpi_summary, MPI_CFLAGS, MPI_LIBS, MPIRUN, and MPIFORT, with which tests
-# are compiled.
+# not looked for; neither: used if found. Sets have_mpi, mpi_name, mpi_summary, MPI_CFLAGS, MPI_LIBS, MPIRUN, and MPIFORT, with
+# which tests are compiled.
 AC_DEFUN([TACIT_MPI], [
 AC_ARG_WITH([mpi], [AS_HELP_STRING([--with-mpi], [build libtacit_mpi (default: if an MPI is found)])], [], [with_mpi=look])
 AC_ARG_VAR([MPICC], [the MPI's compiler wrapper, asked for its flags])
 AC_ARG_VAR([MPIRUN], [the MPI's launcher, for the tests])
 AC_ARG_VAR([MPIFORT], [the MPI's compiler wrapper for Fortran, for the tests])
 have_mpi=no
+mpi_name=
 mpi_summary="no (--without-mpi)"
 AS_IF([test "$with_mpi" != no], [
     AC_CHECK_PROGS([MPICC], [mpicc mpicc.openmpi mpicc.mpich])
     AC_CHECK_PROGS([MPIRUN], [TACIT_MPI_BESIDE([$MPICC], [mpirun]) mpirun mpiexec mpirun.openmpi mpirun.mpich])
     AC_CHECK_PROGS([MPIFORT], [TACIT_MPI_BESIDE([$MPICC], [mpifort]) mpifort mpifort.openmpi mpifort.mpich])
     TACIT_MPI_FLAGS([MPI], [ompi-c mpich])
-    TACIT_MPI_LINKS([MPI], [MPI_VERSION >= 3], [have_mpi=yes])
+    TACIT_MPI_LINKS([MPI], [MPI_VERSION >= 3], [have_mpi=yes mpi_name=MPICH])
+    TACIT_MPI_LINKS([MPI], [defined OPEN_MPI], [mpi_name="Open MPI"])
     AS_IF([test "$have_mpi" = yes], [mpi_summary=$mpi_source], [test "$with_mpi" != look],
           [AC_MSG_ERROR([--with-mpi: no working MPI (tried mpicc, ompi-c.pc, mpich.pc)])],
           [mpi_summary="not found" MPI_CFLAGS= MPI_LIBS=])
@@ -27,7 +29,8 @@ AC_SUBST([MPI_LIBS])
 
 # TACIT_MPICH
 # Finds a second MPI, whose programs tacit-run serves as well: MPICH, or one with its ABI. --with-mpich=COMPILER is its compiler
-# wrapper (mpicc.mpich). Sets have_mpich, mpich_summary, MPICH_CFLAGS; and MPICH_LIBS, MPICHRUN, MPICHFORT for the tests.
+# wrapper (mpicc.mpich). Sets have_mpich, mpich_summary, MPICH_CFLAGS; MPICH_LIBS, MPICHRUN, MPICHFORT for the tests; and
+# TACIT_RUN_MPIS, the names of all that are served.
 AC_DEFUN([TACIT_MPICH], [
 AC_ARG_WITH([mpich],
             [AS_HELP_STRING([--with-mpich@<:@=COMPILER@:>@],
@@ -41,8 +44,7 @@ AS_IF([test "$with_mpich" = no], [mpich_summary="no (--without-mpich)"],
     AS_IF([test "$with_mpich" != look], [AC_MSG_ERROR([--with-mpich: there is no MPI beside which it could be served])])
 ],
       [
-    TACIT_MPI_LINKS([MPI], [!defined OPEN_MPI], [have_mpich=main])
-    AS_IF([test "$have_mpich" = main], [mpich_summary="it is the MPI" have_mpich=no], [
+    AS_IF([test "$mpi_name" = MPICH], [mpich_summary="it is the MPI"], [
         TACIT_MPI_FLAGS([MPICH])
         TACIT_MPI_LINKS([MPICH], [MPI_VERSION >= 3 && !defined OPEN_MPI], [have_mpich=yes])
         AS_IF([test "$have_mpich" = yes], [mpich_summary=$mpi_source], [test "$with_mpich" != look],
@@ -52,6 +54,9 @@ AS_IF([test "$with_mpich" = no], [mpich_summary="no (--without-mpich)"],
         MPICHFORT=TACIT_MPI_BESIDE([$MPICHCC], [mpifort])
     ])
 ])
+AS_IF([test "$enable_shared" != yes], [TACIT_RUN_MPIS=], [test "$have_mpich" = yes], [TACIT_RUN_MPIS="$mpi_name and MPICH"],
+      [TACIT_RUN_MPIS=$mpi_name])
+AC_SUBST([TACIT_RUN_MPIS])
 AC_SUBST([MPICH_CFLAGS])
 AC_SUBST([MPICH_LIBS])
 AC_SUBST([MPICHRUN])

@@ -13,7 +13,6 @@ static const preload_mpi_t *const shims[] = {
     &preload_shim_mpich,
 #endif
 };
-enum { SHIMS = sizeof shims / sizeof *shims };
 
 static pthread_once_t       once = PTHREAD_ONCE_INIT;
 static const preload_mpi_t *mpi;
@@ -32,7 +31,7 @@ static void find(void)
 {
     const bool standard = is_standard();
 
-    for (size_t i = 0; i < SHIMS && !standard; i++) {
+    for (size_t i = 0; i < sizeof shims / sizeof *shims && !standard; i++) {
         if (preload_find(shims[i]->sign) == NULL) {
             continue;
         }
@@ -43,8 +42,8 @@ static void find(void)
         }
         return;
     }
-    fprintf(stderr, "tacit: this program's MPI is not %s%s%s, for which this Tacit was built: nothing is counted\n",
-            shims[0]->name, SHIMS > 1 ? " or " : "", SHIMS > 1 ? shims[SHIMS - 1]->name : "");
+    fprintf(stderr,
+            "tacit: this program has another MPI than this Tacit was built for (" TACIT_RUN_MPIS "): nothing is counted\n");
 }
 
 const preload_mpi_t *preload_mpi(void)

@@ -16,7 +16,6 @@ typedef enum preload_reduction { PRELOAD_MAX_INT, PRELOAD_MAX_DOUBLE, PRELOAD_SU
 
 /* shim.c, which is compiled for each MPI. Handles are C's, in a uintptr_t. What returns bool fails where MPI reports an error. */
 typedef struct preload_mpi {
-    const char *name;    /* "Open MPI" */
     const char *sign;    /* a symbol that only it has */
     const char *library; /* the libtacit_mpi for it */
     bool (*find)(void);  /* before all that follows; false: functions are missing */
@@ -31,8 +30,8 @@ typedef struct preload_mpi {
     /* Writes type and operation of a call that has succeeded. Whether the program cannot free them. */
     bool (*describe_call)(const preload_call_t *call, preload_key_t *key);
 
-    /* What is known of a communicator, as an attribute; *group_out is NULL where it has none. preload_forget() is called before it
-       ends. By one thread at a time. */
+    /* What is known of a communicator, as an attribute; *group_out is NULL where it has none. preload_forget() is called before
+       it ends. By one thread at a time. */
     bool (*get_group)(uintptr_t comm, preload_group_t **group_out);
     bool (*set_group)(uintptr_t comm, preload_group_t *group);
     bool (*describe_comm)(uintptr_t comm, preload_group_t *group);

@@ -39,7 +39,6 @@ _Static_assert(sizeof(MPI_Comm) <= sizeof(uintptr_t) && sizeof(MPI_Request) <= s
 
 /* Predefined handles are addresses of variables. */
 #ifdef OPEN_MPI
-#define NAME "Open MPI"
 #define SIGN "ompi_mpi_comm_world"
 #define HANDLE(kind, name, symbol) ((kind)preload_find(symbol))
 
@@ -75,7 +74,6 @@ static bool has_bytes(MPI_Datatype type, int bytes)
 
 /* Those of MPICH and its kin are numbers, the same in C and in Fortran, of 32 bits: casts cut off what else a register holds. */
 #else
-#define NAME "MPICH"
 #define SIGN "MPIR_Dup_fn" /* MPI_DUP_FN of their mpi.h */
 #define HANDLE(kind, name, symbol) name
 #define comm_f2c(handle) ((MPI_Comm)(handle))
@@ -387,7 +385,6 @@ static int raise(uintptr_t comm)
 }
 
 const preload_mpi_t PRELOAD_SHIM = {
-    .name = NAME,
     .sign = SIGN,
     .library = PRELOAD_MPI_LIBRARY,
     .find = find,

@@ -79,12 +79,45 @@ says out '^2$'
 # shellcheck disable=SC2016 # the inner shell's
 ends 143 "$run" sh -c 'kill -TERM $$'
 
-# compile COMPILER SOURCE PROGRAM
+# An MPI of neither kind: passed through, with a line. The second one has MPI 5's handles beside Open MPI's.
+cat >"$folder/unknown.c" <<'END'
+int MPI_Allreduce(void) { return 0; }
+int PMPI_Allreduce(void) { return 0; }
+int MPI_Finalize(void) { return 0; }
+#ifdef STANDARD
+int ompi_mpi_comm_world;
+int MPI_Abi_get_version(int *major, int *minor) { *minor = 0; return (*major = 1) - 1; }
+#endif
+END
+echo 'int MPI_Allreduce(void); int MPI_Finalize(void); int main(void) { return MPI_Allreduce() + MPI_Finalize() + 3; }' \
+    >"$folder/uses.c"
+for standard in "" -DSTANDARD; do
+    if ${CC:-cc} $standard -shared -fPIC -o "$folder/libunknown.so" "$folder/unknown.c" &&
+        ${CC:-cc} -o "$folder/uses" "$folder/uses.c" -L"$folder" -lunknown -Wl,-rpath,"$folder"; then
+        ends 3 "$run" "$folder/uses"
+        says err "^tacit: this program has another MPI than this Tacit was built for (.*MPI.*): nothing is counted"
+        [ "$(wc -l <"$folder/err")" -eq 1 ] || fail "not one line: $(cat "$folder/err")"
+    else
+        fail "no MPI could be made up"
+    fi
+done
+
+# compile COMPILER SOURCE PROGRAM FLAGS
 compile() {
     # shellcheck disable=SC2086 # words
     $1 -O1 -o "$folder/$3" "$root/tests/preload/$2" $4 2>"$folder/compiler" || fail "$2: $(cat "$folder/compiler")"
 }
-compile "${CC:-cc}" program.c program "${MPI_CFLAGS-} ${MPI_LIBS-} -lpthread"
+# with LAUNCHER FORTRAN FLAGS: which MPI's programs come next.
+with() {
+    mpirun=$1 mpifort=$2
+    compile "${CC:-cc}" program.c program "$3 -lpthread"
+    compile "${CC:-cc}" program.c program.so "-shared -fPIC $3 -lpthread"
+    compile "${CC:-cc}" taken.c taken "$3 -lpthread -lm"
+    compile "${CC:-cc}" late.c late "$3"
+    compile "${CC:-cc}" recurrence.c recurrence "$3 -lm"
+    feedback=("$run" --report "$folder/report" --allreduce onebit+ef --min-bytes 15K)
+    recurrence=("$mpirun" -n 2 "$folder/recurrence")
+}
 
 # predicted SITE: a line for each spec.
 predicted() {
@@ -95,8 +128,11 @@ predicted() {
     done
 }
 
-for ranks in 1 2 3; do
-    ends 3 "$run" --report "$folder/report" -- "$MPIRUN" -n $ranks "$folder/program" 3
+# counted RANKS COMMAND...: runs program.c.
+counted() {
+    local ranks=$1
+    shift
+    ends 3 "$run" --report "$folder/report" -- "$mpirun" -n "$ranks" "$@" 3
     says out '^right$'
     grep 'tacit' "$folder/err" && fail "tacit has something to say"
     says report " 1 MPI_Allreduce 1 (world) $ranks MPI_FLOAT MPI_SUM 16384 10 65536 " \
@@ -112,77 +148,121 @@ for ranks in 1 2 3; do
             " [0-9]* MPI_Allreduce 6 $ranks MPI_FLOAT MPI_PROD 8 100 32 "
     fi
     [ "$(grep -c 'MPI_I\?[aA]llreduce .*%' "$folder/report")" -le 10 ] || fail "too many sites: $(cat "$folder/report")"
-    if [ $ranks -eq 1 ]; then
+    if [ "$ranks" -eq 1 ]; then
         says report '^No site is left to be compressed'
     else
         predicted 1
         predicted 2
     fi
-done
+}
 
-# By rules: what they take, and only that. By 'none' everything that can be taken, with the same verdict as without.
-compile "${CC:-cc}" taken.c taken "${MPI_CFLAGS-} ${MPI_LIBS-} -lpthread -lm"
-ends 1 "$MPIRUN" -n 2 "$folder/taken"
-for ranks in 1 2 3 4; do
-    ends 0 "$run" --report "$folder/report" --rule min=4K,max=8K:onebit -- "$MPIRUN" -n $ranks "$folder/taken"
+# By rules: what they take, and only that: taken RANKS
+taken() {
+    ends 0 "$run" --report "$folder/report" --rule min=4K,max=8K:onebit -- "$mpirun" -n "$1" "$folder/taken"
     says out '^right$'
-    [ $ranks -eq 1 ] || says err 'sums floats by 1 rule: results may be inexact'
-done
-ends 3 "$run" --report "$folder/report" --allreduce none --min-bytes 1 -- "$MPIRUN" -n 2 "$folder/program" 3
-says out '^right$'
-says report "^Site 1: 10 of 10 calls were reduced by 'none'" "^Site 2: 3 of 3 calls were reduced by 'none'"
+    [ "$1" -eq 1 ] || says err 'sums floats by 1 rule: results may be inexact'
+}
 
+# By 'none' everything that can be taken, with the same verdict as without.
+all_taken() {
+    ends 3 "$run" --report "$folder/report" --allreduce none --min-bytes 1 -- "$mpirun" -n 2 "$folder/program" 3
+    says out '^right$'
+    says report "^Site 1: 10 of 10 calls were reduced by 'none'" "^Site 2: 3 of 3 calls were reduced by 'none'"
+}
+
+# A rank is waited for without a limit, unless there is one: then the communicator's error handler is called.
+late() {
+    ends 0 "$run" --report "$folder/report" --rule min=4K:onebit -- "$mpirun" -n 2 "$folder/late"
+    [ "$(grep -c '^right$' "$folder/out")" -eq 2 ] || fail "a late rank is an error: $(cat "$folder/out" "$folder/err")"
+    TACIT_TIMEOUT_MS=200 ends 0 "$run" --report "$folder/report" --rule min=4K:onebit -- "$mpirun" -n 2 "$folder/late"
+    [ "$(grep -c '^told$' "$folder/out")" -eq 2 ] || fail "not all were told: $(cat "$folder/out" "$folder/err")"
+    says err 'nothing from rank 1 for 200 ms'
+    says report '^Site 1: 1 of 1 calls'
+}
+
+# lacks LOW HIGH: of every tensor.
+lacks() {
+    awk -v low="$1" -v high="$2" '/^tensor/ { n += $3 >= low && $3 <= high } END { exit n != 4 }' "$folder/out" ||
+        fail "sums lack not $1 to $2 of the whole: $(cat "$folder/out")"
+}
+
+# Tensors that differ in nothing but their buffers, in fresh buffers, and in one: with feedback, sums over steps come close to the
+# exact ones, of each: fed_back HOW STEPS TENSORS
+fed_back() {
+    ends 0 "${feedback[@]}" -- "${recurrence[@]}" "$1" "$2"
+    lacks 0.001 0.03
+    says report "^Site 1: .*'onebit+ef', as $3 tensors of a step, of which a norm of [1-9]"
+    ends 0 "$run" --report "$folder/report" --allreduce onebit --min-bytes 15K -- "${recurrence[@]}" "$1" 20
+    lacks 0.5 0.8
+}
+
+# Each of Fortran's ways once, although it leads to C's
+from_fortran() {
+    local program
+    if [ -z "$mpifort" ] || ! command -v "$mpifort" >/dev/null; then
+        echo "skipped: there is no Fortran for $mpirun"
+        return
+    fi
+    for program in old_fortran new_fortran; do
+        compile "$mpifort" $program.f90 $program ""
+        ends 0 "$run" --report "$folder/report" "$mpirun" -n 2 "$folder/$program"
+        says report ' 1 MPI_Allreduce 1 (world) 2 MPI_REAL MPI_SUM 20000 4 80000 .* yes$' \
+            ' 2 MPI_Iallreduce 1 (world) 2 MPI_INTEGER MPI_MAX 10 1 40 '
+        [ "$(grep -c 'MPI_I\?[aA]llreduce .*%' "$folder/report")" -eq 2 ] || fail "counted twice: $(cat "$folder/report")"
+        ends 0 "$run" --report "$folder/report" --allreduce none --min-bytes 1 "$mpirun" -n 2 "$folder/$program"
+        says report "^Site 1: 4 of 4 calls were reduced by 'none'"
+    done
+}
+
+# An MPI that was loaded for one library alone, as Python loads its modules
+echo '#include <dlfcn.h>
+int main(int count, char **words)
+{
+    void *library = dlopen(words[1], RTLD_NOW | RTLD_LOCAL), *start = library != 0 ? dlsym(library, "main") : 0;
+    return start != 0 ? ((int (*)(int, char **))start)(count - 1, words + 1) : 99;
+}' >"$folder/loads.c"
+${CC:-cc} -o "$folder/loads" "$folder/loads.c" -ldl || fail "loads.c"
+
+with "${MPIRUN-mpirun}" "${MPIFORT-}" "${MPI_CFLAGS-} ${MPI_LIBS-}"
+for ranks in 1 2 3; do
+    counted $ranks "$folder/program"
+done
+counted 2 "$folder/loads" "$folder/program.so"
+ends 1 "$mpirun" -n 2 "$folder/taken"
+for ranks in 1 2 3 4; do
+    taken $ranks
+done
+all_taken
 # Another tool in front sees all calls, and so does the report.
 compile "${CC:-cc}" program.c tooled "$root/tests/preload/tool.c ${MPI_CFLAGS-} ${MPI_LIBS-} -lpthread"
 ends 3 "$run" --report "$folder/report" --allreduce none --min-bytes 1 -- "$MPIRUN" -n 2 "$folder/tooled" 3
 says out '^right$' '^counted 14$'
 says report "^Site 1: 10 of 10 calls were reduced by 'none'" "^Site 2: 3 of 3 calls were reduced by 'none'" \
     " 8 MPI_Iallreduce 1 (world) 2 MPI_INT MPI_MAX 1 3 4 "
+late
+for how in same apart one; do
+    fed_back $how 200 4
+done
+fed_back distinct 400 1
+from_fortran
 
-# A rank is waited for without a limit, unless there is one: then the communicator's error handler is called.
-compile "${CC:-cc}" late.c late "${MPI_CFLAGS-} ${MPI_LIBS-}"
-ends 0 "$run" --report "$folder/report" --rule min=4K:onebit -- "$MPIRUN" -n 2 "$folder/late"
-[ "$(grep -c '^right$' "$folder/out")" -eq 2 ] || fail "a late rank is an error: $(cat "$folder/out" "$folder/err")"
-TACIT_TIMEOUT_MS=200 ends 0 "$run" --report "$folder/report" --rule min=4K:onebit -- "$MPIRUN" -n 2 "$folder/late"
-[ "$(grep -c '^told$' "$folder/out")" -eq 2 ] || fail "not all were told: $(cat "$folder/out" "$folder/err")"
-says err 'nothing from rank 1 for 200 ms'
-says report '^Site 1: 1 of 1 calls'
-
-# Numbers of sites; calls that stay exact first; what is remembered
+# Numbers of sites; calls that stay exact first
 ends 3 "$run" --report "$folder/report" --rule site=2:none --rule site=1,after=4:none -- "$MPIRUN" -n 2 "$folder/program" 3
 says report "^Site 1: 6 of 10 calls" "^Site 2: 3 of 3 calls"
-
-# Tensors that differ in nothing but their buffers, in fresh buffers, and in one: with feedback, sums over steps come close to the
-# exact ones, of each.
-compile "${CC:-cc}" recurrence.c recurrence "${MPI_CFLAGS-} ${MPI_LIBS-} -lm"
-# lacks LOW HIGH: of every tensor.
-lacks() {
-    awk -v low="$1" -v high="$2" '/^tensor/ { n += $3 >= low && $3 <= high } END { exit n != 4 }' "$folder/out" ||
-        fail "sums lack not $1 to $2 of the whole: $(cat "$folder/out")"
-}
-command=("$MPIRUN" -n 2 "$folder/recurrence")
-feedback=("$run" --report "$folder/report" --allreduce onebit+ef --min-bytes 15K)
-for how in same:200 apart:200 one:200 distinct:400; do
-    ends 0 "${feedback[@]}" -- "${command[@]}" "${how%:*}" "${how#*:}"
-    lacks 0.001 0.03
-    [ $how = distinct:400 ] && tensors=1 || tensors=4
-    says report "^Site 1: .*'onebit+ef', as $tensors tensors of a step, of which a norm of [1-9]"
-    ends 0 "$run" --report "$folder/report" --allreduce onebit --min-bytes 15K -- "${command[@]}" "${how%:*}" 20
-    lacks 0.5 0.8
-done
-ends 0 "${feedback[@]}" -- "${command[@]}" changing 600
+# A step that changes
+ends 0 "${feedback[@]}" -- "${recurrence[@]}" changing 600
 lacks 0 0.03
 says report "^Site 1: .*'onebit+ef', as 3 tensors of a step"
 # What is kept back of a step that is no more is sent.
-ends 0 "${feedback[@]}" -- "${command[@]}" ending 600
+ends 0 "${feedback[@]}" -- "${recurrence[@]}" ending 600
 lacks 0 0.00001
 says report "^Site 1: .*'onebit+ef', as 0 tensors of a step, of which a norm of 0 "
 # Tensors that nobody can tell from one another stay exact.
-ends 0 "${feedback[@]}" -- "${command[@]}" fresh 200
+ends 0 "${feedback[@]}" -- "${recurrence[@]}" fresh 200
 lacks 0 0.00001
 says err 'cannot be told from one another'
 # No more memory than two tensors need: the others stay exact.
-ends 0 "${feedback[@]}" --state-bytes 48K -- "${command[@]}" same 200
+ends 0 "${feedback[@]}" --state-bytes 48K -- "${recurrence[@]}" same 200
 says err 'remember 49152 bytes, as many as they may'
 says report '^Site 1: .* as 2 tensors of a step'
 
@@ -203,21 +283,6 @@ TACIT_TIMEOUT_MS=300 ends 0 "$MPIRUN" -n 1 "$run" "$folder/program" : -n 1 "$fol
 says err ' 1 MPI_Allreduce 1 (world) 2 MPI_FLOAT ' 'Nothing was measured: not all ranks came'
 TACIT_TIMEOUT_MS=300 ends 0 "$MPIRUN" -n 1 "$folder/program" : -n 1 "$run" "$folder/program"
 
-# Each of Fortran's ways once, although it leads to C's
-if [ -n "${MPIFORT-}" ] && command -v "$MPIFORT" >/dev/null; then
-    for program in old_fortran new_fortran; do
-        compile "$MPIFORT" $program.f90 $program ""
-        ends 0 "$run" --report "$folder/report" "$MPIRUN" -n 2 "$folder/$program"
-        says report ' 1 MPI_Allreduce 1 (world) 2 MPI_REAL MPI_SUM 20000 4 80000 .* yes$' \
-            ' 2 MPI_Iallreduce 1 (world) 2 MPI_INTEGER MPI_MAX 10 1 40 '
-        [ "$(grep -c 'MPI_I\?[aA]llreduce .*%' "$folder/report")" -eq 2 ] || fail "counted twice: $(cat "$folder/report")"
-        ends 0 "$run" --report "$folder/report" --allreduce none --min-bytes 1 "$MPIRUN" -n 2 "$folder/$program"
-        says report "^Site 1: 4 of 4 calls were reduced by 'none'"
-    done
-else
-    echo "skipped: there is no Fortran for this MPI"
-fi
-
 # An MPI that was loaded for Python's module alone
 if "${PYTHON:-python3}" -c 'import mpi4py' 2>/dev/null; then
     echo 'from mpi4py import MPI
@@ -229,5 +294,21 @@ for i in range(4):
     predicted 1
 else
     echo "skipped: there is no mpi4py"
+fi
+
+# The other MPI's programs: what differs with an MPI.
+if [ -z "${MPICHRUN-}" ]; then
+    echo "skipped: Tacit is built for one MPI"
+elif ! command -v "$MPICHRUN" >/dev/null; then
+    echo "skipped: there is no $MPICHRUN"
+else
+    with "$MPICHRUN" "$MPICHFORT" "$MPICH_CFLAGS $MPICH_LIBS"
+    counted 2 "$folder/program"
+    counted 2 "$folder/loads" "$folder/program.so"
+    taken 3
+    all_taken
+    late
+    fed_back same 200 4
+    from_fortran
 fi
 exit $failed

@@ -44,7 +44,7 @@ says out '^CUDA  '
 says out '^NCCL  '
 cuda=$(grep -q "^CUDA .*no: " "$folder/out" || echo ",\"cuda\"")
 ends 0 "$tools/tacit-info" --json
-has version isa transports devices cuda nccl compressors feedbacks optimizers schedules environment
+has version isa transports devices cuda nccl tacit_run compressors feedbacks optimizers schedules environment
 says out "\"devices\":\[\"cpu\"$cuda\],\"cuda\":\".\+\""
 ends 0 "$tools/tacit-info" --help
 ends 0 "$tools/tacit-info" --check onebit+ef

@@ -158,6 +158,8 @@ static void print_text(void)
     printf("\nCUDA          %s%s\n", has ? "" : "no: ", cuda);
     has = has_nccl(nccl, sizeof nccl);
     printf("NCCL          %s%s\n", has ? "" : "no: ", nccl);
+    printf("tacit-run     %s\n",
+           TACIT_RUN_MPIS[0] != '\0' ? "for programs of " TACIT_RUN_MPIS : "no: it needs MPI and shared libraries");
     for (size_t i = 0; i < COUNT_OF(kinds); i++) {
         printf("\n%s\n", kinds[i].name);
         for (size_t index = 0; tacit_module(kinds[i].kind, index, &module) == TACIT_OK; index++) {
@@ -234,6 +236,7 @@ static void print_json(void)
     json_close(&json, ']');
     json_text(&json, "cuda", cuda);
     json_text(&json, "nccl", nccl);
+    json_text(&json, "tacit_run", TACIT_RUN_MPIS);
     for (size_t i = 0; i < COUNT_OF(kinds); i++) {
         json_open(&json, kinds[i].name, '[');
         for (size_t index = 0; tacit_module(kinds[i].kind, index, &module) == TACIT_OK; index++) {

@@ -7,12 +7,12 @@ set -u
 abi=${srcdir:-.}/tests/abi
 failed=0
 
-# compare LIBRARY: its exported names with the list.
+# compare LIBRARY LIST: its exported names with the list.
 compare() {
-    local library=.libs/$1.so
+    local library=.libs/$1.so list=$2.symbols
     ${NM:-nm} -D --defined-only "$library" | sed 's/.* //' | LC_ALL=C sort >"$1.exported"
-    if ! diff -u "$abi/$1.symbols" "$1.exported"; then
-        echo "$1 exports other names (+) than tests/abi/$1.symbols lists (-)"
+    if ! diff -u "$abi/$list" "$1.exported"; then
+        echo "$1 exports other names (+) than tests/abi/$list lists (-)"
         failed=1
     fi
     rm -f "$1.exported"
@@ -22,13 +22,20 @@ if [ ! -e .libs/libtacit.so ]; then
     echo "skipped: no shared library was built"
     exit 77
 fi
-compare libtacit
-[ ! -e .libs/libtacit_mpi.so ] || compare libtacit_mpi
+compare libtacit libtacit
+[ ! -e .libs/libtacit_mpi.so ] || compare libtacit_mpi libtacit_mpi
+if [ -e .libs/libtacit_mpi_mpich.so ]; then
+    compare libtacit_mpi_mpich libtacit_mpi
+    if ${READELF:-readelf} -d .libs/libtacit_mpi_mpich.so | grep 'NEEDED.*libp\?mpi'; then
+        echo "libtacit_mpi_mpich needs the library above, which with others of MPICH's ABI has another name"
+        failed=1
+    fi
+fi
 if ${NM:-nm} -D --undefined-only .libs/libtacit.so | grep ' P\?MPI_\| nccl\| cuda'; then
     echo "libtacit needs the names above, which belong in another library"
     failed=1
 fi
-for library in libtacit libtacit_mpi libtacit_preload_mpi; do
+for library in libtacit libtacit_mpi libtacit_mpi_mpich libtacit_preload_mpi; do
     [ -e .libs/$library.so ] || continue
     if ${READELF:-readelf} -d .libs/$library.so | grep 'NEEDED.*\(libcu\|libnccl\|libnv\|libtacit_cuda\)'; then
         echo "$library needs what is named above, which only the CUDA module may"
