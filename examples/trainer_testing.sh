@@ -54,8 +54,8 @@ loses() {
 
 newest() { find "$1" -maxdepth 1 -name 'gen-*[0-9]' 2>/dev/null | sort -V | tail -n 1; }
 
-# killed DIR SECONDS COMMAND...: runs a training under the launcher and kills its ranks so long after it has written its first
-# checkpoint into DIR.
+# killed DIR SECONDS COMMAND...: runs a training under the launcher and kills its ranks, which are its children or (MPICH) theirs,
+# so long after it has written its first checkpoint into DIR.
 killed() {
     local dir=$1 delay=$2 before pid tries
     shift 2
@@ -70,6 +70,6 @@ killed() {
     done
     [ "$(newest "$dir")" != "$before" ] || fail "'$*' wrote no checkpoint: $(cat "$folder/killed")"
     sleep "$delay"
-    pkill -KILL -P "$pid"
+    pkill -KILL -P "$(pgrep -d , -P "$pid"),$pid"
     wait "$pid" 2>/dev/null && fail "'$*' had ended before it was killed"
 }
