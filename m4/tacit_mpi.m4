@@ -39,20 +39,18 @@ AC_ARG_WITH([mpich],
 have_mpich=no
 AS_CASE([$with_mpich], [yes|look], [MPICHCC=mpicc.mpich], [MPICHCC=$with_mpich])
 AS_IF([test "$with_mpich" = no], [mpich_summary="no (--without-mpich)"],
-      [test "$have_mpi" = no], [
-    mpich_summary="no (without another MPI)"
-    AS_IF([test "$with_mpich" != look], [AC_MSG_ERROR([--with-mpich: there is no MPI beside which it could be served])])
-],
-      [
-    AS_IF([test "$mpi_name" = MPICH], [mpich_summary="it is the MPI"], [
-        TACIT_MPI_FLAGS([MPICH])
-        TACIT_MPI_LINKS([MPICH], [MPI_VERSION >= 3 && !defined OPEN_MPI], [have_mpich=yes])
-        AS_IF([test "$have_mpich" = yes], [mpich_summary=$mpi_source], [test "$with_mpich" != look],
-              [AC_MSG_ERROR([--with-mpich: $MPICHCC is not the compiler of a working MPICH, or of one with its ABI])],
-              [mpich_summary="not found"])
+      [test "$have_mpi" = no && test "$with_mpich" != look], [AC_MSG_ERROR([--with-mpich: it needs another MPI beside it])],
+      [test "$have_mpi" = no], [mpich_summary="no (without another MPI)"],
+      [test "$mpi_name" = MPICH], [mpich_summary="it is the MPI"], [
+    TACIT_MPI_FLAGS([MPICH])
+    TACIT_MPI_LINKS([MPICH], [MPI_VERSION >= 3 && !defined OPEN_MPI], [have_mpich=yes])
+    AS_IF([test "$have_mpich" = yes], [
+        mpich_summary=$mpi_source
         MPICHRUN=TACIT_MPI_BESIDE([$MPICHCC], [mpirun])
         MPICHFORT=TACIT_MPI_BESIDE([$MPICHCC], [mpifort])
-    ])
+    ], [test "$with_mpich" != look],
+          [AC_MSG_ERROR([--with-mpich: $MPICHCC is not the compiler of a working MPICH, or of one with its ABI])],
+          [mpich_summary="not found"])
 ])
 AS_IF([test "$enable_shared" != yes], [TACIT_RUN_MPIS=], [test "$have_mpich" = yes], [TACIT_RUN_MPIS="$mpi_name and MPICH"],
       [TACIT_RUN_MPIS=$mpi_name])

@@ -378,7 +378,7 @@ static bool test(uintptr_t *request, bool *done_out)
     return true;
 }
 
-static int raise(uintptr_t comm)
+static int call_handler(uintptr_t comm)
 {
     (void)mpi.Comm_call_errhandler((MPI_Comm)comm, MPI_ERR_OTHER);
     return MPI_ERR_OTHER;
@@ -402,5 +402,5 @@ const preload_mpi_t PRELOAD_SHIM = {
     .barrier = barrier,
     .begin_reduce = begin_reduce,
     .test = test,
-    .raise = raise,
+    .raise = call_handler,
 };
