@@ -224,7 +224,8 @@ static int dtype_of(const preload_call_t *call)
 {
     const MPI_Datatype type = type_of(call);
 
-    for (size_t i = 0; op_of(call) == ops[SUM] && comm_of(call) != (uintptr_t)null && comm_of(call) != 0 && i < float_count; i++) {
+    for (size_t i = 0; op_of(call) == ops[SUM] && comm_of(call) != (uintptr_t)null && comm_of(call) != 0 && i < float_count;
+         i++) {
         if (type == floats[i]) {
             return (int)float_dtypes[i];
         }

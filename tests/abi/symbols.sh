@@ -44,13 +44,13 @@ for library in libtacit libtacit_mpi libtacit_mpi_mpich libtacit_preload_mpi; do
 done
 if [ -e .libs/libtacit_preload_mpi.so ]; then
     exported=$(${NM:-nm} -D --defined-only .libs/libtacit_preload_mpi.so | sed 's/.* //')
-    for name in MPI_Allreduce MPI_Iallreduce MPI_Finalize mpi_allreduce_ mpi_allreduce_f08_ mpi_finalize_f08_; do
+    for name in MPI_Allreduce MPI_Iallreduce MPI_Finalize PMPI_Allreduce mpi_allreduce_ mpi_allreduce_f08_ mpi_finalize_f08_; do
         grep -qx "$name" <<<"$exported" || {
             echo "libtacit_preload_mpi does not export $name"
             failed=1
         }
     done
-    if grep -vi '^mpi_i\?allreduce\|^mpi_finalize' <<<"$exported"; then
+    if grep -vi '^p\?mpi_i\?allreduce\|^p\?mpi_finalize' <<<"$exported"; then
         echo "libtacit_preload_mpi exports the names above, which are not its own"
         failed=1
     fi
