@@ -5,8 +5,9 @@
 #include <string.h>
 
 /* LEAST, and twice as many after each period that did not last, up to MOST: so many calls are of one period before it is
-   believed, since a step may begin with calls that are alike. MISFITS: with so many, it did not last. LATE: after so many
-   without a period by places, signs have to do; before that, tensors that are alike would pass for one. */
+   believed, since a step may begin with calls that are alike. MISFITS: with so many, it did not last, unless it was meanwhile
+   seen again. LATE: after so many without a period by places, signs have to do; before that, tensors that are alike would pass
+   for one. */
 enum { LEAST = 16, MOST = 256, MISFITS = 8, LATE = 512 };
 
 static size_t evidence(const preload_cycle_t *cycle)
@@ -55,7 +56,7 @@ bool preload_cycle_agree(preload_cycle_t *cycle, size_t least, size_t most)
         memmove(cycle->places, &cycle->places[cycle->count - period], period * sizeof *cycle->places);
         cycle->period = period;
         cycle->placed = placed;
-        cycle->position = cycle->misfits = 0;
+        cycle->position = cycle->misfits = cycle->fitting = 0;
     }
     return period != 0;
 }
@@ -82,6 +83,11 @@ static bool fits(const preload_cycle_t *cycle, uint64_t sign)
     return cycle->period != 0 && cycle->signs[cycle->position] == sign;
 }
 
+bool preload_cycle_is_between(const preload_cycle_t *cycle, uint64_t sign)
+{
+    return cycle->period != 0 && !fits(cycle, sign);
+}
+
 bool preload_cycle_compares(const preload_cycle_t *cycle, uint64_t sign)
 {
     return cycle->placed && fits(cycle, sign);
@@ -99,8 +105,12 @@ int preload_cycle_next(preload_cycle_t *cycle, uint64_t sign, bool elsewhere)
 
     if (fits(cycle, sign) && !elsewhere) {
         cycle->position = position + 1 < cycle->period ? position + 1 : 0;
+        if (++cycle->fitting >= cycle->period && cycle->fitting >= evidence(cycle)) {
+            cycle->misfits = 0;
+        }
         return (int)position;
     }
+    cycle->fitting = 0;
     if (cycle->period != 0 && ++cycle->misfits == MISFITS) {
         cycle->count = cycle->period = 0;
         cycle->seen = cycle->due = 0;

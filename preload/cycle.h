@@ -18,11 +18,14 @@ typedef struct preload_cycle {
     size_t    period;                  /* 0: not known yet */
     bool      placed;                  /* the period is one of places, too */
     size_t    position;                /* of the next call in its step */
-    size_t    misfits;                 /* calls since it is known that did not fit */
+    size_t    misfits;                 /* calls that did not fit, since the period was last seen again */
+    size_t    fitting;                 /* calls since the latest one that did not */
     size_t    searches;                /* that ended with a period which did not last */
     uint64_t  seen, due;               /* calls since the search began; the one after which ranks compare what they found */
 } preload_cycle_t;
 
+/* Whether the step is known, and the call not the one that comes next in it. By signs alone. */
+bool preload_cycle_is_between(const preload_cycle_t *cycle, uint64_t sign);
 /* Whether ranks have to tell each other first whether the call is where it should be. By signs alone. */
 bool preload_cycle_compares(const preload_cycle_t *cycle, uint64_t sign);
 bool preload_cycle_is_elsewhere(const preload_cycle_t *cycle, uintptr_t place);

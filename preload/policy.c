@@ -322,14 +322,16 @@ static void search(const preload_mpi_t *mpi, plan_t *plan, uintptr_t comm)
 }
 
 /* Which tensor of its kind this sum is; -1: unknown. Sums that stay dense are part of the step too, wherever they are:
-   where tensors are alike, they may be all that tells one step from the next. Of others that have to be known again, ranks tell
-   each other whether they come from where they should: another tensor's memory would spoil them. */
+   where tensors are alike, they may be all that tells one step from the next; others of them in between, as of an evaluation, do
+   no harm. Of sums that have to be known again, ranks tell each other whether they come from where they should: another tensor's
+   memory would spoil them. */
 static int tensor_of(const preload_mpi_t *mpi, plan_t *plan, const entry_t *entry, bool known, const preload_sum_t *sum)
 {
     const uintptr_t place = known ? 0 : (uintptr_t)sum->in;
+    const bool      between = known && preload_cycle_is_between(&plan->cycle, entry->sign);
     const bool      here = known || !preload_cycle_compares(&plan->cycle, entry->sign) ||
                       all_can(mpi, sum->comm, !preload_cycle_is_elsewhere(&plan->cycle, place));
-    const int position = preload_cycle_next(&plan->cycle, entry->sign, !here);
+    const int position = between ? -1 : preload_cycle_next(&plan->cycle, entry->sign, !here);
 
     if (position >= 0) {
         return plan->tensor_at[position];

@@ -108,7 +108,7 @@ START_TEST(disagreement)
 }
 END_TEST
 
-/* A call in between changes nothing; another step is found. */
+/* A call in between changes nothing, however often there is one between steps; another step is found. */
 START_TEST(misfits)
 {
     preload_cycle_t *cycle = calloc(1, sizeof *cycle);
@@ -119,7 +119,14 @@ START_TEST(misfits)
     }
     ck_assert_int_eq(call(cycle, 99, 0), -1);
     ck_assert_int_eq(call(cycle, cycle->signs[1], 0), 1);
-    run(cycle, "xyxz", 16);
+    run(cycle, "bcabcabcabcabcabcax", 40);
+    ck_assert_uint_eq(cycle->period, 3);
+    ck_assert_uint_eq(cycle->searches, 0);
+    ck_assert(preload_cycle_is_between(cycle, 99));
+    ck_assert(!preload_cycle_is_between(cycle, cycle->signs[cycle->position]));
+    run(cycle, "bcax", 40);
+    ck_assert_uint_eq(cycle->period, 4);
+    run(cycle, "xyxz", 40);
     ck_assert_uint_eq(cycle->period, 4);
     free(cycle);
 }
