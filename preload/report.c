@@ -151,14 +151,20 @@ static void print_table(FILE *out, int ranks, double run)
     }
 }
 
-typedef struct best {
-    size_t      site; /* 0: none is faster */
-    const char *spec;
-    double      speedup;
-} best_t;
+/* What a spec saves in the whole run, at the sites where it saves something. */
+typedef struct total {
+    double saved;
+    char   rules[PRELOAD_SITES * 64]; /* for tacit-run */
+} total_t;
+
+static void print_run(FILE *out, const char *before, double saved, double run)
+{
+    fprintf(out, "%s %+12.3f %12.3f %9.2f\n", before, saved, run - saved, run / (run - saved));
+}
 
 /* A call of MPI's own counts for no more than those of the run took. */
-static void print_prediction(FILE *out, size_t number, const preload_measured_t measured[PRELOAD_TRIED], double run, best_t *best)
+static void print_prediction(FILE *out, size_t number, const preload_measured_t measured[PRELOAD_TRIED], double run,
+                             total_t totals[PRELOAD_TRIED])
 {
     const preload_site_t *site = preload_site_at(number - 1);
     const double          calls = (double)atomic_load(&site->calls), had = seconds_of(site) / calls;
@@ -169,45 +175,62 @@ static void print_prediction(FILE *out, size_t number, const preload_measured_t 
     fprintf(out, "      %-20s %6s %12s %12s %12s %9s\n", "by", "trials", "ms a call", "saves s", "run then s", "speed-up");
     for (int i = 0; i < PRELOAD_TRIED; i++) {
         const double saved = calls * (native - measured[i].seconds);
+        const size_t length = strlen(totals[i].rules);
+        char         before[64];
 
-        if (measured[i].trials == 0) {
-            continue;
-        }
-        fprintf(out, "      %-20s %6d %12.3f", preload_tried[i], measured[i].trials, 1e3 * measured[i].seconds);
+        snprintf(before, sizeof before, "      %-20s %6d %12.3f", preload_tried[i], measured[i].trials,
+                 1e3 * measured[i].seconds);
         if (i == 0) {
-            fputc('\n', out);
-            continue;
+            fprintf(out, "%s\n", before);
+        } else if (measured[i].trials > 0) {
+            print_run(out, before, saved, run);
         }
-        fprintf(out, " %+12.3f %12.3f %9.2f\n", saved, run - saved, run / (run - saved));
-        if (run / (run - saved) > best->speedup) {
-            *best = (best_t){number, preload_tried[i], run / (run - saved)};
+        if (i != 0 && measured[i].trials > 0 && saved > 0.0) {
+            totals[i].saved += saved;
+            snprintf(totals[i].rules + length, sizeof totals[i].rules - length, " --rule site=%zu:%s", number, preload_tried[i]);
         }
     }
+}
+
+/* Returns the best one's place; 0: none is faster by one part in a hundred. */
+static int print_totals(FILE *out, double run, const total_t totals[PRELOAD_TRIED])
+{
+    int best = 0;
+
+    fprintf(out, "\nAll of these sites, each where it saves something:\n\n");
+    for (int i = 1; i < PRELOAD_TRIED; i++) {
+        char before[64];
+
+        snprintf(before, sizeof before, "      %-40s", preload_tried[i]);
+        print_run(out, before, totals[i].saved, run);
+        best = totals[i].saved > totals[best].saved ? i : best;
+    }
+    return run > 1.01 * (run - totals[best].saved) ? best : 0;
 }
 
 static void print_predictions(FILE *out, const size_t numbers[PRELOAD_SITES],
                               preload_measured_t measured[PRELOAD_SITES][PRELOAD_TRIED], double run, const char *why)
 {
-    best_t best = {.speedup = 1.01};
-    bool   any = false;
+    total_t totals[PRELOAD_TRIED] = {0};
+    bool    any = false;
+    int     best;
 
     for (int i = 0; i < PRELOAD_SITES && numbers[i] != 0; i++) {
         if (measured[i][0].trials > 0) {
-            print_prediction(out, numbers[i], measured[i], run, &best);
+            print_prediction(out, numbers[i], measured[i], run, totals);
             any = true;
         }
     }
+    best = any ? print_totals(out, run, totals) : 0;
     if (why[0] != '\0') {
         fprintf(out, "\n%s: %s.\n", any ? "Not all of it was measured" : "Nothing was measured", why);
     } else if (!any) {
         fprintf(out,
                 "\nNo site is left to be compressed whose ranks are those of MPI_COMM_WORLD, so that nothing was measured.\n");
     }
-    if (best.site != 0) {
-        fprintf(out,
-                "\nBest of these: site %zu by '%s', %.2f times as fast a run, if its results may be inexact. A program asks for\n"
-                "that when it makes a slot: tacit_slot_create() with spec = \"%s\".\n",
-                best.site, best.spec, best.speedup, best.spec);
+    if (best != 0) {
+        fprintf(out, "\nBest of these: '%s', %.2f times as fast a run, if its results may be inexact:\n\n    tacit-run%s\n",
+                preload_tried[best], run / (run - totals[best].saved), totals[best].rules);
     } else if (any) {
         fprintf(out, "\nNone of these would make this run faster here by one part in a hundred.\n");
     }
