@@ -115,6 +115,7 @@ with() {
     compile "${CC:-cc}" taken.c taken "$3 -lpthread -lm"
     compile "${CC:-cc}" late.c late "$3"
     compile "${CC:-cc}" recurrence.c recurrence "$3 -lm"
+    compile "${CC:-cc}" training.c training "$3 -lm"
     feedback=("$run" --report "$folder/report" --allreduce onebit+ef --min-bytes 15K)
     recurrence=("$mpirun" -n 2 "$folder/recurrence")
 }
@@ -196,6 +197,24 @@ fed_back() {
     lacks 0.5 0.8
 }
 
+# Programs that learn: with feedback they come nearly as far as without compression, which they would not without feedback, and all
+# ranks have the same model.
+# learns SITE CALLS MORE COMMAND...: the first so many calls stay exact; the loss is higher by so much at most.
+learns() {
+    local site=$1 calls=$2 more=$3 spec dense loss
+    shift 3
+    ends 0 "$mpirun" -n 2 "$@"
+    for spec in onebit+ef topk:ratio=0.01+ef; do
+        dense=${dense-$(sed -n 's/.*of test *\([0-9.]*\).*/\1/p' "$folder/out" | tail -n 1)}
+        ends 0 "$run" --report "$folder/report" --allreduce $spec --min-bytes 16K -- "$mpirun" -n 2 "$@"
+        says out '^models are equal$'
+        says report "^Site $site: $calls calls were reduced by '$spec'"
+        loss=$(sed -n 's/.*of test *\([0-9.]*\).*/\1/p' "$folder/out" | tail -n 1)
+        awk -v loss="$loss" -v dense="$dense" -v more="$more" 'BEGIN { exit !(loss != "" && loss - dense <= more) }' ||
+            fail "$* by '$spec' ends with a loss of $loss instead of $dense"
+    done
+}
+
 # Each of Fortran's ways once, although it leads to C's
 from_fortran() {
     local program
@@ -211,6 +230,10 @@ from_fortran() {
         [ "$(grep -c 'MPI_I\?[aA]llreduce .*%' "$folder/report")" -eq 2 ] || fail "counted twice: $(cat "$folder/report")"
         ends 0 "$run" --report "$folder/report" --allreduce none --min-bytes 1 "$mpirun" -n 2 "$folder/$program"
         says report "^Site 1: 4 of 4 calls were reduced by 'none'"
+    done
+    for module in '' -DF08; do
+        compile "$mpifort" training.F90 training_fortran "$module"
+        learns 1 '1589 of 1600' 0.0003 "$folder/training_fortran" 800
     done
 }
 
@@ -244,6 +267,8 @@ for how in same apart one; do
     fed_back $how 200 4
 done
 fed_back distinct 400 1
+digits=$root/examples/data/digits.csv
+learns 3 '1989 of 2000' 0.04 "$folder/training" --data "$digits" --width 64 --rate 0.01 --steps 400 --every 10 --seed 2
 from_fortran
 
 # Numbers of sites; calls that stay exact first
@@ -292,6 +317,11 @@ for i in range(4):
     ends 0 "$run" --report "$folder/report" "$MPIRUN" -n 2 "${PYTHON:-python3}" "$folder/program.py"
     says report ' 1 MPI_Allreduce 1 (world) 2 MPI_FLOAT MPI_SUM 20000 4 80000 '
     predicted 1
+    if "${PYTHON:-python3}" -c 'import numpy' 2>/dev/null; then
+        learns 3 '723 of 900' 0.03 "${PYTHON:-python3}" "$root/tests/preload/training.py" "$digits" 64 300 1
+    else
+        echo "skipped: there is no numpy"
+    fi
 else
     echo "skipped: there is no mpi4py"
 fi

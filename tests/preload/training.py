@@ -7,7 +7,7 @@ import numpy as np
 from mpi4py import MPI
 
 data, width, steps, seed = sys.argv[1], *map(int, sys.argv[2:5])
-HIDDEN, BATCH, RATE, MOMENTUM = 3, 8, 0.05, 0.9
+HIDDEN, BATCH, RATE, MOMENTUM = 3, 8, 0.02, 0.9
 world = MPI.COMM_WORLD
 
 
