@@ -57,6 +57,7 @@ bool preload_cycle_agree(preload_cycle_t *cycle, size_t least, size_t most)
         cycle->period = period;
         cycle->placed = placed;
         cycle->position = cycle->misfits = cycle->fitting = 0;
+        cycle->lasted = 0;
     }
     return period != 0;
 }
@@ -98,13 +99,15 @@ bool preload_cycle_is_elsewhere(const preload_cycle_t *cycle, uintptr_t place)
     return cycle->places[cycle->position] != place;
 }
 
-/* A call in between is left out, since there may be others again and again, as after each epoch. */
+/* A call in between is left out, since there may be others again and again, as after each epoch. Where fresh buffers came to the
+   same places for a while, it was no period by places, and the search goes on. */
 int preload_cycle_next(preload_cycle_t *cycle, uint64_t sign, bool elsewhere)
 {
     const size_t position = cycle->position;
 
     if (fits(cycle, sign) && !elsewhere) {
         cycle->position = position + 1 < cycle->period ? position + 1 : 0;
+        cycle->lasted++;
         if (++cycle->fitting >= cycle->period && cycle->fitting >= evidence(cycle)) {
             cycle->misfits = 0;
         }
@@ -113,7 +116,8 @@ int preload_cycle_next(preload_cycle_t *cycle, uint64_t sign, bool elsewhere)
     cycle->fitting = 0;
     if (cycle->period != 0 && ++cycle->misfits == MISFITS) {
         cycle->count = cycle->period = 0;
-        cycle->seen = cycle->due = 0;
+        cycle->seen = cycle->placed && cycle->lasted < LATE ? cycle->seen : 0;
+        cycle->due = cycle->seen + LEAST;
         cycle->searches++;
     }
     return -1;

@@ -20,8 +20,9 @@ typedef struct preload_cycle {
     size_t    position;                /* of the next call in its step */
     size_t    misfits;                 /* calls that did not fit, since the period was last seen again */
     size_t    fitting;                 /* calls since the latest one that did not */
+    uint64_t  lasted;                  /* calls of the period since it is known */
     size_t    searches;                /* that ended with a period which did not last */
-    uint64_t  seen, due;               /* calls since the search began; the one after which ranks compare what they found */
+    uint64_t  seen, due;               /* calls of the search; the one after which ranks compare what they found */
 } preload_cycle_t;
 
 /* Whether the step is known, and the call not the one that comes next in it. By signs alone. */

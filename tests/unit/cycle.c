@@ -90,6 +90,24 @@ START_TEST(fresh_buffers)
 }
 END_TEST
 
+/* So they do if buffers seem to come again. */
+START_TEST(places_by_chance)
+{
+    preload_cycle_t *cycle = calloc(1, sizeof *cycle);
+
+    for (uintptr_t i = 0; i < 550; i++) {
+        const bool by_chance = (i > 300 && i < 350) || (i > 400 && i < 500);
+
+        (void)call(cycle, i % 5 < 4, by_chance ? i % 10 : 1000 + i);
+    }
+    ck_assert_uint_eq(cycle->searches, 2);
+    run(cycle, "****b", 20);
+    ck_assert_uint_eq(cycle->period, 5);
+    ck_assert(!cycle->placed);
+    free(cycle);
+}
+END_TEST
+
 /* Ranks that found different periods find none, until it is late. */
 START_TEST(disagreement)
 {
@@ -189,6 +207,7 @@ int main(void)
     tcase_add_loop_test(tcase, periods, 0, 7);
     tcase_add_test(tcase, positions);
     tcase_add_test(tcase, fresh_buffers);
+    tcase_add_test(tcase, places_by_chance);
     tcase_add_test(tcase, disagreement);
     tcase_add_test(tcase, misfits);
     tcase_add_loop_test(tcase, changed, 0, 4);
