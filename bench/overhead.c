@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Nanoseconds of one MPI_Allreduce() of a float on MPI_COMM_SELF: bench/preload runs it with the interposer and without. */
+/* Nanoseconds of one MPI_Allreduce() of a float on MPI_COMM_SELF, the least of many batches: bench/preload runs it with the
+   interposer and without. */
 #include <mpi.h>
 #include <stdio.h>
 #include <time.h>
 
-enum { CALLS = 1000000 };
+enum { BATCHES = 100, CALLS = 10000 };
 
 static double now(void)
 {
@@ -17,14 +18,20 @@ static double now(void)
 int main(int argc, char **argv)
 {
     float  in = 1.0f, out = 0.0f;
-    double start;
+    double least = 1e9;
 
     MPI_Init(&argc, &argv);
-    start = now();
-    for (int i = 0; i < CALLS; i++) {
-        MPI_Allreduce(&in, &out, 1, MPI_FLOAT, MPI_SUM, MPI_COMM_SELF);
+    for (int batch = 0; batch < BATCHES; batch++) {
+        const double start = now();
+        double       each;
+
+        for (int i = 0; i < CALLS; i++) {
+            MPI_Allreduce(&in, &out, 1, MPI_FLOAT, MPI_SUM, MPI_COMM_SELF);
+        }
+        each = (now() - start) / CALLS;
+        least = each < least ? each : least;
     }
-    printf("%.1f\n", (now() - start) / CALLS);
+    printf("%.1f\n", least);
     MPI_Finalize();
     return out != in;
 }
