@@ -117,8 +117,8 @@ int preload_cycle_next(preload_cycle_t *cycle, uint64_t sign, bool elsewhere)
     if (cycle->period != 0 && ++cycle->misfits == MISFITS) {
         cycle->count = cycle->period = 0;
         cycle->seen = cycle->placed && cycle->lasted < LATE ? cycle->seen : 0;
-        cycle->due = cycle->seen + LEAST;
         cycle->searches++;
+        cycle->due = cycle->seen + evidence(cycle);
     }
     return -1;
 }

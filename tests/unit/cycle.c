@@ -95,15 +95,30 @@ START_TEST(places_by_chance)
 {
     preload_cycle_t *cycle = calloc(1, sizeof *cycle);
 
-    for (uintptr_t i = 0; i < 550; i++) {
-        const bool by_chance = (i > 300 && i < 350) || (i > 400 && i < 500);
+    for (uintptr_t i = 0; i < 1650; i++) {
+        const bool by_chance = (i > 300 && i < 750) || (i > 850 && i < 1350);
 
         (void)call(cycle, i % 5 < 4, by_chance ? i % 10 : 1000 + i);
     }
     ck_assert_uint_eq(cycle->searches, 2);
-    run(cycle, "****b", 20);
     ck_assert_uint_eq(cycle->period, 5);
     ck_assert(!cycle->placed);
+    free(cycle);
+}
+END_TEST
+
+/* Not if they really did, for long. */
+START_TEST(places_for_long)
+{
+    preload_cycle_t *cycle = calloc(1, sizeof *cycle);
+
+    run(cycle, "*", 490);
+    run(cycle, "aA", 400);
+    ck_assert_uint_eq(cycle->period, 2);
+    for (uintptr_t i = 0; i < 400; i++) {
+        (void)call(cycle, 1, 100 + i % 20);
+    }
+    ck_assert_uint_eq(cycle->period, 20);
     free(cycle);
 }
 END_TEST
@@ -208,6 +223,7 @@ int main(void)
     tcase_add_test(tcase, positions);
     tcase_add_test(tcase, fresh_buffers);
     tcase_add_test(tcase, places_by_chance);
+    tcase_add_test(tcase, places_for_long);
     tcase_add_test(tcase, disagreement);
     tcase_add_test(tcase, misfits);
     tcase_add_loop_test(tcase, changed, 0, 4);
