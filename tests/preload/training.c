@@ -66,7 +66,7 @@ static double normal(uint64_t *state)
 
 /* ---- Data ---- */
 
-/* Lines of 64 numbers from 0 to 16 and the digit. In an order that is the same for all seeds, so that the last fifth is a fair test. */
+/* Lines of 64 numbers from 0 to 16 and the digit. In an order that is the same for all seeds: the last fifth is a test. */
 static void load(void)
 {
     FILE    *file = fopen(options.data, "r");
