@@ -7,7 +7,7 @@
 /* LEAST, and twice as many after each period that did not last, up to MOST: so many calls are of one period before it is
    believed, since a step may begin with calls that are alike. MISFITS: with so many, it did not last, unless it was meanwhile
    seen again. LATE: after so many without a period by places, signs have to do; before that, tensors that are alike would pass
-   for one. */
+   for one, unless places have shown the same period once. */
 enum { LEAST = 16, MOST = 256, MISFITS = 8, LATE = 512 };
 
 static size_t evidence(const preload_cycle_t *cycle)
@@ -49,13 +49,15 @@ size_t preload_cycle_by_signs(const preload_cycle_t *cycle)
 bool preload_cycle_agree(preload_cycle_t *cycle, size_t least, size_t most)
 {
     const bool   placed = least == most && least != 0;
-    const size_t period = placed ? least : cycle->seen >= LATE ? preload_cycle_by_signs(cycle) : 0;
+    const size_t by_signs = preload_cycle_by_signs(cycle);
+    const size_t period = placed ? least : cycle->seen >= LATE || by_signs == cycle->shown ? by_signs : 0;
 
     if (period != 0) {
         memmove(cycle->signs, &cycle->signs[cycle->count - period], period * sizeof *cycle->signs);
         memmove(cycle->places, &cycle->places[cycle->count - period], period * sizeof *cycle->places);
         cycle->period = period;
         cycle->placed = placed;
+        cycle->shown = placed ? period : cycle->shown;
         cycle->position = cycle->misfits = cycle->fitting = 0;
         cycle->lasted = 0;
     }

@@ -17,6 +17,7 @@ typedef struct preload_cycle {
     size_t    count;                   /* of the latest calls that are known */
     size_t    period;                  /* 0: not known yet */
     bool      placed;                  /* the period is one of places, too */
+    size_t    shown;                   /* the latest one that was */
     size_t    position;                /* of the next call in its step */
     size_t    misfits;                 /* calls that did not fit, since the period was last seen again */
     size_t    fitting;                 /* calls since the latest one that did not */

@@ -107,6 +107,22 @@ START_TEST(places_by_chance)
 }
 END_TEST
 
+/* What places have shown once, signs may show again. */
+START_TEST(places_once)
+{
+    preload_cycle_t *cycle = calloc(1, sizeof *cycle);
+
+    run(cycle, "aAb", 12);
+    ck_assert(cycle->placed);
+    for (uintptr_t i = 0; i < 60; i++) {
+        (void)call(cycle, 1 + (i % 3 == 2), 1000 + i);
+    }
+    ck_assert_uint_eq(cycle->period, 3);
+    ck_assert(!cycle->placed);
+    free(cycle);
+}
+END_TEST
+
 /* Not if they really did, for long. */
 START_TEST(places_for_long)
 {
@@ -224,6 +240,7 @@ int main(void)
     tcase_add_test(tcase, fresh_buffers);
     tcase_add_test(tcase, places_by_chance);
     tcase_add_test(tcase, places_for_long);
+    tcase_add_test(tcase, places_once);
     tcase_add_test(tcase, disagreement);
     tcase_add_test(tcase, misfits);
     tcase_add_loop_test(tcase, changed, 0, 4);
