@@ -50,7 +50,7 @@ bool preload_cycle_agree(preload_cycle_t *cycle, size_t least, size_t most)
 {
     const bool   placed = least == most && least != 0;
     const size_t by_signs = preload_cycle_by_signs(cycle);
-    const size_t period = placed ? least : cycle->seen >= LATE || by_signs == cycle->shown ? by_signs : 0;
+    const size_t period = placed ? least : cycle->ordered || cycle->seen >= LATE || by_signs == cycle->shown ? by_signs : 0;
 
     if (period != 0) {
         memmove(cycle->signs, &cycle->signs[cycle->count - period], period * sizeof *cycle->signs);
@@ -86,6 +86,11 @@ static bool fits(const preload_cycle_t *cycle, uint64_t sign)
     return cycle->period != 0 && cycle->signs[cycle->position] == sign;
 }
 
+bool preload_cycle_is_lasting(const preload_cycle_t *cycle)
+{
+    return cycle->placed && cycle->lasted >= LATE;
+}
+
 bool preload_cycle_is_between(const preload_cycle_t *cycle, uint64_t sign)
 {
     return cycle->period != 0 && !fits(cycle, sign);
@@ -118,7 +123,7 @@ int preload_cycle_next(preload_cycle_t *cycle, uint64_t sign, bool elsewhere)
     cycle->fitting = 0;
     if (cycle->period != 0 && ++cycle->misfits == MISFITS) {
         cycle->count = cycle->period = 0;
-        cycle->seen = cycle->placed && cycle->lasted < LATE ? cycle->seen : 0;
+        cycle->seen = cycle->placed && !preload_cycle_is_lasting(cycle) ? cycle->seen : 0;
         cycle->searches++;
         cycle->due = cycle->seen + evidence(cycle);
     }

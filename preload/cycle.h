@@ -17,6 +17,7 @@ typedef struct preload_cycle {
     size_t    count;                   /* of the latest calls that are known */
     size_t    period;                  /* 0: not known yet */
     bool      placed;                  /* the period is one of places, too */
+    bool      ordered;                 /* signs are enough: whoever uses this knows that the order never changes */
     size_t    shown;                   /* the latest one that was */
     size_t    position;                /* of the next call in its step */
     size_t    misfits;                 /* calls that did not fit, since the period was last seen again */
@@ -41,6 +42,8 @@ size_t preload_cycle_by_signs(const preload_cycle_t *cycle);
 /* Begins a step with the next call, by what the ranks make of the smallest and the largest period that one of them found by
    places. False: the search goes on. The same on all ranks. */
 bool preload_cycle_agree(preload_cycle_t *cycle, size_t least, size_t most);
+/* Whether the latest period by places lasted longer than one by which fresh buffers come to the same places for a while. */
+bool preload_cycle_is_lasting(const preload_cycle_t *cycle);
 /* How many calls of the step, before the one at `position`, have a sign. */
 size_t preload_cycle_ordinal(const preload_cycle_t *cycle, size_t position, uint64_t sign);
 

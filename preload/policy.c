@@ -295,12 +295,14 @@ static void name_tensors(plan_t *plan)
         }
     }
     for (size_t i = 0; i < cycle->period; i++) {
-        const bool clear = cycle->placed || preload_cycle_ordinal(cycle, cycle->period, cycle->signs[i]) == 1;
+        const bool clear = cycle->placed || cycle->ordered || preload_cycle_ordinal(cycle, cycle->period, cycle->signs[i]) == 1;
 
         plan->tensor_at[i] = clear ? (int)preload_cycle_ordinal(cycle, i, cycle->signs[i]) : -1;
         if (!clear && remembers(place_of(plan, cycle->signs[i]))) {
-            warn(plan, "sums of one size in ever new places cannot be told from one another: they stay dense under '%s'",
-                 rule_of(place_of(plan, cycle->signs[i]))->spec);
+            warn(plan,
+                 "sums of %" PRIu64 " elements in ever new places cannot be told from one another: they stay dense; if their "
+                 "order never changes, say so by a rule with order=fixed",
+                 cycle->signs[i] >> 2);
         }
     }
 }
@@ -450,7 +452,8 @@ static int find_tensor(const preload_mpi_t *mpi, const plan_t *plan, const entry
     size_t found = 0;
 
     for (size_t i = 0; i < entry->tensor_count; i++) {
-        if (!plan->cycle.placed || entry->tensors[i].place == (uintptr_t)sum->in) {
+        if (entry->tensor_count == 1 ||
+            (preload_cycle_is_lasting(&plan->cycle) && entry->tensors[i].place == (uintptr_t)sum->in)) {
             found++;
             values[0] = found == 1 && entry->tensors[i].slot != NULL ? (int)i : -1;
             values[1] = -values[0];
@@ -511,6 +514,7 @@ bool preload_reduce(const preload_mpi_t *mpi, preload_group_t *group, const prel
     rule = rule_of(entry);
     known = !remembers(entry);
     plan->steps = plan->steps || !known;
+    plan->cycle.ordered = plan->cycle.ordered || (rule != NULL && rule->ordered);
     tensor = plan->steps ? tensor_of(mpi, plan, entry, known, sum) : 0;
     if (rule == NULL) {
         return false;

@@ -71,8 +71,8 @@ static bool waits(const preload_mpi_t *mpi, uintptr_t *request, double limit)
 }
 
 /* A rank without the interposer never comes, nor does one that has given up. So there are three rounds: a rank begins the next
-   one when it has seen that all have begun this one, and the second ends only if nobody has given up in the first. With the third,
-   one to which MPI reports an error in the second keeps nobody waiting for ever. All get the first rank's numbers. */
+   one when it has seen that all have begun this one, and the second ends only if nobody has given up in the first. With the
+   third, one to which MPI reports an error in the second keeps nobody waiting for ever. All get the first rank's numbers. */
 static bool all_are_here(const preload_mpi_t *mpi, const double *numbers, double *numbers_out)
 {
     const double limit = patience();

@@ -62,6 +62,10 @@ static bool parse_condition(char *condition, preload_rule_t *rule)
             return true;
         }
     }
+    if (strcmp(condition, "order") == 0 && strcmp(value, "fixed") == 0 && !rule->ordered) {
+        rule->ordered = true;
+        return true;
+    }
     return false;
 }
 
@@ -124,8 +128,8 @@ static void parse_rules(const char *text)
         }
         if (!parse_rule(rule, &all.rules[all.count++])) {
             snprintf(all.error, sizeof all.error,
-                     "'%s' is not KEY=VALUE{,KEY=VALUE}:SPEC with the keys min, after, dtype, and from 1 on site, comm, count, "
-                     "max (min or more), each once at most",
+                     "'%s' is not KEY=VALUE{,KEY=VALUE}:SPEC with the keys min, after, dtype, order, and from 1 on site, comm, "
+                     "count, max (min or more), each once at most",
                      original);
             return;
         }

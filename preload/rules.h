@@ -13,8 +13,9 @@ enum { PRELOAD_RULES = 64 };
 /* Zero: any. */
 typedef struct preload_rule {
     uint64_t    site, comm, count, min_bytes, max_bytes;
-    uint64_t    after; /* calls of a site that stay dense first */
-    const char *dtype; /* "float32", …; NULL: any */
+    uint64_t    after;   /* calls of a site that stay dense first */
+    const char *dtype;   /* "float32", …; NULL: any */
+    bool        ordered; /* sums come in the same order in all steps */
     const char *spec;
 } preload_rule_t;
 

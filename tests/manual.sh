@@ -73,6 +73,7 @@ tools/tacit-info --json | grep -o '"environment":.*' | grep -o 'TACIT_[A-Z_]*' |
     cat "${headers[@]}" | grep -o '[Tt][Aa][Cc][Ii][Tt]_[A-Za-z0-9_]*'
     sed -n 's/^ *X(\([A-Z_]*\),.*/TACIT_\1/p' "$root/libcomm/tacit.h" # statuses
     for page in "${pages[@]}"; do basename "${page%.*}"; done
+    tools/tacit-info --json | grep -o '"tacit_[a-z_]*":' | tr -d '":'
     echo libtacit_mpi
 } | lists words
 cat "${pages[@]}" | sed '/^\.TH/d' | grep -o '[Tt][Aa][Cc][Ii][Tt]_[A-Za-z0-9_]*[A-Za-z0-9]' | lists used

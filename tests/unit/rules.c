@@ -37,12 +37,13 @@ END_TEST
 START_TEST(first_that_fits)
 {
     const preload_rules_t *rules = rules_of("site=2:none;min=1K,max=2K,dtype=float32:qsgd:bits=8,block=64+ef;"
-                                            "comm=3,count=7,after=5:fp16",
+                                            "comm=3,count=7,after=5,order=fixed:fp16",
                                             "onebit+ef", "64K");
 
     ck_assert_str_eq(rules->error, "");
     ck_assert_uint_eq(rules->count, 4);
     ck_assert_uint_eq(rules->rules[2].after, 5);
+    ck_assert(rules->rules[2].ordered && !rules->rules[3].ordered);
     ck_assert_str_eq(spec_for(rules, 2, 1, 300, "float32"), "none");
     ck_assert_str_eq(spec_for(rules, 1, 1, 256, "float32"), "qsgd:bits=8,block=64+ef");
     ck_assert_str_eq(spec_for(rules, 1, 1, 512, "float32"), "qsgd:bits=8,block=64+ef");
@@ -81,7 +82,9 @@ static const char *const wrong[] = {"onebit+ef",
                                     "max=0K:none",
                                     "site=1,min=1,site=2:none",
                                     "dtype=float32,dtype=float16:none",
-                                    "min=8K,max=4K:none"};
+                                    "min=8K,max=4K:none",
+                                    "order=free:none",
+                                    "order=fixed,order=fixed:none"};
 
 START_TEST(refused)
 {
