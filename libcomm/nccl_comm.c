@@ -415,6 +415,19 @@ void tacit_nccl_destroy(tacit_nccl_t *nccl)
     (void)tacit__fail_text(TACIT_OK, error);
 }
 
+void tacit_nccl_abort(tacit_nccl_t *nccl)
+{
+    if (nccl == NULL) {
+        return;
+    }
+    while (atomic_flag_test_and_set_explicit(&nccl->in_use, memory_order_acquire)) {
+        sched_yield();
+    }
+    (void)tacit__fail(TACIT_ERR_BROKEN, "rank %d: tacit_nccl_abort() was called", nccl->rank);
+    tacit__nccl_break(nccl);
+    tacit__nccl_leave(nccl);
+}
+
 int tacit_nccl_rank(const tacit_nccl_t *nccl)
 {
     return nccl != NULL ? nccl->rank : -1;

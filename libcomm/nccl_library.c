@@ -11,12 +11,13 @@ static tacit_nccl_library_t found;
 static tacit_status_t       found_status;
 static char                 found_text[TACIT_TEXT_BYTES]; /* where there is none: why */
 
-/* A communicator of the caller's belongs to the NCCL that is loaded, which may be part of the program. */
+/* A communicator of the caller's belongs to the NCCL that is loaded, which may be part of the program. What is looked for is a
+   name that no interposer has. */
 static void *load(const char *name)
 {
     void *library = dlopen(name, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
 
-    if (library == NULL && dlsym(RTLD_DEFAULT, "ncclCommSplit") != NULL) {
+    if (library == NULL && dlsym(RTLD_DEFAULT, "ncclGetVersion") != NULL) {
         library = dlopen(NULL, RTLD_NOW);
     }
     return library != NULL ? library : dlopen(name, RTLD_NOW | RTLD_LOCAL);

@@ -65,6 +65,9 @@ TACIT_API tacit_status_t tacit_nccl_create_from_id(const tacit_nccl_id_t *id, in
                                                    tacit_nccl_t **nccl_out);
 /* Waits for what runs, destroys the groups and the communicator. Call it on every rank; accepts NULL. */
 TACIT_API_VOID void tacit_nccl_destroy(tacit_nccl_t *nccl);
+/* Ends what it does on the GPU, as ncclCommAbort() does: waits for no other rank. From any thread, once a call of another one has
+   ended. Then only tacit_nccl_destroy() is left. Accepts NULL. */
+TACIT_API_VOID void tacit_nccl_abort(tacit_nccl_t *nccl);
 TACIT_API_VOID int  tacit_nccl_rank(const tacit_nccl_t *nccl);
 TACIT_API_VOID int  tacit_nccl_ranks(const tacit_nccl_t *nccl);
 /* Waits until all that was put on a stream has ended, replays of graphs too. Local. A stream that is being captured:

@@ -177,6 +177,27 @@ START_TEST(stuck_exchange)
 }
 END_TEST
 
+/* The program has found out by itself. */
+static void abort_by_program(const process_t *process)
+{
+    work_t work;
+
+    begin(process, "onebit+ef", &work);
+    SUCCEEDS(run(&work));
+    tacit_nccl_abort(NULL);
+    tacit_nccl_abort(work.nccl);
+    tacit_nccl_abort(work.nccl);
+    is_broken(&work, 1);
+    ck_assert_ptr_nonnull(strstr(tacit_last_error(), "tacit_nccl_abort() was called"));
+    end(&work);
+}
+
+START_TEST(aborted)
+{
+    run_ranks(2, abort_by_program, NULL);
+}
+END_TEST
+
 /* ---- Streams that do not end: a module that does not say so ---- */
 
 static tacit_cuda_module_t lame;
@@ -377,6 +398,7 @@ int main(void)
     tcase_add_test(cases, later_version);
     tcase_add_loop_test(cases, errors_of_nccl, 0, 3);
     tcase_add_test(cases, stuck_exchange);
+    tcase_add_test(cases, aborted);
     tcase_add_loop_test(cases, streams_without_end, 0, 3);
     tcase_add_test(cases, capture);
     tcase_add_test(cases, no_memory);
