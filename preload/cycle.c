@@ -106,6 +106,14 @@ bool preload_cycle_is_elsewhere(const preload_cycle_t *cycle, uintptr_t place)
     return cycle->places[cycle->position] != place;
 }
 
+void preload_cycle_restart(preload_cycle_t *cycle)
+{
+    cycle->count = cycle->period = 0;
+    cycle->seen = cycle->placed && !preload_cycle_is_lasting(cycle) ? cycle->seen : 0;
+    cycle->searches++;
+    cycle->due = cycle->seen + evidence(cycle);
+}
+
 /* A call in between is left out, since there may be others again and again, as after each epoch. Where fresh buffers came to the
    same places for a while, it was no period by places, and the search goes on. */
 int preload_cycle_next(preload_cycle_t *cycle, uint64_t sign, bool elsewhere)
@@ -122,10 +130,7 @@ int preload_cycle_next(preload_cycle_t *cycle, uint64_t sign, bool elsewhere)
     }
     cycle->fitting = 0;
     if (cycle->period != 0 && ++cycle->misfits == MISFITS) {
-        cycle->count = cycle->period = 0;
-        cycle->seen = cycle->placed && !preload_cycle_is_lasting(cycle) ? cycle->seen : 0;
-        cycle->searches++;
-        cycle->due = cycle->seen + evidence(cycle);
+        preload_cycle_restart(cycle);
     }
     return -1;
 }

@@ -34,6 +34,8 @@ bool preload_cycle_compares(const preload_cycle_t *cycle, uint64_t sign);
 bool preload_cycle_is_elsewhere(const preload_cycle_t *cycle, uintptr_t place);
 /* The call's position in its step. -1: the call is not of it, or the step is not known (any more). elsewhere: on some rank. */
 int preload_cycle_next(preload_cycle_t *cycle, uint64_t sign, bool elsewhere);
+/* The step is not what it was: it is looked for again, in more calls. */
+void preload_cycle_restart(preload_cycle_t *cycle);
 /* While the step is not known: another call. True: ranks compare now. By signs alone. */
 bool preload_cycle_note(preload_cycle_t *cycle, uint64_t sign, uintptr_t place);
 /* The smallest period by signs and places, and by signs alone; 0: none. */

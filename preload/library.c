@@ -5,8 +5,6 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "mpi_library.h"
 #include "next.h"
@@ -14,21 +12,6 @@
 static pthread_once_t    once = PTHREAD_ONCE_INIT;
 static preload_library_t library;
 static char              why[256]; /* empty: it is loaded */
-
-/* From the folder that the interposer is in, as in a build; else by name. */
-static void *load(const char *name)
-{
-    char       *path = NULL;
-    Dl_info     self;
-    const char *slash = dladdr(&once, &self) != 0 ? strrchr(self.dli_fname, '/') : NULL;
-    void       *handle = NULL;
-
-    if (slash != NULL && asprintf(&path, "%.*s/%s", (int)(slash - self.dli_fname), self.dli_fname, name) >= 0) {
-        handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-        free(path);
-    }
-    return handle != NULL ? handle : dlopen(name, RTLD_NOW | RTLD_LOCAL);
-}
 
 /* libtacit_mpi finds what it needs of MPI among what all libraries see. There MPI is, unless it was loaded for one alone. */
 static void show_mpi(void)
@@ -46,8 +29,8 @@ static void find(void)
     void       *handle;
 
     show_mpi();
-    (void)load(TACIT_LIBRARY); /* the next one needs it, and may be where the loader does not look */
-    handle = load(name);
+    (void)preload_load(TACIT_LIBRARY); /* the next one needs it, and may be where the loader does not look */
+    handle = preload_load(name);
     if (handle == NULL) {
         snprintf(why, sizeof why, "%s cannot be loaded: %s", name, dlerror());
         return;

@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 static bool is_here(void *function)
 {
@@ -53,4 +55,18 @@ void *preload_next(preload_next_t *next)
         atomic_store_explicit(&next->function, function, memory_order_release);
     }
     return function;
+}
+
+void *preload_load(const char *name)
+{
+    char       *path = NULL;
+    Dl_info     self;
+    const char *slash = dladdr((const void *)preload_load, &self) != 0 ? strrchr(self.dli_fname, '/') : NULL;
+    void       *handle = NULL;
+
+    if (slash != NULL && asprintf(&path, "%.*s/%s", (int)(slash - self.dli_fname), self.dli_fname, name) >= 0) {
+        handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        free(path);
+    }
+    return handle != NULL ? handle : dlopen(name, RTLD_NOW | RTLD_LOCAL);
 }

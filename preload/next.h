@@ -17,5 +17,7 @@ enum { PRELOAD_NO_MPI = 1 };
 void *preload_next(preload_next_t *next);
 /* The address of a name in any other library that the process has loaded; NULL: nowhere. */
 void *preload_find(const char *name);
+/* Loads a library from the folder that the interposer is in, as in a build; else by name. NULL: dlerror() says why not. */
+void *preload_load(const char *name);
 
 #endif

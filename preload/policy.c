@@ -75,13 +75,6 @@ static bool all_can(const preload_mpi_t *mpi, uintptr_t comm, bool can)
 
 /* ---- Words ---- */
 
-static bool explains(void)
-{
-    const char *level = getenv("TACIT_LOG");
-
-    return level != NULL && (strcmp(level, "info") == 0 || strcmp(level, "debug") == 0 || strcmp(level, "trace") == 0);
-}
-
 /* Once in each communicator, by its first rank. */
 __attribute__((format(printf, 2, 3))) static void warn(plan_t *plan, const char *format, ...)
 {
@@ -99,22 +92,10 @@ __attribute__((format(printf, 2, 3))) static void warn(plan_t *plan, const char 
 
 static void announce(const preload_mpi_t *mpi)
 {
-    static atomic_flag     said = ATOMIC_FLAG_INIT;
-    const preload_rules_t *rules = preload_rules();
-    const preload_rule_t  *last = &rules->rules[rules->count - 1];
+    static atomic_flag said = ATOMIC_FLAG_INIT;
 
-    if (mpi->rank(mpi->world()) != 0 || atomic_flag_test_and_set(&said)) {
-        return;
-    }
-    if (getenv("TACIT_ALLREDUCE") != NULL && getenv("TACIT_ALLREDUCE")[0] != '\0') {
-        fprintf(stderr,
-                "tacit: MPI_Allreduce() sums floats of %" PRIu64
-                " bytes and more by '%s'%s: results may be inexact, as was asked "
-                "for\n",
-                last->min_bytes, last->spec, rules->count > 1 ? ", others by rules" : "");
-    } else {
-        fprintf(stderr, "tacit: MPI_Allreduce() sums floats by %zu rule%s: results may be inexact, as was asked for\n",
-                rules->count, rules->count > 1 ? "s" : "");
+    if (mpi->rank(mpi->world()) == 0 && !atomic_flag_test_and_set(&said)) {
+        preload_announce("MPI_Allreduce");
     }
 }
 
@@ -207,7 +188,7 @@ static void decide(const preload_mpi_t *mpi, plan_t *plan, entry_t *entry, const
     if (entry->rule != 0 && entry->site != NULL) {
         atomic_store(&entry->site->spec, rules->rules[entry->rule - 1].spec);
     }
-    if (plan->rank == 0 && explains()) {
+    if (plan->rank == 0 && preload_explains()) {
         fprintf(stderr, "tacit: communicator %u, site %zu: sums of %zu %s (%" PRIu64 " bytes) go by '%s': %s\n",
                 plan->group->number, sum->site != NULL ? sum->site->number : 0, sum->count, target.dtype, target.bytes,
                 entry->rule != 0 ? rules->rules[entry->rule - 1].spec : "MPI_Allreduce",
@@ -317,7 +298,7 @@ static void search(const preload_mpi_t *mpi, plan_t *plan, uintptr_t comm)
         return;
     }
     name_tensors(plan);
-    if (plan->rank == 0 && explains()) {
+    if (plan->rank == 0 && preload_explains()) {
         fprintf(stderr, "tacit: communicator %u: a step has %zu sums of floats, as %" PRIu64 " calls have shown\n",
                 plan->group->number, cycle->period, cycle->seen);
     }

@@ -5,31 +5,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "calls.h"
+#include "deliver.h"
 #include "mpi_library.h"
 #include "predict.h"
 #include "sites.h"
 
 /* Below, a call takes so little time that nothing is won. */
 enum { LEAST_BYTES = 32 << 10 };
-
-static struct timespec began;
-
-/* The interposer is loaded with the program, so that this is the time when the program began. */
-__attribute__((constructor)) static void begin(void)
-{
-    clock_gettime(CLOCK_MONOTONIC, &began);
-}
-
-static double run_seconds(void)
-{
-    struct timespec time;
-
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)(time.tv_sec - began.tv_sec) + 1e-9 * (double)(time.tv_nsec - began.tv_nsec);
-}
 
 static double seconds_of(const preload_site_t *site)
 {
@@ -259,25 +243,9 @@ static void print_predictions(FILE *out, const size_t numbers[PRELOAD_SITES],
     }
 }
 
-/* All at once, so that other ranks' lines stay out of it. A file's reports follow one another, as a command's programs do. */
-static void deliver(const char *text, size_t bytes)
-{
-    const char *path = getenv("TACIT_REPORT");
-    FILE       *file = path != NULL && path[0] != '\0' ? fopen(path, "a") : stderr;
-
-    if (file == NULL) {
-        fprintf(stderr, "tacit: %s cannot be written, the report is here:\n", path);
-        file = stderr;
-    }
-    fwrite(text, 1, bytes, file);
-    if (file != stderr && fclose(file) != 0) {
-        fprintf(stderr, "tacit: %s could not be written\n", path);
-    }
-}
-
 static void report(const preload_mpi_t *mpi)
 {
-    const double       run = run_seconds();
+    const double       run = preload_run_seconds();
     size_t             numbers[PRELOAD_SITES] = {0}, bytes = 0;
     uint64_t           counts[PRELOAD_SITES] = {0};
     preload_measured_t measured[PRELOAD_SITES][PRELOAD_TRIED] = {0};
@@ -298,7 +266,7 @@ static void report(const preload_mpi_t *mpi)
         print_table(out, world.ranks, run);
         print_predictions(out, numbers, measured, run, why);
         fclose(out);
-        deliver(text, bytes);
+        preload_deliver(text, bytes);
         free(text);
     }
 }

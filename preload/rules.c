@@ -2,6 +2,7 @@
 /* Reads rules, KEY=VALUE{,KEY=VALUE}:SPEC, once. What a spec means is the library's to know. */
 #include "rules.h"
 
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -179,4 +180,26 @@ int preload_rule_for(const preload_rules_t *rules, const preload_target_t *targe
         }
     }
     return 0;
+}
+
+void preload_announce(const char *function)
+{
+    const preload_rules_t *rules = preload_rules();
+    const preload_rule_t  *last = &rules->rules[rules->count - 1];
+
+    if (getenv("TACIT_ALLREDUCE") != NULL && getenv("TACIT_ALLREDUCE")[0] != '\0') {
+        fprintf(stderr,
+                "tacit: %s() sums floats of %" PRIu64 " bytes and more by '%s'%s: results may be inexact, as was asked for\n",
+                function, last->min_bytes, last->spec, rules->count > 1 ? ", others by rules" : "");
+    } else {
+        fprintf(stderr, "tacit: %s() sums floats by %zu rule%s: results may be inexact, as was asked for\n", function,
+                rules->count, rules->count > 1 ? "s" : "");
+    }
+}
+
+bool preload_explains(void)
+{
+    const char *level = getenv("TACIT_LOG");
+
+    return level != NULL && (strcmp(level, "info") == 0 || strcmp(level, "debug") == 0 || strcmp(level, "trace") == 0);
 }

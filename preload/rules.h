@@ -38,5 +38,9 @@ typedef struct preload_target {
 const preload_rules_t *preload_rules(void);
 /* The place of the first rule that fits, from 1 on; 0: none does. */
 int preload_rule_for(const preload_rules_t *rules, const preload_target_t *target);
+/* A line that says what is asked for, of a function's sums. */
+void preload_announce(const char *function);
+/* Whether more is to be told (TACIT_LOG=info). */
+bool preload_explains(void);
 
 #endif
