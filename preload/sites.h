@@ -30,10 +30,11 @@ typedef struct preload_site {
     preload_key_t       key;
     size_t              number; /* 1 for the first one */
     _Atomic uint64_t    calls, nanoseconds;
-    const char *_Atomic spec;  /* by which calls were taken; NULL: none were */
-    _Atomic uint64_t    taken; /* of the calls */
-    _Atomic uint64_t    slots; /* that were made for them */
-    double              kept;  /* square of the norm of what they kept back in the end; under a lock of policy.c */
+    const char *_Atomic spec;            /* by which calls were taken; NULL: none were */
+    _Atomic uint64_t    taken;           /* of the calls */
+    _Atomic uint64_t    slots;           /* that were made for them */
+    _Atomic uint64_t    timed, captured; /* of NCCL's calls: whose time is known; which are part of a graph */
+    double              kept;            /* square of the norm of what they kept back in the end; under a lock of policy.c */
 } preload_site_t;
 
 /* The site of a key, made where there is none; NULL: there is no memory for it, or there are too many. From any thread; it lives

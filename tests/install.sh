@@ -131,7 +131,7 @@ if [ -x "$prefix/bin/tacit-info" ]; then
     "$prefix/bin/tacit-info" >info || fail "the installed tacit-info fails"
     ! grep '^CUDA .*cannot be loaded' info || fail "the installed CUDA module is not found"
 fi
-if [ -x "$prefix/bin/tacit-run" ]; then
+if [ -x "$prefix/bin/tacit-run" ] && [ -e "$scratch/sum.np" ]; then
     TACIT_TEST_RANKS=2 "$prefix/bin/tacit-run" --report report -- "$tests/mpirun.sh" "$scratch/sum.np" ||
         fail "a program fails under the installed tacit-run"
     grep -q ' onebit+ef ' report || fail "the installed interposer does not find libtacit_mpi: $(cat report)"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # The shared libraries export the names that libtacit.symbols and libtacit_mpi.symbols list, no more and no fewer, the CUDA module
-# one, the interposer some of MPI's alone; libtacit and the interposer need no MPI, and no library CUDA or NCCL. Runs in the build
-# directory.
+# one, interposers some of MPI's or NCCL's alone; libtacit and interposers need no MPI, and no library CUDA or NCCL. Runs in the
+# build directory.
 set -u
 abi=${srcdir:-.}/tests/abi
 failed=0
@@ -35,7 +35,7 @@ if ${NM:-nm} -D --undefined-only .libs/libtacit.so | grep ' P\?MPI_\| nccl\| cud
     echo "libtacit needs the names above, which belong in another library"
     failed=1
 fi
-for library in libtacit libtacit_mpi libtacit_mpi_mpich libtacit_preload_mpi; do
+for library in libtacit libtacit_mpi libtacit_mpi_mpich libtacit_preload_mpi libtacit_preload_nccl; do
     [ -e .libs/$library.so ] || continue
     if ${READELF:-readelf} -d .libs/$library.so | grep 'NEEDED.*\(libcu\|libnccl\|libnv\|libtacit_cuda\)'; then
         echo "$library needs what is named above, which only the CUDA module may"
@@ -56,6 +56,18 @@ if [ -e .libs/libtacit_preload_mpi.so ]; then
     fi
     if ${NM:-nm} -D --undefined-only .libs/libtacit_preload_mpi.so | grep -i ' p\?mpi_\| tacit_'; then
         echo "libtacit_preload_mpi needs the names above, which not every process has"
+        failed=1
+    fi
+fi
+if [ -e .libs/libtacit_preload_nccl.so ]; then
+    exported=$(${NM:-nm} -D --defined-only .libs/libtacit_preload_nccl.so | sed 's/.* //' | LC_ALL=C sort | tr '\n' ' ')
+    if [ "$exported" != "dlsym ncclAllGather ncclAllReduce ncclCommAbort ncclCommDestroy ncclCommFinalize ncclGroupEnd \
+ncclGroupSimulateEnd ncclGroupStart ncclReduceScatter " ]; then
+        echo "libtacit_preload_nccl exports other names than its own: $exported"
+        failed=1
+    fi
+    if ${NM:-nm} -D --undefined-only .libs/libtacit_preload_nccl.so | grep ' p\?nccl\| cu[A-Z]\| cuda\| tacit_'; then
+        echo "libtacit_preload_nccl needs the names above, which not every process has"
         failed=1
     fi
 fi

@@ -35,8 +35,8 @@ int ncclGetVersion(int *version)
 
 #ifndef FAKE_NCCL_OLD
 
-enum { RANKS = 4, WORLDS = 256, RING = 1 << 16, OPS = 256, SUCCESS = 0, INVALID = 4, IN_PROGRESS = 7 };
-enum { UINT8 = 1, FLOAT16 = 6, FLOAT32 = 7, BFLOAT16 = 9, AVG = 4 };
+enum { RANKS = 4, WORLDS = 256, SPLITS = 8, RING = 1 << 16, OPS = 256, SUCCESS = 0, INVALID = 4, IN_PROGRESS = 7 };
+enum { UINT8 = 1, INT32 = 2, FLOAT16 = 6, FLOAT32 = 7, BFLOAT16 = 9, MAX = 2, AVG = 4 };
 
 typedef struct ring {
     atomic_size_t head, tail; /* bytes written and read, ever */
@@ -45,8 +45,8 @@ typedef struct ring {
 
 /* What the ranks of a communicator share. */
 typedef struct world {
-    atomic_int joined; /* ranks that have come */
-    atomic_int child;  /* 1 + the world that it is split into */
+    atomic_int joined;           /* ranks that have come */
+    atomic_int children[SPLITS]; /* 1 + the world that it is split into, each time */
     ring_t     rings[RANKS][RANKS];
 } world_t;
 
@@ -64,12 +64,12 @@ typedef struct op {
     /* of a reduction, the last of its operations: contributions of all ranks become `sum` */
     uint8_t *parts, *sum;
     size_t   count;
-    int      dtype, average;
+    int      dtype, op;
 } op_t;
 
 typedef struct comm {
     world_t      *world;
-    int           rank, ranks, blocking;
+    int           rank, ranks, device, blocking, splits;
     op_t          ops[OPS];
     int           op_count, ready; /* operations noted, and those of groups that have ended */
     struct comm  *child;           /* that it is being split into, … */
@@ -89,7 +89,7 @@ typedef struct config {
 static arena_t *arena;
 static int      grouped, async_fault, is_stuck, aborts;
 static size_t   sent;
-static comm_t  *last;
+static comm_t  *touched[RANKS]; /* by the present group */
 
 /* ---- What tests call ---- */
 
@@ -162,6 +162,25 @@ static void move(const comm_t *comm, op_t *op)
     op->done += bytes;
 }
 
+static size_t width_of(int dtype)
+{
+    return dtype == UINT8 ? 1 : dtype == FLOAT32 || dtype == INT32 ? 4 : 2;
+}
+
+/* The largest of all ranks' integers. */
+static void largest(const comm_t *comm, const op_t *op)
+{
+    for (size_t i = 0; i < op->count; i++) {
+        int32_t most = INT32_MIN, value;
+
+        for (int rank = 0; rank < comm->ranks; rank++) {
+            memcpy(&value, op->parts + 4 * ((size_t)rank * op->count + i), sizeof value);
+            most = value > most ? value : most;
+        }
+        memcpy(op->sum + 4 * i, &most, sizeof most);
+    }
+}
+
 static float widen(const uint8_t *part, size_t i, int dtype)
 {
     uint16_t half;
@@ -186,18 +205,21 @@ static void store(uint8_t *out, size_t i, int dtype, float value)
     }
 }
 
-/* In ascending order of ranks, in float32. */
+/* In ascending order of ranks, in float32; of integers, that is all there is. */
 static void reduce(const comm_t *comm, op_t *op)
 {
-    const size_t width = op->dtype == FLOAT32 ? 4 : 2;
+    const size_t width = width_of(op->dtype);
 
-    for (size_t i = 0; i < op->count; i++) {
+    if (op->dtype == INT32 && op->op == MAX) {
+        largest(comm, op);
+    }
+    for (size_t i = 0; op->dtype != INT32 && i < op->count; i++) {
         float sum = widen(op->parts, i, op->dtype);
 
         for (int rank = 1; rank < comm->ranks; rank++) {
             sum += widen(op->parts + (size_t)rank * op->count * width, i, op->dtype);
         }
-        store(op->sum, i, op->dtype, op->average ? sum * (1.0f / (float)comm->ranks) : sum);
+        store(op->sum, i, op->dtype, op->op == AVG ? sum * (1.0f / (float)comm->ranks) : sum);
     }
     free(op->parts);
     op->parts = NULL;
@@ -266,20 +288,52 @@ static op_t *note(comm_t *comm, const void *in, void *out, size_t bytes, int pee
         _Exit(1);
     }
     *op = (op_t){.out = out, .in = (uint8_t *)(uintptr_t)in, .bytes = bytes, .peer = peer};
-    last = comm;
     sent += out == NULL && peer != comm->rank ? bytes : 0;
     return op;
 }
 
+/* A thread's communicators of several GPUs advance by turns. */
+static int settle_all(void)
+{
+    int result = SUCCESS, more = 1;
+
+    for (int i = 0; i < RANKS && touched[i] != NULL; i++) {
+        touched[i]->ready = touched[i]->op_count;
+    }
+    while (more) {
+        more = 0;
+        for (int i = 0; i < RANKS && touched[i] != NULL; i++) {
+            const int one = touched[i]->blocking ? advance(touched[i]) : IN_PROGRESS;
+
+            more = more || (touched[i]->blocking && one == IN_PROGRESS);
+            result = one == IN_PROGRESS ? one : result;
+        }
+        result = more ? SUCCESS : result;
+    }
+    memset(touched, 0, sizeof touched);
+    return result;
+}
+
 static int end_call(comm_t *comm)
 {
-    return grouped != 0 ? SUCCESS : settle(comm);
+    int i = 0;
+
+    if (grouped == 0) {
+        return settle(comm);
+    }
+    while (i < RANKS - 1 && touched[i] != NULL && touched[i] != comm) {
+        i++;
+    }
+    touched[i] = comm;
+    return SUCCESS;
 }
 
 /* ---- What NCCL exports ---- */
 
 EXPORT int         ncclGetUniqueId(unique_t *id);
 EXPORT int         ncclCommInitRankConfig(comm_t **out, int ranks, unique_t id, int rank, config_t *config);
+EXPORT int         ncclCommInitRank(comm_t **out, int ranks, unique_t id, int rank);
+EXPORT int         ncclCommInitAll(comm_t **out, int ranks, const int *devices);
 EXPORT int         ncclCommSplit(comm_t *parent, int color, int key, comm_t **out, config_t *config);
 EXPORT int         ncclCommFinalize(comm_t *comm);
 EXPORT int         ncclCommDestroy(comm_t *comm);
@@ -287,14 +341,17 @@ EXPORT int         ncclCommAbort(comm_t *comm);
 EXPORT int         ncclCommGetAsyncError(comm_t *comm, int *error);
 EXPORT int         ncclCommCount(const comm_t *comm, int *ranks);
 EXPORT int         ncclCommUserRank(const comm_t *comm, int *rank);
+EXPORT int         ncclCommCuDevice(const comm_t *comm, int *device);
 EXPORT const char *ncclGetErrorString(int error);
 EXPORT const char *ncclGetLastError(const comm_t *comm);
 EXPORT int         ncclGroupStart(void);
 EXPORT int         ncclGroupEnd(void);
+EXPORT int         ncclGroupSimulateEnd(void *info);
 EXPORT int         ncclSend(const void *in, size_t count, int dtype, int peer, comm_t *comm, void *stream);
 EXPORT int         ncclRecv(void *out, size_t count, int dtype, int peer, comm_t *comm, void *stream);
 EXPORT int         ncclAllGather(const void *in, void *out, size_t count, int dtype, comm_t *comm, void *stream);
 EXPORT int         ncclAllReduce(const void *in, void *out, size_t count, int dtype, int op, comm_t *comm, void *stream);
+EXPORT int         ncclReduceScatter(const void *in, void *out, size_t count, int dtype, int op, comm_t *comm, void *stream);
 EXPORT int         ncclReduce(const void *in, void *out, size_t count, int dtype, int op, int root, comm_t *comm, void *stream);
 EXPORT int         ncclBroadcast(const void *in, void *out, size_t count, int dtype, int root, comm_t *comm, void *stream);
 
@@ -328,17 +385,47 @@ int ncclCommInitRankConfig(comm_t **out, int ranks, unique_t id, int rank, confi
     return join(out, world, rank, ranks, config);
 }
 
+int ncclCommInitRank(comm_t **out, int ranks, unique_t id, int rank)
+{
+    const config_t config = {sizeof config, 0xcafebeef, 0, 1};
+    int            world;
+
+    memcpy(&world, id.bytes, sizeof world);
+    return join(out, world, rank, ranks, &config);
+}
+
+int ncclCommInitAll(comm_t **out, int ranks, const int *devices)
+{
+    const config_t config = {sizeof config, 0xcafebeef, 0, 0};
+    const int      world = atomic_fetch_add(&arena->worlds, 1);
+
+    for (int rank = 0; rank < ranks; rank++) {
+        if (join(&out[rank], world, rank, ranks, &config) == INVALID) {
+            return INVALID;
+        }
+        out[rank]->device = devices != NULL ? devices[rank] : rank;
+    }
+    for (int rank = 0; rank < ranks; rank++) {
+        out[rank]->blocking = 1;
+    }
+    return SUCCESS;
+}
+
 int ncclCommSplit(comm_t *parent, int color, int key, comm_t **out, config_t *config)
 {
-    int child = 0;
+    const int split = parent->splits++;
+    int       child = 0;
 
     (void)color;
     (void)key;
+    if (split == SPLITS) {
+        return INVALID;
+    }
     if (parent->rank == 0) {
-        atomic_store(&parent->world->child, 1 + atomic_fetch_add(&arena->worlds, 1));
+        atomic_store(&parent->world->children[split], 1 + atomic_fetch_add(&arena->worlds, 1));
     }
     while (child == 0) {
-        child = atomic_load(&parent->world->child);
+        child = atomic_load(&parent->world->children[split]);
     }
     *out = NULL;
     parent->child_out = out;
@@ -385,6 +472,12 @@ int ncclCommUserRank(const comm_t *comm, int *rank)
     return SUCCESS;
 }
 
+int ncclCommCuDevice(const comm_t *comm, int *device)
+{
+    *device = comm->device;
+    return SUCCESS;
+}
+
 const char *ncclGetErrorString(int error)
 {
     return error == 6 ? "remote process exited or there was a network error" : "an error";
@@ -404,16 +497,25 @@ int ncclGroupStart(void)
 
 int ncclGroupEnd(void)
 {
-    comm_t *comm = last;
-
     grouped--;
-    last = grouped == 0 ? NULL : last;
-    return grouped == 0 && comm != NULL ? settle(comm) : SUCCESS;
+    return grouped == 0 ? settle_all() : SUCCESS;
+}
+
+/* As NCCL's: nothing is done. */
+int ncclGroupSimulateEnd(void *info)
+{
+    (void)info;
+    grouped--;
+    for (int i = 0; grouped == 0 && i < RANKS && touched[i] != NULL; i++) {
+        touched[i]->op_count = touched[i]->ready = 0;
+        touched[i] = NULL;
+    }
+    return SUCCESS;
 }
 
 static size_t bytes_of(size_t count, int dtype)
 {
-    return dtype == UINT8 ? count : dtype == FLOAT32 ? 4 * count : 2 * count;
+    return count * width_of(dtype);
 }
 
 int ncclSend(const void *in, size_t count, int dtype, int peer, comm_t *comm, void *stream)
@@ -457,7 +559,7 @@ static int start_reduction(const void *in, void *out, size_t count, int dtype, i
     noted->sum = out != NULL ? out : parts;
     noted->count = count;
     noted->dtype = dtype;
-    noted->average = op == AVG;
+    noted->op = op;
     return end_call(comm);
 }
 
@@ -465,6 +567,29 @@ int ncclAllReduce(const void *in, void *out, size_t count, int dtype, int op, co
 {
     (void)stream;
     return start_reduction(in, out, count, dtype, op, comm);
+}
+
+/* Each rank's part of what the others have. Of one rank it is an all-reduce: NCCL calls itself, too. */
+int ncclReduceScatter(const void *in, void *out, size_t count, int dtype, int op, comm_t *comm, void *stream)
+{
+    const size_t bytes = bytes_of(count, dtype);
+    uint8_t     *parts = malloc((size_t)comm->ranks * bytes);
+    op_t        *noted = NULL;
+
+    if (comm->ranks == 1) {
+        free(parts);
+        return ncclAllReduce(in, out, count, dtype, op, comm, stream);
+    }
+    for (int peer = 0; peer < comm->ranks; peer++) {
+        note(comm, (const uint8_t *)in + (size_t)peer * bytes, NULL, bytes, peer);
+        noted = note(comm, NULL, parts + (size_t)peer * bytes, bytes, peer);
+    }
+    noted->parts = parts;
+    noted->sum = out;
+    noted->count = count;
+    noted->dtype = dtype;
+    noted->op = op;
+    return end_call(comm);
 }
 
 int ncclReduce(const void *in, void *out, size_t count, int dtype, int op, int root, comm_t *comm, void *stream)
@@ -484,5 +609,17 @@ int ncclBroadcast(const void *in, void *out, size_t count, int dtype, int root, 
     note(comm, NULL, out, bytes, root);
     return end_call(comm);
 }
+
+/* The names by which tools that stand in front of NCCL call it. */
+#define PROFILED(name) EXPORT __typeof__(name) p##name __attribute__((alias(#name)));
+PROFILED(ncclAllGather)
+PROFILED(ncclAllReduce)
+PROFILED(ncclCommAbort)
+PROFILED(ncclCommDestroy)
+PROFILED(ncclCommFinalize)
+PROFILED(ncclGroupEnd)
+PROFILED(ncclGroupSimulateEnd)
+PROFILED(ncclGroupStart)
+PROFILED(ncclReduceScatter)
 
 #endif

@@ -1,0 +1,598 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Rules become codecs and groups of Tacit's, one a tensor of the step. Nothing is agreed on call by call, since no call of NCCL's
+   waits for other ranks: they compare what each has found of the step, and start to compress when all have found the same; then
+   each step carries whether a rank had a tensor elsewhere, which all look at a step later. */
+#include "nccl_policy.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cycle.h"
+#include "nccl_agreement.h"
+#include "nccl_tacit.h"
+#include "rules.h"
+
+enum { MISSED = 256 };
+
+const char preload_all_reduce[] = "ncclAllReduce";
+
+static const int         nccl_types[] = {NCCL_FLOAT32, NCCL_FLOAT16, NCCL_BFLOAT16}; /* by tacit_dtype_t */
+static const char *const dtype_names[] = {"float32", "float16", "bfloat16"};
+static const size_t      dtype_bytes[] = {4, 2, 2};
+enum { DTYPES = 3 };
+
+typedef struct tensor {
+    const preload_rule_t *rule; /* NULL: it stays dense */
+    preload_site_t       *site;
+    tacit_codec_t        *codec;   /* NULL: it could not be made */
+    bool                  strange; /* it comes from elsewhere: what this rank has kept back may be another one's */
+    tacit_nccl_group_t   *group;   /* that it is the first of; NULL: none yet */
+    struct tensor       **members; /* of the group */
+    size_t                member_count;
+} tensor_t;
+
+/* What ranks tell each other. */
+enum { RULES, RULES_NEGATED, PERIOD, PERIOD_NEGATED, CHOICE, CHOICE_NEGATED, CANNOT, SEVERAL };
+enum { ELSEWHERE };
+
+typedef struct plan {
+    bool                dense; /* for good */
+    bool                warned, told_elsewhere;
+    tacit_nccl_t       *nccl; /* NULL: not needed yet */
+    uint64_t            state_bytes;
+    preload_cycle_t     cycle;
+    tensor_t           *tensors; /* by position in the step; NULL: it is not known */
+    size_t              tensor_count;
+    preload_agreement_t agreement;
+    bool                remembers;                /* some tensor does */
+    bool                compares;                 /* what is told is what was found */
+    bool                due, step_ended, forgets; /* to be done after the round */
+    bool                elsewhere;                /* some tensor was, of this rank, since that was told */
+    uint64_t            missed_signs[MISSED];     /* calls since ranks began to compare */
+    uintptr_t           missed_places[MISSED];
+    size_t              missed;
+} plan_t;
+
+/* ---- Words ---- */
+
+__attribute__((format(printf, 3, 4))) static void say(const preload_clique_t *clique, bool *said, const char *format, ...)
+{
+    char    text[512];
+    va_list arguments;
+
+    if (clique->rank == 0 && !*said) {
+        va_start(arguments, format);
+        vsnprintf(text, sizeof text, format, arguments);
+        va_end(arguments);
+        fprintf(stderr, "tacit: communicator %u: %s\n", clique->group.number, text);
+    }
+    *said = true;
+}
+
+static void announce(const preload_clique_t *clique)
+{
+    static atomic_flag said = ATOMIC_FLAG_INIT;
+
+    if (preload_is_first(clique->rank) && !atomic_flag_test_and_set(&said)) {
+        preload_announce(preload_all_reduce);
+    }
+}
+
+/* ---- Signs: what calls have in common on all ranks ---- */
+
+static int dtype_of(int nccl_type)
+{
+    for (int dtype = 0; dtype < DTYPES; dtype++) {
+        if (nccl_types[dtype] == nccl_type) {
+            return dtype;
+        }
+    }
+    return -1;
+}
+
+bool preload_nccl_is_sum(const preload_nccl_call_t *call)
+{
+    return call->function == preload_all_reduce && (call->op == NCCL_SUM || call->op == NCCL_AVG) && dtype_of(call->dtype) >= 0 &&
+           call->count > 0 && call->count < UINT32_MAX;
+}
+
+static uint64_t sign_of(const preload_nccl_call_t *call)
+{
+    return (uint64_t)call->count << 3 | (uint64_t)dtype_of(call->dtype) << 1 | (call->op == NCCL_AVG);
+}
+
+static size_t count_of(uint64_t sign)
+{
+    return (size_t)(sign >> 3);
+}
+
+static int sign_dtype(uint64_t sign)
+{
+    return (int)(sign >> 1 & 3);
+}
+
+static preload_site_t *site_of(preload_clique_t *clique, uint64_t sign)
+{
+    const preload_nccl_call_t call = {.function = preload_all_reduce,
+                                      .count = count_of(sign),
+                                      .dtype = nccl_types[sign_dtype(sign)],
+                                      .op = (sign & 1) != 0 ? NCCL_AVG : NCCL_SUM};
+
+    return preload_nccl_site(clique, &call);
+}
+
+/* 0: none. */
+static int rule_of(preload_clique_t *clique, uint64_t sign)
+{
+    const preload_site_t  *site = site_of(clique, sign);
+    const preload_target_t target = {
+        .site = site != NULL ? site->number : UINT64_MAX,
+        .comm = clique->group.number,
+        .count = count_of(sign),
+        .bytes = count_of(sign) * dtype_bytes[sign_dtype(sign)],
+        .dtype = dtype_names[sign_dtype(sign)],
+    };
+
+    return preload_rule_for(preload_rules(), &target);
+}
+
+/* ---- Tensors ---- */
+
+static bool remembers(const char *spec)
+{
+    return strchr(spec, '+') != NULL || strncmp(spec, "powersgd", 8) == 0;
+}
+
+static void forget_tensors(plan_t *plan)
+{
+    const char            *why;
+    const preload_tacit_t *tacit = plan->tensors != NULL ? preload_tacit(&why) : NULL;
+
+    for (size_t i = 0; tacit != NULL && i < plan->tensor_count; i++) {
+        tacit->nccl_group_destroy(plan->tensors[i].group);
+        free(plan->tensors[i].members);
+    }
+    for (size_t i = 0; tacit != NULL && i < plan->tensor_count; i++) {
+        tacit->codec_destroy(plan->tensors[i].codec);
+    }
+    free(plan->tensors);
+    plan->tensors = NULL;
+    plan->tensor_count = 0;
+    plan->state_bytes = 0;
+    plan->forgets = plan->elsewhere = plan->step_ended = plan->remembers = false;
+}
+
+/* What it remembers at most: as a sender, and as the owner of a part. */
+static uint64_t state_of(const preload_clique_t *clique, uint64_t sign, const char *spec)
+{
+    const uint64_t bytes = count_of(sign) * sizeof(float);
+
+    return strchr(spec, '+') != NULL ? bytes + bytes / (uint64_t)clique->group.ranks : 0;
+}
+
+/* What this rank finds wrong with it, all get to know when it is to be in a group. False: there is no room for it. */
+static bool make_tensor(preload_clique_t *clique, plan_t *plan, const preload_tacit_t *tacit, size_t position)
+{
+    const uint64_t      sign = plan->cycle.signs[position];
+    tensor_t           *tensor = &plan->tensors[position];
+    tacit_slot_config_t slot = TACIT_SLOT_CONFIG_INIT;
+    tacit_config_t      config = TACIT_CONFIG_INIT;
+    const uint64_t      bytes = state_of(clique, sign, tensor->rule->spec);
+    char                name[64];
+
+    if (plan->state_bytes + bytes > preload_rules()->state_bytes) {
+        say(clique, &plan->warned,
+            "tensors remember %" PRIu64 " bytes, as many as they may: other sums stay dense (TACIT_STATE_BYTES)",
+            plan->state_bytes);
+        return false;
+    }
+    plan->state_bytes += bytes;
+    slot.count = count_of(sign);
+    slot.dtype = (tacit_dtype_t)sign_dtype(sign);
+    slot.device = TACIT_CUDA;
+    slot.spec = tensor->rule->spec;
+    config.nonfinite = TACIT_NONFINITE_PASS; /* the program has to see what NCCL's sum would have shown it */
+    snprintf(name, sizeof name, "%zu.%s.%zu", slot.count, dtype_names[slot.dtype], position);
+    if (tacit->codec_create(name, &slot, &config, clique->rank, clique->group.ranks, &tensor->codec) != TACIT_OK) {
+        say(clique, &plan->warned, "some sums stay dense: %s", tacit->last_error());
+    } else if (tensor->site != NULL) {
+        atomic_store(&tensor->site->spec, tensor->rule->spec);
+        atomic_fetch_add(&tensor->site->slots, 1);
+    }
+    return true;
+}
+
+/* The library's communicator, if it is there or can be had. */
+static bool join(preload_clique_t *clique, plan_t *plan, const preload_tacit_t *tacit)
+{
+    if (plan->nccl != NULL) {
+        return true;
+    }
+    preload_wait_until_ready(clique);
+    if (tacit->nccl_create(clique->comm, NULL, &plan->nccl) != TACIT_OK) {
+        say(clique, &plan->warned, "nothing is compressed: %s", tacit->last_error());
+        plan->dense = true;
+    }
+    return !plan->dense;
+}
+
+static void make_tensors(preload_clique_t *clique, plan_t *plan)
+{
+    const char            *why;
+    const preload_tacit_t *tacit = preload_tacit(&why);
+    const size_t           count = plan->cycle.period;
+
+    plan->tensors = calloc(count, sizeof *plan->tensors);
+    plan->tensor_count = plan->tensors != NULL ? count : 0;
+    for (size_t i = 0; i < plan->tensor_count && !plan->dense; i++) {
+        const int rule = rule_of(clique, plan->cycle.signs[i]);
+
+        if (rule != 0 && join(clique, plan, tacit)) {
+            plan->tensors[i].rule = &preload_rules()->rules[rule - 1];
+            plan->tensors[i].site = site_of(clique, plan->cycle.signs[i]);
+            plan->remembers = plan->remembers || remembers(plan->tensors[i].rule->spec);
+            if (!make_tensor(clique, plan, tacit, i)) {
+                plan->tensors[i].rule = NULL;
+            }
+        }
+        if (clique->rank == 0 && preload_explains()) {
+            fprintf(stderr, "tacit: communicator %u: sum %zu of a step of %zu, of %zu %s, goes by '%s'\n", clique->group.number,
+                    i + 1, count, count_of(plan->cycle.signs[i]), dtype_names[sign_dtype(plan->cycle.signs[i])],
+                    plan->tensors[i].rule != NULL ? plan->tensors[i].rule->spec : preload_all_reduce);
+        }
+    }
+}
+
+/* ---- Steps ---- */
+
+/* Its place in the step; -1: it is not of it. Of the signs alone, but for what is only noted. */
+static int follow(plan_t *plan, uint64_t sign, uintptr_t place)
+{
+    const size_t at = plan->cycle.position;
+    const bool   elsewhere = preload_cycle_compares(&plan->cycle, sign) && preload_cycle_is_elsewhere(&plan->cycle, place);
+    const int    position = preload_cycle_next(&plan->cycle, sign, false);
+
+    if (position >= 0) {
+        if (elsewhere && plan->tensors != NULL && plan->tensors[at].rule != NULL && remembers(plan->tensors[at].rule->spec)) {
+            plan->elsewhere = plan->tensors[at].strange = true;
+        }
+        plan->step_ended = plan->step_ended || at + 1 == plan->cycle.period;
+    } else if (plan->cycle.period == 0) {
+        plan->forgets = plan->forgets || plan->tensors != NULL;
+        plan->due = preload_cycle_note(&plan->cycle, sign, place) || plan->due;
+    }
+    return position;
+}
+
+static plan_t *plan_of(preload_clique_t *clique)
+{
+    if (clique->group.plan == NULL && clique->group.ranks > 1 && !atomic_load(&clique->aborted)) {
+        clique->group.plan = calloc(1, sizeof(plan_t));
+    }
+    return clique->group.plan;
+}
+
+static tensor_t *decide(preload_clique_t *clique, plan_t *plan, const preload_nccl_call_t *call)
+{
+    const uint64_t  sign = sign_of(call);
+    const uintptr_t place = (uintptr_t)call->in;
+    tensor_t       *tensor;
+    int             position;
+
+    (void)clique;
+    if (plan->agreement.runs && plan->compares) {
+        if (plan->missed < MISSED) {
+            plan->missed_signs[plan->missed] = sign;
+            plan->missed_places[plan->missed] = place;
+        }
+        plan->missed++;
+        return NULL;
+    }
+    position = follow(plan, sign, place);
+    tensor = position >= 0 && plan->tensors != NULL && !plan->forgets ? &plan->tensors[position] : NULL;
+    if (tensor == NULL || tensor->rule == NULL ||
+        (tensor->site != NULL && atomic_load(&tensor->site->calls) < tensor->rule->after)) {
+        return NULL;
+    }
+    return tensor;
+}
+
+void *preload_nccl_decide(preload_clique_t *clique, const preload_nccl_call_t *call)
+{
+    tensor_t *tensor = NULL;
+    plan_t   *plan;
+
+    if (clique == NULL) {
+        return NULL;
+    }
+    pthread_mutex_lock(&clique->lock);
+    plan = plan_of(clique);
+    if (plan != NULL && !plan->dense) {
+        tensor = decide(clique, plan, call);
+    }
+    pthread_mutex_unlock(&clique->lock);
+    return tensor;
+}
+
+static bool has_group(const tensor_t *first, void *const *tensors, size_t count)
+{
+    return first->group != NULL && first->member_count == count &&
+           memcmp(first->members, tensors, count * sizeof *first->members) == 0;
+}
+
+/* Collective. False: these tensors stay dense from now on, on all ranks. */
+static bool make_group(preload_clique_t *clique, plan_t *plan, const preload_tacit_t *tacit, void *const *tensors, size_t count,
+                       int op)
+{
+    tensor_t      *first = tensors[0];
+    tacit_codec_t *codecs[PRELOAD_BATCH];
+
+    tacit->nccl_group_destroy(first->group);
+    first->group = NULL;
+    free(first->members);
+    first->members = malloc(count * sizeof *first->members);
+    first->member_count = count;
+    for (size_t i = 0; i < count; i++) {
+        codecs[i] = first->members != NULL ? ((tensor_t *)tensors[i])->codec : NULL;
+    }
+    if (tacit->nccl_group_create(plan->nccl, codecs, count, op == NCCL_AVG ? TACIT_AVERAGE : TACIT_SUM, &first->group) !=
+        TACIT_OK) {
+        say(clique, &plan->warned, "some sums stay dense: %s", tacit->last_error());
+        for (size_t i = 0; i < count; i++) {
+            ((tensor_t *)tensors[i])->rule = NULL;
+        }
+        return false;
+    }
+    memcpy(first->members, tensors, count * sizeof *first->members);
+    return true;
+}
+
+/* Memory of ef and dgc is each rank's own: it may begin again at any time. That of trackers is what all ranks have in common. */
+static bool is_private(const char *spec)
+{
+    const char *feedback = strchr(spec, '+');
+
+    return feedback != NULL && (strncmp(feedback, "+dgc", 4) == 0 || (strncmp(feedback, "+ef", 3) == 0 && feedback[3] != '2'));
+}
+
+static tacit_status_t run_group(const preload_tacit_t *tacit, void *const *tensors, const preload_nccl_call_t *const *calls,
+                                size_t count)
+{
+    tensor_t      *first = tensors[0];
+    const void    *in[PRELOAD_BATCH];
+    void          *out[PRELOAD_BATCH];
+    tacit_status_t status;
+
+    for (size_t i = 0; i < count; i++) {
+        tensor_t *tensor = tensors[i];
+
+        in[i] = calls[i]->in;
+        out[i] = calls[i]->out;
+        if (tensor->strange && is_private(tensor->rule->spec)) {
+            tacit->codec_reset(tensor->codec);
+        }
+        tensor->strange = false;
+    }
+    status = tacit->nccl_group_poll(first->group, 1);
+    return status == TACIT_OK ? tacit->nccl_group_run(first->group, TACIT_STEP_NEXT, in, out, calls[0]->stream) : status;
+}
+
+int preload_nccl_run(preload_clique_t *clique, void *const *tensors, const preload_nccl_call_t *const *calls, size_t count,
+                     bool *taken_out)
+{
+    const char             *why;
+    const preload_tacit_t  *tacit = preload_tacit(&why);
+    const preload_driver_t *driver = preload_driver();
+    preload_visit_t         visit;
+    tacit_status_t          status = TACIT_ERR_BROKEN;
+    plan_t                 *plan;
+    bool                    visits;
+
+    pthread_mutex_lock(&clique->lock);
+    plan = clique->group.plan;
+    *taken_out = true;
+    if (plan != NULL) { /* else another thread has aborted it */
+        visits = preload_visit(driver, calls[0]->stream, &visit);
+        *taken_out = has_group(tensors[0], tensors, count) || make_group(clique, plan, tacit, tensors, count, calls[0]->op);
+        status = *taken_out ? run_group(tacit, tensors, calls, count) : TACIT_OK;
+        if (visits) {
+            preload_leave_visit(driver, &visit);
+        }
+        if (status != TACIT_OK) {
+            fprintf(stderr, "tacit: communicator %u: %s\n", clique->group.number, tacit->last_error());
+            plan->dense = true;
+        }
+    }
+    pthread_mutex_unlock(&clique->lock);
+    return status == TACIT_OK ? NCCL_SUCCESS : NCCL_SYSTEM_ERROR;
+}
+
+/* ---- Agreement ---- */
+
+/* What this rank makes of all kinds of sums that it knows. */
+static int32_t choice_of(preload_clique_t *clique, const preload_cycle_t *cycle)
+{
+    uint32_t hash = 2166136261u;
+
+    for (size_t i = 0; i < cycle->count; i++) {
+        hash = (hash ^ (uint32_t)rule_of(clique, cycle->signs[i])) * 16777619u;
+    }
+    return (int32_t)(hash & INT32_MAX);
+}
+
+static void tell_findings(preload_clique_t *clique, plan_t *plan, int32_t numbers_out[PRELOAD_NUMBERS])
+{
+    const char   *why;
+    const int32_t hash = (int32_t)preload_rules()->hash, period = (int32_t)preload_cycle_by_places(&plan->cycle);
+    const int32_t choice = choice_of(clique, &plan->cycle);
+
+    numbers_out[RULES] = hash;
+    numbers_out[RULES_NEGATED] = -hash;
+    numbers_out[PERIOD] = period;
+    numbers_out[PERIOD_NEGATED] = -period;
+    numbers_out[CHOICE] = choice;
+    numbers_out[CHOICE_NEGATED] = -choice;
+    numbers_out[CANNOT] = preload_tacit(&why) == NULL;
+    numbers_out[SEVERAL] = preload_has_several_devices();
+}
+
+/* Whether all ranks may go on; if not, none does. */
+static bool may_compress(preload_clique_t *clique, plan_t *plan, const int32_t numbers[PRELOAD_NUMBERS])
+{
+    const char *why = "";
+
+    if (numbers[RULES] != -numbers[RULES_NEGATED]) {
+        say(clique, &plan->warned,
+            "ranks have other rules (TACIT_RULE, TACIT_ALLREDUCE, TACIT_MIN_BYTES, TACIT_STATE_BYTES) than one another: nothing "
+            "is compressed");
+    } else if (preload_rules()->error[0] != '\0') {
+        say(clique, &plan->warned, "%s: nothing is compressed", preload_rules()->error);
+    } else if (numbers[SEVERAL] != 0) {
+        say(clique, &plan->warned, "a process has several GPUs: nothing is compressed");
+    } else if (numbers[CANNOT] != 0) {
+        say(clique, &plan->warned, "nothing is compressed: %s",
+            preload_tacit(&why) == NULL ? why : "another rank cannot load " TACIT_LIBRARY);
+    } else if (numbers[CHOICE] != -numbers[CHOICE_NEGATED]) {
+        say(clique, &plan->warned,
+            "ranks number sites or communicators otherwise than one another, so that rules for these numbers mean other calls: "
+            "nothing is compressed");
+    } else {
+        announce(clique);
+        return true;
+    }
+    plan->dense = true;
+    return false;
+}
+
+/* Of a step that all have found, the calls since then are part; of one that they look for, they may be. */
+static void compare(preload_clique_t *clique, plan_t *plan, const int32_t numbers[PRELOAD_NUMBERS])
+{
+    const size_t missed = plan->missed;
+
+    plan->missed = 0;
+    plan->compares = false;
+    if (!may_compress(clique, plan, numbers)) {
+        return;
+    }
+    if (missed > MISSED) {
+        preload_cycle_restart(&plan->cycle);
+        return;
+    }
+    if (preload_cycle_agree(&plan->cycle, (size_t)-numbers[PERIOD_NEGATED], (size_t)numbers[PERIOD])) {
+        make_tensors(clique, plan);
+    }
+    for (size_t i = 0; i < missed; i++) {
+        (void)follow(plan, plan->missed_signs[i], plan->missed_places[i]);
+    }
+}
+
+static void hear(preload_clique_t *clique, plan_t *plan)
+{
+    int32_t numbers[PRELOAD_NUMBERS];
+
+    if (!preload_hear(&plan->agreement, clique, numbers)) {
+        plan->dense = true; /* NCCL tells the program */
+    } else if (plan->compares) {
+        compare(clique, plan, numbers);
+    } else if (numbers[ELSEWHERE] != 0 && plan->tensors != NULL) {
+        say(clique, &plan->told_elsewhere,
+            "on some rank sums come from elsewhere than a step ago: what was kept back of tensors is dropped, and the step is "
+            "looked for again");
+        plan->forgets = true;
+        preload_cycle_restart(&plan->cycle);
+    }
+}
+
+static bool settle(preload_clique_t *clique, plan_t *plan)
+{
+    if (plan->agreement.runs && (plan->compares || plan->step_ended || plan->due)) {
+        hear(clique, plan);
+    }
+    if (plan->forgets) {
+        forget_tensors(plan);
+    }
+    plan->step_ended = plan->step_ended && plan->cycle.placed && plan->remembers;
+    return !plan->dense && (plan->due || plan->step_ended);
+}
+
+bool preload_nccl_settle(preload_clique_t *clique)
+{
+    plan_t *plan;
+    bool    tells = false;
+
+    if (clique == NULL) {
+        return false;
+    }
+    pthread_mutex_lock(&clique->lock);
+    plan = clique->group.plan;
+    if (plan != NULL && !plan->dense) {
+        tells = settle(clique, plan);
+    }
+    pthread_mutex_unlock(&clique->lock);
+    return tells;
+}
+
+void preload_nccl_tell(preload_clique_t *clique, void *stream)
+{
+    int32_t numbers[PRELOAD_NUMBERS] = {0};
+    plan_t *plan;
+
+    if (clique == NULL) {
+        return;
+    }
+    pthread_mutex_lock(&clique->lock);
+    plan = clique->group.plan;
+    if (plan != NULL && !plan->dense && !plan->agreement.runs && (plan->due || plan->step_ended)) {
+        plan->compares = plan->due;
+        if (plan->due) {
+            tell_findings(clique, plan, numbers);
+        } else {
+            numbers[ELSEWHERE] = plan->elsewhere;
+            plan->elsewhere = false;
+        }
+        plan->due = plan->step_ended = false;
+        preload_tell(&plan->agreement, clique, stream, numbers);
+    }
+    pthread_mutex_unlock(&clique->lock);
+}
+
+void preload_nccl_told(preload_clique_t *clique, void *stream)
+{
+    plan_t *plan;
+
+    if (clique == NULL) {
+        return;
+    }
+    pthread_mutex_lock(&clique->lock);
+    plan = clique->group.plan;
+    if (plan != NULL && !plan->dense) {
+        preload_told(&plan->agreement, clique, stream);
+    }
+    pthread_mutex_unlock(&clique->lock);
+}
+
+/* ---- The end ---- */
+
+void preload_nccl_end_plan(preload_clique_t *clique)
+{
+    plan_t                *plan = clique->group.plan;
+    const char            *why;
+    const preload_tacit_t *tacit = plan != NULL && plan->nccl != NULL ? preload_tacit(&why) : NULL;
+
+    if (plan == NULL) {
+        return;
+    }
+    if (tacit != NULL && atomic_load(&clique->aborted)) {
+        tacit->nccl_abort(plan->nccl);
+    }
+    forget_tensors(plan);
+    if (tacit != NULL) {
+        tacit->nccl_destroy(plan->nccl);
+    }
+    preload_end_agreement(&plan->agreement, clique);
+    free(plan);
+    clique->group.plan = NULL;
+}
