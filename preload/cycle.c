@@ -135,12 +135,22 @@ int preload_cycle_next(preload_cycle_t *cycle, uint64_t sign, bool elsewhere)
     return -1;
 }
 
-size_t preload_cycle_ordinal(const preload_cycle_t *cycle, size_t position, uint64_t sign)
+static size_t count_alike(const preload_cycle_t *cycle, size_t end, uint64_t sign)
 {
-    size_t ordinal = 0;
+    size_t count = 0;
 
-    for (size_t i = 0; i < position; i++) {
-        ordinal += cycle->signs[i] == sign;
+    for (size_t i = 0; i < end; i++) {
+        count += cycle->signs[i] == sign;
     }
-    return ordinal;
+    return count;
+}
+
+bool preload_cycle_is_clear(const preload_cycle_t *cycle, size_t position)
+{
+    return cycle->placed || cycle->ordered || count_alike(cycle, cycle->period, cycle->signs[position]) == 1;
+}
+
+size_t preload_cycle_ordinal(const preload_cycle_t *cycle, size_t position)
+{
+    return count_alike(cycle, position, cycle->signs[position]);
 }

@@ -9,6 +9,11 @@
 
 enum { PRELOAD_HISTORY = 2048 };
 
+/* What is said of calls that are not clear: of so many elements. */
+#define PRELOAD_UNCLEAR                                                                                                          \
+    "sums of %" PRIu64 " elements in ever new places cannot be told from one another: they stay dense; if their order never "    \
+    "changes, say so by a rule with order=fixed"
+
 /* Two steps in a row that are alike are a period. Signs are the same on all ranks; places, the addresses of buffers, are each
    rank's own, and tell tensors apart whose signs are the same. */
 typedef struct preload_cycle {
@@ -46,7 +51,10 @@ size_t preload_cycle_by_signs(const preload_cycle_t *cycle);
 bool preload_cycle_agree(preload_cycle_t *cycle, size_t least, size_t most);
 /* Whether the latest period by places lasted longer than one by which fresh buffers come to the same places for a while. */
 bool preload_cycle_is_lasting(const preload_cycle_t *cycle);
-/* How many calls of the step, before the one at `position`, have a sign. */
-size_t preload_cycle_ordinal(const preload_cycle_t *cycle, size_t position, uint64_t sign);
+/* Whether the call at a position of the step can be told from others like it: where places tell nothing, neither does their
+   order, unless that never changes. */
+bool preload_cycle_is_clear(const preload_cycle_t *cycle, size_t position);
+/* How many calls of the step before it have its sign. */
+size_t preload_cycle_ordinal(const preload_cycle_t *cycle, size_t position);
 
 #endif

@@ -228,11 +228,16 @@ static void make_tensors(preload_clique_t *clique, plan_t *plan)
     plan->tensors = calloc(count, sizeof *plan->tensors);
     plan->tensor_count = plan->tensors != NULL ? count : 0;
     for (size_t i = 0; i < plan->tensor_count && !plan->dense; i++) {
-        const int rule = rule_of(clique, plan->cycle.signs[i]);
+        const uint64_t sign = plan->cycle.signs[i];
+        int            rule = rule_of(clique, sign);
 
+        if (rule != 0 && remembers(preload_rules()->rules[rule - 1].spec) && !preload_cycle_is_clear(&plan->cycle, i)) {
+            say(clique, &plan->warned, PRELOAD_UNCLEAR, (uint64_t)count_of(sign));
+            rule = 0;
+        }
         if (rule != 0 && join(clique, plan, tacit)) {
             plan->tensors[i].rule = &preload_rules()->rules[rule - 1];
-            plan->tensors[i].site = site_of(clique, plan->cycle.signs[i]);
+            plan->tensors[i].site = site_of(clique, sign);
             plan->remembers = plan->remembers || remembers(plan->tensors[i].rule->spec);
             if (!make_tensor(clique, plan, tacit, i)) {
                 plan->tensors[i].rule = NULL;
@@ -240,7 +245,7 @@ static void make_tensors(preload_clique_t *clique, plan_t *plan)
         }
         if (clique->rank == 0 && preload_explains()) {
             fprintf(stderr, "tacit: communicator %u: sum %zu of a step of %zu, of %zu %s, goes by '%s'\n", clique->group.number,
-                    i + 1, count, count_of(plan->cycle.signs[i]), dtype_names[sign_dtype(plan->cycle.signs[i])],
+                    i + 1, count, count_of(sign), dtype_names[sign_dtype(sign)],
                     plan->tensors[i].rule != NULL ? plan->tensors[i].rule->spec : preload_all_reduce);
         }
     }
@@ -480,6 +485,11 @@ static void compare(preload_clique_t *clique, plan_t *plan, const int32_t number
     if (missed > MISSED) {
         preload_cycle_restart(&plan->cycle);
         return;
+    }
+    for (size_t i = 0; i < plan->cycle.count; i++) {
+        const int rule = rule_of(clique, plan->cycle.signs[i]);
+
+        plan->cycle.ordered = plan->cycle.ordered || (rule != 0 && preload_rules()->rules[rule - 1].ordered);
     }
     if (preload_cycle_agree(&plan->cycle, (size_t)-numbers[PERIOD_NEGATED], (size_t)numbers[PERIOD])) {
         make_tensors(clique, plan);

@@ -264,8 +264,7 @@ static void end_tensors(plan_t *plan, entry_t *entry, bool step)
 
 /* ---- Steps ---- */
 
-/* Which tensors a step has that was just found. Others are gone, and what was kept back of them with them. Where places tell
-   nothing, neither does the order of tensors that are alike. */
+/* Which tensors a step has that was just found. Others are gone, and what was kept back of them with them. */
 static void name_tensors(plan_t *plan)
 {
     const preload_cycle_t *cycle = &plan->cycle;
@@ -276,14 +275,11 @@ static void name_tensors(plan_t *plan)
         }
     }
     for (size_t i = 0; i < cycle->period; i++) {
-        const bool clear = cycle->placed || cycle->ordered || preload_cycle_ordinal(cycle, cycle->period, cycle->signs[i]) == 1;
+        const bool clear = preload_cycle_is_clear(cycle, i);
 
-        plan->tensor_at[i] = clear ? (int)preload_cycle_ordinal(cycle, i, cycle->signs[i]) : -1;
+        plan->tensor_at[i] = clear ? (int)preload_cycle_ordinal(cycle, i) : -1;
         if (!clear && remembers(place_of(plan, cycle->signs[i]))) {
-            warn(plan,
-                 "sums of %" PRIu64 " elements in ever new places cannot be told from one another: they stay dense; if their "
-                 "order never changes, say so by a rule with order=fixed",
-                 cycle->signs[i] >> 2);
+            warn(plan, PRELOAD_UNCLEAR, cycle->signs[i] >> 2);
         }
     }
 }

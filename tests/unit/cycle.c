@@ -65,10 +65,14 @@ START_TEST(positions)
             ck_assert_int_eq(position, first[i]);
         }
     }
-    for (size_t end = 0; end <= 4; end++) { /* however the step was cut, the one of another sign is in its place */
-        ck_assert_uint_eq(preload_cycle_ordinal(cycle, end, 'a' & 0x1f), end - (end > (size_t)first[2]));
-    }
-    ck_assert_uint_eq(preload_cycle_ordinal(cycle, 4, 'b' & 0x1f), 1);
+    ck_assert_uint_eq(preload_cycle_ordinal(cycle, (size_t)first[0]) + preload_cycle_ordinal(cycle, (size_t)first[1]) +
+                          preload_cycle_ordinal(cycle, (size_t)first[3]),
+                      3); /* 0, 1 and 2 */
+    ck_assert_uint_eq(preload_cycle_ordinal(cycle, (size_t)first[2]), 0);
+    cycle->placed = false;
+    ck_assert(!preload_cycle_is_clear(cycle, (size_t)first[0]) && preload_cycle_is_clear(cycle, (size_t)first[2]));
+    cycle->ordered = true;
+    ck_assert(preload_cycle_is_clear(cycle, (size_t)first[0]));
     free(cycle);
 }
 END_TEST
