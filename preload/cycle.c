@@ -48,7 +48,7 @@ size_t preload_cycle_by_signs(const preload_cycle_t *cycle)
 
 bool preload_cycle_agree(preload_cycle_t *cycle, size_t least, size_t most)
 {
-    const bool   placed = least == most && least != 0;
+    const bool   placed = !cycle->ordered && least == most && least != 0;
     const size_t by_signs = preload_cycle_by_signs(cycle);
     const size_t period = placed ? least : cycle->ordered || cycle->seen >= LATE || by_signs == cycle->shown ? by_signs : 0;
 

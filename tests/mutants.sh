@@ -24,7 +24,7 @@ trap 'rm -rf "$work"' EXIT
 # What is changed is the plain code: no other is compiled, nor found by what chooses, which is linked in too.
 compile="$(setting CC) $(setting CFLAGS) $(setting TACIT_CFLAGS) -O1 -g0 -w -DTACIT_PLAIN -DHAVE_CONFIG_H -I$build \
     -I$build/libcomm -I$source/libcomm -I$source/libcomm/schedules -I$source/compressors -I$source/optim \
-    -I$source/optim/feedback -I$source/examples $(setting CBLAS_CFLAGS)"
+    -I$source/optim/feedback -I$source/examples -I$source/preload $(setting CBLAS_CFLAGS)"
 libraries="$build/tests/.libs/libharness.a $build/.libs/libtacit_core.a $(setting CHECK_LIBS) $(setting HWLOC_LIBS) \
     $(setting LIBS) $(setting CBLAS_LIBS) -lm -lpthread"
 # shellcheck disable=SC2086 # words
@@ -50,6 +50,7 @@ done
 passes() {
     local place=$1 objects=$build/tests/unit/$2.o
     case $2 in
+    cycle | rules) objects=$build/tests/unit/$2-$2.o ;;
     transformer) objects=$transformer_objects ;;
     gpu) objects="${gpu_objects% *} $build/tests/gpu/trainer_emulated.o" ;;
     device) objects="$build/tests/gpu/device_emulated-device.o $build/tests/gpu/emulated.o" ;;
@@ -758,6 +759,14 @@ mutant "bundle: shards: owners are not compared" libcomm/bundle.c bundle_sharded
     's/slot = tacit__hash\(slot, bundle->owners, .*\);/;/'
 mutant "codec: the state's tail is not looked at" libcomm/checkpoint.c codec:codec \
     '/^tacit_status_t tacit_codec_load/,/^}/s/TRY\(tacit__state_end.*\);/;/'
+mutant "preload: places do not count" preload/cycle.c cycle:cycle 's/find_period\(cycle, true\)/find_period(cycle, false)/'
+mutant "preload: misfits add up for ever" preload/cycle.c cycle:cycle 's/^            cycle->misfits = 0;//'
+mutant "preload: fresh buffers wait anew" preload/cycle.c cycle:cycle 's/cycle->placed \&\& !preload_cycle_is_lasting.*/0;/'
+mutant "preload: tensors that are alike are clear" preload/cycle.c cycle:cycle 's/count_alike\(cycle, cycle->period.* == 1/true/'
+mutant "preload: signs do at once" preload/cycle.c cycle:cycle 's/cycle->seen >= LATE/true/'
+mutant "preload: places matter where the order is known" preload/cycle.c cycle:cycle 's/!cycle->ordered \&\& //'
+mutant "preload: rules of any size" preload/rules.c rules:rules 's/target->bytes <= rule->max_bytes/true/'
+mutant "preload: a key of a rule twice" preload/rules.c rules:rules 's/\*number == 0 \&\& //'
 mutant "topology: the lowest ranks lead" libcomm/topology.c topology:topology \
     's/nic != NULL \? distance_to\(.*\) : 0;/0;/'
 mutant "topology: leaders sit together" libcomm/topology.c topology:topology \

@@ -71,8 +71,22 @@ START_TEST(positions)
     ck_assert_uint_eq(preload_cycle_ordinal(cycle, (size_t)first[2]), 0);
     cycle->placed = false;
     ck_assert(!preload_cycle_is_clear(cycle, (size_t)first[0]) && preload_cycle_is_clear(cycle, (size_t)first[2]));
+    free(cycle);
+}
+END_TEST
+
+/* Where their order never changes, buffers may be anywhere, and need not be waited for. */
+START_TEST(order_is_known)
+{
+    preload_cycle_t *cycle = calloc(1, sizeof *cycle);
+
     cycle->ordered = true;
-    ck_assert(preload_cycle_is_clear(cycle, (size_t)first[0]));
+    run(cycle, _i == 0 ? "aAbA" : "aAbc", 5); /* 16 calls and a step */
+    ck_assert_uint_eq(cycle->period, 4);
+    for (size_t i = 0; i < 4; i++) {
+        ck_assert(preload_cycle_is_clear(cycle, i));
+        ck_assert_int_eq(call(cycle, cycle->signs[cycle->position], 1000 + i), (int)((cycle->position + 3) % 4));
+    }
     free(cycle);
 }
 END_TEST
@@ -241,6 +255,7 @@ int main(void)
 
     tcase_add_loop_test(tcase, periods, 0, 7);
     tcase_add_test(tcase, positions);
+    tcase_add_loop_test(tcase, order_is_known, 0, 2);
     tcase_add_test(tcase, fresh_buffers);
     tcase_add_test(tcase, places_by_chance);
     tcase_add_test(tcase, places_for_long);
