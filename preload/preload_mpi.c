@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The functions of MPI in C that the interposer takes the place of. Without mpi.h, since callers have one of several: handles are
-   as wide as they may be, in registers, of which an MPI whose handles are narrower looks at a part. */
+   as wide as they may be, in registers, of which an MPI whose handles are narrower looks at a part.
+
+   Names with P are called by other tools, which a program is linked with, or which are preloaded in front of this. Calls that
+   come by way of the names without are inside of those, and are passed on. */
 #include <stddef.h>
 
 #include "calls.h"
@@ -12,19 +15,28 @@ typedef int allreduce_c_t(const void *in, void *out, int64_t count, uintptr_t ty
 typedef int iallreduce_c_t(const void *in, void *out, int64_t count, uintptr_t type, uintptr_t op, uintptr_t comm, void *request);
 typedef int finalize_t(void);
 
-PRELOAD_API allreduce_t    MPI_Allreduce;
-PRELOAD_API iallreduce_t   MPI_Iallreduce;
+PRELOAD_API allreduce_t    MPI_Allreduce, PMPI_Allreduce;
+PRELOAD_API iallreduce_t   MPI_Iallreduce, PMPI_Iallreduce;
 PRELOAD_API allreduce_c_t  MPI_Allreduce_c;
 PRELOAD_API iallreduce_c_t MPI_Iallreduce_c;
-PRELOAD_API finalize_t     MPI_Finalize;
+PRELOAD_API finalize_t     MPI_Finalize, PMPI_Finalize;
 
-int MPI_Allreduce(const void *in, void *out, int count, uintptr_t type, uintptr_t op, uintptr_t comm)
+#define NEXT(variable, symbol, profiling) static preload_next_t variable = {.name = #symbol, .own = #profiling}
+NEXT(allreduce, MPI_Allreduce, PMPI_Allreduce);
+NEXT(iallreduce, MPI_Iallreduce, PMPI_Iallreduce);
+NEXT(allreduce_c, MPI_Allreduce_c, PMPI_Allreduce_c);
+NEXT(iallreduce_c, MPI_Iallreduce_c, PMPI_Iallreduce_c);
+NEXT(finalize, MPI_Finalize, PMPI_Finalize);
+NEXT(profiling_allreduce, PMPI_Allreduce, PMPI_Allreduce);
+NEXT(profiling_iallreduce, PMPI_Iallreduce, PMPI_Iallreduce);
+NEXT(profiling_finalize, PMPI_Finalize, PMPI_Finalize);
+
+static int reduce(preload_next_t *next, const void *in, void *out, int count, uintptr_t type, uintptr_t op, uintptr_t comm)
 {
-    static preload_next_t next = {.name = "MPI_Allreduce", .own = "PMPI_Allreduce"};
-    allreduce_t          *function = preload_next(&next);
-    const preload_call_t  call = {preload_allreduce, (uint64_t)count, comm, type, op, false};
-    const uint64_t        entered = preload_enter();
-    int                   status = PRELOAD_NO_MPI;
+    allreduce_t         *function = preload_next(next);
+    const preload_call_t call = {preload_allreduce, (uint64_t)count, comm, type, op, false};
+    const uint64_t       entered = preload_enter();
+    int                  status = PRELOAD_NO_MPI;
 
     if (function != NULL && !preload_take(&call, in, out, &status)) {
         status = function(in, out, count, type, op, comm);
@@ -33,15 +45,56 @@ int MPI_Allreduce(const void *in, void *out, int count, uintptr_t type, uintptr_
     return status;
 }
 
-int MPI_Iallreduce(const void *in, void *out, int count, uintptr_t type, uintptr_t op, uintptr_t comm, void *request)
+static int start(preload_next_t *next, const void *in, void *out, int count, uintptr_t type, uintptr_t op, uintptr_t comm,
+                 void *request)
 {
-    static preload_next_t next = {.name = "MPI_Iallreduce", .own = "PMPI_Iallreduce"};
-    iallreduce_t         *function = preload_next(&next);
-    const uint64_t        entered = preload_enter();
-    const int             status = function != NULL ? function(in, out, count, type, op, comm, request) : PRELOAD_NO_MPI;
+    iallreduce_t  *function = preload_next(next);
+    const uint64_t entered = preload_enter();
+    const int      status = function != NULL ? function(in, out, count, type, op, comm, request) : PRELOAD_NO_MPI;
 
     preload_leave(entered, &(preload_call_t){preload_iallreduce, (uint64_t)count, comm, type, op, false}, status == 0);
     return status;
+}
+
+static int finish(preload_next_t *next)
+{
+    finalize_t *function = preload_next(next);
+
+    if (function == NULL) {
+        return PRELOAD_NO_MPI;
+    }
+    preload_finish();
+    return function();
+}
+
+int MPI_Allreduce(const void *in, void *out, int count, uintptr_t type, uintptr_t op, uintptr_t comm)
+{
+    return reduce(&allreduce, in, out, count, type, op, comm);
+}
+
+int PMPI_Allreduce(const void *in, void *out, int count, uintptr_t type, uintptr_t op, uintptr_t comm)
+{
+    return reduce(&profiling_allreduce, in, out, count, type, op, comm);
+}
+
+int MPI_Iallreduce(const void *in, void *out, int count, uintptr_t type, uintptr_t op, uintptr_t comm, void *request)
+{
+    return start(&iallreduce, in, out, count, type, op, comm, request);
+}
+
+int PMPI_Iallreduce(const void *in, void *out, int count, uintptr_t type, uintptr_t op, uintptr_t comm, void *request)
+{
+    return start(&profiling_iallreduce, in, out, count, type, op, comm, request);
+}
+
+int MPI_Finalize(void)
+{
+    return finish(&finalize);
+}
+
+int PMPI_Finalize(void)
+{
+    return finish(&profiling_finalize);
 }
 
 /* ---- With counts of 64 bits (MPI 4) ---- */
@@ -50,15 +103,14 @@ int MPI_Iallreduce(const void *in, void *out, int count, uintptr_t type, uintptr
    what an int can count is done by the functions that every MPI has. */
 int MPI_Allreduce_c(const void *in, void *out, int64_t count, uintptr_t type, uintptr_t op, uintptr_t comm)
 {
-    static preload_next_t next = {.name = "MPI_Allreduce_c", .own = "PMPI_Allreduce_c"};
-    allreduce_c_t        *function;
-    uint64_t              entered;
-    int                   status;
+    allreduce_c_t *function;
+    uint64_t       entered;
+    int            status;
 
     if (count == (int)count) {
-        return MPI_Allreduce(in, out, (int)count, type, op, comm);
+        return reduce(&allreduce, in, out, (int)count, type, op, comm);
     }
-    function = preload_next(&next);
+    function = preload_next(&allreduce_c);
     entered = preload_enter();
     status = function != NULL ? function(in, out, count, type, op, comm) : PRELOAD_NO_MPI;
     preload_leave(entered, &(preload_call_t){preload_allreduce, (uint64_t)count, comm, type, op, false}, status == 0);
@@ -67,29 +119,16 @@ int MPI_Allreduce_c(const void *in, void *out, int64_t count, uintptr_t type, ui
 
 int MPI_Iallreduce_c(const void *in, void *out, int64_t count, uintptr_t type, uintptr_t op, uintptr_t comm, void *request)
 {
-    static preload_next_t next = {.name = "MPI_Iallreduce_c", .own = "PMPI_Iallreduce_c"};
-    iallreduce_c_t       *function;
-    uint64_t              entered;
-    int                   status;
+    iallreduce_c_t *function;
+    uint64_t        entered;
+    int             status;
 
     if (count == (int)count) {
-        return MPI_Iallreduce(in, out, (int)count, type, op, comm, request);
+        return start(&iallreduce, in, out, (int)count, type, op, comm, request);
     }
-    function = preload_next(&next);
+    function = preload_next(&iallreduce_c);
     entered = preload_enter();
     status = function != NULL ? function(in, out, count, type, op, comm, request) : PRELOAD_NO_MPI;
     preload_leave(entered, &(preload_call_t){preload_iallreduce, (uint64_t)count, comm, type, op, false}, status == 0);
     return status;
-}
-
-int MPI_Finalize(void)
-{
-    static preload_next_t next = {.name = "MPI_Finalize", .own = "PMPI_Finalize"};
-    finalize_t           *function = preload_next(&next);
-
-    if (function == NULL) {
-        return PRELOAD_NO_MPI;
-    }
-    preload_finish();
-    return function();
 }
