@@ -100,6 +100,11 @@ ends 0 "$run" -- "$folder/asks"
 
 # ---- Rules ----
 
+if "$build/tools/tacit-info" | grep -q 'built without CUDA'; then
+    echo "skipped: rules, since this Tacit was built without CUDA"
+    exit $failed
+fi
+
 # lacks LOW HIGH: sums over all steps, of every tensor.
 lacks() {
     awk -v low="$1" -v high="$2" '/^tensor/ { n += $3 >= low && $3 <= high } END { exit n != 4 }' "$folder/out" ||
