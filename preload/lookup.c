@@ -2,24 +2,31 @@
 /* dlsym(), for programs that load NCCL and look its functions up by a handle, as Python does: that finds the library's own, not
    those of the interposer, which stand before them only where names are looked for in all that is loaded. */
 #include <dlfcn.h>
-#include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "nccl_calls.h"
 
 typedef void *find_t(void *handle, const char *name);
 
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-static find_t        *find;
-
-/* Another tool's, or the C library's own, which has a version; which one depends on its age and the machine. */
-static void find_next(void)
+/* Another tool's, or the C library's own, which has a version; which one depends on its age and the machine. The oldest comes
+   first, since newer ones have it, too: to look in vain takes memory, and whoever stands in for malloc() may be asking. No
+   function of threads is called: sanitizers stand in for these, and look them up here. */
+static find_t *find_next(void)
 {
-    static const char *const versions[] = {"GLIBC_2.34", "GLIBC_2.17", "GLIBC_2.2.5"};
+    static const char *const versions[] = {
+#ifdef __x86_64__
+        "GLIBC_2.2.5",
+#endif
+        "GLIBC_2.17", "GLIBC_2.34"};
+    static find_t *_Atomic found;
+    find_t                *find = atomic_load_explicit(&found, memory_order_relaxed);
 
     for (size_t i = 0; i < sizeof versions / sizeof *versions && find == NULL; i++) {
         *(void **)&find = dlvsym(RTLD_NEXT, "dlsym", versions[i]);
+        atomic_store_explicit(&found, find, memory_order_relaxed);
     }
+    return find;
 }
 
 static const void *library_of(const void *function)
@@ -73,7 +80,8 @@ PRELOAD_API void *dlsym(void *restrict handle, const char *restrict name);
 
 JUMPS void *dlsym(void *restrict handle, const char *restrict name)
 {
-    pthread_once(&once, find_next);
+    find_t *find = find_next();
+
     if (handle == RTLD_NEXT || handle == RTLD_DEFAULT || strncmp(name, "nccl", 4) != 0) {
         JUMP find(handle, name);
     }

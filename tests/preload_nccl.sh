@@ -97,6 +97,13 @@ ends 0 "$run" --report "$folder/report" -- true
 # A library that looks for the next function of a name still gets it.
 ends 0 "$folder/asks"
 ends 0 "$run" -- "$folder/asks"
+# A sanitizer looks functions up before anything else is ready.
+echo 'int main(void) { return 0; }' >"$folder/early.c"
+if ${CC:-cc} -fsanitize=thread -o "$folder/early" "$folder/early.c" 2>"$folder/err" && "$folder/early"; then
+    ends 0 "$run" -- "$folder/early"
+else
+    echo "skipped: a program of ThreadSanitizer, which does not run here"
+fi
 
 # ---- Rules ----
 
