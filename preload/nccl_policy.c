@@ -15,8 +15,6 @@
 #include "nccl_tacit.h"
 #include "rules.h"
 
-enum { MISSED = 256 };
-
 const char preload_all_reduce[] = "ncclAllReduce";
 
 static const int         nccl_types[] = {NCCL_FLOAT32, NCCL_FLOAT16, NCCL_BFLOAT16}; /* by tacit_dtype_t */
@@ -47,12 +45,12 @@ typedef struct plan {
     tensor_t           *tensors; /* by position in the step; NULL: it is not known */
     size_t              tensor_count;
     preload_agreement_t agreement;
-    bool                remembers;                /* some tensor does */
-    bool                compares;                 /* what is told is what was found */
-    bool                due, step_ended, forgets; /* to be done after the round */
-    bool                elsewhere;                /* some tensor was, of this rank, since that was told */
-    uint64_t            missed_signs[MISSED];     /* calls since ranks began to compare */
-    uintptr_t           missed_places[MISSED];
+    bool                remembers;                     /* some tensor does */
+    bool                compares;                      /* what is told is what was found */
+    bool                due, step_ended, forgets;      /* to be done after the round */
+    bool                elsewhere;                     /* some tensor was, of this rank, since that was told */
+    uint64_t            missed_signs[PRELOAD_HISTORY]; /* calls since ranks began to compare */
+    uintptr_t           missed_places[PRELOAD_HISTORY];
     size_t              missed;
 } plan_t;
 
@@ -289,7 +287,7 @@ static tensor_t *decide(preload_clique_t *clique, plan_t *plan, const preload_nc
 
     (void)clique;
     if (plan->agreement.runs && plan->compares) {
-        if (plan->missed < MISSED) {
+        if (plan->missed < PRELOAD_HISTORY) {
             plan->missed_signs[plan->missed] = sign;
             plan->missed_places[plan->missed] = place;
         }
@@ -482,7 +480,7 @@ static void compare(preload_clique_t *clique, plan_t *plan, const int32_t number
     if (!may_compress(clique, plan, numbers)) {
         return;
     }
-    if (missed > MISSED) {
+    if (missed > PRELOAD_HISTORY) {
         preload_cycle_restart(&plan->cycle);
         return;
     }

@@ -150,6 +150,7 @@ for how in reversed moved; do
     says report "^Site 1: 199 of 240 calls were reduced by 'onebit+ef', as 8 tensors"
 done
 by TACIT_ALLREDUCE=onebit+ef "$folder/linked" infinity 2
+by TACIT_RULE=min=1:onebit "$folder/linked" many 2
 fresh
 by TACIT_ALLREDUCE=onebit+ef "$folder/loaded" several
 says_once err 'a process has several GPUs: nothing is compressed'

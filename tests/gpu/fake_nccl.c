@@ -35,7 +35,7 @@ int ncclGetVersion(int *version)
 
 #ifndef FAKE_NCCL_OLD
 
-enum { RANKS = 4, WORLDS = 256, SPLITS = 8, RING = 1 << 16, OPS = 256, SUCCESS = 0, INVALID = 4, IN_PROGRESS = 7 };
+enum { RANKS = 4, WORLDS = 256, SPLITS = 8, RING = 1 << 16, OPS = 2048, SUCCESS = 0, INVALID = 4, IN_PROGRESS = 7 };
 enum { UINT8 = 1, INT32 = 2, FLOAT16 = 6, FLOAT32 = 7, BFLOAT16 = 9, MAX = 2, AVG = 4 };
 
 typedef struct ring {

@@ -3,6 +3,7 @@
    linked, else it is loaded, and functions are looked up by its handle. Arguments: what to do; ranks; steps. */
 #include <dlfcn.h>
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -288,6 +289,21 @@ static void train_with_infinity(void)
     expect(sqrt(lacks / whole) < 0.2, "means are not the means");
 }
 
+/* A step is a group of so many sums that ranks compare in the midst of one. */
+static void train_many(void)
+{
+    enum { MANY = 300, FEW = 32 };
+
+    for (int step = 0; step < 8; step++) {
+        call_ncclGroupStart();
+        for (int i = 0; i < MANY; i++) {
+            all_reduce(world, buffers[i % TENSORS] + (ptrdiff_t)FEW * (i / TENSORS), FEW, SUM);
+        }
+        expect(call_ncclGroupEnd() == 0, "a group fails");
+    }
+    expect(inexact(buffers[0], 0, FEW, 1.0f) != 0, "a large group stays exact");
+}
+
 /* A thread with several GPUs: nothing waits for the other. */
 static void several(void)
 {
@@ -313,6 +329,8 @@ static void run(const char *what, int steps)
         count_all();
     } else if (strcmp(what, "infinity") == 0) {
         train_with_infinity();
+    } else if (strcmp(what, "many") == 0) {
+        train_many();
     } else {
         train(what, steps);
     }
