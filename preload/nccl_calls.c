@@ -312,7 +312,7 @@ static void follow_up(const entry_t *entries, size_t count)
     bool any = false;
 
     for (size_t i = 0; i < count; i++) {
-        any = (is_last(entries, count, i) && preload_nccl_settle(entries[i].clique)) || any;
+        any = (is_last(entries, count, i) && preload_nccl_settle(entries[i].clique, entries[i].call.stream)) || any;
     }
     if (!any) {
         return;

@@ -526,10 +526,12 @@ static bool settle(preload_clique_t *clique, plan_t *plan)
     return !plan->dense && (plan->due || plan->step_ended);
 }
 
-bool preload_nccl_settle(preload_clique_t *clique)
+bool preload_nccl_settle(preload_clique_t *clique, void *stream)
 {
-    plan_t *plan;
-    bool    tells = false;
+    const preload_driver_t *driver = preload_driver();
+    preload_visit_t         visit;
+    plan_t                 *plan;
+    bool                    tells = false, visits;
 
     if (clique == NULL) {
         return false;
@@ -537,7 +539,11 @@ bool preload_nccl_settle(preload_clique_t *clique)
     pthread_mutex_lock(&clique->lock);
     plan = clique->group.plan;
     if (plan != NULL && !plan->dense) {
+        visits = driver != NULL && preload_visit(driver, stream, &visit); /* for what is made here */
         tells = settle(clique, plan);
+        if (visits) {
+            preload_leave_visit(driver, &visit);
+        }
     }
     pthread_mutex_unlock(&clique->lock);
     return tells;

@@ -27,6 +27,8 @@ static double now(void)
 EXPORT void fake_capture(int captured);
 /* Events and memory that were not freed, contexts that were not left. */
 EXPORT int fake_live(void);
+/* Contexts that the calling thread is in. */
+EXPORT int fake_depth(void);
 
 EXPORT int cuCtxPopCurrent_v2(void **context);
 EXPORT int cuCtxPushCurrent_v2(void *context);
@@ -49,6 +51,11 @@ void fake_capture(int captured)
 int fake_live(void)
 {
     return live + depth;
+}
+
+int fake_depth(void)
+{
+    return depth;
 }
 
 int cuCtxPopCurrent_v2(void **context)
