@@ -4,6 +4,7 @@
 
 #include <dlfcn.h>
 #include <pthread.h>
+#include <stdio.h>
 
 enum { RELAXED = 2 /* CU_STREAM_CAPTURE_MODE_RELAXED */ };
 
@@ -24,6 +25,10 @@ static void find(void)
     found = found && driver.field != NULL;
     PRELOAD_DRIVER_FUNCTIONS(FIND)
 #undef FIND
+    if (!found) {
+        fprintf(stderr,
+                "tacit: this program's CUDA driver lacks functions that it should have: nothing is timed or compressed\n");
+    }
 }
 
 const preload_driver_t *preload_driver(void)

@@ -25,7 +25,7 @@ void preload_wait_until_ready(const preload_clique_t *clique)
     }
 }
 
-void preload_tell(preload_agreement_t *agreement, const preload_clique_t *clique, void *stream,
+bool preload_tell(preload_agreement_t *agreement, const preload_clique_t *clique, void *stream,
                   const int32_t numbers[PRELOAD_NUMBERS])
 {
     const preload_driver_t *driver = preload_driver();
@@ -37,15 +37,18 @@ void preload_tell(preload_agreement_t *agreement, const preload_clique_t *clique
         preload_leave_visit(driver, &visit);
     }
     if (!made) {
-        fprintf(stderr, "tacit: communicator %u: rank %d gets no memory from CUDA: the others wait for it in vain\n",
+        fprintf(stderr,
+                "tacit: communicator %u: rank %d gets no memory from CUDA to tell the others what it has found, for which they "
+                "wait: the call fails\n",
                 clique->group.number, clique->rank);
-        return;
+        return false;
     }
     preload_wait_until_ready(clique);
     memcpy(agreement->numbers, numbers, PRELOAD_NUMBERS * sizeof *numbers);
     agreement->fresh = true;
     agreement->runs = nccl_is_good(preload_nccl()->all_reduce(agreement->numbers, agreement->numbers, PRELOAD_NUMBERS, NCCL_INT32,
                                                               NCCL_MAX, clique->comm, stream));
+    return agreement->runs;
 }
 
 void preload_told(preload_agreement_t *agreement, const preload_clique_t *clique, void *stream)

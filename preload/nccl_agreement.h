@@ -19,8 +19,9 @@ typedef struct preload_agreement {
 
 /* Waits until it may be called: one that does not block is at work for some time after a call. */
 void preload_wait_until_ready(const preload_clique_t *clique);
-/* Puts it on the stream; inside of a group, it is under way when that has ended, … */
-void preload_tell(preload_agreement_t *agreement, const preload_clique_t *clique, void *stream,
+/* Puts it on the stream; inside of a group, it is under way when that has ended, … False: that fails, and others wait
+   for it. */
+bool preload_tell(preload_agreement_t *agreement, const preload_clique_t *clique, void *stream,
                   const int32_t numbers[PRELOAD_NUMBERS]);
 /* … which is said by this one. */
 void preload_told(preload_agreement_t *agreement, const preload_clique_t *clique, void *stream);

@@ -201,7 +201,7 @@ static entry_t entry_of(const preload_nccl_call_t *call)
     }
     entry.site = preload_nccl_site(entry.clique, call);
     entry.captured = driver != NULL && preload_is_captured(driver, call->stream);
-    entry.sum = !entry.captured && preload_rules()->asked && preload_nccl_is_sum(call);
+    entry.sum = driver != NULL && !entry.captured && preload_rules()->asked && preload_nccl_is_sum(call);
     return entry;
 }
 
@@ -307,20 +307,21 @@ static bool is_last(const entry_t *entries, size_t count, size_t i)
 
 /* What follows for the communicators of a round, when no group is open. What ranks tell each other is a group, since a thread may
    have several of them. */
-static void follow_up(const entry_t *entries, size_t count)
+static int follow_up(const entry_t *entries, size_t count)
 {
+    int  status = NCCL_SUCCESS;
     bool any = false;
 
     for (size_t i = 0; i < count; i++) {
         any = (is_last(entries, count, i) && preload_nccl_settle(entries[i].clique, entries[i].call.stream)) || any;
     }
     if (!any) {
-        return;
+        return status;
     }
     (void)preload_nccl()->group_start();
     for (size_t i = 0; i < count; i++) {
-        if (is_last(entries, count, i)) {
-            preload_nccl_tell(entries[i].clique, entries[i].call.stream);
+        if (is_last(entries, count, i) && !preload_nccl_tell(entries[i].clique, entries[i].call.stream)) {
+            status = NCCL_SYSTEM_ERROR;
         }
     }
     (void)preload_nccl()->group_end();
@@ -329,6 +330,7 @@ static void follow_up(const entry_t *entries, size_t count)
             preload_nccl_told(entries[i].clique, entries[i].call.stream);
         }
     }
+    return status;
 }
 
 /* The i-th entry's tensor, and with it those of later ones that can be reduced together with it. */
@@ -386,7 +388,7 @@ static int run_round(entry_t *entries, size_t count, int (*end)(void))
     }
     stop_laps(laps, lap_count);
     if (nccl_is_good(status)) {
-        follow_up(entries, count);
+        note(&status, follow_up(entries, count));
         count_calls(entries, count);
     }
     return status;

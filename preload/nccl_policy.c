@@ -549,13 +549,14 @@ bool preload_nccl_settle(preload_clique_t *clique, void *stream)
     return tells;
 }
 
-void preload_nccl_tell(preload_clique_t *clique, void *stream)
+bool preload_nccl_tell(preload_clique_t *clique, void *stream)
 {
     int32_t numbers[PRELOAD_NUMBERS] = {0};
     plan_t *plan;
+    bool    told = true;
 
     if (clique == NULL) {
-        return;
+        return true;
     }
     pthread_mutex_lock(&clique->lock);
     plan = clique->group.plan;
@@ -568,9 +569,11 @@ void preload_nccl_tell(preload_clique_t *clique, void *stream)
             plan->elsewhere = false;
         }
         plan->due = plan->step_ended = false;
-        preload_tell(&plan->agreement, clique, stream, numbers);
+        told = preload_tell(&plan->agreement, clique, stream, numbers);
+        plan->dense = !told;
     }
     pthread_mutex_unlock(&clique->lock);
+    return told;
 }
 
 void preload_nccl_told(preload_clique_t *clique, void *stream)

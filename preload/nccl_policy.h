@@ -21,8 +21,8 @@ int preload_nccl_run(preload_clique_t *clique, void *const *tensors, const prelo
 /* After the calls of a round, and outside of groups: looks at what ranks told each other before. True: they have something to
    tell, … */
 bool preload_nccl_settle(preload_clique_t *clique, void *stream);
-/* … which is done in a group that ends between these. */
-void preload_nccl_tell(preload_clique_t *clique, void *stream);
+/* … which is done in a group that ends between these. False: that fails, and others wait for it. */
+bool preload_nccl_tell(preload_clique_t *clique, void *stream);
 void preload_nccl_told(preload_clique_t *clique, void *stream);
 
 /* Ends what a communicator has here. */

@@ -159,6 +159,10 @@ by TACIT_RULE=min=1:onebit "$folder/linked" many 2
 fresh
 by TACIT_ALLREDUCE=onebit+ef "$folder/loaded" several
 says_once err 'a process has several GPUs: nothing is compressed'
+# A rank that has no memory to say what others wait for: its call fails.
+ends 1 env LD_PRELOAD="$folder/libtacit_preload_nccl.so" TACIT_ALLREDUCE=onebit "$folder/linked" poor 2 60
+says_once err 'rank 1 gets no memory from CUDA'
+says_once err 'a sum fails'
 # Everything else is exact.
 by TACIT_RULE=min=1:onebit "$folder/linked" count 3
 

@@ -7,7 +7,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-enum { NOT_READY = 600, INVALID = 1 };
+enum { NOT_READY = 600, INVALID = 1, OUT_OF_MEMORY = 2 };
 
 typedef struct event {
     double seconds;
@@ -119,6 +119,9 @@ int cuMemFreeHost(void *memory)
 int cuMemHostAlloc(void **memory, size_t bytes, unsigned flags)
 {
     (void)flags;
+    if (getenv("FAKE_CUDA_FULL") != NULL) {
+        return OUT_OF_MEMORY;
+    }
     *memory = malloc(bytes);
     live++;
     return *memory == NULL;
