@@ -211,9 +211,10 @@ static int pass(entry_t *entry)
     return entry->call.pass(&entry->call);
 }
 
+/* The worst of several: an error, or that something is in progress. */
 static void note(int *status, int next)
 {
-    *status = nccl_is_good(*status) ? next : *status;
+    *status = nccl_is_good(*status) && next != NCCL_SUCCESS ? next : *status;
 }
 
 static double bytes_of(const entry_t *entry)

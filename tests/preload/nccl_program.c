@@ -215,12 +215,13 @@ static void add(int tensor, const float *buffer)
    then. */
 static void train(const char *how, int steps)
 {
-    static float other[COUNT];
+    static float other[COUNT], more[COUNT];
     float        loss;
-    int          sent = 0;
+    int          sent = 0, status;
 
     for (int step = 0; step < steps; step++) {
         const int swaps = strcmp(how, "moved") == 0 && step == steps / 2 && rank == ranks - 1;
+        const int waits = strcmp(how, "waiting") == 0;
         const int groups = strcmp(how, "grouped") == 0, reversed = strcmp(how, "reversed") == 0 && step >= steps / 2;
 
         for (int tensor = 0; swaps && tensor < TENSORS / 2; tensor++) {
@@ -242,6 +243,13 @@ static void train(const char *how, int steps)
             expect(call_ncclGroupEnd() == 0, "a group fails");
         }
         sent = call_fake_sent() - sent;
+        if (waits) { /* what Tacit takes of it has its own end */
+            call_ncclGroupStart();
+            (void)call_ncclAllReduce(other, other, COUNT, FLOAT32, USER, world, NULL);
+            (void)call_ncclAllReduce(more, more, COUNT, FLOAT32, SUM, world, NULL);
+            status = call_ncclGroupEnd();
+            expect(status == IN_PROGRESS && settled(status) == 0, "a group that is in progress is not said to be");
+        }
         for (int tensor = 0; tensor < TENSORS; tensor++) {
             add(tensor, buffers[tensor]);
         }
