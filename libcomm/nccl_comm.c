@@ -347,13 +347,27 @@ out:
     return status;
 }
 
+/* A rank that cannot take part leaves the split to the others, instead of letting them wait in it. */
+static void stay_away(const tacit_nccl_library_t *library, void *nccl_comm, int rank)
+{
+    tacit_nccl_config_t settings = TACIT_NCCL_CONFIG_INIT;
+    const double        began = tacit__seconds();
+    void               *none = NULL;
+    int                 state = library->split(nccl_comm, TACIT_NCCL_NO_COLOR, rank, &none, &settings);
+
+    while (state == TACIT_NCCL_IN_PROGRESS && tacit__seconds() - began < 1e-3 * DEFAULT_TIMEOUT_MS &&
+           library->async_error(nccl_comm, &state) == TACIT_NCCL_SUCCESS) {
+        sched_yield();
+    }
+}
+
 tacit_status_t tacit_nccl_create(void *nccl_comm, const tacit_config_t *config, tacit_nccl_t **nccl_out)
 {
     tacit_nccl_config_t         settings = TACIT_NCCL_CONFIG_INIT;
     const tacit_nccl_library_t *library;
     tacit_nccl_t               *nccl = NULL;
     tacit_status_t              status;
-    int                         rank = 0, ranks = 0;
+    int                         rank = 0, ranks = 0, present = 0;
 
     TRY(tacit__nccl_library(&library));
     if (nccl_comm == NULL || nccl_out == NULL || library->count(nccl_comm, &ranks) != TACIT_NCCL_SUCCESS ||
@@ -361,10 +375,20 @@ tacit_status_t tacit_nccl_create(void *nccl_comm, const tacit_config_t *config, 
         status = tacit__fail(TACIT_ERR_ARGUMENT, "tacit_nccl_create(): nccl_comm must be an ncclComm_t and nccl_out be given");
         goto out;
     }
-    TRY(prepare(config, rank, ranks, &nccl));
+    status = prepare(config, rank, ranks, &nccl);
+    if (status != TACIT_OK) {
+        stay_away(library, nccl_comm, rank);
+        goto out;
+    }
     TRY(complete_at(nccl, nccl_comm, library->split(nccl_comm, 0, rank, nccl->made, &settings), "tacit_nccl_create"));
     nccl->comm = *nccl->made;
     TRY(tacit__nccl_complete(nccl, TACIT_NCCL_IN_PROGRESS, "tacit_nccl_create"));
+    if (library->count(nccl->comm, &present) != TACIT_NCCL_SUCCESS || present != ranks) {
+        status =
+            tacit__fail(TACIT_ERR_MISMATCH, "rank %d: tacit_nccl_create(): %d of the %d ranks cannot take part; they say why",
+                        rank, ranks - present, ranks);
+        goto out;
+    }
     TRY(begin(nccl));
     *nccl_out = nccl;
     nccl = NULL; /* now the caller's */

@@ -20,7 +20,9 @@ enum {
     TACIT_NCCL_BFLOAT16 = 9,
 
     TACIT_NCCL_SUM = 0, /* ncclRedOp_t */
-    TACIT_NCCL_AVG = 4
+    TACIT_NCCL_AVG = 4,
+
+    TACIT_NCCL_NO_COLOR = -1 /* NCCL_SPLIT_NOCOLOR */
 };
 
 /* The ncclConfig_t of 2.14, of which this is all that is set here. Its size and version tell a later NCCL to take defaults for

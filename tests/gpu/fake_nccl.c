@@ -48,7 +48,7 @@ typedef struct ring {
 
 /* What the ranks of a communicator share. */
 typedef struct world {
-    atomic_int joined;           /* ranks that have come */
+    atomic_int joined, away;     /* ranks that have come, and those of them that only said that they do not take part */
     atomic_int children[SPLITS]; /* 1 + the world that it is split into, each time */
     ring_t     rings[RANKS][RANKS];
 } world_t;
@@ -419,7 +419,6 @@ int ncclCommSplit(comm_t *parent, int color, int key, comm_t **out, config_t *co
     const int split = parent->splits++;
     int       child = 0;
 
-    (void)color;
     (void)key;
     if (split == SPLITS || (fake_depth != NULL && !config->blocking && fake_depth() == 0)) { /* Tacit's: it allocates, too */
         return INVALID;
@@ -431,6 +430,11 @@ int ncclCommSplit(comm_t *parent, int color, int key, comm_t **out, config_t *co
         child = atomic_load(&parent->world->children[split]);
     }
     *out = NULL;
+    if (color < 0) {
+        atomic_fetch_add(&arena->world[child - 1].away, 1);
+        atomic_fetch_add(&arena->world[child - 1].joined, 1);
+        return settle(parent);
+    }
     parent->child_out = out;
     if (join(&parent->child, child - 1, parent->rank, parent->ranks, config) == INVALID) {
         return INVALID;
@@ -465,7 +469,7 @@ int ncclCommGetAsyncError(comm_t *comm, int *error)
 
 int ncclCommCount(const comm_t *comm, int *ranks)
 {
-    *ranks = comm->ranks;
+    *ranks = comm->ranks - atomic_load(&comm->world->away);
     return SUCCESS;
 }
 

@@ -124,6 +124,30 @@ static void is_broken(const work_t *work, int its_aborts)
     ck_assert_int_eq(tacit_nccl_group_create(work->nccl, work->node.codecs, TENSORS, TACIT_SUM, &other), TACIT_ERR_BROKEN);
 }
 
+/* One that cannot take part keeps nobody waiting. */
+static void one_cannot(const process_t *process)
+{
+    tacit_config_t        config = TACIT_CONFIG_INIT;
+    tacit_nccl_t         *nccl = NULL;
+    const tacit_nccl_id_t id = get_id(process);
+    void                 *callers = NULL;
+    int (*init)(void **, int, tacit_nccl_id_t, int) = NULL;
+
+    *(void **)&init = function_of("ncclCommInitRank");
+    ck_assert_int_eq(init(&callers, process->ranks, id, process->rank), 0);
+    config.timeout_ms = process->rank == 1 ? -5 : 0;
+    ck_assert_int_eq(tacit_nccl_create(callers, &config, &nccl), process->rank == 1 ? TACIT_ERR_ARGUMENT : TACIT_ERR_MISMATCH);
+    ck_assert_msg(process->rank == 1 || strstr(tacit_last_error(), "1 of the 3 ranks cannot take part") != NULL, "%s",
+                  tacit_last_error());
+    ck_assert_ptr_null(nccl);
+}
+
+START_TEST(not_all)
+{
+    run_ranks(3, one_cannot, NULL);
+}
+END_TEST
+
 /* A network's error is found by the next call of each kind. */
 static void remote_error(const process_t *process)
 {
@@ -396,6 +420,7 @@ int main(void)
     tcase_add_test(cases, lacking_functions);
     tcase_add_test(cases, old_version);
     tcase_add_test(cases, later_version);
+    tcase_add_test(cases, not_all);
     tcase_add_loop_test(cases, errors_of_nccl, 0, 3);
     tcase_add_test(cases, stuck_exchange);
     tcase_add_test(cases, aborted);
