@@ -206,13 +206,19 @@ static bool make_tensor(preload_clique_t *clique, plan_t *plan, const preload_ta
 /* The library's communicator, if it is there or can be had. */
 static bool join(preload_clique_t *clique, plan_t *plan, const preload_tacit_t *tacit)
 {
+    tacit_status_t status;
+
     if (plan->nccl != NULL) {
         return true;
     }
     preload_wait_until_ready(clique);
-    if (tacit->nccl_create(clique->comm, NULL, &plan->nccl) != TACIT_OK) {
+    status = tacit->nccl_create(clique->comm, NULL, &plan->nccl);
+    if (status != TACIT_OK) {
         say(clique, &plan->warned, "nothing is compressed: %s", tacit->last_error());
         plan->dense = true;
+    }
+    if (clique->rank != 0 && status != TACIT_OK && status != TACIT_ERR_MISMATCH && status != TACIT_ERR_TIMEOUT) {
+        fprintf(stderr, "tacit: communicator %u: %s\n", clique->group.number, tacit->last_error()); /* what rank 0 cannot know */
     }
     return !plan->dense;
 }
