@@ -206,13 +206,15 @@ static bool make_tensor(preload_clique_t *clique, plan_t *plan, const preload_ta
 /* The library's communicator, if it is there or can be had. */
 static bool join(preload_clique_t *clique, plan_t *plan, const preload_tacit_t *tacit)
 {
+    tacit_config_t config = TACIT_CONFIG_INIT;
     tacit_status_t status;
 
     if (plan->nccl != NULL) {
         return true;
     }
+    config.timeout_ms = preload_timeout();
     preload_wait_until_ready(clique);
-    status = tacit->nccl_create(clique->comm, NULL, &plan->nccl);
+    status = tacit->nccl_create(clique->comm, &config, &plan->nccl);
     if (status != TACIT_OK) {
         say(clique, &plan->warned, "nothing is compressed: %s", tacit->last_error());
         plan->dense = true;
@@ -284,14 +286,13 @@ static plan_t *plan_of(preload_clique_t *clique)
     return clique->group.plan;
 }
 
-static tensor_t *decide(preload_clique_t *clique, plan_t *plan, const preload_nccl_call_t *call)
+static tensor_t *decide(plan_t *plan, const preload_nccl_call_t *call)
 {
     const uint64_t  sign = sign_of(call);
     const uintptr_t place = (uintptr_t)call->in;
     tensor_t       *tensor;
     int             position;
 
-    (void)clique;
     if (plan->agreement.runs && plan->compares) {
         if (plan->missed < PRELOAD_HISTORY) {
             plan->missed_signs[plan->missed] = sign;
@@ -320,7 +321,7 @@ void *preload_nccl_decide(preload_clique_t *clique, const preload_nccl_call_t *c
     pthread_mutex_lock(&clique->lock);
     plan = plan_of(clique);
     if (plan != NULL && !plan->dense) {
-        tensor = decide(clique, plan, call);
+        tensor = decide(plan, call);
     }
     pthread_mutex_unlock(&clique->lock);
     return tensor;

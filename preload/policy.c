@@ -136,7 +136,6 @@ static bool join(const preload_mpi_t *mpi, plan_t *plan, uintptr_t comm)
 {
     const char              *why = "";
     const preload_library_t *tacit = preload_library(&why);
-    const char              *limit = getenv("TACIT_TIMEOUT_MS");
     tacit_config_t           config = TACIT_CONFIG_INIT;
 
     if (plan->comm != NULL || plan->dense) {
@@ -148,9 +147,8 @@ static bool join(const preload_mpi_t *mpi, plan_t *plan, uintptr_t comm)
         plan->dense = true;
         return false;
     }
-    /* A program may let its ranks wait as long as it likes. A thread's calls would pass for the program's. */
-    config.timeout_ms = limit != NULL && limit[0] != '\0' ? 0 : -1;
-    config.progress = TACIT_PROGRESS_CALLS;
+    config.timeout_ms = preload_timeout();
+    config.progress = TACIT_PROGRESS_CALLS; /* a thread's calls would pass for the program's */
     if (!all_can(mpi, comm, tacit->comm_create_mpi(comm, &config, &plan->comm) == TACIT_OK)) {
         warn(plan, "nothing is compressed: %s", tacit->last_error());
         plan->dense = true;

@@ -158,6 +158,13 @@ static void read_environment(void)
     all.count = all.error[0] == '\0' ? all.count : 0;
 }
 
+int preload_timeout(void)
+{
+    const char *limit = getenv("TACIT_TIMEOUT_MS");
+
+    return limit != NULL && limit[0] != '\0' ? 0 : -1;
+}
+
 const preload_rules_t *preload_rules(void)
 {
     pthread_once(&once, read_environment);

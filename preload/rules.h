@@ -34,6 +34,9 @@ typedef struct preload_target {
     const char *dtype;
 } preload_target_t;
 
+/* timeout_ms of Tacit's communicators. A program may let its ranks wait for one another as long as it likes, unless
+   TACIT_TIMEOUT_MS is set. */
+int preload_timeout(void);
 /* As the environment has it when this is first called. */
 const preload_rules_t *preload_rules(void);
 /* The place of the first rule that fits, from 1 on; 0: none does. */
