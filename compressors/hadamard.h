@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The Hadamard transform of 256 numbers, seen as a square of 16 rows: over the columns of each, all rows at once. */
+/* Rotations: sign flips, and the Hadamard transform. That of 256 numbers sees a square of 16 rows: over the columns of each, all
+   rows at once. */
 #ifndef TACIT_HADAMARD_H
 #define TACIT_HADAMARD_H
 
@@ -9,6 +10,10 @@
 enum { TACIT_SIDE = 16, TACIT_HADAMARD = TACIT_SIDE * TACIT_SIDE };
 
 #define TACIT_UNROLL_SIDE _Pragma("GCC unroll 16")
+
+/* The sign bits of 8 elements: bits `shift` and up of a word. */
+#define TACIT_SIGNS(word, shift)                                                                                                 \
+    ((((tacit_words_t){0} + ((word) >> (shift))) << (tacit_words_t){31, 30, 29, 28, 27, 26, 25, 24}) & 0x80000000u)
 
 /* low, high := low + high, low - high. Sums and products keep different units of a processor busy: a difference is made as
    low - 1 x high, which is rounded once, too. */
@@ -119,6 +124,111 @@ TACIT_ALWAYS_INLINE void tacit__hadamard(tacit_isa_t isa, float *v, float *out)
         TACIT_UNROLL_SIDE for (size_t i = 0; i < TACIT_SIDE; i++)
         {
             *tacit__floats_to(out + TACIT_SIDE * i + column) = row[i];
+        }
+    }
+}
+
+/* ---- Of any order, in place ---- */
+
+/* Those of elements 2^step apart, all of them within 8. */
+#ifdef TACIT_ON_X86
+TACIT_TARGET_AVX2 static inline void tacit__swap_avx2(const tacit_floats_t *v, unsigned step, tacit_floats_t *swapped)
+{
+    const __m256 all = (__m256)*v;
+
+    *swapped = (tacit_floats_t)(step == 2   ? _mm256_permute2f128_ps(all, all, 1)
+                                : step == 1 ? _mm256_permute_ps(all, 0x4e)
+                                            : _mm256_permute_ps(all, 0xb1));
+}
+#endif
+
+TACIT_ALWAYS_INLINE void tacit__butterflies_within(tacit_isa_t isa, tacit_floats_t *v, unsigned step)
+{
+    const tacit_words_t  high = ((tacit_words_t){0, 1, 2, 3, 4, 5, 6, 7} << (31 - step)) & 0x80000000u;
+    const tacit_floats_t signed_v = (tacit_floats_t)((tacit_words_t)*v ^ high);
+    tacit_floats_t       swapped;
+
+    TACIT_X86(if (isa != TACIT_ISA_SCALAR) { tacit__swap_avx2(v, step, &swapped); } else)
+    for (size_t j = 0; j < TACIT_VECTOR; j++) {
+        swapped[j] = (*v)[j ^ ((size_t)1 << step)];
+    }
+    *v = swapped + signed_v;
+}
+
+/* One pass over memory: rows that are `pitch` elements apart, as many as a constant says; with `last`, when the pitch is 8, also
+   the columns of each. */
+TACIT_ALWAYS_INLINE void tacit__hadamard_rows(tacit_isa_t isa, float *v, size_t count, size_t rows, size_t pitch, bool last)
+{
+    tacit_floats_t row[TACIT_SIDE];
+
+    for (float *square = v; square < v + count; square += rows * pitch) {
+        for (size_t column = 0; column < pitch; column += TACIT_VECTOR) {
+            TACIT_UNROLL_SIDE for (size_t i = 0; i < rows; i++)
+            {
+                row[i] = *tacit__floats(square + pitch * i + column);
+            }
+#pragma GCC unroll 4
+            for (size_t apart = rows / 2; apart > 0; apart /= 2) {
+                TACIT_UNROLL for (size_t i = 0; i < rows / 2; i++)
+                {
+                    const size_t low = i / apart * 2 * apart + i % apart;
+                    tacit__butterfly(isa, &row[low], &row[low + apart]);
+                }
+            }
+            TACIT_UNROLL_SIDE for (size_t i = 0; i < rows; i++)
+            {
+                if (last) {
+                    tacit__butterflies_within(isa, &row[i], 2);
+                    tacit__butterflies_within(isa, &row[i], 1);
+                    tacit__butterflies_within(isa, &row[i], 0);
+                }
+                *tacit__floats_to(square + pitch * i + column) = row[i];
+            }
+        }
+    }
+}
+
+TACIT_ALWAYS_INLINE void tacit__hadamard_pass(tacit_isa_t isa, float *v, size_t count, size_t rows, size_t pitch, bool last)
+{
+    switch (rows) {
+    case 1:
+        tacit__hadamard_rows(isa, v, count, 1, pitch, last);
+        break;
+    case 2:
+        tacit__hadamard_rows(isa, v, count, 2, pitch, last);
+        break;
+    case 4:
+        tacit__hadamard_rows(isa, v, count, 4, pitch, last);
+        break;
+    case 8:
+        tacit__hadamard_rows(isa, v, count, 8, pitch, last);
+        break;
+    default:
+        tacit__hadamard_rows(isa, v, count, 16, pitch, last);
+    }
+}
+
+/* The Hadamard transform of order `count`, a power of two, without its factor: first elements that are count / 2 apart become
+   their sum and their difference, neighbours last. */
+TACIT_ALWAYS_INLINE void tacit__hadamard_any(tacit_isa_t isa, float *v, size_t count)
+{
+    size_t order = count; /* of the transforms that are left */
+
+    while (order > 8 * TACIT_VECTOR) {
+        const size_t rows = order < 16 * 8 * TACIT_VECTOR ? order / (8 * TACIT_VECTOR) : 16;
+
+        order /= rows;
+        tacit__hadamard_pass(isa, v, count, rows, order, false);
+    }
+    if (count >= TACIT_VECTOR) {
+        tacit__hadamard_pass(isa, v, count, order / TACIT_VECTOR, TACIT_VECTOR, true);
+        return;
+    }
+    for (size_t apart = count / 2; apart > 0; apart /= 2) {
+        for (size_t i = 0; i < count / 2; i++) {
+            float *low = v + i + (i & ~(apart - 1)), sum = low[0] + low[apart];
+            low[apart] = low[0] - low[apart];
+            low[0] = sum;
         }
     }
 }

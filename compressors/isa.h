@@ -53,6 +53,21 @@ const char *tacit__isa_name(tacit_isa_t isa);
         return versions[tacit__isa()] arguments;                                                                                 \
     }
 
+/* The same where the instruction set, a constant, is the last parameter of name_loop(). */
+#define TACIT_EACH_ISA_KNOWN(type, name, parameters, ...)                                                                        \
+    TACIT_VERSION_OF(, type, name##_scalar, name##_loop, parameters, (__VA_ARGS__, TACIT_ISA_SCALAR))                            \
+    TACIT_X86(TACIT_VERSION_OF(TACIT_TARGET_AVX2, type, name##_avx2, name##_loop, parameters, (__VA_ARGS__, TACIT_ISA_AVX2))     \
+                  TACIT_VERSION_OF(TACIT_TARGET_AVX512, type, name##_avx512, name##_loop, parameters,                            \
+                                   (__VA_ARGS__, TACIT_ISA_AVX512)))                                                             \
+    static type name parameters                                                                                                  \
+    {                                                                                                                            \
+        static type(*const versions[TACIT_ISA_COUNT]) parameters = {                                                             \
+            [TACIT_ISA_SCALAR] = name##_scalar,                                                                                  \
+            TACIT_X86([TACIT_ISA_AVX2] = name##_avx2, [TACIT_ISA_AVX512] = name##_avx512, )[TACIT_ISA_NEON] = name##_scalar};    \
+                                                                                                                                 \
+        return versions[tacit__isa()](__VA_ARGS__);                                                                              \
+    }
+
 /* Defines a blockwise compressor's kernels on encode(), encode_ef() and decode(), which get the instruction set as a constant in
    front of the other parameters, so that a primitive may exist in several forms; the table's entry is then TACIT_KERNEL_TABLE. A
    form for another set, in a branch never taken, is dropped. */

@@ -45,10 +45,6 @@ static const codebook_t codebooks[MAX_BITS + 1] = {
 
 /* ---- Signs ---- */
 
-/* The sign bits of 8 elements: bits `shift` and up of a word. */
-#define SIGNS(word, shift)                                                                                                       \
-    ((((tacit_words_t){0} + ((word) >> (shift))) << (tacit_words_t){31, 30, 29, 28, 27, 26, 25, 24}) & 0x80000000u)
-
 /* The signs of several blocks, from element `first` of the tensor on: a bit an element. */
 static inline void signs_of(const tacit_stream_t *stream, uint64_t first, uint32_t words[TOGETHER * BLOCK / 32])
 {
@@ -218,7 +214,7 @@ TACIT_ALWAYS_INLINE void load(const place_t *place, const uint32_t *signs, const
 #pragma GCC unroll 4
         for (size_t j = 0; j < 32; j += TACIT_VECTOR) {
             const tacit_words_t a = (tacit_words_t)SUMMED(place, i + j);
-            *tacit__floats_to(v + i + j) = (tacit_floats_t)(a ^ SIGNS(signs[i / 32], j)) * factor;
+            *tacit__floats_to(v + i + j) = (tacit_floats_t)(a ^ TACIT_SIGNS(signs[i / 32], j)) * factor;
         }
     }
 }
@@ -304,7 +300,7 @@ TACIT_ALWAYS_INLINE bool store(const place_t *place, bool kept, const uint32_t *
         for (size_t i = 0; i < BLOCK; i += 32) {
 #pragma GCC unroll 4
             for (size_t j = 0; j < 32; j += TACIT_VECTOR) {
-                const tacit_words_t  signed_v = (tacit_words_t)*tacit__floats(v + i + j) ^ SIGNS(signs[i / 32], j);
+                const tacit_words_t  signed_v = (tacit_words_t)*tacit__floats(v + i + j) ^ TACIT_SIGNS(signs[i / 32], j);
                 const tacit_floats_t value = (tacit_floats_t)signed_v * record->scale, left = SUMMED(place, i + j) - value;
 
                 if (pass == 0) {
@@ -445,7 +441,7 @@ TACIT_ALWAYS_INLINE void decode_record(tacit_isa_t isa, const uint8_t *payload, 
 #pragma GCC unroll 4
         for (size_t j = 0; j < 32; j += TACIT_VECTOR) {
             tacit_floats_t *at = tacit__floats_to(values + i + j);
-            *at = (tacit_floats_t)((tacit_words_t)*at ^ SIGNS(signs[i / 32], j)) * scale;
+            *at = (tacit_floats_t)((tacit_words_t)*at ^ TACIT_SIGNS(signs[i / 32], j)) * scale;
             if (count == BLOCK) {
                 *tacit__floats_to(out + i + j) = add ? (tacit_floats_t)(*tacit__floats(out + i + j) + *at) : *at;
             }

@@ -186,21 +186,6 @@ static inline void tacit__sieve_sample(tacit_sieve_t *sieve, const float *group,
     }
 }
 
-/* Defines name() on name_loop(), whose last parameter is the instruction set. */
-#define TACIT_EACH_ISA_KNOWN(type, name, parameters, ...)                                                                        \
-    TACIT_VERSION_OF(, type, name##_scalar, name##_loop, parameters, (__VA_ARGS__, TACIT_ISA_SCALAR))                            \
-    TACIT_X86(TACIT_VERSION_OF(TACIT_TARGET_AVX2, type, name##_avx2, name##_loop, parameters, (__VA_ARGS__, TACIT_ISA_AVX2))     \
-                  TACIT_VERSION_OF(TACIT_TARGET_AVX512, type, name##_avx512, name##_loop, parameters,                            \
-                                   (__VA_ARGS__, TACIT_ISA_AVX512)))                                                             \
-    static type name parameters                                                                                                  \
-    {                                                                                                                            \
-        static type(*const versions[TACIT_ISA_COUNT]) parameters = {                                                             \
-            [TACIT_ISA_SCALAR] = name##_scalar,                                                                                  \
-            TACIT_X86([TACIT_ISA_AVX2] = name##_avx2, [TACIT_ISA_AVX512] = name##_avx512, )[TACIT_ISA_NEON] = name##_scalar};    \
-                                                                                                                                 \
-        return versions[tacit__isa()](__VA_ARGS__);                                                                              \
-    }
-
 /* Defines sift(): elements [first, first + count) of what before(state, first, count, in, group) makes of in[0..count) go
    through a sieve. Returns how many have; fewer than count: those of the next tacit__sieve_group(), made already, are in
    sieve->group. The innermost loop is kept short: what it does is little, and a processor looks only so far ahead for memory. */

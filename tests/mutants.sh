@@ -285,13 +285,22 @@ mutant "fp8: no saturation" compressors/fp8.c fp8:fp8 \
 mutant "rotq: each rank has its own signs" compressors/rotq.c rotq:rotq \
     's/tacit__stream\(&block->key, true\)/tacit__stream(\&block->key, false)/'
 mutant "rotq: no signs" compressors/rotq.c rotq:rotq \
-    's/& 0x80000000u\)$/\& 0u)/'
+    's/TACIT_SIGNS\(signs\[i \/ 32\], j\)/0u/'
 mutant "rotq: nothing is rotated" compressors/rotq.c rotq:rotq \
     's/tacit__hadamard\(isa, (\w+), (\w+)\)/memcpy(\2, \1, BLOCK * sizeof(float))/'
 mutant "rotq: the scale is that of the noise, not of the levels" compressors/rotq.c rotq:rotq \
     's/tacit__rotq_scale\(.*/record->unit \/ 16;/'
 mutant "rotq: borders at the levels" compressors/rotq.c rotq:rotq \
     's/\(magnitudes\[m - 1\] \+ magnitudes\[m\]\) \* 0.5f/magnitudes[m]/'
+mutant "lsh: opposite tokens are alike" compressors/lsh.c lsh:lsh 's/v\[i \+ j\] < 0 \? padded : 0/0/'
+mutant "lsh: of axes that are as near, another" compressors/lsh.c lsh:lsh \
+    's/nearest\[j\] != 0/nearest[7 - j] != 0 \&\& (j = 7 - j, true)/'
+mutant "lsh: equal places are equal codes" compressors/lsh.c lsh:lsh 's/memcmp\(own, .* != 0\)/false)/'
+mutant "lsh: centroids are sums" compressors/lsh.c lsh:lsh 's/sum\[i\] \/= members/sum[i] \/= 1/'
+mutant "lsh: what is beyond the centroid counts twice" compressors/lsh.c lsh:lsh 's/- \(centroid\[i\]/- 2 * (centroid[i]/'
+mutant "lsh: a reply loses its sign where it is zero" compressors/lsh.c lsh:lsh \
+    's/- \(centroid\[i\] - token\[i\]\)/+ (token[i] - centroid[i])/'
+mutant "lsh: gradients keep back the sum, not the mean" compressors/lsh.c lsh:lsh 's/\(sum\[i\] \/ members/(sum[i]/'
 mutant "qsgd: the worst case is taken for the usual one" compressors/qsgd.c qsgd:qsgd \
     's/^    return 1 - \(1 - 2 \/ n\).*/    return fmax(0, 1 - n \/ (2 * top * top));/'
 mutant "qsgd: what is lost at random counts as lost to the nearest" compressors/qsgd.c qsgd:qsgd \

@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `lsh`: hashes of tokens, clusters of those with equal hashes, and what becomes of a token that has travelled as its cluster's
+   mean. */
+#include "lsh.h"
+
+#include "hadamard.h"
+#include "isa.h"
+#include "lanes.h"
+#include "random.h"
+
+const tacit_param_t tacit__lsh_params[] = {
+    {.key = "hashes",
+     .type = TACIT_PARAM_INT,
+     .offset = offsetof(tacit_lsh_t, hashes),
+     .low = 1,
+     .high = 32,
+     .initial = 6,
+     .unit = "hashes",
+     .help = "Hashes of a token; tokens travel together where all are equal, so that more of them cost more and lose less."},
+    {.key = "rounds",
+     .type = TACIT_PARAM_INT,
+     .offset = offsetof(tacit_lsh_t, rounds),
+     .low = 1,
+     .high = 3,
+     .initial = 2,
+     .unit = "",
+     .help =
+         "Sign flips and transforms that make a rotation: 1 does for dense tokens, 2 for those with few large elements, too."},
+    {.key = "values",
+     .type = TACIT_PARAM_WORD,
+     .offset = offsetof(tacit_lsh_t, values),
+     .words = "fp32 fp16 bf16",
+     .unit = "",
+     .help = "How values travel."},
+    {.key = NULL},
+};
+
+/* ---- Hashes ---- */
+
+enum { WORD = 32 }; /* elements of a word of signs; those beyond the padded token are zeros, and stay so */
+
+static size_t padded_of(size_t dimension)
+{
+    size_t padded = 1;
+
+    while (padded < dimension) {
+        padded *= 2;
+    }
+    return padded;
+}
+
+static size_t words_of(size_t padded)
+{
+    return (padded + WORD - 1) / WORD;
+}
+
+size_t tacit__lsh_words(const tacit_lsh_t *lsh, size_t dimension)
+{
+    return (size_t)(lsh->hashes * lsh->rounds) * words_of(padded_of(dimension));
+}
+
+tacit_rotations_t tacit__lsh_rotations(const tacit_lsh_t *lsh, size_t dimension, const tacit_key_t *key, uint32_t *signs)
+{
+    const tacit_stream_t stream = tacit__stream(key, true);
+
+    for (size_t i = 0; i < tacit__lsh_words(lsh, dimension); i++) {
+        signs[i] = tacit__random(&stream, i);
+    }
+    return (tacit_rotations_t){(size_t)lsh->hashes, (size_t)lsh->rounds, dimension, padded_of(dimension), signs};
+}
+
+size_t tacit__lsh_scratch(size_t dimension)
+{
+    return words_of(padded_of(dimension)) * WORD;
+}
+
+TACIT_ALWAYS_INLINE void flip(float *v, const uint32_t *signs, size_t words)
+{
+    for (size_t i = 0; i < words; i++) {
+#pragma GCC unroll 4
+        for (size_t j = 0; j < WORD; j += TACIT_VECTOR) {
+            tacit_floats_t *at = tacit__floats_to(v + WORD * i + j);
+            *at = (tacit_floats_t)((tacit_words_t)*at ^ TACIT_SIGNS(signs[i], j));
+        }
+    }
+}
+
+TACIT_ALWAYS_INLINE float largest_of(tacit_isa_t isa, const float *v, size_t count)
+{
+    tacit_floats_t most[WORD / TACIT_VECTOR];
+
+    for (size_t k = 0; k < WORD / TACIT_VECTOR; k++) {
+        most[k] = (tacit_floats_t){0} - 1; /* less than any magnitude; NaN is passed over */
+    }
+    for (size_t i = 0; i < count; i += WORD) {
+#pragma GCC unroll 4
+        for (size_t k = 0; k < WORD / TACIT_VECTOR; k++) {
+            const tacit_floats_t magnitudes = TACIT_MAGNITUDES(*tacit__floats(v + i + TACIT_VECTOR * k));
+            tacit__raise(isa, &most[k], &magnitudes);
+        }
+    }
+    for (size_t k = 1; k < WORD / TACIT_VECTOR; k++) {
+        tacit__raise(isa, &most[0], &most[k]);
+    }
+    for (size_t j = 1; j < TACIT_VECTOR; j++) {
+        most[0][0] = TACIT_HIGHER(most[0][0], most[0][j]);
+    }
+    return most[0][0];
+}
+
+/* The order in which FALCONN compares: lower elements first, and of each the plus first. So zeros have code 0. */
+TACIT_ALWAYS_INLINE uint32_t code_of(tacit_isa_t isa, const float *v, size_t padded)
+{
+    const float largest = largest_of(isa, v, words_of(padded) * WORD);
+
+    for (size_t i = 0; i < padded; i += TACIT_VECTOR) {
+        const tacit_words_t nearest = (tacit_words_t)(TACIT_MAGNITUDES(*tacit__floats(v + i)) == largest);
+        if (!tacit__any_negative(&nearest)) {
+            continue;
+        }
+        for (size_t j = 0; j < TACIT_VECTOR; j++) {
+            if (nearest[j] != 0) {
+                return (uint32_t)(i + j + (v[i + j] < 0 ? padded : 0));
+            }
+        }
+    }
+    return 0; /* all are NaN */
+}
+
+TACIT_ALWAYS_INLINE void codes_loop(const tacit_rotations_t *rotations, const float *tokens, size_t count, float *scratch,
+                                    uint32_t *out, tacit_isa_t isa)
+{
+    const size_t padded = rotations->padded, words = words_of(padded);
+
+    memset(scratch, 0, words * WORD * sizeof *scratch);
+    for (size_t t = 0; t < count; t++) {
+        const uint32_t *signs = rotations->signs;
+
+        for (size_t h = 0; h < rotations->hashes; h++) {
+            memcpy(scratch, tokens + rotations->dimension * t, rotations->dimension * sizeof *scratch);
+            memset(scratch + rotations->dimension, 0, (padded - rotations->dimension) * sizeof *scratch);
+            for (size_t round = 0; round < rotations->rounds; round++) {
+                flip(scratch, signs, words);
+                tacit__hadamard_any(isa, scratch, padded);
+                signs += words;
+            }
+            out[rotations->hashes * t + h] = code_of(isa, scratch, padded);
+        }
+    }
+}
+
+TACIT_EACH_ISA_KNOWN(void, codes,
+                     (const tacit_rotations_t *rotations, const float *tokens, size_t count, float *scratch, uint32_t *out),
+                     rotations, tokens, count, scratch, out)
+
+void tacit__lsh_codes(const tacit_rotations_t *rotations, const float *tokens, size_t count, float *scratch, uint32_t *codes_out)
+{
+    codes(rotations, tokens, count, scratch, codes_out);
+}
+
+/* ---- Clusters ---- */
+
+/* Twice as many places as tokens, so that a free one is near. */
+static size_t places_for(size_t tokens)
+{
+    size_t places = 1;
+
+    while (places < 2 * tokens) {
+        places *= 2;
+    }
+    return places;
+}
+
+size_t tacit__lsh_room(size_t tokens)
+{
+    return 3 * tokens + places_for(tokens);
+}
+
+static uint64_t key_of(const uint32_t *codes, size_t hashes)
+{
+    uint64_t key = 0;
+
+    for (size_t h = 0; h < hashes; h++) {
+        key = tacit__mix64(key ^ codes[h]);
+    }
+    return key;
+}
+
+tacit_clusters_t tacit__lsh_cluster(const uint32_t *codes, size_t hashes, size_t tokens, uint32_t *room)
+{
+    const size_t places = places_for(tokens);
+    uint32_t *of = room, *members = of + tokens, *first = members + tokens, *table = first + tokens; /* a cluster + 1; 0: free */
+    uint32_t  count = 0;
+
+    memset(table, 0, places * sizeof *table);
+    for (size_t t = 0; t < tokens; t++) {
+        const uint32_t *own = codes + hashes * t;
+        size_t          place = key_of(own, hashes) & (places - 1);
+
+        /* Keys may be equal by chance: the codes are compared. */
+        while (table[place] != 0 && memcmp(own, codes + hashes * first[table[place] - 1], hashes * sizeof *own) != 0) {
+            place = (place + 1) & (places - 1);
+        }
+        if (table[place] == 0) {
+            first[count] = (uint32_t)t;
+            members[count] = 0;
+            table[place] = ++count;
+        }
+        of[t] = table[place] - 1;
+        members[of[t]]++;
+    }
+    return (tacit_clusters_t){tokens, count, of, members, first};
+}
+
+/* ---- Forward ---- */
+
+static void sums_loop(const tacit_clusters_t *clusters, const float *restrict rows, size_t dimension, float *restrict sums)
+{
+    for (size_t t = 0; t < clusters->tokens; t++) {
+        const uint32_t cluster = clusters->of[t];
+        const float *restrict row = rows + dimension * t;
+        float *restrict sum = sums + dimension * cluster;
+
+        if (clusters->first[cluster] == t) {
+            memcpy(sum, row, dimension * sizeof *sum); /* zeros keep their sign */
+            continue;
+        }
+        for (size_t i = 0; i < dimension; i++) {
+            sum[i] += row[i];
+        }
+    }
+}
+
+static void divide_loop(const tacit_clusters_t *clusters, size_t dimension, float *sums)
+{
+    for (size_t c = 0; c < clusters->count; c++) {
+        const float members = (float)clusters->members[c];
+        float      *sum = sums + dimension * c;
+
+        for (size_t i = 0; i < dimension; i++) {
+            sum[i] /= members;
+        }
+    }
+}
+
+/* A difference that is zero is +0, which changes no reply that it is subtracted from, while added it would change -0. */
+static void outputs_loop(const tacit_clusters_t *clusters, const float *tokens, const float *restrict centroids,
+                         const float *restrict replies, size_t dimension, float *outputs)
+{
+    for (size_t t = 0; t < clusters->tokens; t++) {
+        const size_t at = dimension * clusters->of[t];
+        const float *restrict centroid = centroids + at, *restrict reply = replies + at;
+        const float *token = tokens + dimension * t;
+        float       *output = outputs + dimension * t;
+
+        for (size_t i = 0; i < dimension; i++) {
+            output[i] = reply[i] - (centroid[i] - token[i]);
+        }
+    }
+}
+
+/* Likewise. */
+static void gradients_loop(const tacit_clusters_t *clusters, const float *outputs, const float *restrict sums,
+                           const float *restrict replies, size_t dimension, float *inputs)
+{
+    for (size_t t = 0; t < clusters->tokens; t++) {
+        const float  members = (float)clusters->members[clusters->of[t]];
+        const size_t at = dimension * clusters->of[t];
+        const float *restrict sum = sums + at, *restrict reply = replies + at;
+        const float *output = outputs + dimension * t;
+        float       *input = inputs + dimension * t;
+
+        for (size_t i = 0; i < dimension; i++) {
+            input[i] = reply[i] / members - (sum[i] / members - output[i]);
+        }
+    }
+}
+
+TACIT_EACH_ISA(void, sums, (const tacit_clusters_t *clusters, const float *rows, size_t dimension, float *out),
+               (clusters, rows, dimension, out))
+TACIT_EACH_ISA(void, divide, (const tacit_clusters_t *clusters, size_t dimension, float *out), (clusters, dimension, out))
+TACIT_EACH_ISA(void, outputs,
+               (const tacit_clusters_t *clusters, const float *tokens, const float *centroids, const float *replies,
+                size_t dimension, float *out),
+               (clusters, tokens, centroids, replies, dimension, out))
+TACIT_EACH_ISA(void, gradients,
+               (const tacit_clusters_t *clusters, const float *rows, const float *totals, const float *replies, size_t dimension,
+                float *out),
+               (clusters, rows, totals, replies, dimension, out))
+
+void tacit__lsh_centroids(const tacit_clusters_t *clusters, const float *tokens, size_t dimension, float *centroids)
+{
+    sums(clusters, tokens, dimension, centroids);
+    divide(clusters, dimension, centroids);
+}
+
+static const tacit_compressor_t *values_of(const tacit_lsh_t *lsh)
+{
+    static const char *const names[] = {"none", "fp16", "bf16"};
+
+    return tacit__compressor_named(names[lsh->values]);
+}
+
+size_t tacit__lsh_bound(const tacit_lsh_t *lsh, size_t rows, size_t dimension)
+{
+    return values_of(lsh)->bound(NULL, rows * dimension);
+}
+
+uint32_t tacit__lsh_encode(const tacit_lsh_t *lsh, float *rows, size_t count, size_t dimension, uint8_t *payload)
+{
+    const tacit_block_t block = {.count = count * dimension};
+
+    return tacit__compressor_kernels(values_of(lsh))->encode(&block, rows, payload, rows);
+}
+
+void tacit__lsh_outputs(const tacit_clusters_t *clusters, const float *tokens, const float *centroids, const float *replies,
+                        size_t dimension, float *outputs_out)
+{
+    outputs(clusters, tokens, centroids, replies, dimension, outputs_out);
+}
+
+/* ---- Backward ---- */
+
+void tacit__lsh_sums(const tacit_clusters_t *clusters, const float *rows, size_t dimension, float *sums_out)
+{
+    sums(clusters, rows, dimension, sums_out);
+}
+
+void tacit__lsh_gradients(const tacit_clusters_t *clusters, const float *outputs_in, const float *totals, const float *replies,
+                          size_t dimension, float *inputs)
+{
+    gradients(clusters, outputs_in, totals, replies, dimension, inputs);
+}

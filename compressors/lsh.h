@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `lsh`: tokens on their way to an expert, of which those that are alike travel as their mean (Nie et al., "LSH-MoE", NeurIPS
+   2024). Tokens are rows of `dimension` floats; all memory is the caller's.
+
+   The way there: codes, clusters, centroids, which are sent. The way back: an expert's replies to the centroids, one for each,
+   become outputs, one for each token, with what a token has beyond its centroid as if the expert passed it on unchanged. */
+#ifndef TACIT_LSH_H
+#define TACIT_LSH_H
+
+#include "compressor.h"
+
+/* `lsh:hashes=6,values=bf16`. */
+typedef struct tacit_lsh {
+    int64_t hashes, rounds;
+    int     values; /* a word of the table */
+} tacit_lsh_t;
+
+extern const tacit_param_t tacit__lsh_params[];
+
+/* ---- Hashes: cross-polytopes (Andoni et al., "Practical and Optimal LSH for Angular Distance", NeurIPS 2015) ---- */
+
+/* A token is rotated, at random, and its code is the axis that is nearest then: j < padded for the direction of element j, j +
+   padded for the opposite one; of two that are equally near, the one with the lower j. */
+typedef struct tacit_rotations {
+    size_t          hashes, rounds, dimension;
+    size_t          padded; /* the next power of two */
+    const uint32_t *signs;  /* of each hash, of each round, of each element a bit; each round begins a word */
+} tacit_rotations_t;
+
+/* Words of signs. */
+size_t tacit__lsh_words(const tacit_lsh_t *lsh, size_t dimension);
+/* Those of a key. Ranks that have others form other clusters, and nothing else. */
+tacit_rotations_t tacit__lsh_rotations(const tacit_lsh_t *lsh, size_t dimension, const tacit_key_t *key, uint32_t *signs);
+/* Floats of scratch for codes. */
+size_t tacit__lsh_scratch(size_t dimension);
+/* codes: `hashes` of each token. A token that is not finite has some code, too. */
+void tacit__lsh_codes(const tacit_rotations_t *rotations, const float *tokens, size_t count, float *scratch, uint32_t *codes);
+
+/* ---- Clusters: tokens of which all codes are equal, numbered as their first tokens come ---- */
+
+typedef struct tacit_clusters {
+    size_t          tokens, count;
+    const uint32_t *of;      /* a token's cluster */
+    const uint32_t *members; /* how many tokens a cluster has */
+    const uint32_t *first;   /* its first token */
+} tacit_clusters_t;
+
+/* Words of memory for the clusters of so many tokens, fewer than 2^32 - 1. */
+size_t           tacit__lsh_room(size_t tokens);
+tacit_clusters_t tacit__lsh_cluster(const uint32_t *codes, size_t hashes, size_t tokens, uint32_t *room);
+
+/* ---- Forward ---- */
+
+/* The mean of each cluster, added up in the order of tokens. */
+void tacit__lsh_centroids(const tacit_clusters_t *clusters, const float *tokens, size_t dimension, float *centroids);
+/* Bytes of a message of so many tokens or centroids. */
+size_t tacit__lsh_bound(const tacit_lsh_t *lsh, size_t rows, size_t dimension);
+/* Writes such a message. The rows become what receivers decode. Returns faults. */
+uint32_t tacit__lsh_encode(const tacit_lsh_t *lsh, float *rows, size_t count, size_t dimension, uint8_t *payload);
+/* outputs, which may be tokens: the reply to the token's centroid, and what the token has beyond that. Centroids are those that
+   the expert has seen. The reply itself, to the bit, where the token is its centroid. */
+void tacit__lsh_outputs(const tacit_clusters_t *clusters, const float *tokens, const float *centroids, const float *replies,
+                        size_t dimension, float *outputs);
+
+/* ---- Backward: gradients in place of tokens, sums in place of centroids ---- */
+
+/* The sum of each cluster, likewise. */
+void tacit__lsh_sums(const tacit_clusters_t *clusters, const float *rows, size_t dimension, float *sums);
+/* inputs, which may be outputs: the gradient of each token, from that of its output. sums are those that the expert has seen,
+   replies what its Jacobians at the centroids, transposed, make of them. */
+void tacit__lsh_gradients(const tacit_clusters_t *clusters, const float *outputs, const float *sums, const float *replies,
+                          size_t dimension, float *inputs);
+
+#endif
