@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Finds the period of a sequence: the smallest one that its latest calls have, for two periods at least. */
+/* Finds the period of a sequence: by places the smallest one that its latest calls have, for two periods at least; by signs alone
+   the one that most of them have. */
 #include "cycle.h"
 
 #include <string.h>
 
 /* LEAST, and twice as many after each period that did not last, up to MOST: so many calls are of one period before it is
-   believed, since a step may begin with calls that are alike. MISFITS: with so many, it did not last, unless it was meanwhile
-   seen again. LATE: after so many without a period by places, signs have to do; before that, tensors that are alike would pass
-   for one, unless places have shown the same period once. */
-enum { LEAST = 16, MOST = 256, MISFITS = 8, LATE = 512 };
+   believed, since a step may begin with calls that are alike. ALIKE: by signs alone, so many are as those a period before.
+   MISFITS: with so many, it did not last, unless it was meanwhile seen again. LATE: after so many without a period by places,
+   signs have to do; before that, tensors that are alike would pass for one, unless places have shown the same period once. */
+enum { LEAST = 16, MOST = 256, ALIKE = 64, MISFITS = 8, LATE = 512 };
 
 static size_t evidence(const preload_cycle_t *cycle)
 {
@@ -20,37 +21,67 @@ static size_t evidence(const preload_cycle_t *cycle)
     return calls;
 }
 
-static size_t find_period(const preload_cycle_t *cycle, bool with_places)
+static size_t larger(size_t one, size_t other)
 {
-    const size_t wanted = evidence(cycle);
-
-    for (size_t period = 1; 2 * period <= cycle->count && wanted <= cycle->count; period++) {
-        const size_t calls = 2 * period > wanted ? 2 * period : wanted;
-        const size_t first = cycle->count - calls, same = calls - period;
-
-        if (memcmp(&cycle->signs[first], &cycle->signs[first + period], same * sizeof *cycle->signs) == 0 &&
-            (!with_places || memcmp(&cycle->places[first], &cycle->places[first + period], same * sizeof *cycle->places) == 0)) {
-            return period;
-        }
-    }
-    return 0;
+    return one > other ? one : other;
 }
 
+/* How many of the latest calls are as those a period before. */
+static size_t repeated(const preload_cycle_t *cycle, size_t period, bool with_places)
+{
+    size_t at = cycle->count;
+
+    while (at > period && cycle->signs[at - 1] == cycle->signs[at - 1 - period] &&
+           (!with_places || cycle->places[at - 1] == cycle->places[at - 1 - period])) {
+        at--;
+    }
+    return cycle->count - at;
+}
+
+/* A long step may be about to come again, of which signs would make a short one. */
 size_t preload_cycle_by_places(const preload_cycle_t *cycle)
 {
-    return find_period(cycle, true);
+    bool begins = false;
+
+    for (size_t period = 1; period < cycle->count; period++) {
+        const size_t same = repeated(cycle, period, true);
+
+        if (same >= period && same + period >= evidence(cycle)) {
+            return period;
+        }
+        begins = begins || same >= larger(ALIKE, evidence(cycle));
+    }
+    return begins ? PRELOAD_HISTORY : 0;
 }
 
+/* Calls that are alike may be a part of a longer step, if that explains more calls. */
 size_t preload_cycle_by_signs(const preload_cycle_t *cycle)
 {
-    return find_period(cycle, false);
+    size_t most = 0, best = 0;
+
+    for (size_t period = 1; period < cycle->count; period++) {
+        const size_t same = repeated(cycle, period, false);
+
+        if (same >= larger(ALIKE, evidence(cycle)) && same + period > most) {
+            most = same + period;
+            best = same >= period ? period : 0;
+        }
+    }
+    return best;
+}
+
+/* Whether no rank's places say that signs make one of several tensors. */
+static bool may_go_by_signs(const preload_cycle_t *cycle, size_t period, size_t most)
+{
+    return cycle->ordered || ((cycle->seen >= LATE || (period > 1 && period == cycle->shown)) && most < PRELOAD_HISTORY &&
+                              (period > 1 || most <= 1));
 }
 
 bool preload_cycle_agree(preload_cycle_t *cycle, size_t least, size_t most)
 {
-    const bool   placed = !cycle->ordered && least == most && least != 0;
+    const bool   placed = !cycle->ordered && least == most && least != 0 && least < PRELOAD_HISTORY;
     const size_t by_signs = preload_cycle_by_signs(cycle);
-    const size_t period = placed ? least : cycle->ordered || cycle->seen >= LATE || by_signs == cycle->shown ? by_signs : 0;
+    const size_t period = placed ? least : may_go_by_signs(cycle, by_signs, most) ? by_signs : 0;
 
     if (period != 0) {
         memmove(cycle->signs, &cycle->signs[cycle->count - period], period * sizeof *cycle->signs);

@@ -43,7 +43,8 @@ int preload_cycle_next(preload_cycle_t *cycle, uint64_t sign, bool elsewhere);
 void preload_cycle_restart(preload_cycle_t *cycle);
 /* While the step is not known: another call. True: ranks compare now. By signs alone. */
 bool preload_cycle_note(preload_cycle_t *cycle, uint64_t sign, uintptr_t place);
-/* The smallest period by signs and places, and by signs alone; 0: none. */
+/* The smallest period by signs and places, PRELOAD_HISTORY where they look as if there will be one; the period by signs alone;
+   0: none. */
 size_t preload_cycle_by_places(const preload_cycle_t *cycle);
 size_t preload_cycle_by_signs(const preload_cycle_t *cycle);
 /* Begins a step with the next call, by what the ranks make of the smallest and the largest period that one of them found by
