@@ -141,6 +141,7 @@ void preload_cycle_restart(preload_cycle_t *cycle)
 {
     cycle->count = cycle->period = 0;
     cycle->seen = cycle->placed && !preload_cycle_is_lasting(cycle) ? cycle->seen : 0;
+    cycle->shown = preload_cycle_is_lasting(cycle) ? 0 : cycle->shown;
     cycle->searches++;
     cycle->due = cycle->seen + evidence(cycle);
 }

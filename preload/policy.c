@@ -420,15 +420,16 @@ static bool end_sum(const preload_mpi_t *mpi, plan_t *plan, uintptr_t comm, taci
     }
 }
 
-/* Of a step that is no more, the only tensor that this sum can be, on all ranks, by where it comes from; -1: nobody can tell. */
+/* Of a step that is no more, the only tensor that this sum can be, on all ranks; by where it comes from, if that has told for
+   long; -1: nobody can tell. */
 static int find_tensor(const preload_mpi_t *mpi, const plan_t *plan, const entry_t *entry, const preload_sum_t *sum)
 {
-    int    values[MOST_INTS] = {-1, 1};
-    size_t found = 0;
+    const bool lasting = preload_cycle_is_lasting(&plan->cycle);
+    int        values[MOST_INTS] = {-1, 1};
+    size_t     found = 0;
 
     for (size_t i = 0; i < entry->tensor_count; i++) {
-        if (entry->tensor_count == 1 ||
-            (preload_cycle_is_lasting(&plan->cycle) && entry->tensors[i].place == (uintptr_t)sum->in)) {
+        if (lasting ? entry->tensors[i].place == (uintptr_t)sum->in : entry->tensor_count == 1) {
             found++;
             values[0] = found == 1 && entry->tensors[i].slot != NULL ? (int)i : -1;
             values[1] = -values[0];

@@ -291,6 +291,11 @@ says report "^Site 1: .*'onebit+ef', as 3 tensors of a step"
 ends 0 "${feedback[@]}" -- "${recurrence[@]}" ending 600
 lacks 0 0.00001
 says report "^Site 1: .*'onebit+ef', as 0 tensors of a step, of which a norm of 0 "
+# But not with other tensors, which only are as large.
+ends 0 "${feedback[@]}" -- "${recurrence[@]}" other 600
+sed -i '/^tensor 0/s/0\.0[0-9]*$/0/' "$folder/out"
+lacks 0 0.00001
+says report "^Site 1: .*'onebit+ef', as 1 tensors of a step, of which a norm of [1-9]"
 # Tensors that nobody can tell from one another stay exact.
 ends 0 "${feedback[@]}" -- "${recurrence[@]}" fresh 200
 lacks 0 0.00001

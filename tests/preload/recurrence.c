@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Sums whose results are known, over and over: of preload.sh. With feedback, what a sum over all steps lacks is what is still
    kept back, a few steps' worth; without, or if tensors are mixed up, it grows with the steps. Arguments: how; steps. By
-   "changing", steps get more tensors, and fewer again; by "ending", there are no steps in the last third. */
+   "changing", steps get more tensors, and fewer again; by "ending", there are no steps in the last third; by "other", steps have
+   the first tensor alone, and in the last third there are the others in its stead. */
 #include <math.h>
 #include <mpi.h>
 #include <stdbool.h>
@@ -78,10 +79,14 @@ int main(int argc, char **argv)
     for (int step = 0; step < steps; step++) {
         float     loss = 1.0f;
         const int first = strcmp(how, "ending") == 0 && step >= steps * 2 / 3 ? rand() / 7 % TENSORS : 0;
+        const int only = strcmp(how, "other") != 0 ? -1 : step < steps * 2 / 3 ? 0 : 1 + rand() / 7 % (TENSORS - 1);
         const int fewer = strcmp(how, "changing") != 0 ? 0 : step < steps / 3 ? 2 : step < steps * 2 / 3 ? 0 : 1;
 
-        for (int tensor = 0; tensor < TENSORS - fewer; tensor++) {
+        for (int tensor = 0; only < 0 && tensor < TENSORS - fewer; tensor++) {
             reduce(MPI_COMM_WORLD, (first + tensor) % TENSORS, how);
+        }
+        if (only >= 0) {
+            reduce(MPI_COMM_WORLD, only, how);
         }
         if (strcmp(how, "changing") == 0) {
             continue; /* nothing else tells one step from the next */

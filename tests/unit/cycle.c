@@ -146,6 +146,11 @@ START_TEST(places_for_long)
 {
     preload_cycle_t *cycle = calloc(1, sizeof *cycle);
 
+    run(cycle, "ab", 300);
+    ck_assert_uint_eq(cycle->period, 2);
+    run(cycle, "*b", 200);
+    ck_assert_uint_eq(cycle->period, 0);
+    memset(cycle, 0, sizeof *cycle);
     run(cycle, "*", 490);
     run(cycle, "aA", 400);
     ck_assert_uint_eq(cycle->period, 2);
