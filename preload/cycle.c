@@ -8,8 +8,9 @@
 /* LEAST, and twice as many after each period that did not last, up to MOST: so many calls are of one period before it is
    believed, since a step may begin with calls that are alike. ALIKE: by signs alone, so many are as those a period before.
    MISFITS: with so many, it did not last, unless it was meanwhile seen again. LATE: after so many without a period by places,
-   signs have to do; before that, tensors that are alike would pass for one, unless places have shown the same period once. */
-enum { LEAST = 16, MOST = 256, ALIKE = 64, MISFITS = 8, LATE = 512 };
+   signs have to do; before that, tensors that are alike would pass for one, unless places have shown the same period once.
+   LATEST: by then, a longer step that places announce had come. */
+enum { LEAST = 16, MOST = 256, ALIKE = 64, MISFITS = 8, LATE = 512, LATEST = 1024 };
 
 static size_t evidence(const preload_cycle_t *cycle)
 {
@@ -38,18 +39,23 @@ static size_t repeated(const preload_cycle_t *cycle, size_t period, bool with_pl
     return cycle->count - at;
 }
 
+bool preload_cycle_has(const preload_cycle_t *cycle, size_t period)
+{
+    const size_t same = repeated(cycle, period, true);
+
+    return same >= period && same + period >= evidence(cycle);
+}
+
 /* A long step may be about to come again, of which signs would make a short one. */
 size_t preload_cycle_by_places(const preload_cycle_t *cycle)
 {
     bool begins = false;
 
     for (size_t period = 1; period < cycle->count; period++) {
-        const size_t same = repeated(cycle, period, true);
-
-        if (same >= period && same + period >= evidence(cycle)) {
+        if (preload_cycle_has(cycle, period)) {
             return period;
         }
-        begins = begins || same >= larger(ALIKE, evidence(cycle));
+        begins = begins || repeated(cycle, period, true) >= larger(ALIKE, evidence(cycle));
     }
     return begins ? PRELOAD_HISTORY : 0;
 }
@@ -70,11 +76,12 @@ size_t preload_cycle_by_signs(const preload_cycle_t *cycle)
     return best;
 }
 
-/* Whether no rank's places say that signs make one of several tensors. */
+/* Places of some rank's may say that signs make one of several tensors. */
 static bool may_go_by_signs(const preload_cycle_t *cycle, size_t period, size_t most)
 {
-    return cycle->ordered || ((cycle->seen >= LATE || (period > 1 && period == cycle->shown)) && most < PRELOAD_HISTORY &&
-                              (period > 1 || most <= 1));
+    const bool announced = most == PRELOAD_HISTORY || (period == 1 && most > 1);
+
+    return cycle->ordered || cycle->seen >= (announced ? LATEST : LATE) || (!announced && period > 1 && period == cycle->shown);
 }
 
 bool preload_cycle_agree(preload_cycle_t *cycle, size_t least, size_t most)

@@ -47,6 +47,8 @@ bool preload_cycle_note(preload_cycle_t *cycle, uint64_t sign, uintptr_t place);
    0: none. */
 size_t preload_cycle_by_places(const preload_cycle_t *cycle);
 size_t preload_cycle_by_signs(const preload_cycle_t *cycle);
+/* Whether this is a period by signs and places, too. */
+bool preload_cycle_has(const preload_cycle_t *cycle, size_t period);
 /* Begins a step with the next call, by what the ranks make of the smallest and the largest period that one of them found by
    places. False: the search goes on. The same on all ranks. */
 bool preload_cycle_agree(preload_cycle_t *cycle, size_t least, size_t most);

@@ -282,13 +282,24 @@ static void name_tensors(plan_t *plan)
     }
 }
 
+/* A step of the largest period is also one where a smaller one was found: a rank may have one buffer for what others have several
+   for. */
 static void search(const preload_mpi_t *mpi, plan_t *plan, uintptr_t comm)
 {
     preload_cycle_t *cycle = &plan->cycle;
     const int        period = (int)preload_cycle_by_places(cycle);
     int              values[MOST_INTS] = {period, -period};
+    size_t           least, most;
 
-    if (!largest(mpi, comm, 2, values) || !preload_cycle_agree(cycle, (size_t)-values[1], (size_t)values[0])) {
+    if (!largest(mpi, comm, 2, values)) {
+        return;
+    }
+    least = (size_t)-values[1];
+    most = (size_t)values[0];
+    if (least != most && least != 0 && most < PRELOAD_HISTORY && all_can(mpi, comm, preload_cycle_has(cycle, most))) {
+        least = most;
+    }
+    if (!preload_cycle_agree(cycle, least, most)) {
         return;
     }
     name_tensors(plan);

@@ -176,9 +176,40 @@ START_TEST(disagreement)
     cycle->seen = 512;
     ck_assert(!preload_cycle_agree(cycle, 0, 4));
     ck_assert(!preload_cycle_agree(cycle, 1, 4));
+    cycle->seen = 1023;
+    ck_assert(!preload_cycle_agree(cycle, 0, 4));
     ck_assert(preload_cycle_agree(cycle, 0, 1));
     ck_assert_uint_eq(cycle->period, 1);
     ck_assert(!cycle->placed);
+    free(cycle);
+}
+END_TEST
+
+/* Where the order is known, addresses do not matter, even if they come again by chance. */
+START_TEST(ordered)
+{
+    preload_cycle_t *cycle = calloc(1, sizeof *cycle);
+
+    cycle->ordered = true;
+    for (uintptr_t i = 0; i < 200; i++) {
+        (void)call(cycle, 1, 1000 + (i < 100 ? i % 2 : i));
+    }
+    ck_assert_uint_eq(cycle->period, 1);
+    ck_assert_uint_eq(cycle->searches, 0);
+    ck_assert(!cycle->placed);
+    free(cycle);
+}
+END_TEST
+
+/* One sum a step, whose addresses come again by chance, and again and again */
+START_TEST(one_by_chance)
+{
+    preload_cycle_t *cycle = calloc(1, sizeof *cycle);
+
+    for (uintptr_t i = 0; i < 3000; i++) {
+        (void)call(cycle, 1, 1000 + (i % 300 < 280 ? i % 2 : i % 7));
+    }
+    ck_assert_uint_eq(cycle->period, 1);
     free(cycle);
 }
 END_TEST
@@ -295,6 +326,8 @@ int main(void)
     tcase_add_test(tcase, places_for_long);
     tcase_add_test(tcase, places_once);
     tcase_add_test(tcase, disagreement);
+    tcase_add_test(tcase, ordered);
+    tcase_add_test(tcase, one_by_chance);
     tcase_add_loop_test(tcase, alike, 0, 6);
     tcase_add_test(tcase, misfits);
     tcase_add_loop_test(tcase, changed, 0, 4);
