@@ -68,7 +68,7 @@ size_t preload_cycle_by_signs(const preload_cycle_t *cycle)
     for (size_t period = 1; period < cycle->count; period++) {
         const size_t same = repeated(cycle, period, false);
 
-        if (same >= larger(ALIKE, evidence(cycle)) && same + period > most) {
+        if (same >= ALIKE && same + period >= evidence(cycle) && same + period > most) {
             most = same + period;
             best = same >= period ? period : 0;
         }
@@ -79,15 +79,16 @@ size_t preload_cycle_by_signs(const preload_cycle_t *cycle)
 /* Places of some rank's may say that signs make one of several tensors. */
 static bool may_go_by_signs(const preload_cycle_t *cycle, size_t period, size_t most)
 {
-    const bool announced = most == PRELOAD_HISTORY || (period == 1 && most > 1);
+    const bool announced = most == PRELOAD_HISTORY || (period == 1 && most > 1 && !cycle->chance);
 
     return cycle->ordered || cycle->seen >= (announced ? LATEST : LATE) || (!announced && period > 1 && period == cycle->shown);
 }
 
 bool preload_cycle_agree(preload_cycle_t *cycle, size_t least, size_t most)
 {
-    const bool   placed = !cycle->ordered && least == most && least != 0 && least < PRELOAD_HISTORY;
     const size_t by_signs = preload_cycle_by_signs(cycle);
+    const bool   by_chance = cycle->chance && cycle->seen >= LATE && by_signs > 1 && least < ALIKE; /* again */
+    const bool   placed = !cycle->ordered && !by_chance && least == most && least != 0 && least < PRELOAD_HISTORY;
     const size_t period = placed ? least : may_go_by_signs(cycle, by_signs, most) ? by_signs : 0;
 
     if (period != 0) {
@@ -149,6 +150,7 @@ void preload_cycle_restart(preload_cycle_t *cycle)
     cycle->count = cycle->period = 0;
     cycle->seen = cycle->placed && !preload_cycle_is_lasting(cycle) ? cycle->seen : 0;
     cycle->shown = preload_cycle_is_lasting(cycle) ? 0 : cycle->shown;
+    cycle->chance = cycle->placed && cycle->lasted < evidence(cycle);
     cycle->searches++;
     cycle->due = cycle->seen + evidence(cycle);
 }

@@ -24,6 +24,7 @@ typedef struct preload_cycle {
     bool      placed;                  /* the period is one of places, too */
     bool      ordered;                 /* signs are enough: whoever uses this knows that the order never changes */
     size_t    shown;                   /* the latest one that was; 0: places told for so long that they would now, too */
+    bool      chance;                  /* the latest one by places ended as soon as it was found */
     size_t    position;                /* of the next call in its step */
     size_t    misfits;                 /* calls that did not fit, since the period was last seen again */
     size_t    fitting;                 /* calls since the latest one that did not */

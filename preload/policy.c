@@ -282,8 +282,8 @@ static void name_tensors(plan_t *plan)
     }
 }
 
-/* A step of the largest period is also one where a smaller one was found: a rank may have one buffer for what others have several
-   for. */
+/* A step of the largest period may be one where a smaller one was found, too: a rank may have one buffer for what others have
+   several for. Not where places come again by chance. */
 static void search(const preload_mpi_t *mpi, plan_t *plan, uintptr_t comm)
 {
     preload_cycle_t *cycle = &plan->cycle;
@@ -296,7 +296,8 @@ static void search(const preload_mpi_t *mpi, plan_t *plan, uintptr_t comm)
     }
     least = (size_t)-values[1];
     most = (size_t)values[0];
-    if (least != most && least != 0 && most < PRELOAD_HISTORY && all_can(mpi, comm, preload_cycle_has(cycle, most))) {
+    if (least != most && least != 0 && most < PRELOAD_HISTORY && !cycle->chance &&
+        all_can(mpi, comm, preload_cycle_has(cycle, most))) {
         least = most;
     }
     if (!preload_cycle_agree(cycle, least, most)) {

@@ -214,6 +214,24 @@ START_TEST(one_by_chance)
 }
 END_TEST
 
+/* Fresh buffers that come again until slots are made, which take memory from where they were. */
+START_TEST(moved_by_slots)
+{
+    preload_cycle_t *cycle = calloc(1, sizeof *cycle);
+    size_t           former = 0;
+    uintptr_t        base = 1000;
+
+    for (uintptr_t i = 0; i < 1500; i++) {
+        (void)call(cycle, 1 + i % 2, base + i % 4);
+        base += former == 0 && cycle->period != 0 ? 100 : 0;
+        former = cycle->period;
+    }
+    ck_assert_uint_eq(cycle->period, 2);
+    ck_assert_uint_ge(cycle->lasted, 500);
+    free(cycle);
+}
+END_TEST
+
 /* Many tensors in a row that are alike are no step of one: in fresh buffers; by their order alone; in a step so long that places
    do not come again in time, once in a row and once with others between; after a step of one. */
 START_TEST(alike)
@@ -328,6 +346,7 @@ int main(void)
     tcase_add_test(tcase, disagreement);
     tcase_add_test(tcase, ordered);
     tcase_add_test(tcase, one_by_chance);
+    tcase_add_test(tcase, moved_by_slots);
     tcase_add_loop_test(tcase, alike, 0, 6);
     tcase_add_test(tcase, misfits);
     tcase_add_loop_test(tcase, changed, 0, 4);
