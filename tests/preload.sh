@@ -63,6 +63,7 @@ refused 2 "is not a rule" --rule sight=2:onebit true
 refused 2 "is not a rule" --rule site=2 true
 refused 2 "'topk:ratoi=1'" --rule site=2,min=1K:topk:ratoi=1 true
 refused 2 'a number of bytes' --allreduce onebit --min-bytes 1T true
+refused 2 'state-bytes takes a number of bytes' --state-bytes=1T true
 refused 2 "is not a rule" --rule comm=1,site=0:onebit true
 refused 2 "is not a rule" --rule min=1K,comm=1,min=2K:onebit true
 refused 2 "unknown compressor 'sgd'" --allreduce sgd true
@@ -303,7 +304,7 @@ says err 'cannot be told from one another'
 ends 0 "$run" --report "$folder/report" --rule min=15K,order=fixed:onebit+ef -- "${recurrence[@]}" fresh 200
 lacks 0.001 0.03
 # No more memory than two tensors need: the others stay exact.
-ends 0 "${feedback[@]}" --state-bytes 48K -- "${recurrence[@]}" same 200
+ends 0 "${feedback[@]}" --state-bytes=48K -- "${recurrence[@]}" same 200
 says err 'remember 49152 bytes, as many as they may'
 says report '^Site 1: .* as 2 tensors of a step'
 
