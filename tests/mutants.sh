@@ -768,12 +768,17 @@ mutant "bundle: shards: owners are not compared" libcomm/bundle.c bundle_sharded
     's/slot = tacit__hash\(slot, bundle->owners, .*\);/;/'
 mutant "codec: the state's tail is not looked at" libcomm/checkpoint.c codec:codec \
     '/^tacit_status_t tacit_codec_load/,/^}/s/TRY\(tacit__state_end.*\);/;/'
-mutant "preload: places do not count" preload/cycle.c cycle:cycle 's/find_period\(cycle, true\)/find_period(cycle, false)/'
+mutant "preload: places do not count" preload/cycle.c cycle:cycle \
+    's/repeated\(cycle, period, true\)/repeated(cycle, period, false)/'
 mutant "preload: misfits add up for ever" preload/cycle.c cycle:cycle 's/^            cycle->misfits = 0;//'
 mutant "preload: fresh buffers wait anew" preload/cycle.c cycle:cycle 's/cycle->placed \&\& !preload_cycle_is_lasting.*/0;/'
 mutant "preload: tensors that are alike are clear" preload/cycle.c cycle:cycle 's/count_alike\(cycle, cycle->period.* == 1/true/'
-mutant "preload: signs do at once" preload/cycle.c cycle:cycle 's/cycle->seen >= LATE/true/'
+mutant "preload: signs do at once" preload/cycle.c cycle:cycle 's/cycle->seen >= \(announced.*LATE\)/true/'
 mutant "preload: places matter where the order is known" preload/cycle.c cycle:cycle 's/!cycle->ordered \&\& //'
+mutant "preload: few signs make a step" preload/cycle.c cycle:cycle 's/same >= ALIKE \&\& //'
+mutant "preload: no step is waited for" preload/cycle.c cycle:cycle 's/begins \? PRELOAD_HISTORY : 0/0/'
+mutant "preload: what places showed does for ever" preload/cycle.c cycle:cycle 's/^    cycle->shown = .* : cycle->shown;//'
+mutant "preload: chance is never suspected" preload/cycle.c cycle:cycle 's/^    cycle->chance = .*//'
 mutant "preload: rules of any size" preload/rules.c rules:rules 's/target->bytes <= rule->max_bytes/true/'
 mutant "preload: a key of a rule twice" preload/rules.c rules:rules 's/\*number == 0 \&\& //'
 mutant "topology: the lowest ranks lead" libcomm/topology.c topology:topology \
