@@ -153,7 +153,7 @@ done
 fresh
 by TACIT_RULE=order=fixed:onebit+ef "$folder/linked" moved 2 60
 lacks 0.001 0.05
-says report "^Site 1: 226 of 240 calls were reduced by 'onebit+ef', as 4 tensors"
+says report "^Site 1: 170 of 240 calls were reduced by 'onebit+ef', as 4 tensors"
 by TACIT_ALLREDUCE=onebit+ef "$folder/linked" infinity 2
 by TACIT_RULE=min=1:onebit "$folder/linked" many 2
 fresh
