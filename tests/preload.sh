@@ -2,35 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # tacit-run: programs run as without it, and the report says what they reduced. Runs in the build directory.
 set -u
-root=$(cd "${srcdir:-.}" && pwd)
+# shellcheck source=tests/testing.sh
+. "${srcdir:-.}/tests/testing.sh"
 run=$PWD/tools/tacit-run
-folder=$(mktemp -d) || exit 1
-trap 'rm -rf "$folder"' EXIT
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
 export OMPI_MCA_btl_vader_single_copy_mechanism=none
-failed=0
 
-fail() {
-    echo "$*"
-    failed=1
-}
-
-# ends STATUS COMMAND...: the command's output is in $folder/out and $folder/err.
-ends() {
-    local wanted=$1 status=0
-    shift
-    timeout -k 5 60 "$@" >"$folder/out" 2>"$folder/err" </dev/null || status=$?
-    [ $status -eq "$wanted" ] || fail "$* ends with $status, not $wanted: $(cat "$folder/out" "$folder/err")"
-}
-# says FILE TEXT...: words of a line, with blanks between them.
-says() {
-    local file=$1 text
-    shift
-    for text in "$@"; do
-        tr -s ' ' <"$folder/$file" | grep -q -- "$text" || fail "no '$text' in: $(cat "$folder/$file")"
-    done
-}
 silent() { [ ! -s "$folder/err" ] || fail "not silent: $(cat "$folder/err")"; }
 # refused STATUS TEXT ARGUMENT...: in one line.
 refused() {

@@ -3,33 +3,11 @@
 # tacit-run with programs of NCCL, on a NCCL, a driver and kernels of ours on the CPU: what is counted and timed, by which route
 # NCCL came, what rules take, and only that. Runs in the build directory.
 set -u
-root=$(cd "${srcdir:-.}" && pwd)
+# shellcheck source=tests/testing.sh
+. "${srcdir:-.}/tests/testing.sh"
 build=$PWD
 run=$PWD/tools/tacit-run
-folder=$(mktemp -d) || exit 1
-trap 'rm -rf "$folder"' EXIT
-failed=0
 
-fail() {
-    echo "$*"
-    failed=1
-}
-
-# ends STATUS COMMAND...: the command's output is in $folder/out and $folder/err.
-ends() {
-    local wanted=$1 status=0
-    shift
-    timeout -k 5 60 "$@" >"$folder/out" 2>"$folder/err" </dev/null || status=$?
-    [ $status -eq "$wanted" ] || fail "$* ends with $status, not $wanted: $(cat "$folder/out" "$folder/err")"
-}
-# says FILE TEXT...: words of a line, with blanks between them.
-says() {
-    local file=$1 text
-    shift
-    for text in "$@"; do
-        tr -s ' ' <"$folder/$file" | grep -q -- "$text" || fail "no '$text' in: $(cat "$folder/$file")"
-    done
-}
 says_once() {
     says "$1" "$2"
     [ "$(grep -c -- "$2" "$folder/$1")" -eq 1 ] || fail "more than once: '$2': $(cat "$folder/$1")"

@@ -2,26 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # The tools keep their word: exit codes, JSON with the fields that scripts rely on, clear answers to wrong options.
 set -u
+# shellcheck source=tests/testing.sh
+. "${srcdir:-.}/tests/testing.sh"
 tools=$PWD/tools
-folder=$(mktemp -d) || exit 1
-trap 'rm -rf "$folder"' EXIT
-failed=0
-
-fail() {
-    echo "$*"
-    failed=1
-}
-
-# ends STATUS COMMAND...: the command's output is in $folder/out and $folder/err.
-ends() {
-    local wanted=$1 status=0
-    shift
-    "$@" >"$folder/out" 2>"$folder/err" </dev/null || status=$?
-    [ $status -eq "$wanted" ] || {
-        fail "$* ends with $status, not $wanted:"
-        cat "$folder/out" "$folder/err"
-    }
-}
 
 # has FIELD...: every line of the output is one JSON object with these fields, none of them NaN or infinite.
 has() {
@@ -33,15 +16,12 @@ has() {
     done
 }
 
-# says FILE TEXT
-says() { grep -q -- "$2" "$folder/$1" || fail "no '$2' in: $(cat "$folder/$1")"; }
-
 ends 0 "$tools/tacit-info"
 for word in onebit qsgd topk randk ef onebit-adam blockwise sparse TACIT_TIMEOUT_MS; do
     says out "$word"
 done
-says out '^CUDA  '
-says out '^NCCL  '
+says out '^CUDA '
+says out '^NCCL '
 cuda=$(grep -q "^CUDA .*no: " "$folder/out" || echo ",\"cuda\"")
 ends 0 "$tools/tacit-info" --json
 has version isa transports devices cuda nccl tacit_run compressors feedbacks optimizers schedules environment
