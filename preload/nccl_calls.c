@@ -349,7 +349,7 @@ static int run_batch(entry_t *entries, size_t count, size_t i)
         entry_t *entry = &entries[i];
 
         if (!entry->made && entry->call.comm == first->comm && entry->call.stream == first->stream &&
-            entry->call.op == first->op) {
+            entry->call.op == first->op && entry->call.function == first->function) {
             entry->made = true;
             calls[used] = &entry->call;
             tensors[used] = entry->tensor;

@@ -15,7 +15,7 @@
 #include "nccl_tacit.h"
 #include "rules.h"
 
-const char preload_all_reduce[] = "ncclAllReduce";
+const char preload_all_reduce[] = "ncclAllReduce", preload_reduce_scatter[] = "ncclReduceScatter";
 
 static const int         nccl_types[] = {NCCL_FLOAT32, NCCL_FLOAT16, NCCL_BFLOAT16}; /* by tacit_dtype_t */
 static const char *const dtype_names[] = {"float32", "float16", "bfloat16"};
@@ -25,11 +25,13 @@ enum { DTYPES = 3 };
 typedef struct tensor {
     const preload_rule_t *rule; /* NULL: it stays dense */
     preload_site_t       *site;
-    tacit_codec_t        *codec;   /* NULL: it could not be made */
+    tacit_codec_t       **codecs;  /* of its parts; NULL, or NULLs: they could not be made */
+    size_t                parts;   /* 1; of a reduce-scatter as many as ranks, each of which owns one */
     bool                  strange; /* it comes from elsewhere: what this rank has kept back may be another one's */
     tacit_nccl_group_t   *group;   /* that it is the first of; NULL: none yet */
     struct tensor       **members; /* of the group */
     size_t                member_count;
+    void                **places; /* of all parts of all members: where they come from, then where they go */
 } tensor_t;
 
 /* What ranks tell each other. */
@@ -93,18 +95,26 @@ static int dtype_of(int nccl_type)
 
 bool preload_nccl_is_sum(const preload_nccl_call_t *call)
 {
-    return call->function == preload_all_reduce && (call->op == NCCL_SUM || call->op == NCCL_AVG) && dtype_of(call->dtype) >= 0 &&
-           call->count > 0 && call->count < UINT32_MAX;
+    return (call->function == preload_all_reduce || call->function == preload_reduce_scatter) &&
+           (call->op == NCCL_SUM || call->op == NCCL_AVG) && dtype_of(call->dtype) >= 0 && call->count > 0 &&
+           call->count < UINT32_MAX;
 }
 
 static uint64_t sign_of(const preload_nccl_call_t *call)
 {
-    return (uint64_t)call->count << 3 | (uint64_t)dtype_of(call->dtype) << 1 | (call->op == NCCL_AVG);
+    return (uint64_t)call->count << 4 | (uint64_t)(call->function == preload_reduce_scatter) << 3 |
+           (uint64_t)dtype_of(call->dtype) << 1 | (call->op == NCCL_AVG);
 }
 
+/* Of a reduce-scatter, of a part. */
 static size_t count_of(uint64_t sign)
 {
-    return (size_t)(sign >> 3);
+    return (size_t)(sign >> 4);
+}
+
+static const char *function_of(uint64_t sign)
+{
+    return (sign >> 3 & 1) != 0 ? preload_reduce_scatter : preload_all_reduce;
 }
 
 static int sign_dtype(uint64_t sign)
@@ -112,9 +122,14 @@ static int sign_dtype(uint64_t sign)
     return (int)(sign >> 1 & 3);
 }
 
+static size_t parts_of(const preload_clique_t *clique, uint64_t sign)
+{
+    return function_of(sign) == preload_reduce_scatter ? (size_t)clique->group.ranks : 1;
+}
+
 static preload_site_t *site_of(preload_clique_t *clique, uint64_t sign)
 {
-    const preload_nccl_call_t call = {.function = preload_all_reduce,
+    const preload_nccl_call_t call = {.function = function_of(sign),
                                       .count = count_of(sign),
                                       .dtype = nccl_types[sign_dtype(sign)],
                                       .op = (sign & 1) != 0 ? NCCL_AVG : NCCL_SUM};
@@ -132,6 +147,7 @@ static int rule_of(preload_clique_t *clique, uint64_t sign)
         .count = count_of(sign),
         .bytes = count_of(sign) * dtype_bytes[sign_dtype(sign)],
         .dtype = dtype_names[sign_dtype(sign)],
+        .scatters = function_of(sign) == preload_reduce_scatter,
     };
 
     return preload_rule_for(preload_rules(), &target);
@@ -152,9 +168,13 @@ static void forget_tensors(plan_t *plan)
     for (size_t i = 0; tacit != NULL && i < plan->tensor_count; i++) {
         tacit->nccl_group_destroy(plan->tensors[i].group);
         free(plan->tensors[i].members);
+        free(plan->tensors[i].places);
     }
     for (size_t i = 0; tacit != NULL && i < plan->tensor_count; i++) {
-        tacit->codec_destroy(plan->tensors[i].codec);
+        for (size_t part = 0; plan->tensors[i].codecs != NULL && part < plan->tensors[i].parts; part++) {
+            tacit->codec_destroy(plan->tensors[i].codecs[part]);
+        }
+        free(plan->tensors[i].codecs);
     }
     free(plan->tensors);
     plan->tensors = NULL;
@@ -166,7 +186,7 @@ static void forget_tensors(plan_t *plan)
 /* What it remembers at most: as a sender, and as the owner of a part. */
 static uint64_t state_of(const preload_clique_t *clique, uint64_t sign, const char *spec)
 {
-    const uint64_t bytes = count_of(sign) * sizeof(float);
+    const uint64_t bytes = parts_of(clique, sign) * count_of(sign) * sizeof(float);
 
     return strchr(spec, '+') != NULL ? bytes + bytes / (uint64_t)clique->group.ranks : 0;
 }
@@ -179,6 +199,7 @@ static bool make_tensor(preload_clique_t *clique, plan_t *plan, const preload_ta
     tacit_slot_config_t slot = TACIT_SLOT_CONFIG_INIT;
     tacit_config_t      config = TACIT_CONFIG_INIT;
     const uint64_t      bytes = state_of(clique, sign, tensor->rule->spec);
+    bool                good;
     char                name[64];
 
     if (plan->state_bytes + bytes > preload_rules()->state_bytes) {
@@ -193,9 +214,15 @@ static bool make_tensor(preload_clique_t *clique, plan_t *plan, const preload_ta
     slot.device = TACIT_CUDA;
     slot.spec = tensor->rule->spec;
     config.nonfinite = TACIT_NONFINITE_PASS; /* the program has to see what NCCL's sum would have shown it */
-    snprintf(name, sizeof name, "%zu.%s.%zu", slot.count, dtype_names[slot.dtype], position);
-    if (tacit->codec_create(name, &slot, &config, clique->rank, clique->group.ranks, &tensor->codec) != TACIT_OK) {
-        say(clique, &plan->warned, "some sums stay dense: %s", tacit->last_error());
+    tensor->parts = parts_of(clique, sign);
+    tensor->codecs = calloc(tensor->parts, sizeof *tensor->codecs);
+    good = tensor->codecs != NULL;
+    for (size_t part = 0; good && part < tensor->parts; part++) {
+        snprintf(name, sizeof name, "%zu.%s.%zu.%zu", slot.count, dtype_names[slot.dtype], position, part);
+        good = tacit->codec_create(name, &slot, &config, clique->rank, clique->group.ranks, &tensor->codecs[part]) == TACIT_OK;
+    }
+    if (!good) {
+        say(clique, &plan->warned, "some sums stay dense: %s", tensor->codecs != NULL ? tacit->last_error() : "no memory");
     } else if (tensor->site != NULL) {
         atomic_store(&tensor->site->spec, tensor->rule->spec);
         atomic_fetch_add(&tensor->site->slots, 1);
@@ -252,7 +279,7 @@ static void make_tensors(preload_clique_t *clique, plan_t *plan)
         if (clique->rank == 0 && preload_explains()) {
             fprintf(stderr, "tacit: communicator %u: sum %zu of a step of %zu, of %zu %s, goes by '%s'\n", clique->group.number,
                     i + 1, count, count_of(sign), dtype_names[sign_dtype(sign)],
-                    plan->tensors[i].rule != NULL ? plan->tensors[i].rule->spec : preload_all_reduce);
+                    plan->tensors[i].rule != NULL ? plan->tensors[i].rule->spec : function_of(sign));
         }
     }
 }
@@ -333,31 +360,58 @@ static bool has_group(const tensor_t *first, void *const *tensors, size_t count)
            memcmp(first->members, tensors, count * sizeof *first->members) == 0;
 }
 
+/* Its codecs, of all parts of all members, and who owns them; false: there is no memory, or not all could be made. */
+static bool list_codecs(void *const *tensors, size_t count, tacit_codec_t **codecs_out, int *owners_out)
+{
+    for (size_t i = 0; i < count; i++) {
+        const tensor_t *tensor = tensors[i];
+
+        for (size_t part = 0; part < tensor->parts; part++) {
+            if (tensor->codecs == NULL || tensor->codecs[part] == NULL) {
+                return false;
+            }
+            *codecs_out++ = tensor->codecs[part];
+            *owners_out++ = (int)part;
+        }
+    }
+    return true;
+}
+
 /* Collective. False: these tensors stay dense from now on, on all ranks. */
 static bool make_group(preload_clique_t *clique, plan_t *plan, const preload_tacit_t *tacit, void *const *tensors, size_t count,
                        int op)
 {
-    tensor_t      *first = tensors[0];
-    tacit_codec_t *codecs[PRELOAD_BATCH];
+    tensor_t        *first = tensors[0];
+    const size_t     parts = count * first->parts;
+    const tacit_op_t by = op == NCCL_AVG ? TACIT_AVERAGE : TACIT_SUM;
+    tacit_codec_t **codecs = malloc(parts * sizeof *codecs), *const none[1] = {NULL}, *const *listed = none;
+    int *owners = malloc(parts * sizeof *owners), nobody[1] = {0};
+    bool good;
 
     tacit->nccl_group_destroy(first->group);
     first->group = NULL;
     free(first->members);
+    free(first->places);
     first->members = malloc(count * sizeof *first->members);
+    first->places = malloc(2 * parts * sizeof *first->places);
     first->member_count = count;
-    for (size_t i = 0; i < count; i++) {
-        codecs[i] = first->members != NULL ? ((tensor_t *)tensors[i])->codec : NULL;
-    }
-    if (tacit->nccl_group_create(plan->nccl, codecs, count, op == NCCL_AVG ? TACIT_AVERAGE : TACIT_SUM, &first->group) !=
-        TACIT_OK) {
+    good = codecs != NULL && owners != NULL && first->members != NULL && first->places != NULL &&
+           list_codecs(tensors, count, codecs, owners);
+    listed = good ? codecs : none; /* that which is wrong on one rank, all get to know */
+    if ((first->parts > 1 ? tacit->nccl_group_create_reduce_scatter(plan->nccl, listed, good ? owners : nobody, good ? parts : 1,
+                                                                    by, &first->group)
+                          : tacit->nccl_group_create(plan->nccl, listed, good ? parts : 1, by, &first->group)) != TACIT_OK) {
         say(clique, &plan->warned, "some sums stay dense: %s", tacit->last_error());
         for (size_t i = 0; i < count; i++) {
             ((tensor_t *)tensors[i])->rule = NULL;
         }
-        return false;
+        good = false;
+    } else {
+        memcpy(first->members, tensors, count * sizeof *first->members);
     }
-    memcpy(first->members, tensors, count * sizeof *first->members);
-    return true;
+    free(codecs);
+    free(owners);
+    return good;
 }
 
 /* Memory of ef and dgc is each rank's own: it may begin again at any time. That of trackers is what all ranks have in common. */
@@ -368,26 +422,32 @@ static bool is_private(const char *spec)
     return feedback != NULL && (strncmp(feedback, "+dgc", 4) == 0 || (strncmp(feedback, "+ef", 3) == 0 && feedback[3] != '2'));
 }
 
-static tacit_status_t run_group(const preload_tacit_t *tacit, void *const *tensors, const preload_nccl_call_t *const *calls,
-                                size_t count)
+/* A part of a reduce-scatter goes to its owner, which is the only one that has a place for it. */
+static tacit_status_t run_group(const preload_clique_t *clique, const preload_tacit_t *tacit, void *const *tensors,
+                                const preload_nccl_call_t *const *calls, size_t count)
 {
     tensor_t      *first = tensors[0];
-    const void    *in[PRELOAD_BATCH];
-    void          *out[PRELOAD_BATCH];
+    void         **in = first->places, **out = in + count * first->parts;
+    size_t         at = 0;
     tacit_status_t status;
 
     for (size_t i = 0; i < count; i++) {
-        tensor_t *tensor = tensors[i];
+        tensor_t    *tensor = tensors[i];
+        const size_t bytes = calls[i]->count * dtype_bytes[dtype_of(calls[i]->dtype)];
 
-        in[i] = calls[i]->in;
-        out[i] = calls[i]->out;
-        if (tensor->strange && is_private(tensor->rule->spec)) {
-            tacit->codec_reset(tensor->codec);
+        for (size_t part = 0; part < tensor->parts; part++, at++) {
+            in[at] = (char *)(uintptr_t)calls[i]->in + part * bytes;
+            out[at] = tensor->parts == 1 || part == (size_t)clique->rank ? calls[i]->out : NULL;
+            if (tensor->strange && is_private(tensor->rule->spec)) {
+                tacit->codec_reset(tensor->codecs[part]);
+            }
         }
         tensor->strange = false;
     }
     status = tacit->nccl_group_poll(first->group, 1);
-    return status == TACIT_OK ? tacit->nccl_group_run(first->group, TACIT_STEP_NEXT, in, out, calls[0]->stream) : status;
+    return status == TACIT_OK
+               ? tacit->nccl_group_run(first->group, TACIT_STEP_NEXT, (const void *const *)in, out, calls[0]->stream)
+               : status;
 }
 
 int preload_nccl_run(preload_clique_t *clique, void *const *tensors, const preload_nccl_call_t *const *calls, size_t count,
@@ -407,7 +467,7 @@ int preload_nccl_run(preload_clique_t *clique, void *const *tensors, const prelo
     if (plan != NULL) { /* else another thread has aborted it */
         visits = preload_visit(driver, calls[0]->stream, &visit);
         *taken_out = has_group(tensors[0], tensors, count) || make_group(clique, plan, tacit, tensors, count, calls[0]->op);
-        status = *taken_out ? run_group(tacit, tensors, calls, count) : TACIT_OK;
+        status = *taken_out ? run_group(clique, tacit, tensors, calls, count) : TACIT_OK;
         if (visits) {
             preload_leave_visit(driver, &visit);
         }

@@ -6,14 +6,14 @@
 
 #include "nccl_calls.h"
 
-extern const char preload_all_reduce[]; /* "ncclAllReduce" */
+extern const char preload_all_reduce[], preload_reduce_scatter[]; /* "ncclAllReduce", "ncclReduceScatter" */
 
-/* A sum or an average of floating-point numbers. */
+/* A sum or an average of floating-point numbers, which all ranks get, or each a part of. */
 bool preload_nccl_is_sum(const preload_nccl_call_t *call);
 /* Every such call that no capture is part of comes here once, in order. The tensor that it is; NULL: NCCL is to do it. */
 void *preload_nccl_decide(preload_clique_t *clique, const preload_nccl_call_t *call);
-/* Reduces some of them together, of one operator and one stream. What the caller gets; with false, nothing has happened, on no
-   rank, and NCCL is to do it. */
+/* Reduces some of them together, of one function, operator and stream. What the caller gets; with false, nothing has happened,
+   on no rank, and NCCL is to do it. */
 enum { PRELOAD_BATCH = 64 };
 int preload_nccl_run(preload_clique_t *clique, void *const *tensors, const preload_nccl_call_t *const *calls, size_t count,
                      bool *taken_out);

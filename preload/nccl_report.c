@@ -44,8 +44,8 @@ static const char *why_not(const preload_site_t *site)
 {
     const preload_key_t *key = &site->key;
 
-    if (key->function != preload_all_reduce) {
-        return "not an all-reduce";
+    if (key->function != preload_all_reduce && key->function != preload_reduce_scatter) {
+        return "it reduces nothing";
     }
     if (strcmp(key->type, "float32") != 0 && strcmp(key->type, "float16") != 0 && strcmp(key->type, "bfloat16") != 0) {
         return "not of a type that is compressed";

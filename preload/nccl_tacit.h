@@ -15,6 +15,7 @@
     X(nccl_create)                                                                                                               \
     X(nccl_destroy)                                                                                                              \
     X(nccl_group_create)                                                                                                         \
+    X(nccl_group_create_reduce_scatter)                                                                                          \
     X(nccl_group_destroy)                                                                                                        \
     X(nccl_group_poll)                                                                                                           \
     X(nccl_group_run)                                                                                                            \

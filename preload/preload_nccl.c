@@ -77,7 +77,7 @@ int ncclAllReduce(const void *in, void *out, size_t count, int dtype, int op, vo
 
 int ncclReduceScatter(const void *in, void *out, size_t count, int dtype, int op, void *comm, void *stream)
 {
-    return make(&(preload_nccl_call_t){"ncclReduceScatter", pass_reduce_scatter, in, out, count, dtype, op, comm, stream});
+    return make(&(preload_nccl_call_t){preload_reduce_scatter, pass_reduce_scatter, in, out, count, dtype, op, comm, stream});
 }
 
 int ncclGroupStart(void)

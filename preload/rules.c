@@ -151,7 +151,7 @@ static void read_environment(void)
         parse_rules(rules);
     }
     if (every != NULL) {
-        all.rules[all.count++] = (preload_rule_t){.min_bytes = least, .spec = every};
+        all.rules[all.count++] = (preload_rule_t){.min_bytes = least, .all_reduces = true, .spec = every};
     }
     all.hash &= INT32_MAX;
     all.asked = (rules != NULL || every != NULL) && (all.count != 0 || all.error[0] != '\0');
@@ -175,7 +175,7 @@ static bool fits(const preload_rule_t *rule, const preload_target_t *target)
 {
     return (rule->site == 0 || rule->site == target->site) && (rule->comm == 0 || rule->comm == target->comm) &&
            (rule->count == 0 || rule->count == target->count) && target->bytes >= rule->min_bytes &&
-           (rule->max_bytes == 0 || target->bytes <= rule->max_bytes) &&
+           (rule->max_bytes == 0 || target->bytes <= rule->max_bytes) && !(rule->all_reduces && target->scatters) &&
            (rule->dtype == NULL || strcmp(rule->dtype, target->dtype) == 0);
 }
 

@@ -13,9 +13,10 @@ enum { PRELOAD_RULES = 64 };
 /* Zero: any. */
 typedef struct preload_rule {
     uint64_t    site, comm, count, min_bytes, max_bytes;
-    uint64_t    after;   /* calls of a site that stay dense first */
-    const char *dtype;   /* "float32", …; NULL: any */
-    bool        ordered; /* sums come in the same order in all steps */
+    uint64_t    after;       /* calls of a site that stay dense first */
+    const char *dtype;       /* "float32", …; NULL: any */
+    bool        ordered;     /* sums come in the same order in all steps */
+    bool        all_reduces; /* alone; not what each rank gets a part of */
     const char *spec;
 } preload_rule_t;
 
@@ -32,6 +33,7 @@ typedef struct preload_rules {
 typedef struct preload_target {
     uint64_t    site, comm, count, bytes;
     const char *dtype;
+    bool        scatters; /* each rank gets a part of it */
 } preload_target_t;
 
 /* timeout_ms of Tacit's communicators. A program may let its ranks wait for one another as long as it likes, unless

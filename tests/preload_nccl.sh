@@ -58,8 +58,8 @@ for program in linked loaded; do
         [ ! -s "$folder/err" ] || fail "it has something to say: $(cat "$folder/err")"
         says report "^Tacit: NCCL calls of rank 0 of $ranks," ' 1 ncclAllReduce 1 [13] float32 sum 12288 10 49152 0\.[0-9]* ' \
             ' 2 ncclAllReduce 1 [13] float32 avg 4096 1 16384 ' ' 3 ncclAllReduce 1 [13] float32 user 4096 1 16384 .* no: ' \
-            ' 4 ncclAllReduce 1 [13] float16 sum 8 1 16 ' ' 5 ncclReduceScatter 1 [13] float32 sum 4096 1 16384 .* no: not an' \
-            ' 6 ncclAllGather 1 [13] float32 - 4096 1 16384 .* no: not an' ' 7 ncclAllReduce 1 [13] float32 sum 4096 4 16384 ' \
+            ' 4 ncclAllReduce 1 [13] float16 sum 8 1 16 ' ' 5 ncclReduceScatter 1 [13] float32 sum 4096 1 16384 ' \
+            ' 6 ncclAllGather 1 [13] float32 - 4096 1 16384 .* no: it red' ' 7 ncclAllReduce 1 [13] float32 sum 4096 4 16384 ' \
             ' 9 ncclAllReduce 1 [13] float32 sum 100 1 400 - - no: ' '^1 of the calls are parts of CUDA graphs' \
             ' 10 ncclAllReduce 2 [13] float32 sum 4096 1 ' ' 12 ncclAllReduce 4 [13] float32 sum 4096 1 '
         [ "$(grep -c ' nccl[AR].* \(yes\|no: .*\)$' "$folder/report")" -eq 12 ] || fail "too many sites: $(cat "$folder/report")"
@@ -119,6 +119,17 @@ awk -v apart="$apart" '/^sent/ { exit !($2 > 0 && $2 < apart) }' "$folder/out" |
     fail "a group is no group: instead of $apart bytes $(cat "$folder/out")"
 by TACIT_ALLREDUCE=onebit+ef "$folder/linked" waiting 2 60
 lacks 0.001 0.05
+# Where each rank gets a part: by a rule of its own. What a step sends is half of it.
+fresh
+by TACIT_RULE=min=8K:onebit+ef "$folder/linked" scattered 2 60
+lacks 0.001 0.05
+says report "^Site 1: 226 of 240 calls were reduced by 'onebit+ef', as 4 tensors" ' 1 ncclReduceScatter .* sum 2048 240 8192 '
+awk -v apart="$apart" '/^sent/ { exit !($2 > 0 && $2 < 0.6 * apart) }' "$folder/out" ||
+    fail "parts are sent as the whole: instead of $apart bytes $(cat "$folder/out")"
+by TACIT_RULE=min=4K:qsgd:bits=8 "$folder/loaded" shards 4 30
+lacks 0.00001 0.01
+by TACIT_ALLREDUCE=onebit "$folder/linked" scattered 2 30
+lacks 0 0
 # Tensors come in another order, and nothing but their addresses shows it; or are elsewhere on one rank. Then it is aborted.
 for how in reversed moved; do
     fresh

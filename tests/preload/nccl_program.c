@@ -188,14 +188,16 @@ static float value_of(int tensor, int i, int of_rank)
     return sizes[tensor] * (((float)(mixed % 1000u) - 300.0f) / 1000.0f);
 }
 
-static void reduce(int tensor, float *buffer)
+static void reduce(int tensor, float *buffer, int scatters)
 {
-    int status;
+    const size_t part = COUNT / (size_t)ranks;
+    int          status;
 
     for (int i = 0; i < COUNT; i++) {
         buffer[i] = value_of(tensor, i, rank);
     }
-    status = settled(call_ncclAllReduce(buffer, buffer, COUNT, FLOAT32, SUM, world, NULL));
+    status = settled(scatters ? call_ncclReduceScatter(buffer, buffer + part * (size_t)rank, part, FLOAT32, SUM, world, NULL)
+                              : call_ncclAllReduce(buffer, buffer, COUNT, FLOAT32, SUM, world, NULL));
     expect(status == 0, "a sum fails");
     if (status != 0) { /* others may be waiting */
         exit(wrong);
@@ -210,7 +212,8 @@ static void add(int tensor, const float *buffer)
     }
 }
 
-/* By "apart" each is a call; by "waiting" of a communicator that does not block; by "grouped" a step is one; by "reversed"
+/* By "apart" each is a call; by "waiting" of a communicator that does not block; by "grouped" a step is one; by
+   "scattered" each rank gets a part, and by "shards" in a group; by "reversed"
    tensors that nothing else tells apart come in another order in the second half; by "moved" the last rank has others' buffers
    then. */
 static void train(const char *how, int steps)
@@ -221,8 +224,9 @@ static void train(const char *how, int steps)
 
     for (int step = 0; step < steps; step++) {
         const int swaps = strcmp(how, "moved") == 0 && step == steps / 2 && rank == ranks - 1;
-        const int waits = strcmp(how, "waiting") == 0;
-        const int groups = strcmp(how, "grouped") == 0, reversed = strcmp(how, "reversed") == 0 && step >= steps / 2;
+        const int waits = strcmp(how, "waiting") == 0, scatters = strcmp(how, "scattered") == 0 || strcmp(how, "shards") == 0;
+        const int groups = strcmp(how, "grouped") == 0 || strcmp(how, "shards") == 0,
+                  reversed = strcmp(how, "reversed") == 0 && step >= steps / 2;
 
         for (int tensor = 0; swaps && tensor < TENSORS / 2; tensor++) {
             float *one = buffers[tensor];
@@ -237,7 +241,7 @@ static void train(const char *how, int steps)
         for (int tensor = 0; tensor < TENSORS; tensor++) {
             const int next = reversed ? TENSORS - 1 - tensor : tensor;
 
-            reduce(next, buffers[next]);
+            reduce(next, buffers[next], scatters);
         }
         if (groups) {
             expect(call_ncclGroupEnd() == 0, "a group fails");
@@ -251,6 +255,11 @@ static void train(const char *how, int steps)
             expect(status == IN_PROGRESS && settled(status) == 0, "a group that is in progress is not said to be");
         }
         for (int tensor = 0; tensor < TENSORS; tensor++) {
+            const size_t part = COUNT / (size_t)ranks;
+
+            expect(!scatters || call_ncclAllGather(buffers[tensor] + part * (size_t)rank, buffers[tensor], part, FLOAT32, world,
+                                                   NULL) == 0,
+                   "parts are not gathered");
             add(tensor, buffers[tensor]);
         }
         all_reduce(world, other, COUNT, USER);

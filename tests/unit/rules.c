@@ -19,7 +19,7 @@ static const preload_rules_t *rules_of(const char *rule, const char *every, cons
 
 static const char *spec_for(const preload_rules_t *rules, uint64_t site, uint64_t comm, uint64_t count, const char *dtype)
 {
-    const preload_target_t target = {site, comm, count, 4 * count, dtype};
+    const preload_target_t target = {site, comm, count, 4 * count, dtype, false};
     const int              place = preload_rule_for(rules, &target);
 
     return place != 0 ? rules->rules[place - 1].spec : "";
@@ -62,6 +62,7 @@ START_TEST(from_a_mebibyte_on)
     const preload_rules_t *rules = rules_of("", "onebit+ef", "");
 
     ck_assert_str_eq(spec_for(rules, 1, 1, 1 << 18, "float32"), "onebit+ef");
+    ck_assert_int_eq(preload_rule_for(rules, &(preload_target_t){1, 1, 1 << 18, 1 << 20, "float32", true}), 0);
     ck_assert_str_eq(spec_for(rules, 1, 1, (1 << 18) - 1, "float32"), "");
 }
 END_TEST
