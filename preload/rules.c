@@ -117,8 +117,10 @@ static uint64_t bytes_of(const char *name, uint64_t otherwise)
 
 static void parse_rules(const char *text)
 {
-    char *copy = strdup(text), *rest = NULL; /* lives as long as the process */
+    static char *copy; /* rules refer to it as long as the process lives */
+    char        *rest = NULL;
 
+    copy = strdup(text);
     for (char *rule = copy != NULL ? strtok_r(copy, ";", &rest) : NULL; rule != NULL; rule = strtok_r(NULL, ";", &rest)) {
         char original[128];
 
