@@ -186,18 +186,23 @@ static double native_scale(const size_t numbers[PRELOAD_SITES], preload_measured
     return counted > 0.0 ? had * least / seconds_in_sums() / counted : 1.0;
 }
 
-/* The part of the calls that is compressed: sums stay exact until two steps were alike. A step has at least one of the sums that
-   come least often. */
+/* The part of the calls that is compressed: sums of floats stay exact until two steps, and 16 sums, were alike. A step is taken
+   to have one of those that come least often. */
 static double part_of_calls(const size_t numbers[PRELOAD_SITES])
 {
-    double steps = 0.0;
+    const preload_site_t *site;
+    double                steps = 0.0, sums = 0.0, exact;
 
     for (int i = 0; i < PRELOAD_SITES && numbers[i] != 0; i++) {
         const double calls = calls_of(preload_site_at(numbers[i] - 1));
 
         steps = steps == 0.0 || calls < steps ? calls : steps;
     }
-    return steps > 2.0 ? 1.0 - 2.0 / steps : 0.0;
+    for (size_t index = 0; (site = preload_site_at(index)) != NULL; index++) {
+        sums += is_counted(site) && is_float32(&site->key) && strcmp(site->key.op, "MPI_SUM") == 0 ? calls_of(site) : 0.0;
+    }
+    exact = fmax(2.0 * sums, 16.0 * steps); /* sums times steps */
+    return exact < sums * steps ? 1.0 - exact / (sums * steps) : 0.0;
 }
 
 /* A call of MPI's own takes `native`, and `part` of them are compressed. */
