@@ -17,10 +17,7 @@
 
 const char preload_all_reduce[] = "ncclAllReduce", preload_reduce_scatter[] = "ncclReduceScatter";
 
-static const int         nccl_types[] = {NCCL_FLOAT32, NCCL_FLOAT16, NCCL_BFLOAT16}; /* by tacit_dtype_t */
-static const char *const dtype_names[] = {"float32", "float16", "bfloat16"};
-static const size_t      dtype_bytes[] = {4, 2, 2};
-enum { DTYPES = 3 };
+static const int nccl_types[PRELOAD_DTYPES] = {NCCL_FLOAT32, NCCL_FLOAT16, NCCL_BFLOAT16}; /* by tacit_dtype_t */
 
 typedef struct tensor {
     const preload_rule_t *rule; /* NULL: it stays dense */
@@ -85,7 +82,7 @@ static void announce(const preload_clique_t *clique)
 
 static int dtype_of(int nccl_type)
 {
-    for (int dtype = 0; dtype < DTYPES; dtype++) {
+    for (int dtype = 0; dtype < PRELOAD_DTYPES; dtype++) {
         if (nccl_types[dtype] == nccl_type) {
             return dtype;
         }
@@ -145,8 +142,8 @@ static int rule_of(preload_clique_t *clique, uint64_t sign)
         .site = site != NULL ? site->number : UINT64_MAX,
         .comm = clique->group.number,
         .count = count_of(sign),
-        .bytes = count_of(sign) * dtype_bytes[sign_dtype(sign)],
-        .dtype = dtype_names[sign_dtype(sign)],
+        .bytes = count_of(sign) * preload_dtype_bytes[sign_dtype(sign)],
+        .dtype = preload_dtype_names[sign_dtype(sign)],
         .scatters = function_of(sign) == preload_reduce_scatter,
     };
 
@@ -154,11 +151,6 @@ static int rule_of(preload_clique_t *clique, uint64_t sign)
 }
 
 /* ---- Tensors ---- */
-
-static bool remembers(const char *spec)
-{
-    return strchr(spec, '+') != NULL || strncmp(spec, "powersgd", 8) == 0;
-}
 
 static void forget_tensors(plan_t *plan)
 {
@@ -183,14 +175,6 @@ static void forget_tensors(plan_t *plan)
     plan->forgets = plan->elsewhere = plan->step_ended = plan->remembers = false;
 }
 
-/* What it remembers at most: as a sender, and as the owner of a part. */
-static uint64_t state_of(const preload_clique_t *clique, uint64_t sign, const char *spec)
-{
-    const uint64_t bytes = parts_of(clique, sign) * count_of(sign) * sizeof(float);
-
-    return strchr(spec, '+') != NULL ? bytes + bytes / (uint64_t)clique->group.ranks : 0;
-}
-
 /* What this rank finds wrong with it, all get to know when it is to be in a group. False: there is no room for it. */
 static bool make_tensor(preload_clique_t *clique, plan_t *plan, const preload_tacit_t *tacit, size_t position)
 {
@@ -198,9 +182,9 @@ static bool make_tensor(preload_clique_t *clique, plan_t *plan, const preload_ta
     tensor_t           *tensor = &plan->tensors[position];
     tacit_slot_config_t slot = TACIT_SLOT_CONFIG_INIT;
     tacit_config_t      config = TACIT_CONFIG_INIT;
-    const uint64_t      bytes = state_of(clique, sign, tensor->rule->spec);
-    bool                good;
-    char                name[64];
+    const uint64_t bytes = preload_state_bytes(tensor->rule->spec, parts_of(clique, sign) * count_of(sign), clique->group.ranks);
+    bool           good;
+    char           name[64];
 
     if (plan->state_bytes + bytes > preload_rules()->state_bytes) {
         say(clique, &plan->warned,
@@ -218,7 +202,7 @@ static bool make_tensor(preload_clique_t *clique, plan_t *plan, const preload_ta
     tensor->codecs = calloc(tensor->parts, sizeof *tensor->codecs);
     good = tensor->codecs != NULL;
     for (size_t part = 0; good && part < tensor->parts; part++) {
-        snprintf(name, sizeof name, "%zu.%s.%zu.%zu", slot.count, dtype_names[slot.dtype], position, part);
+        snprintf(name, sizeof name, "%zu.%s.%zu.%zu", slot.count, preload_dtype_names[slot.dtype], position, part);
         good = tacit->codec_create(name, &slot, &config, clique->rank, clique->group.ranks, &tensor->codecs[part]) == TACIT_OK;
     }
     if (!good) {
@@ -264,21 +248,21 @@ static void make_tensors(preload_clique_t *clique, plan_t *plan)
         const uint64_t sign = plan->cycle.signs[i];
         int            rule = rule_of(clique, sign);
 
-        if (rule != 0 && remembers(preload_rules()->rules[rule - 1].spec) && !preload_cycle_is_clear(&plan->cycle, i)) {
+        if (rule != 0 && preload_remembers(preload_rules()->rules[rule - 1].spec) && !preload_cycle_is_clear(&plan->cycle, i)) {
             say(clique, &plan->warned, PRELOAD_UNCLEAR, (uint64_t)count_of(sign));
             rule = 0;
         }
         if (rule != 0 && join(clique, plan, tacit)) {
             plan->tensors[i].rule = &preload_rules()->rules[rule - 1];
             plan->tensors[i].site = site_of(clique, sign);
-            plan->remembers = plan->remembers || remembers(plan->tensors[i].rule->spec);
+            plan->remembers = plan->remembers || preload_remembers(plan->tensors[i].rule->spec);
             if (!make_tensor(clique, plan, tacit, i)) {
                 plan->tensors[i].rule = NULL;
             }
         }
         if (clique->rank == 0 && preload_explains()) {
             fprintf(stderr, "tacit: communicator %u: sum %zu of a step of %zu, of %zu %s, goes by '%s'\n", clique->group.number,
-                    i + 1, count, count_of(sign), dtype_names[sign_dtype(sign)],
+                    i + 1, count, count_of(sign), preload_dtype_names[sign_dtype(sign)],
                     plan->tensors[i].rule != NULL ? plan->tensors[i].rule->spec : function_of(sign));
         }
     }
@@ -294,7 +278,8 @@ static int follow(plan_t *plan, uint64_t sign, uintptr_t place)
     const int    position = preload_cycle_next(&plan->cycle, sign, false);
 
     if (position >= 0) {
-        if (elsewhere && plan->tensors != NULL && plan->tensors[at].rule != NULL && remembers(plan->tensors[at].rule->spec)) {
+        if (elsewhere && plan->tensors != NULL && plan->tensors[at].rule != NULL &&
+            preload_remembers(plan->tensors[at].rule->spec)) {
             plan->elsewhere = plan->tensors[at].strange = true;
         }
         plan->step_ended = plan->step_ended || at + 1 == plan->cycle.period;
@@ -433,7 +418,7 @@ static tacit_status_t run_group(const preload_clique_t *clique, const preload_ta
 
     for (size_t i = 0; i < count; i++) {
         tensor_t    *tensor = tensors[i];
-        const size_t bytes = calls[i]->count * dtype_bytes[dtype_of(calls[i]->dtype)];
+        const size_t bytes = calls[i]->count * preload_dtype_bytes[dtype_of(calls[i]->dtype)];
 
         for (size_t part = 0; part < tensor->parts; part++, at++) {
             in[at] = (char *)(uintptr_t)calls[i]->in + part * bytes;

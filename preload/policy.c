@@ -16,9 +16,6 @@
 
 enum { PLACES = 1024, MOST_ENTRIES = 768, MOST_INTS = 4 };
 
-static const char *const dtype_names[] = {"float32", "float16", "bfloat16"};
-static const size_t      dtype_bytes[] = {4, 2, 2};
-
 /* A tensor. */
 typedef struct tensor {
     tacit_slot_t *slot;  /* NULL: it stays dense */
@@ -176,8 +173,8 @@ static void decide(const preload_mpi_t *mpi, plan_t *plan, entry_t *entry, const
         .site = sum->site != NULL ? sum->site->number : UINT64_MAX,
         .comm = plan->group->number,
         .count = sum->count,
-        .bytes = sum->count * dtype_bytes[sum->dtype],
-        .dtype = dtype_names[sum->dtype],
+        .bytes = sum->count * preload_dtype_bytes[sum->dtype],
+        .dtype = preload_dtype_names[sum->dtype],
     };
     int values[MOST_INTS] = {plan->rank == 0 ? preload_rule_for(rules, &target) : 0, !sum->clear};
 
@@ -225,9 +222,7 @@ static const preload_rule_t *rule_of(const entry_t *entry)
 /* Whether its sums have to be known again. */
 static bool remembers(const entry_t *entry)
 {
-    const char *spec = entry->rule != 0 ? rule_of(entry)->spec : "";
-
-    return strchr(spec, '+') != NULL || strncmp(spec, "powersgd", 8) == 0;
+    return entry->rule != 0 && preload_remembers(rule_of(entry)->spec);
 }
 
 /* `step`: it is no longer of the step, so that there is one less. */
@@ -333,14 +328,6 @@ static int tensor_of(const preload_mpi_t *mpi, plan_t *plan, const entry_t *entr
 
 /* ---- Slots ---- */
 
-/* What a slot remembers at most: as a sender, and as the owner of a part. */
-static uint64_t state_of(const preload_group_t *group, const preload_sum_t *sum, const char *spec)
-{
-    const uint64_t bytes = sum->count * sizeof(float);
-
-    return strchr(spec, '+') != NULL ? bytes + bytes / (uint64_t)group->ranks : 0;
-}
-
 static bool grow(entry_t *entry, size_t count)
 {
     tensor_t *tensors = realloc(entry->tensors, count * sizeof *tensors);
@@ -359,7 +346,7 @@ static void make_slot(const preload_mpi_t *mpi, plan_t *plan, entry_t *entry, co
 {
     const char              *why = "";
     const preload_library_t *tacit = preload_library(&why);
-    const uint64_t           bytes = state_of(plan->group, sum, spec);
+    const uint64_t           bytes = preload_state_bytes(spec, sum->count, plan->group->ranks);
     tacit_slot_config_t      config = TACIT_SLOT_CONFIG_INIT;
     tacit_slot_t            *slot = NULL;
     char                     name[64];
@@ -372,9 +359,9 @@ static void make_slot(const preload_mpi_t *mpi, plan_t *plan, entry_t *entry, co
     config.count = sum->count;
     config.dtype = (tacit_dtype_t)sum->dtype;
     config.spec = spec;
-    snprintf(name, sizeof name, "%zu.%s.%zu", sum->count, dtype_names[sum->dtype], entry->tensor_count);
+    snprintf(name, sizeof name, "%zu.%s.%zu", sum->count, preload_dtype_names[sum->dtype], entry->tensor_count);
     if (!all_can(mpi, sum->comm, tacit->slot_create(plan->comm, name, &config, &slot) == TACIT_OK)) {
-        warn(plan, "sums of %zu %s stay dense: %s", sum->count, dtype_names[sum->dtype], tacit->last_error());
+        warn(plan, "sums of %zu %s stay dense: %s", sum->count, preload_dtype_names[sum->dtype], tacit->last_error());
         tacit->slot_destroy(slot);
         return;
     }
@@ -394,7 +381,7 @@ static tacit_slot_t *slot_of(const preload_mpi_t *mpi, plan_t *plan, entry_t *en
             return NULL;
         }
         if (!all_can(mpi, sum->comm, grow(entry, number + 1))) {
-            warn(plan, "a rank has no memory: sums of %zu %s stay dense", sum->count, dtype_names[sum->dtype]);
+            warn(plan, "a rank has no memory: sums of %zu %s stay dense", sum->count, preload_dtype_names[sum->dtype]);
             return NULL;
         }
         while (entry->tensor_count <= number) {

@@ -21,7 +21,8 @@ static const struct {
     {"max", offsetof(preload_rule_t, max_bytes), 1}, {"after", offsetof(preload_rule_t, after), 0},
 };
 
-static const char *const dtypes[] = {"float32", "float16", "bfloat16"};
+const char *const preload_dtype_names[PRELOAD_DTYPES] = {"float32", "float16", "bfloat16"};
+const size_t      preload_dtype_bytes[PRELOAD_DTYPES] = {4, 2, 2};
 
 static pthread_once_t  once = PTHREAD_ONCE_INIT;
 static preload_rules_t all;
@@ -57,9 +58,9 @@ static bool parse_condition(char *condition, preload_rule_t *rule)
             return *number == 0 && parse_number(value, number) && *number >= numbers[i].least;
         }
     }
-    for (size_t i = 0; rule->dtype == NULL && strcmp(condition, "dtype") == 0 && i < sizeof dtypes / sizeof *dtypes; i++) {
-        if (strcmp(value, dtypes[i]) == 0) {
-            rule->dtype = dtypes[i];
+    for (size_t i = 0; rule->dtype == NULL && strcmp(condition, "dtype") == 0 && i < PRELOAD_DTYPES; i++) {
+        if (strcmp(value, preload_dtype_names[i]) == 0) {
+            rule->dtype = preload_dtype_names[i];
             return true;
         }
     }
@@ -158,6 +159,18 @@ static void read_environment(void)
     all.hash &= INT32_MAX;
     all.asked = (rules != NULL || every != NULL) && (all.count != 0 || all.error[0] != '\0');
     all.count = all.error[0] == '\0' ? all.count : 0;
+}
+
+bool preload_remembers(const char *spec)
+{
+    return strchr(spec, '+') != NULL || strncmp(spec, "powersgd", 8) == 0;
+}
+
+uint64_t preload_state_bytes(const char *spec, uint64_t elements, int ranks)
+{
+    const uint64_t bytes = elements * sizeof(float);
+
+    return strchr(spec, '+') != NULL ? bytes + bytes / (uint64_t)ranks : 0;
 }
 
 int preload_timeout(void)

@@ -36,6 +36,15 @@ typedef struct preload_target {
     bool        scatters; /* each rank gets a part of it */
 } preload_target_t;
 
+/* By tacit_dtype_t. */
+enum { PRELOAD_DTYPES = 3 };
+extern const char *const preload_dtype_names[PRELOAD_DTYPES];
+extern const size_t      preload_dtype_bytes[PRELOAD_DTYPES];
+
+/* Whether a spec has its sums known again. */
+bool preload_remembers(const char *spec);
+/* What it remembers of so many elements at most: as a sender, and as the owner of a part. */
+uint64_t preload_state_bytes(const char *spec, uint64_t elements, int ranks);
 /* timeout_ms of Tacit's communicators. A program may let its ranks wait for one another as long as it likes, unless
    TACIT_TIMEOUT_MS is set. */
 int preload_timeout(void);
