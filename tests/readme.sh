@@ -2,15 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # The documents keep to the code: README.md's first program is examples/hello.c, every C block compiles, and links lead somewhere.
 set -u
-root=${srcdir:-.}
-folder=$(mktemp -d) || exit 1
-trap 'rm -rf "$folder"' EXIT
-failed=0
-
-fail() {
-    echo "$*"
-    failed=1
-}
+# shellcheck source=tests/testing.sh
+. "${srcdir:-.}/tests/testing.sh"
 
 # blocks DOCUMENT: writes its C blocks to $folder/1.c, $folder/2.c ...
 blocks() {

@@ -5,14 +5,8 @@
 set -u
 source=${srcdir:-.}
 info=$PWD/tools/tacit-info
-folder=$(mktemp -d) || exit 1
-trap 'rm -rf "$folder"' EXIT
-failed=0
-
-fail() {
-    echo "$*"
-    failed=1
-}
+# shellcheck source=tests/testing.sh
+. "${srcdir:-.}/tests/testing.sh"
 
 # has COUNT PATTERN: so many lines of the output.
 has() { [ "$(grep -c -- "$2" "$folder/out")" -eq "$1" ] || fail "not $1 lines with '$2': $(cat "$folder/out")"; }
