@@ -124,7 +124,7 @@ TACIT_API_VOID size_t tacit_moe_message_bytes(const tacit_moe_pass_t *pass, int 
 /* Writes it. */
 TACIT_API tacit_status_t tacit_moe_write(tacit_moe_pass_t *pass, int rank, void *message);
 /* Bytes of the message from another rank; in dispatch, of the largest that there may be. */
-TACIT_API_VOID size_t tacit_moe_expected_bytes(const tacit_moe_pass_t *pass, int rank);
+TACIT_API_VOID size_t    tacit_moe_expected_bytes(const tacit_moe_pass_t *pass, int rank);
 TACIT_API tacit_status_t tacit_moe_read(tacit_moe_pass_t *pass, int rank, const void *message, size_t bytes);
 
 #ifdef __cplusplus
