@@ -15,41 +15,36 @@ static inline bool is_finite(float value)
     return (bits & 0x7f800000u) != 0x7f800000u;
 }
 
-const float *tacit__unit_load(tacit_codec_t *codec, const void *in, size_t first, size_t count)
+const float *tacit__load(tacit_dtype_t dtype, tacit_nonfinite_t nonfinite, const void *in, size_t first, size_t count, float *x)
 {
-    return codec->sums ? (const float *)in + first : tacit__unit_load_given(codec, in, first, count);
-}
+    const float *from = x;
 
-const float *tacit__unit_load_given(tacit_codec_t *codec, const void *in, size_t first, size_t count)
-{
-    const float *x = codec->x;
-
-    switch (codec->tensor.dtype) {
+    switch (dtype) {
     case TACIT_FLOAT32:
-        x = (const float *)in + first;
+        from = (const float *)in + first;
         break;
     case TACIT_FLOAT16:
-        tacit__float16_widen((const uint16_t *)in + first, codec->x, count);
+        tacit__float16_widen((const uint16_t *)in + first, x, count);
         break;
     case TACIT_BFLOAT16:
-        tacit__bfloat16_widen((const uint16_t *)in + first, codec->x, count);
+        tacit__bfloat16_widen((const uint16_t *)in + first, x, count);
         break;
     }
-    if (codec->nonfinite == TACIT_NONFINITE_SKIP) {
+    if (nonfinite == TACIT_NONFINITE_SKIP) {
         for (size_t i = 0; i < count; i++) {
-            codec->x[i] = is_finite(x[i]) ? x[i] : 0.0f;
+            x[i] = is_finite(from[i]) ? from[i] : 0.0f;
         }
-        x = codec->x;
+        from = x;
     }
-    return x;
+    return from;
 }
 
-void tacit__unit_store(const tacit_codec_t *codec, const float *values, size_t first, size_t count, void *out)
+void tacit__store(tacit_dtype_t dtype, const float *values, size_t first, size_t count, void *out)
 {
     if (count == 0) {
         return; /* out may be NULL */
     }
-    switch (codec->tensor.dtype) {
+    switch (dtype) {
     case TACIT_FLOAT32:
         memmove((float *)out + first, values, count * sizeof *values);
         break;
@@ -60,6 +55,21 @@ void tacit__unit_store(const tacit_codec_t *codec, const float *values, size_t f
         tacit__bfloat16_narrow(values, (uint16_t *)out + first, count);
         break;
     }
+}
+
+const float *tacit__unit_load(tacit_codec_t *codec, const void *in, size_t first, size_t count)
+{
+    return codec->sums ? (const float *)in + first : tacit__unit_load_given(codec, in, first, count);
+}
+
+const float *tacit__unit_load_given(tacit_codec_t *codec, const void *in, size_t first, size_t count)
+{
+    return tacit__load(codec->tensor.dtype, codec->nonfinite, in, first, count, codec->x);
+}
+
+void tacit__unit_store(const tacit_codec_t *codec, const float *values, size_t first, size_t count, void *out)
+{
+    tacit__store(codec->tensor.dtype, values, first, count, out);
 }
 
 /* Counts exponents that are all ones; without a branch, so that it vectorizes. */

@@ -10,6 +10,12 @@ typedef struct tacit_unit {
     const float *x, *a, *d;
 } tacit_unit_t;
 
+/* Elements [first, first + count) of what begins at `in`, as float32: in place, or in x where they are widened or, under
+   TACIT_NONFINITE_SKIP, where those that are not finite become zero. */
+const float *tacit__load(tacit_dtype_t dtype, tacit_nonfinite_t nonfinite, const void *in, size_t first, size_t count, float *x);
+/* The reverse. */
+void tacit__store(tacit_dtype_t dtype, const float *values, size_t first, size_t count, void *out);
+
 /* Elements [first, first + count) of what is encoded, which begins at `in`, as float32: in place, or in codec->x where they are
    widened or, under TACIT_NONFINITE_SKIP, where those of the caller's that are not finite become zero. */
 const float *tacit__unit_load(tacit_codec_t *codec, const void *in, size_t first, size_t count);
