@@ -73,6 +73,8 @@ struct tacit_comm {
     void               *stream;  /* on a GPU: on which `in` is produced */
     tacit_staging_t    *staging; /* NULL before the first slot on a GPU */
     tacit_tie_t        *ties;
+    uint64_t            alltoalls_made;
+    tacit_counters_t    alltoalls;
     uint64_t            slots_made;
     tacit_request_t    *queue;    /* operations not yet finished, the first one runs */
     tacit_request_t    *finished; /* those that nobody has waited for yet */

@@ -18,6 +18,8 @@ typedef enum {
     TACIT_FRAME_SPARSE,       /* records of index/value pairs */
     TACIT_FRAME_AGREEMENT,    /* a text that must be the same on all ranks */
     TACIT_FRAME_VERDICT,      /* the last of an operation: a status, and the text of a fault */
+    TACIT_FRAME_HEAD,         /* all-to-all: bytes that say what follows them to the same rank */
+    TACIT_FRAME_ROWS,         /* all-to-all: elements */
     TACIT_FRAME_KINDS
 } tacit_frame_kind_t;
 

@@ -3,6 +3,7 @@
    which schedules say what is wrong. */
 #include <inttypes.h>
 
+#include "alltoall.h"
 #include "operation.h"
 
 /* What all ranks must have in common, in every frame. */
@@ -23,20 +24,30 @@ void tacit__operation_identify(tacit_operation_t *operation)
         slot = operation->items[0].codec->key.slot;
         step = operation->items[0].step;
     }
+    if (operation->alltoall != NULL) {
+        slot = tacit__hash_text(operation->alltoall->name);
+        spec = tacit__hash(operation->alltoall->values->spec.hash, &operation->alltoall->values->dtype, sizeof(tacit_dtype_t));
+        step = operation->alltoall->step;
+    }
     operation->identity.slot = (uint32_t)slot;
     operation->identity.spec = (uint32_t)spec;
     operation->identity.step = (uint32_t)step;
 }
 
 /* For messages. */
-static const char *slot_named(const tacit_comm_t *comm, uint32_t hash)
+static const char *slot_named(const tacit_operation_t *operation, uint32_t hash)
 {
+    const tacit_comm_t *comm = operation->comm;
+
+    if (operation->alltoall != NULL && hash == operation->identity.slot) {
+        return operation->alltoall->name;
+    }
     for (const tacit_slot_t *slot = comm->slots; slot != NULL; slot = slot->next) {
         if ((uint32_t)slot->codec->key.slot == hash) {
             return slot->codec->name;
         }
     }
-    return "(a group or an unknown slot)";
+    return "(a group, an all-to-all or an unknown slot)";
 }
 
 /* All ranks must be in the same operation. A verdict that is a fault may come from one that is not. */
@@ -52,8 +63,8 @@ tacit_status_t tacit__operation_check_identity(const tacit_operation_t *operatio
         return tacit__fail(TACIT_ERR_MISMATCH,
                            "rank %d is at slot '%s' (%u elements) where rank %d is at slot '%s' (%u elements); call collectives "
                            "in the same order on all ranks",
-                           frame->rank, slot_named(comm, frame->slot), frame->elements, comm->rank, slot_named(comm, mine->slot),
-                           mine->elements);
+                           frame->rank, slot_named(operation, frame->slot), frame->elements, comm->rank,
+                           slot_named(operation, mine->slot), mine->elements);
     }
     if (frame->step != mine->step && operation->item_count > 1) { /* hashes */
         return tacit__fail(TACIT_ERR_MISMATCH,
@@ -66,16 +77,16 @@ tacit_status_t tacit__operation_check_identity(const tacit_operation_t *operatio
         return tacit__fail(
             TACIT_ERR_MISMATCH,
             "rank %d is at step %u of slot '%s' where rank %d is at step %u; reset or load the slot on all ranks alike",
-            frame->rank, frame->step, slot_named(comm, mine->slot), comm->rank, mine->step);
+            frame->rank, frame->step, slot_named(operation, mine->slot), comm->rank, mine->step);
     }
     if (frame->spec != mine->spec) {
         return tacit__fail(TACIT_ERR_MISMATCH, "rank %d reduces slot '%s' with another spec or operator than rank %d",
-                           frame->rank, slot_named(comm, mine->slot), comm->rank);
+                           frame->rank, slot_named(operation, mine->slot), comm->rank);
     }
     if (frame->history != mine->history) {
         return tacit__fail(TACIT_ERR_MISMATCH,
                            "before slot '%s', rank %d has made other native calls than rank %d; find them with TACIT_CHECK=1",
-                           slot_named(comm, mine->slot), frame->rank, comm->rank);
+                           slot_named(operation, mine->slot), frame->rank, comm->rank);
     }
     return TACIT_OK;
 }

@@ -5,6 +5,7 @@
    before. */
 #include "operation.h"
 
+#include "alltoall.h"
 #include "automatic.h"
 
 #include <assert.h>
@@ -140,6 +141,9 @@ static void make_legs(tacit_operation_t *operation)
     if (operation->text != NULL) {
         operation->legs[operation->leg_count++] = (tacit_leg_t){.schedule = &tacit__schedule_agreement};
     }
+    if (operation->alltoall != NULL) {
+        operation->legs[operation->leg_count++] = (tacit_leg_t){.schedule = &tacit__schedule_alltoall};
+    }
     for (size_t s = 0; tacit__schedule_at(s) != NULL; s++) {
         tacit_leg_t leg = {.schedule = tacit__schedule_at(s), .items = next};
 
@@ -157,12 +161,17 @@ static void make_legs(tacit_operation_t *operation)
     }
 }
 
-void tacit__native_note(tacit_comm_t *comm, const tacit_item_t *item)
+void tacit__native_note_call(tacit_comm_t *comm, uint64_t subject, uint64_t call)
 {
     /* Two products, not a byte at a time: that would be half of a small call's cost. */
-    const uint64_t hash = (comm->history ^ item->codec->key.slot) * 0x9e3779b97f4a7c15u;
+    const uint64_t hash = (comm->history ^ subject) * 0x9e3779b97f4a7c15u;
 
-    comm->history = (uint32_t)((hash ^ (item->step << 1 | (item->op == TACIT_AVERAGE))) * 0x9e3779b97f4a7c15u >> 32);
+    comm->history = (uint32_t)((hash ^ call) * 0x9e3779b97f4a7c15u >> 32);
+}
+
+void tacit__native_note(tacit_comm_t *comm, const tacit_item_t *item)
+{
+    tacit__native_note_call(comm, item->codec->key.slot, item->step << 1 | (item->op == TACIT_AVERAGE));
 }
 
 static void start(tacit_operation_t *operation)
@@ -714,6 +723,7 @@ void tacit__operation_destroy(tacit_operation_t *operation)
 {
     tacit_comm_t *comm = operation->comm;
 
+    tacit__alltoall_release(operation->alltoall);
     *operation = (tacit_operation_t){.items = operation->items, .order = operation->order, .room = operation->room};
     if (comm->spare == NULL) { /* that one needs no room for items */
         comm->spare = operation;

@@ -36,6 +36,8 @@ struct tacit_request {
     char       *lines;    /* all ranks' lines come here, TACIT_LINE_BYTES each; NULL: nowhere */
     size_t      capacity; /* of messages once all agree; 0: as it is */
 
+    struct tacit_alltoall *alltoall; /* what it carries in place of items; NULL: nothing */
+
     tacit_frame_t  identity; /* what every frame of this operation says on every rank */
     tacit_status_t fault;    /* found by this rank */
     char           fault_text[TACIT_TEXT_BYTES];
@@ -101,6 +103,8 @@ void tacit__native_finish(const tacit_comm_t *comm, tacit_item_t *item);
 uint64_t tacit__native_network_bytes(const tacit_comm_t *comm, const tacit_item_t *item);
 /* … and is remembered, to be compared in the next framed operation. */
 void tacit__native_note(tacit_comm_t *comm, const tacit_item_t *item);
+/* The same of any call: what it is on, and which. */
+void tacit__native_note_call(tacit_comm_t *comm, uint64_t subject, uint64_t call);
 /* A fault of values in an item: TACIT_ERR_VALUE with rank, slot and step. */
 tacit_status_t tacit__item_fault(const tacit_item_t *item);
 /* A frame that its leg did not expect. */

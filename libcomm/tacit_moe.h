@@ -15,8 +15,8 @@
 
    With a spec like "bf16", "fp8" or "rotq:bits=4" rows travel in that form. With "lsh" (doc/moe.md) tokens that are alike and go
    from one rank to the same experts travel as one row, their mean, and what a token has beyond that is added to the reply: Nie et
-   al., "LSH-MoE" (NeurIPS 2024). All four exchanges have that many rows then. "none", and NULL, lose nothing. What stays on a rank is
-   neither encoded nor clustered. Nothing is remembered from pass to pass but counters.
+   al., "LSH-MoE" (NeurIPS 2024). All four exchanges have that many rows then. "none", and NULL, lose nothing. What stays on a
+   rank is neither encoded nor clustered. Nothing is remembered from pass to pass but counters.
 
    A token that goes to several experts of one rank travels there once; its replies come back one by one, since each has a weight
    of its own, and its gradient, their sum, once. */

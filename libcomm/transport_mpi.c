@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The MPI transport: libtacit_mpi. It calls only public functions of libtacit. No MPI error ends the program: the duplicate
    communicator returns them, and after one nothing about it is trusted. */
+#include <limits.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -181,6 +182,50 @@ static tacit_status_t mpi_allreduce(void *context, const void *in, void *out, si
     return status;
 }
 
+/* counts and displacements as MPI takes them. False: they do not fit. */
+static bool as_ints(const size_t *counts, int ranks, int *ints, int *displacements)
+{
+    size_t at = 0;
+
+    for (int rank = 0; rank < ranks; rank++) {
+        if (counts[rank] > INT_MAX || at > INT_MAX) {
+            return false;
+        }
+        ints[rank] = (int)counts[rank];
+        displacements[rank] = (int)at;
+        at += counts[rank];
+    }
+    return true;
+}
+
+static tacit_status_t mpi_alltoallv_wait(void *context, const void *in, const size_t *send_counts, void *out,
+                                         const size_t *receive_counts, size_t element_bytes)
+{
+    const tacit_mpi_t *mpi = context;
+    const MPI_Datatype type = element_bytes == 4 ? MPI_UINT32_T : MPI_UINT16_T;
+    int                ranks = 0, *ints;
+    tacit_status_t     status = checked(mpi, MPI_SUCCESS);
+
+    if (status == TACIT_OK) {
+        status = checked(mpi, MPI_Comm_size(mpi->comm, &ranks));
+    }
+    if (status != TACIT_OK) {
+        return status;
+    }
+    ints = calloc(4 * (size_t)ranks, sizeof *ints);
+    if (ints == NULL) {
+        return tacit_transport_fail(TACIT_ERR_MEMORY, "no memory for an all-to-all's counts");
+    }
+    if (!as_ints(send_counts, ranks, ints, ints + ranks) || !as_ints(receive_counts, ranks, ints + 2 * ranks, ints + 3 * ranks)) {
+        status = tacit_transport_fail(TACIT_ERR_UNSUPPORTED, "MPI_Alltoallv() takes parts that begin below 2^31 elements only");
+    } else {
+        status =
+            checked(mpi, MPI_Alltoallv(in, ints, ints + ranks, type, out, ints + 2 * ranks, ints + 3 * ranks, type, mpi->comm));
+    }
+    free(ints);
+    return status;
+}
+
 /* ---- Making and ending; MPI may end first ---- */
 
 /* Deletes an attribute of MPI_COMM_SELF: either from mpi_destroy(), or because MPI_Finalize() does so before anything else. */
@@ -261,6 +306,7 @@ tacit_status_t tacit_comm_create_mpi(MPI_Comm mpi_comm, const tacit_config_t *co
         .allreduce_wait = mpi_allreduce_wait,
         .destroy = mpi_destroy,
         .abandon = mpi_abandon,
+        .alltoallv_wait = mpi_alltoallv_wait,
     };
     tacit_mpi_t   *mpi;
     tacit_status_t status;
