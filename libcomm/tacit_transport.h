@@ -56,8 +56,8 @@ typedef struct tacit_transport {
     /* Optional: the network's library and its version. What was measured with another one is not believed. */
     const char *build;
 
-    /* Optional: an all-to-all, waiting: parts of `in` and `out`, in the order of ranks, have so many elements each, of element_bytes,
-       4 or 2. TACIT_ERR_UNSUPPORTED on all ranks, or on none. */
+    /* Optional: an all-to-all, waiting: parts of `in` and `out`, in the order of ranks, have so many elements each, of
+       element_bytes, 4 or 2. An error ends the communicator. */
     tacit_status_t (*alltoallv_wait)(void *context, const void *in, const size_t *send_counts, void *out,
                                      const size_t *receive_counts, size_t element_bytes);
 } tacit_transport_t;

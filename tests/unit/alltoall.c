@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* All-to-all over the loop transport: every element comes to its place, as its spec has it; and whatever goes wrong, all ranks say
-   the same, and the next call is right. */
+/* All-to-all over the loop transport: every element comes to its place, as its spec has it; and whatever goes wrong, all ranks
+   say the same, and the next call is right. */
 #include <check.h>
 #include <math.h>
 #include <stdio.h>
