@@ -137,6 +137,8 @@ typedef struct tacit_compressor {
     uint8_t              wire_version; /* raised when the payload changes */
     size_t               config_bytes;
     const tacit_param_t *params; /* ends with a NULL key */
+    /* For tokens (tacit_moe.h), and no tensors: there is nothing below, and no spec of a slot names it. */
+    bool tokens;
 
     /* Optional. Fills in what depends on whether feedback surrounds it ("auto"), and refuses what theory forbids: returns false
        and writes why, and what to do instead, as a clause ("... ; use ..."). */
@@ -147,8 +149,8 @@ typedef struct tacit_compressor {
        factor. */
     double (*delta)(const void *config, const tacit_slot_config_t *tensor);
 
-    /* Exactly one of three families. Blockwise: kernels[TACIT_ISA_SCALAR] always; an empty entry falls back to the next
-       simpler one. */
+    /* Exactly one of three families, but for tokens. Blockwise: kernels[TACIT_ISA_SCALAR] always; an empty entry falls back to
+       the next simpler one. */
     const tacit_kernels_t *kernels[TACIT_ISA_COUNT];
     const tacit_select_t  *select;
     const tacit_linear_t  *linear;

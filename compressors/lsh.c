@@ -8,7 +8,7 @@
 #include "lanes.h"
 #include "random.h"
 
-const tacit_param_t tacit__lsh_params[] = {
+static const tacit_param_t params[] = {
     {.key = "hashes",
      .type = TACIT_PARAM_INT,
      .offset = offsetof(tacit_lsh_t, hashes),
@@ -32,7 +32,31 @@ const tacit_param_t tacit__lsh_params[] = {
      .words = "fp32 fp16 bf16",
      .unit = "",
      .help = "How values travel."},
+    {.key = "rate",
+     .type = TACIT_PARAM_REAL,
+     .offset = offsetof(tacit_lsh_t, rate),
+     .low = 0,
+     .high = 1,
+     .initial = 0,
+     .unit = "",
+     .help = "The most rows for each token: only the first hashes that keep within it are used, one at least; 0: all of them."},
+    {.key = "residual",
+     .type = TACIT_PARAM_WORD,
+     .offset = offsetof(tacit_lsh_t, residual),
+     .words = "add drop",
+     .unit = "",
+     .help = "Whether what a token has beyond its row is added to the reply: it helps as far as experts resemble the identity."},
     {.key = NULL},
+};
+
+const tacit_compressor_t tacit__compressor_lsh = {
+    .name = "lsh",
+    .summary = "tokens of a mixture of experts: those that are alike travel as one",
+    .wire_id = 11,
+    .wire_version = 1,
+    .config_bytes = sizeof(tacit_lsh_t),
+    .params = params,
+    .tokens = true,
 };
 
 /* ---- Hashes ---- */

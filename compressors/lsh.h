@@ -13,9 +13,11 @@
 typedef struct tacit_lsh {
     int64_t hashes, rounds;
     int     values; /* a word of the table */
+    double  rate;   /* 0: whatever it is */
+    int     residual;
 } tacit_lsh_t;
 
-extern const tacit_param_t tacit__lsh_params[];
+enum { TACIT_RESIDUAL_ADD, TACIT_RESIDUAL_DROP };
 
 /* ---- Hashes: cross-polytopes (Andoni et al., "Practical and Optimal LSH for Angular Distance", NeurIPS 2015) ---- */
 

@@ -135,7 +135,7 @@ static tacit_status_t complete_config(tacit_comm_t *comm, const tacit_config_t *
     }
     comm->spec = tacit__strdup(config->spec);
     config->spec = comm->spec;
-    return comm->spec != NULL ? tacit_spec_check(comm->spec, NULL, 0)
+    return comm->spec != NULL ? tacit__spec_check_slot(comm->spec)
                               : tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for a communicator", comm->rank);
 }
 

@@ -222,6 +222,13 @@ static tacit_status_t check_pair(tacit_spec_t *spec)
     double       factor = 0.0;
     const size_t large = (size_t)1 << 24;
 
+    if (spec->compressor->tokens && spec->feedback != NULL) {
+        return tacit__fail(
+            TACIT_ERR_SPEC,
+            "%s: '%s' is for tokens, which are others in every step, so that there is nothing to remember of them; "
+            "leave out '+%s'",
+            spec->text, spec->compressor->name, spec->feedback->name);
+    }
     if (spec->compressor->settle != NULL &&
         !spec->compressor->settle(spec->compressor_config, spec->feedback != NULL, reason, sizeof reason)) {
         return tacit__fail(TACIT_ERR_SPEC, "%s: %s", spec->text, reason);
@@ -291,12 +298,7 @@ static uint64_t hash_canonical(const char *canonical)
     return tacit__hash(TACIT_HASH_START, canonical, bytes);
 }
 
-tacit_status_t tacit__spec_parse(const char *text, tacit_spec_t *spec_out)
-{
-    return tacit__spec_parse_effective(text, false, spec_out);
-}
-
-tacit_status_t tacit__spec_parse_effective(const char *text, bool dense, tacit_spec_t *spec_out)
+static tacit_status_t parse(const char *text, bool dense, tacit_spec_t *spec_out)
 {
     tacit_status_t status;
     tacit_spec_t   spec = {0};
@@ -332,6 +334,36 @@ tacit_status_t tacit__spec_parse_effective(const char *text, bool dense, tacit_s
 out:
     tacit__spec_release(&spec);
     return status;
+}
+
+tacit_status_t tacit__spec_parse_any(const char *text, tacit_spec_t *spec_out)
+{
+    return parse(text, false, spec_out);
+}
+
+tacit_status_t tacit__spec_parse_effective(const char *text, bool dense, tacit_spec_t *spec_out)
+{
+    tacit_status_t status;
+    tacit_spec_t   spec = {0};
+
+    TRY(parse(text, dense, &spec));
+    if (spec.compressor->tokens) {
+        status =
+            tacit__fail(TACIT_ERR_SPEC,
+                        "%s: '%s' is for tokens: tacit_moe_create() takes it; tensors that are reduced need another compressor",
+                        spec.text, spec.compressor->name);
+        goto out;
+    }
+    *spec_out = spec;
+    spec = (tacit_spec_t){0}; /* now the caller's */
+out:
+    tacit__spec_release(&spec);
+    return status;
+}
+
+tacit_status_t tacit__spec_parse(const char *text, tacit_spec_t *spec_out)
+{
+    return tacit__spec_parse_effective(text, false, spec_out);
 }
 
 tacit_status_t tacit__spec_replace(const char *text, const char *key, const char *value, char *out, size_t capacity)
@@ -374,11 +406,20 @@ tacit_status_t tacit_spec_check(const char *text, char *canonical, size_t capaci
     tacit_status_t status;
     tacit_spec_t   spec = {0};
 
-    TRY(tacit__spec_parse(text, &spec));
+    TRY(tacit__spec_parse_any(text, &spec));
     if (canonical != NULL && capacity != 0) {
         snprintf(canonical, capacity, "%s", spec.canonical);
     }
 out:
+    tacit__spec_release(&spec);
+    return status;
+}
+
+tacit_status_t tacit__spec_check_slot(const char *text)
+{
+    tacit_spec_t         spec = {0};
+    const tacit_status_t status = tacit__spec_parse(text, &spec);
+
     tacit__spec_release(&spec);
     return status;
 }

@@ -23,9 +23,13 @@ typedef struct tacit_spec {
 /* Those of "auto"; its configuration is a double. */
 extern const tacit_param_t tacit__automatic_params[];
 
-/* Fills *spec_out, which holds nothing before. */
+/* Fills *spec_out, which holds nothing before. Specs of slots: those for tokens are refused. */
 tacit_status_t tacit__spec_parse(const char *text, tacit_spec_t *spec_out);
-/* The same for a tensor that its feedback leaves dense (feedback.h): text is `none` with the feedback. */
+/* Checks one. */
+tacit_status_t tacit__spec_check_slot(const char *text);
+/* The same, and those for tokens. */
+tacit_status_t tacit__spec_parse_any(const char *text, tacit_spec_t *spec_out);
+/* As tacit__spec_parse(), for a tensor that its feedback leaves dense (feedback.h): text is `none` with the feedback. */
 tacit_status_t tacit__spec_parse_effective(const char *text, bool dense, tacit_spec_t *spec_out);
 /* Writes the spec with another value for one of its compressor's parameters. */
 tacit_status_t tacit__spec_replace(const char *text, const char *key, const char *value, char *out, size_t capacity);

@@ -344,7 +344,8 @@ typedef enum tacit_kind {
    it cannot be used here, and tacit_last_error() says why. */
 TACIT_API tacit_status_t tacit_module(tacit_kind_t kind, size_t index, tacit_module_t *module_out);
 
-/* Checks a spec and writes it with every parameter spelled out (truncated to capacity, 0-terminated; NULL, 0: only check). */
+/* Checks a spec, a slot's or one for tokens (tacit_moe.h), and writes it with every parameter spelled out (truncated to capacity,
+   0-terminated; NULL, 0: only check). */
 TACIT_API tacit_status_t tacit_spec_check(const char *spec, char *canonical, size_t capacity);
 
 #ifdef __cplusplus

@@ -292,6 +292,8 @@ mutant "rotq: the scale is that of the noise, not of the levels" compressors/rot
     's/tacit__rotq_scale\(.*/record->unit \/ 16;/'
 mutant "rotq: borders at the levels" compressors/rotq.c rotq:rotq \
     's/\(magnitudes\[m - 1\] \+ magnitudes\[m\]\) \* 0.5f/magnitudes[m]/'
+mutant "spec: slots take what is for tokens" libcomm/spec.c spec:spec 's/if \(spec\.compressor->tokens\)/if (false)/'
+mutant "spec: feedback around tokens" libcomm/spec.c spec:spec 's/spec->compressor->tokens && spec->feedback != NULL/false/'
 mutant "lsh: opposite tokens are alike" compressors/lsh.c lsh:lsh 's/v\[i \+ j\] < 0 \? padded : 0/0/'
 mutant "lsh: of axes that are as near, another" compressors/lsh.c lsh:lsh \
     's/nearest\[j\] != 0/nearest[7 - j] != 0 \&\& (j = 7 - j, true)/'

@@ -46,6 +46,8 @@ refused 2 "is not a rule" --rule comm=1,site=0:onebit true
 refused 2 "is not a rule" --rule min=1K,comm=1,min=2K:onebit true
 refused 2 "unknown compressor 'sgd'" --allreduce sgd true
 refused 2 "unknown compressor 'adam'" --rule site=1:adam true
+refused 2 "'lsh' is for tokens" --allreduce lsh true
+refused 2 "'lsh' is for tokens" --rule site=1:lsh:hashes=4 true
 TACIT_RULE=onebit refused 2 'is not a rule' true
 TACIT_RLUE=min=1:onebit ends 0 "$run" true
 says err '^tacit-run: TACIT_RLUE is not a variable.*TACIT_RULE$'

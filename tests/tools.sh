@@ -54,6 +54,15 @@ ends 2 "$tools/tacit-info" --check onebit-ada
 says err "unknown compressor 'onebit-ada'"
 ends 2 "$tools/tacit-info" --check-slot onebit-adam
 says err "unknown compressor 'onebit-adam'"
+ends 0 "$tools/tacit-info" --check lsh:hashes=4
+says out '^lsh:hashes=4,rounds=2,'
+[ ! -s "$folder/err" ] || fail "there is something to say of lsh: $(cat "$folder/err")"
+ends 2 "$tools/tacit-info" --check lsh+ef
+says err "for tokens.*leave out '+ef'"
+ends 2 "$tools/tacit-info" --check-slot lsh
+says err "'lsh' is for tokens: tacit_moe_create()"
+ends 2 "$tools/tacit-bench" allreduce --spec lsh
+says err "'lsh' is for tokens"
 ends 2 "$tools/tacit-info" --check onebti+ef
 says err "did you mean 'onebit'"
 ends 2 "$tools/tacit-info" --check qsgd:bits=9

@@ -8,6 +8,7 @@
 
 #include "bench.h"
 #include "options.h"
+#include "spec.h"
 
 static const char help[] =
     "usage: tacit-bench kernels [--spec SPEC]... [--bytes N] [--device cpu|cuda] [--seed N] [--json]\n"
@@ -137,15 +138,16 @@ static bool read_option(int letter, bench_options_t *options)
     }
 }
 
-/* Every compressor that makes frames, which powersgd does not, with feedback where that has a meaning. The texts live as long as
-   the program. */
+/* Every compressor that makes frames, which powersgd and those for tokens do not, with feedback where that has a meaning. The
+   texts live as long as the program. */
 static void default_specs(bench_options_t *options)
 {
     static char    texts[BENCH_SPECS][64];
     tacit_module_t module;
 
     for (size_t i = 0; i < BENCH_SPECS && tacit_module(TACIT_COMPRESSORS, i, &module) == TACIT_OK; i++) {
-        if (strcmp(module.name, "powersgd") == 0 || strcmp(module.name, "auto") == 0) {
+        if (strcmp(module.name, "powersgd") == 0 || strcmp(module.name, "auto") == 0 ||
+            tacit__spec_check_slot(module.name) != TACIT_OK) {
             continue;
         }
         snprintf(texts[i], sizeof texts[i], "%s+ef", module.name);
@@ -186,7 +188,7 @@ static bool complete(bench_options_t *options, size_t mode)
         options->specs[options->spec_count++] = spec != NULL && *spec != '\0' ? spec : "auto";
     }
     for (size_t i = 0; i < options->spec_count; i++) {
-        if (tacit_spec_check(options->specs[i], NULL, 0) != TACIT_OK) {
+        if (tacit__spec_check_slot(options->specs[i]) != TACIT_OK) {
             usage_error("%s", tacit_last_error());
             return false;
         }

@@ -27,10 +27,10 @@ static const char help[] =
     "everything that a spec may name with its parameters, and the environment variables; under mpirun also, once, what\n"
     "--topology and --plans print.\n"
     "\n"
-    "  --check SPEC   print SPEC, a slot's or an optimizer's, with every parameter spelled out, and warn of what may not\n"
-    "                 converge (status 0); or print what is wrong with it (status 2)\n"
+    "  --check SPEC   print SPEC, a slot's, an optimizer's or one for tokens, with every parameter spelled out, and warn of\n"
+    "                 what may not converge (status 0); or print what is wrong with it (status 2)\n"
     "  --check-slot SPEC\n"
-    "                 the same, but an optimizer's is wrong\n"
+    "                 the same, but an optimizer's, or one for tokens, is wrong\n"
     "  --summary      of the traces that ranks have written, one FILE a rank (TACIT_TRACE): what each slot's reductions cost in\n"
     "                 bytes and time, and one of them as a picture (status 2: a file is no trace)\n"
     "  --plans        measure the schedules on the ranks that mpirun has started; print what each is predicted to take, from\n"
@@ -319,6 +319,9 @@ static int check(const char *spec, bool slot)
 
     status =
         optimizer ? tacit_optim_check(spec, canonical, sizeof canonical) : tacit_spec_check(spec, canonical, sizeof canonical);
+    if (status == TACIT_OK && slot) {
+        status = tacit__spec_check_slot(spec);
+    }
     if (status != TACIT_OK) {
         return usage_error("%s", tacit_last_error());
     }

@@ -22,7 +22,7 @@ static inline tacit_spec_t spec_of(const char *text)
 {
     tacit_spec_t spec = {0};
 
-    ck_assert_msg(tacit__spec_parse(text, &spec) == TACIT_OK, "%s: %s", text, tacit_last_error());
+    ck_assert_msg(tacit__spec_parse_any(text, &spec) == TACIT_OK, "%s: %s", text, tacit_last_error());
     return spec;
 }
 

@@ -626,10 +626,12 @@ START_TEST(registry)
 
     for (size_t i = 0; (compressor = tacit__compressor_at(i)) != NULL; i++) {
         const bool blocks = compressor->kernels[TACIT_ISA_SCALAR] != NULL;
-        ck_assert_msg(blocks + (compressor->select != NULL) + (compressor->linear != NULL) == 1, "%s: family", compressor->name);
+        ck_assert_msg(blocks + (compressor->select != NULL) + (compressor->linear != NULL) + compressor->tokens == 1,
+                      "%s: family", compressor->name);
         ck_assert_msg(!blocks || (compressor->grain && compressor->bound), "%s: sizes", compressor->name);
         ck_assert_msg(compressor->wire_id > 0 && compressor->wire_version > 0, "%s: wire", compressor->name);
-        ck_assert_msg(compressor->summary && compressor->quality && compressor->params, "%s: words", compressor->name);
+        ck_assert_msg(compressor->summary && !compressor->quality == compressor->tokens && compressor->params, "%s: words",
+                      compressor->name);
         ck_assert_ptr_eq(tacit__compressor_named(compressor->name), compressor);
         ck_assert_ptr_eq(tacit__compressor_wire(compressor->wire_id), compressor);
         for (size_t j = 0; j < i; j++) {

@@ -591,25 +591,29 @@ END_TEST
 
 START_TEST(parameters)
 {
-    static const char *const wrong[][2] = {{":hashes=0", "hashes"},
-                                           {":hashes=33", "hashes"},
-                                           {":rounds=4", "from 1 to 3"},
-                                           {":values=fp8", "fp32 fp16 bf16"},
-                                           {":hash=6", "did you mean 'hashes'"}};
-    tacit_lsh_t              lsh;
-    tacit_cursor_t           cursor = {":hashes=8,values=bf16"};
-    char                     text[64] = "lsh";
+    static const char *const wrong[][2] = {{"lsh:hashes=0", "hashes"},
+                                           {"lsh:hashes=33", "hashes"},
+                                           {"lsh:rounds=4", "from 1 to 3"},
+                                           {"lsh:values=fp8", "fp32 fp16 bf16"},
+                                           {"lsh:hash=6", "did you mean 'hashes'"},
+                                           {"lsh:residual=keep", "add drop"}};
+    tacit_spec_t             spec = spec_of("lsh:hashes=8,values=bf16,rate=0.25,residual=drop");
+    const tacit_lsh_t       *lsh = spec.compressor_config;
 
-    tacit__param_defaults(tacit__lsh_params, &lsh);
-    tacit__spec_print(tacit__lsh_params, &lsh, text, sizeof text);
-    ck_assert_str_eq(text, "lsh:hashes=6,rounds=2,values=fp32");
-    ck_assert_int_eq(tacit__spec_params(&cursor, "lsh", tacit__lsh_params, &lsh), TACIT_OK);
-    ck_assert_int_eq(lsh.hashes, 8);
-    ck_assert_uint_eq(tacit__lsh_bound(&lsh, 3, 5), 30);
+    ck_assert_int_eq(lsh->hashes, 8);
+    ck_assert_int_eq(lsh->rounds, 2);
+    ck_assert_double_eq(lsh->rate, 0.25);
+    ck_assert_int_eq(lsh->residual, TACIT_RESIDUAL_DROP);
+    ck_assert_uint_eq(tacit__lsh_bound(lsh, 3, 5), 30);
+    tacit__spec_release(&spec);
+    spec = spec_of("lsh");
+    lsh = spec.compressor_config;
+    ck_assert_str_eq(spec.canonical, "lsh:hashes=6,rounds=2,values=fp32,rate=0,residual=add");
+    ck_assert_int_eq(lsh->residual, TACIT_RESIDUAL_ADD);
+    ck_assert_uint_eq(tacit__lsh_bound(lsh, 3, 5), 60);
+    tacit__spec_release(&spec);
     for (size_t i = 0; i < COUNT_OF(wrong); i++) {
-        cursor.at = wrong[i][0];
-        ck_assert_int_eq(tacit__spec_params(&cursor, "lsh", tacit__lsh_params, &lsh), TACIT_ERR_SPEC);
-        ck_assert_msg(strstr(tacit_last_error(), wrong[i][1]) != NULL, "%s: %s", wrong[i][0], tacit_last_error());
+        refused(wrong[i][0], wrong[i][1]);
     }
 }
 END_TEST

@@ -18,7 +18,7 @@ static void is_stable(const char *text)
 
     ck_assert_str_eq(spec.text, text);
     ck_assert_uint_lt(strlen(spec.canonical), TACIT_SPEC_BYTES / 2);
-    ck_assert_msg(tacit__spec_parse(spec.canonical, &again) == TACIT_OK, "%s: %s", spec.canonical, tacit_last_error());
+    ck_assert_msg(tacit__spec_parse_any(spec.canonical, &again) == TACIT_OK, "%s: %s", spec.canonical, tacit_last_error());
     ck_assert_str_eq(again.canonical, spec.canonical);
     ck_assert_uint_eq(again.hash, spec.hash);
     ck_assert_ptr_eq(again.compressor, spec.compressor);
@@ -222,6 +222,25 @@ START_TEST(forbidden_pairs)
 }
 END_TEST
 
+/* What is for tokens is a spec, and nobody else's. */
+START_TEST(tokens)
+{
+    tacit_codec_t      *codec;
+    tacit_slot_config_t tensor = {.struct_bytes = sizeof tensor, .count = 64, .spec = "lsh:rate=0.5"};
+    char                text[TACIT_SPEC_BYTES];
+
+    is_stable("lsh:hashes=3,residual=drop");
+    ck_assert_int_eq(tacit_spec_check("lsh:rate=0.5", text, sizeof text), TACIT_OK);
+    ck_assert_str_eq(text, "lsh:hashes=6,rounds=2,values=fp32,rate=0.5,residual=add");
+    ck_assert_int_eq(tacit_spec_check("lsh+ef", NULL, 0), TACIT_ERR_SPEC);
+    refused("lsh+ef", "for tokens|nothing to remember|leave out '+ef'");
+    refused("lsh:rate=1.5", "rate=1.5|from 0 to 1");
+    refused("lsh", "'lsh' is for tokens|tacit_moe_create()");
+    ck_assert_int_eq(tacit_codec_create("w", &tensor, NULL, 0, 2, &codec), TACIT_ERR_SPEC);
+    ck_assert_ptr_nonnull(strstr(tacit_last_error(), "'lsh' is for tokens"));
+}
+END_TEST
+
 START_TEST(too_long)
 {
     char text[TACIT_SPEC_BYTES + 100];
@@ -290,6 +309,7 @@ int main(void)
     tcase_add_test(tests, values);
     tcase_add_test(tests, form);
     tcase_add_test(tests, forbidden_pairs);
+    tcase_add_test(tests, tokens);
     tcase_add_test(tests, too_long);
     tcase_add_test(tests, check_truncates);
     tcase_add_test(tests, any_locale);
