@@ -326,6 +326,11 @@ out:
     return status;
 }
 
+tacit_key_t tacit__codec_key(const char *name, const tacit_config_t *config, int rank)
+{
+    return (tacit_key_t){config->seed != 0 ? config->seed : default_seed, tacit__hash_text(name), 0, (uint64_t)rank};
+}
+
 tacit_status_t tacit__codec_create(const char *name, const tacit_slot_config_t *slot_config, const tacit_config_t *config,
                                    int rank, int ranks, tacit_codec_t **codec_out)
 {
@@ -338,7 +343,7 @@ tacit_status_t tacit__codec_create(const char *name, const tacit_slot_config_t *
     }
     codec->tensor = *slot_config;
     codec->tensor.spec = NULL;
-    codec->key = (tacit_key_t){config->seed != 0 ? config->seed : default_seed, tacit__hash_text(name), 0, (uint64_t)rank};
+    codec->key = tacit__codec_key(name, config, rank);
     codec->rank = rank;
     codec->ranks = codec->senders = ranks;
     codec->range = (tacit_range_t){0, codec->tensor.count};

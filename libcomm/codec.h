@@ -77,6 +77,10 @@ enum { TACIT_UNIT = 2048 };
 /* Makes a codec of a complete configuration: config->spec is used where slot_config has none. */
 tacit_status_t tacit__codec_create(const char *name, const tacit_slot_config_t *slot_config, const tacit_config_t *config,
                                    int rank, int ranks, tacit_codec_t **codec_out);
+/* Completes a configuration, of which NULL is all defaults, from the environment; whether that lets nothing be compressed. */
+tacit_status_t tacit__codec_config(const tacit_config_t *given, tacit_config_t *config_out, bool *disabled_out);
+/* Of everything random, at step 0. */
+tacit_key_t tacit__codec_key(const char *name, const tacit_config_t *config, int rank);
 /* The compressor that `none` is for tensors of a type. */
 const char *tacit__codec_cast(tacit_dtype_t dtype);
 /* For a codec that has another spec than the caller's: what was given. */

@@ -7,7 +7,7 @@
 #include "environment.h"
 #include "frame.h"
 
-static tacit_status_t check_config(const tacit_config_t *given, tacit_config_t *config_out, bool *disabled_out)
+tacit_status_t tacit__codec_config(const tacit_config_t *given, tacit_config_t *config_out, bool *disabled_out)
 {
     tacit_environment_t environment;
 
@@ -49,7 +49,7 @@ tacit_status_t tacit_codec_create(const char *name, const tacit_slot_config_t *s
                            slot_config->struct_bytes);
     }
     memcpy(&tensor, slot_config, tacit__min(slot_config->struct_bytes, sizeof tensor));
-    TRY(check_config(config, &common, &disabled));
+    TRY(tacit__codec_config(config, &common, &disabled));
     given = tensor.spec != NULL ? tensor.spec : common.spec;
     tensor.spec = disabled ? "none" : given;
     TRY(tacit__codec_create(name, &tensor, &common, rank, ranks, &codec));

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Layers of mixtures of experts: made, counted, destroyed. */
+#include "moe.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "codec.h"
+
+enum {
+    MOST_HERE = 0x8000 /* experts of a rank: a head's words have a bit more (moe_layout.c) */
+};
+
+static tacit_status_t check_counts(const char *name, const tacit_moe_config_t *config, int ranks)
+{
+    const size_t here = (config->experts + (size_t)ranks - 1) / (size_t)ranks;
+    size_t       replies, rows, bytes;
+
+    if (config->dimension == 0 || config->experts == 0 || config->tokens == 0) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "moe '%s': dimension is %zu, experts %zu, tokens %zu: none may be 0", name,
+                           config->dimension, config->experts, config->tokens);
+    }
+    if (config->choices > config->experts) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "moe '%s': %zu choices of a token among %zu experts", name, config->choices,
+                           config->experts);
+    }
+    if (here > MOST_HERE) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "moe '%s': %zu experts on %d ranks, where a rank may have %d", name,
+                           config->experts, ranks, MOST_HERE);
+    }
+    if (config->dimension > INT32_MAX || __builtin_mul_overflow(config->tokens, config->choices, &replies) ||
+        __builtin_mul_overflow(config->tokens * tacit__min(config->choices, here), (size_t)ranks, &rows) ||
+        replies >= UINT32_MAX / 2 || rows >= UINT32_MAX / 2 ||
+        __builtin_mul_overflow(rows > replies ? rows : replies, config->dimension * sizeof(float), &bytes)) {
+        return tacit__fail(TACIT_ERR_ARGUMENT,
+                           "moe '%s': %zu tokens of %zu elements with %zu choices, on each of %d ranks, are too many", name,
+                           config->tokens, config->dimension, config->choices, ranks);
+    }
+    return TACIT_OK;
+}
+
+static tacit_status_t check_config(const char *name, const tacit_moe_config_t *config, int rank, int ranks)
+{
+    if (ranks < 1 || ranks > UINT16_MAX || rank < 0 || rank >= ranks) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "moe '%s': rank %d of %d", name, rank, ranks);
+    }
+    if ((int)config->dtype < TACIT_FLOAT32 || config->dtype > TACIT_BFLOAT16) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "moe '%s': dtype %d is not a tacit_dtype_t", name, (int)config->dtype);
+    }
+    if (config->device != TACIT_CPU) {
+        return tacit__fail(TACIT_ERR_UNSUPPORTED, "moe '%s': tokens are in the CPU's memory; copy those on a GPU there", name);
+    }
+    return check_counts(name, config, ranks);
+}
+
+static tacit_status_t make_room(tacit_moe_t *moe)
+{
+    const size_t dimension = moe->config.dimension;
+
+    moe->scratch[0] = tacit__alloc(TACIT_MOE_ROWS * dimension, sizeof **moe->scratch);
+    moe->order = tacit__alloc(moe->config.choices, sizeof *moe->order);
+    if (moe->clusters) {
+        moe->signs = tacit__alloc(tacit__lsh_words(&moe->lsh, dimension), sizeof *moe->signs);
+        moe->hashing = tacit__alloc(tacit__lsh_scratch(dimension), sizeof *moe->hashing);
+    }
+    if (moe->scratch[0] == NULL || moe->order == NULL || (moe->clusters && (moe->signs == NULL || moe->hashing == NULL))) {
+        return tacit__fail(TACIT_ERR_MEMORY, "rank %d: moe '%s': no memory for a layer of %zu elements a token", moe->rank,
+                           moe->name, dimension);
+    }
+    for (size_t i = 1; i < TACIT_MOE_ROWS; i++) {
+        moe->scratch[i] = moe->scratch[i - 1] + dimension;
+    }
+    if (moe->clusters) {
+        moe->rotations = tacit__lsh_rotations(&moe->lsh, dimension, &moe->values.key, moe->signs);
+    }
+    return TACIT_OK;
+}
+
+tacit_status_t tacit__moe_create(const char *name, const tacit_moe_config_t *moe_config, const tacit_config_t *config,
+                                 bool disabled, int rank, int ranks, tacit_moe_t **moe_out)
+{
+    tacit_status_t    status;
+    const tacit_key_t key = tacit__codec_key(name, config, rank);
+    tacit_moe_t      *moe = tacit__alloc(1, sizeof *moe);
+
+    if (moe == NULL || (moe->name = tacit__strdup(name)) == NULL) {
+        status = tacit__fail(TACIT_ERR_MEMORY, "rank %d: moe '%s': no memory for a layer", rank, name);
+        goto out;
+    }
+    moe->config = *moe_config;
+    moe->config.choices = moe->config.choices != 0 ? moe->config.choices : 1;
+    moe->config.spec = NULL;
+    moe->rank = rank;
+    moe->ranks = ranks;
+    moe->nonfinite = (tacit_nonfinite_t)config->nonfinite;
+    TRY(check_config(name, &moe->config, rank, ranks));
+    moe->experts = tacit__moe_experts_of(moe, rank);
+    TRY(tacit__values_init(&moe->values, name, moe_config->spec, moe->config.dtype, moe->nonfinite, &key));
+    if (disabled) { /* a spec that is wrong stays so */
+        tacit__values_fini(&moe->values);
+        TRY(tacit__values_init(&moe->values, name, NULL, moe->config.dtype, moe->nonfinite, &key));
+    }
+    moe->spec_hash = moe->values.spec.hash;
+    moe->row_bytes = moe->config.dimension * tacit__values_element_bytes(&moe->values);
+    TRY(make_room(moe));
+    *moe_out = moe;
+    moe = NULL; /* now the caller's */
+out:
+    tacit_moe_destroy(moe);
+    return status;
+}
+
+tacit_status_t tacit_moe_create_codec(const char *name, const tacit_moe_config_t *moe_config, const tacit_config_t *config,
+                                      int rank, int ranks, tacit_moe_t **moe_out)
+{
+    tacit_moe_config_t own = TACIT_MOE_CONFIG_INIT;
+    tacit_config_t     common;
+    bool               disabled;
+    tacit_status_t     status;
+
+    if (name == NULL || moe_config == NULL || moe_out == NULL) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "moe: name, moe_config and moe_out must be given");
+    }
+    if (moe_config->struct_bytes < sizeof own || moe_config->struct_bytes > 4096) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "moe '%s': struct_bytes is %zu; begin with TACIT_MOE_CONFIG_INIT", name,
+                           moe_config->struct_bytes);
+    }
+    memcpy(&own, moe_config, sizeof own);
+    TRY(tacit__codec_config(config, &common, &disabled));
+    status = tacit__moe_create(name, &own, &common, disabled, rank, ranks, moe_out);
+out:
+    return status;
+}
+
+void tacit_moe_destroy(tacit_moe_t *moe)
+{
+    if (moe == NULL) {
+        return;
+    }
+    while (moe->first != NULL) {
+        tacit_moe_pass_destroy(moe->first);
+    }
+    tacit__values_fini(&moe->values);
+    tacit__free(moe->name);
+    tacit__free(moe->signs);
+    tacit__free(moe->hashing);
+    tacit__free(moe->order);
+    tacit__free(moe->scratch[0]);
+    tacit__free(moe);
+}
+
+tacit_status_t tacit_moe_counters(const tacit_moe_t *moe, tacit_moe_counters_t *counters_out)
+{
+    if (moe == NULL || counters_out == NULL) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "moe: the layer and counters_out must be given");
+    }
+    *counters_out = moe->counters;
+    counters_out->residual = moe->norm > 0 ? sqrt(moe->beyond / moe->norm) : 0;
+    return TACIT_OK;
+}
