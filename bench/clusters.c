@@ -139,7 +139,8 @@ static double error_of(float (*rows)[DIMENSION], const tacit_clusters_t *cluster
 /* Adds what comes of bench->codes. */
 static void measure(bench_t *bench, size_t hashes, result_t *result)
 {
-    const tacit_clusters_t clusters = tacit__lsh_cluster(bench->codes, hashes, TOKENS, bench->room);
+    const tacit_coded_t    coded = {TOKENS, NULL, bench->codes, hashes, hashes};
+    const tacit_clusters_t clusters = tacit__lsh_cluster(&coded, 0, bench->room);
 
     tacit__lsh_centroids(&clusters, bench->tokens[0], DIMENSION, bench->centroids[0]);
     result->rate += (double)clusters.count / TOKENS / ROTATIONS;

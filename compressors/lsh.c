@@ -200,40 +200,68 @@ size_t tacit__lsh_room(size_t tokens)
     return 3 * tokens + places_for(tokens);
 }
 
-static uint64_t key_of(const uint32_t *codes, size_t hashes)
+/* The tokens of each cluster that agree in codes [from, to), too, become a cluster of their own. before[]: a token's cluster, or
+   NULL: all are in one. Returns how many there are then. */
+static uint32_t split(const tacit_coded_t *coded, size_t from, size_t to, const uint32_t *before, uint32_t *of, uint32_t *first,
+                      uint32_t *table)
 {
-    uint64_t key = 0;
+    const size_t places = places_for(coded->tokens);
+    uint32_t     count = 0;
 
-    for (size_t h = 0; h < hashes; h++) {
-        key = tacit__mix64(key ^ codes[h]);
-    }
-    return key;
-}
+    memset(table, 0, places * sizeof *table); /* a cluster + 1; 0: free */
+    for (size_t t = 0; t < coded->tokens; t++) {
+        const uint32_t *own = coded->codes + coded->stride * t;
+        const uint32_t  old = before != NULL ? before[t] : 0;
+        uint64_t        key = old;
+        size_t          place;
 
-tacit_clusters_t tacit__lsh_cluster(const uint32_t *codes, size_t hashes, size_t tokens, uint32_t *room)
-{
-    const size_t places = places_for(tokens);
-    uint32_t *of = room, *members = of + tokens, *first = members + tokens, *table = first + tokens; /* a cluster + 1; 0: free */
-    uint32_t  count = 0;
-
-    memset(table, 0, places * sizeof *table);
-    for (size_t t = 0; t < tokens; t++) {
-        const uint32_t *own = codes + hashes * t;
-        size_t          place = key_of(own, hashes) & (places - 1);
-
-        /* Keys may be equal by chance: the codes are compared. */
-        while (table[place] != 0 && memcmp(own, codes + hashes * first[table[place] - 1], hashes * sizeof *own) != 0) {
-            place = (place + 1) & (places - 1);
+        for (size_t h = from; h < to; h++) {
+            key = tacit__mix64(key ^ (uint64_t)own[h] << 32);
+        }
+        /* Keys may be equal by chance: what they are made of is compared. */
+        for (place = key & (places - 1); table[place] != 0; place = (place + 1) & (places - 1)) {
+            const uint32_t  other = first[table[place] - 1];
+            const uint32_t *codes_of_other = coded->codes + coded->stride * other;
+            if ((before == NULL || before[other] == old) &&
+                memcmp(own + from, codes_of_other + from, (to - from) * sizeof *own) == 0) {
+                break;
+            }
         }
         if (table[place] == 0) {
             first[count] = (uint32_t)t;
-            members[count] = 0;
             table[place] = ++count;
         }
         of[t] = table[place] - 1;
-        members[of[t]]++;
     }
-    return (tacit_clusters_t){tokens, count, of, members, first};
+    return count;
+}
+
+tacit_clusters_t tacit__lsh_cluster(const tacit_coded_t *coded, double rate, uint32_t *room)
+{
+    const size_t    tokens = coded->tokens;
+    uint32_t       *of = room, *other = of + tokens, *first = other + tokens, *table = first + tokens;
+    const uint32_t *before = coded->groups;
+    size_t          hashes = 0, count = 0;
+
+    while (hashes < coded->hashes) {
+        const size_t next = rate > 0 ? hashes + 1 : coded->hashes;
+        const size_t pieces = split(coded, hashes, next, before, other, first, table);
+        uint32_t    *swap = of;
+
+        if (hashes > 0 && (double)pieces / (double)tokens > rate) {
+            break;
+        }
+        before = of = other;
+        other = swap;
+        hashes = next;
+        count = pieces;
+    }
+    memset(other, 0, count * sizeof *other);
+    for (size_t t = tokens; t-- > 0;) { /* those of the last split may not be what was taken */
+        first[of[t]] = (uint32_t)t;
+        other[of[t]]++;
+    }
+    return (tacit_clusters_t){tokens, count, of, other, first, hashes};
 }
 
 /* ---- Forward ---- */

@@ -38,18 +38,30 @@ size_t tacit__lsh_scratch(size_t dimension);
 /* codes: `hashes` of each token. A token that is not finite has some code, too. */
 void tacit__lsh_codes(const tacit_rotations_t *rotations, const float *tokens, size_t count, float *scratch, uint32_t *codes);
 
-/* ---- Clusters: tokens of which all codes are equal, numbered as their first tokens come ---- */
+/* ---- Clusters: tokens of a group of which all codes are equal, numbered as their first tokens come ---- */
+
+/* What is known of tokens, fewer than 2^32 - 1. */
+typedef struct tacit_coded {
+    size_t          tokens;
+    const uint32_t *groups; /* of each token any number; tokens of two groups are never alike. NULL: all are of one */
+    const uint32_t *codes;  /* of each token `stride`, of which the first `hashes` count */
+    size_t          stride, hashes;
+} tacit_coded_t;
 
 typedef struct tacit_clusters {
     size_t          tokens, count;
     const uint32_t *of;      /* a token's cluster */
     const uint32_t *members; /* how many tokens a cluster has */
     const uint32_t *first;   /* its first token */
+    size_t          hashes;  /* that tell clusters apart */
 } tacit_clusters_t;
 
-/* Words of memory for the clusters of so many tokens, fewer than 2^32 - 1. */
-size_t           tacit__lsh_room(size_t tokens);
-tacit_clusters_t tacit__lsh_cluster(const uint32_t *codes, size_t hashes, size_t tokens, uint32_t *room);
+/* Words of memory for the clusters of so many tokens. */
+size_t tacit__lsh_room(size_t tokens);
+/* rate: 0, or the most clusters for each token. Another hash only cuts clusters into pieces, so there is a last one up to which
+   count / tokens is not above the rate: those after it are not used; the first always is. What is within the rate is all that is
+   given, of whatever groups: the experts of a rank, or of all of them. */
+tacit_clusters_t tacit__lsh_cluster(const tacit_coded_t *coded, double rate, uint32_t *room);
 
 /* ---- Forward ---- */
 

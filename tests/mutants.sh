@@ -297,7 +297,11 @@ mutant "spec: feedback around tokens" libcomm/spec.c spec:spec 's/spec->compress
 mutant "lsh: opposite tokens are alike" compressors/lsh.c lsh:lsh 's/v\[i \+ j\] < 0 \? padded : 0/0/'
 mutant "lsh: of axes that are as near, another" compressors/lsh.c lsh:lsh \
     's/nearest\[j\] != 0/nearest[7 - j] != 0 \&\& (j = 7 - j, true)/'
-mutant "lsh: equal places are equal codes" compressors/lsh.c lsh:lsh 's/memcmp\(own, .* != 0\)/false)/'
+mutant "lsh: equal places are equal codes" compressors/lsh.c lsh:lsh 's/memcmp\(own .* == 0\)/true)/'
+mutant "lsh: tokens of two groups are alike" compressors/lsh.c lsh:lsh 's/\(before == NULL \|\| before\[other\] == old\)/true/'
+mutant "lsh: the rate is passed once" compressors/lsh.c lsh:lsh 's/\(double\)pieces \//(double)count \//'
+mutant "lsh: no hash where one is too many" compressors/lsh.c lsh:lsh 's/hashes > 0 && \(double\)pieces/(double)pieces/'
+mutant "lsh: first tokens are those of a split not taken" compressors/lsh.c lsh:lsh 's/^        first\[of\[t\]\] = .*//'
 mutant "lsh: centroids are sums" compressors/lsh.c lsh:lsh 's/sum\[i\] \/= members/sum[i] \/= 1/'
 mutant "lsh: what is beyond the centroid counts twice" compressors/lsh.c lsh:lsh 's/- \(centroid\[i\]/- 2 * (centroid[i]/'
 mutant "lsh: a reply loses its sign where it is zero" compressors/lsh.c lsh:lsh \

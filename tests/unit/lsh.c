@@ -115,8 +115,11 @@ static void fill_points(layer_t *layer, uint64_t seed)
 
 static void form_clusters(layer_t *layer)
 {
+    const size_t        hashes = layer->rotations.hashes;
+    const tacit_coded_t coded = {layer->tokens, NULL, layer->codes, hashes, hashes};
+
     tacit__lsh_codes(&layer->rotations, layer->rows, layer->tokens, layer->scratch, layer->codes);
-    layer->clusters = tacit__lsh_cluster(layer->codes, layer->rotations.hashes, layer->tokens, layer->room);
+    layer->clusters = tacit__lsh_cluster(&coded, 0, layer->room);
     tacit__lsh_centroids(&layer->clusters, layer->rows, layer->dimension, layer->centroids);
 }
 
@@ -351,39 +354,79 @@ END_TEST
 
 /* ---- Clusters ---- */
 
-/* As comparing every token with every cluster finds them: few codes, so that many tokens meet, and many, so that places do. */
-START_TEST(clusters_are_equal_codes)
+/* A token's clusters by their definition, of so many codes: the first tokens that are like each. Returns how many there are. */
+static uint32_t naive(const tacit_coded_t *coded, size_t hashes, uint32_t *of, uint32_t *first, uint32_t *members)
 {
-    static const uint32_t ranges[] = {1, 3, 40, 100000};
-    enum { HASHES = 3 };
-    harness_random_t random = {(uint64_t)_i};
-    uint32_t *codes = zeros_of(TOKENS * HASHES, sizeof *codes), *room = zeros_of(tacit__lsh_room(TOKENS) + 1, sizeof *room);
-    uint32_t  first[TOKENS], members[TOKENS] = {0}, count = 0;
-    tacit_clusters_t clusters;
+    uint32_t count = 0;
 
-    room[tacit__lsh_room(TOKENS)] = 0xabababab;
-    for (size_t i = 0; i < TOKENS * HASHES; i++) {
-        codes[i] = (uint32_t)(harness_next(&random) % ranges[_i]);
-    }
-    clusters = tacit__lsh_cluster(codes, HASHES, TOKENS, room);
-    for (uint32_t t = 0; t < TOKENS; t++) {
+    for (uint32_t t = 0; t < coded->tokens; t++) {
         uint32_t c = 0;
-        while (c < count && memcmp(codes + HASHES * t, codes + HASHES * first[c], HASHES * sizeof *codes) != 0) {
+        while (c < count &&
+               ((coded->groups && coded->groups[t] != coded->groups[first[c]]) ||
+                memcmp(coded->codes + coded->stride * t, coded->codes + coded->stride * first[c], 4 * hashes) != 0)) {
             c++;
         }
         if (c == count) {
+            members[count] = 0;
             first[count++] = t;
         }
+        of[t] = c;
         members[c]++;
-        ck_assert_uint_eq(clusters.of[t], c);
     }
-    ck_assert_uint_eq(clusters.tokens, TOKENS);
+    return count;
+}
+
+static void check_clusters(const tacit_coded_t *coded, double rate)
+{
+    const size_t     words = tacit__lsh_room(coded->tokens);
+    uint32_t        *room = zeros_of(words + 1, sizeof *room);
+    uint32_t         of[TOKENS], first[TOKENS], members[TOKENS], count;
+    size_t           hashes = rate > 0 ? 1 : coded->hashes;
+    tacit_clusters_t clusters;
+
+    while (hashes < coded->hashes && naive(coded, hashes + 1, of, first, members) / (double)coded->tokens <= rate) {
+        hashes++;
+    }
+    count = naive(coded, hashes, of, first, members);
+    memset(room, 0xab, (words + 1) * sizeof *room);
+    clusters = tacit__lsh_cluster(coded, rate, room);
+    ck_assert_uint_eq(clusters.hashes, hashes);
+    ck_assert_uint_eq(clusters.tokens, coded->tokens);
     ck_assert_uint_eq(clusters.count, count);
+    same_bytes(clusters.of, of, coded->tokens * sizeof *of, "clusters");
     same_bytes(clusters.first, first, count * sizeof *first, "first tokens");
     same_bytes(clusters.members, members, count * sizeof *members, "members");
-    ck_assert_uint_eq(room[tacit__lsh_room(TOKENS)], 0xabababab);
-    free(codes);
+    ck_assert_uint_eq(room[words], 0xabababab);
     free(room);
+}
+
+/* As comparing every token with every cluster finds them: few codes, so that many tokens meet, and many, so that places do. Of
+   each prefix of the codes the rate that it just keeps, and a little less; one that even the first hash does not keep. */
+START_TEST(clusters_are_equal_codes)
+{
+    static const uint32_t ranges[] = {1, 3, 40, 100000};
+    enum { HASHES = 5, STRIDE = 7 };
+    harness_random_t random = {(uint64_t)_i};
+    uint32_t        *codes = zeros_of(TOKENS * STRIDE, sizeof *codes), groups[TOKENS], spare[3][TOKENS];
+
+    for (size_t i = 0; i < TOKENS * STRIDE; i++) {
+        codes[i] = (uint32_t)(harness_next(&random) % ranges[_i]);
+    }
+    for (size_t t = 0; t < TOKENS; t++) {
+        groups[t] = (uint32_t)(harness_next(&random) % 3) * 0x7fffffff;
+    }
+    for (int grouped = 0; grouped < 2; grouped++) {
+        const tacit_coded_t coded = {TOKENS, grouped ? groups : NULL, codes, STRIDE, HASHES};
+        check_clusters(&coded, 0);
+        check_clusters(&coded, 1);
+        check_clusters(&coded, 1e-9);
+        for (size_t hashes = 1; hashes <= HASHES; hashes++) {
+            const double rate = naive(&coded, hashes, spare[0], spare[1], spare[2]) / (double)TOKENS;
+            check_clusters(&coded, rate);
+            check_clusters(&coded, nextafter(rate, 0));
+        }
+    }
+    free(codes);
 }
 END_TEST
 
@@ -554,7 +597,7 @@ static double loss_of(const tacit_clusters_t *clusters, double tokens[FEW][WIDTH
 START_TEST(finite_differences)
 {
     static const uint32_t  of[FEW] = {0, 1, 0, 2, 0}, members[] = {3, 1, 1}, first[] = {0, 1, 3};
-    const tacit_clusters_t clusters = {FEW, 3, of, members, first};
+    const tacit_clusters_t clusters = {FEW, 3, of, members, first, 1};
     float                  rows[FEW * WIDTH], weights[FEW * WIDTH], centroids[3 * WIDTH], sums[3 * WIDTH], replies[3 * WIDTH];
     double                 tokens[FEW][WIDTH];
 
