@@ -76,6 +76,31 @@ static tacit_status_t make_room(tacit_moe_t *moe)
     return TACIT_OK;
 }
 
+/* How rows travel, and whether tokens are clustered. disabled: neither; but a spec that is wrong stays so. */
+static tacit_status_t read_spec(tacit_moe_t *moe, const char *text, bool disabled, const tacit_key_t *key)
+{
+    tacit_status_t status;
+    tacit_spec_t   spec = {0};
+    const char    *values = text;
+
+    TRY(tacit__spec_parse_any(text != NULL ? text : "none", &spec));
+    if (spec.compressor->tokens) {
+        moe->lsh = *(const tacit_lsh_t *)spec.compressor_config;
+        moe->clusters = !disabled;
+        moe->residual = !disabled && moe->lsh.residual == TACIT_RESIDUAL_ADD;
+        values = tacit__codec_cast((tacit_dtype_t)moe->lsh.values); /* words in the same order */
+    }
+    TRY(tacit__values_init(&moe->values, moe->name, values, moe->config.dtype, moe->nonfinite, key));
+    if (disabled) {
+        tacit__values_fini(&moe->values);
+        TRY(tacit__values_init(&moe->values, moe->name, NULL, moe->config.dtype, moe->nonfinite, key));
+    }
+    moe->spec_hash = disabled ? moe->values.spec.hash : spec.hash;
+out:
+    tacit__spec_release(&spec);
+    return status;
+}
+
 tacit_status_t tacit__moe_create(const char *name, const tacit_moe_config_t *moe_config, const tacit_config_t *config,
                                  bool disabled, int rank, int ranks, tacit_moe_t **moe_out)
 {
@@ -95,12 +120,7 @@ tacit_status_t tacit__moe_create(const char *name, const tacit_moe_config_t *moe
     moe->nonfinite = (tacit_nonfinite_t)config->nonfinite;
     TRY(check_config(name, &moe->config, rank, ranks));
     moe->experts = tacit__moe_experts_of(moe, rank);
-    TRY(tacit__values_init(&moe->values, name, moe_config->spec, moe->config.dtype, moe->nonfinite, &key));
-    if (disabled) { /* a spec that is wrong stays so */
-        tacit__values_fini(&moe->values);
-        TRY(tacit__values_init(&moe->values, name, NULL, moe->config.dtype, moe->nonfinite, &key));
-    }
-    moe->spec_hash = moe->values.spec.hash;
+    TRY(read_spec(moe, moe_config->spec, disabled, &key));
     moe->row_bytes = moe->config.dimension * tacit__values_element_bytes(&moe->values);
     TRY(make_room(moe));
     *moe_out = moe;

@@ -93,6 +93,7 @@ struct tacit_moe_pass {
     uint8_t             *outgoing[TACIT_MOE_EXCHANGES], *incoming[TACIT_MOE_EXCHANGES]; /* rows or replies, the own rank's too */
     float               *weights;
     uint8_t             *gradients; /* what goes past the experts */
+    size_t               choices;   /* that other ranks reply to */
     tacit_moe_counters_t tally;     /* of this pass, until it is dispatched */
     double               beyond, norm;
 };

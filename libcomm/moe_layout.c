@@ -9,8 +9,8 @@
 #include "bits.h"
 #include "codec_unit.h"
 
-/* Tokens of which hashing saves less than this part of the rows travel as they are: a cluster of two costs both what they differ
-   by, and where so few tokens are in one, what is saved of an exchange is less than what its calls take. */
+/* Where clustering tokens that go to the same experts saves less than this part of their rows, they travel one by one: what is
+   lost in a cluster buys next to nothing then, and most of the few clusters are of two tokens that met by chance. */
 enum { LEAST_SAVED = 8 };
 
 enum {
@@ -229,7 +229,7 @@ static tacit_status_t make_codes(const tacit_moe_pass_t *pass, draft_t *draft)
         most = most < copies ? copies : most;
     }
     draft->codes = tacit__alloc_unset(pass->count * hashes * sizeof *draft->codes);
-    draft->room = tacit__alloc_unset((most * (hashes + 2 + width_of(moe)) + 2 * tacit__lsh_room(most)) * sizeof *draft->room);
+    draft->room = tacit__alloc_unset((most * (hashes + 1 + width_of(moe)) + 2 * tacit__lsh_room(most)) * sizeof *draft->room);
     if (draft->codes == NULL || draft->room == NULL) {
         return no_memory(pass);
     }
@@ -255,14 +255,14 @@ static tacit_status_t make_codes(const tacit_moe_pass_t *pass, draft_t *draft)
     return TACIT_OK;
 }
 
-/* Makes rows of the copies that go to a rank, and returns how many there are then in all. A row's tokens go to the same experts:
-   their set's number is the first of their codes. */
-static uint32_t cluster(const tacit_moe_t *moe, draft_t *draft, int rank, uint32_t rows)
+/* Makes rows of the copies that go to a rank; *rows counts those of all ranks. Only tokens that go to the same experts are alike.
+   Returns how many hashes tell rows apart. */
+static size_t cluster(const tacit_moe_t *moe, draft_t *draft, int rank, uint32_t *rows)
 {
-    const size_t     first = draft->first_copy[rank], copies = draft->first_copy[rank + 1] - first;
-    const size_t     hashes = moe->rotations.hashes, width = width_of(moe);
-    uint32_t        *sets = draft->room, *codes = sets + width * copies, *counts = codes + (hashes + 1) * copies;
-    uint32_t        *room = counts + copies;
+    const size_t  first = draft->first_copy[rank], copies = draft->first_copy[rank + 1] - first;
+    const size_t  hashes = moe->rotations.hashes, width = width_of(moe);
+    uint32_t     *sets = draft->room, *codes = sets + width * copies, *counts = codes + hashes * copies, *room = counts + copies;
+    tacit_coded_t coded = {.tokens = copies, .codes = sets, .stride = width, .hashes = width};
     tacit_clusters_t groups, clusters;
 
     for (size_t c = 0; c < copies; c++) {
@@ -271,13 +271,11 @@ static uint32_t cluster(const tacit_moe_t *moe, draft_t *draft, int rank, uint32
         for (size_t k = 0; k < width; k++) {
             sets[width * c + k] = entry[0] + k < entry[1] ? draft->expert[entry[0] + k] : TACIT_MOE_NOWHERE;
         }
+        memcpy(codes + hashes * c, draft->codes + hashes * draft->token[first + c], hashes * sizeof *codes);
     }
-    groups = tacit__lsh_cluster(sets, width, copies, room);
-    for (size_t c = 0; c < copies; c++) {
-        codes[(hashes + 1) * c] = groups.of[c];
-        memcpy(codes + (hashes + 1) * c + 1, draft->codes + hashes * draft->token[first + c], hashes * sizeof *codes);
-    }
-    clusters = tacit__lsh_cluster(codes, hashes + 1, copies, room + tacit__lsh_room(copies));
+    groups = tacit__lsh_cluster(&coded, 0, room);
+    coded = (tacit_coded_t){.tokens = copies, .groups = groups.of, .codes = codes, .stride = hashes, .hashes = hashes};
+    clusters = tacit__lsh_cluster(&coded, moe->lsh.rate, room + tacit__lsh_room(copies));
     memset(counts, 0, groups.count * sizeof *counts);
     for (size_t k = 0; k < clusters.count; k++) {
         counts[groups.of[clusters.first[k]]]++;
@@ -287,9 +285,9 @@ static uint32_t cluster(const tacit_moe_t *moe, draft_t *draft, int rank, uint32
         const size_t   head = clusters.first[clusters.of[c]];
         const bool     alone = (uint64_t)(tokens - counts[group]) * LEAST_SAVED < tokens;
 
-        draft->row[first + c] = alone || head == c ? rows++ : draft->row[first + head];
+        draft->row[first + c] = alone || head == c ? (*rows)++ : draft->row[first + head];
     }
-    return rows;
+    return clusters.hashes;
 }
 
 /* Rows of all ranks; sent->first_row, too. */
@@ -312,8 +310,9 @@ static tacit_status_t make_rows(tacit_moe_pass_t *pass, draft_t *draft)
     for (int r = 0; r < moe->ranks; r++) {
         const size_t copies = draft->first_copy[r + 1] - draft->first_copy[r];
 
-        if (moe->clusters && r != moe->rank) {
-            rows = cluster(moe, draft, r, rows);
+        if (moe->clusters && r != moe->rank && copies != 0) {
+            pass->tally.hashes += (double)cluster(moe, draft, r, &rows);
+            receivers++;
         } else {
             for (size_t c = draft->first_copy[r]; c < draft->first_copy[r + 1]; c++) {
                 draft->row[c] = rows++;
@@ -323,8 +322,7 @@ static tacit_status_t make_rows(tacit_moe_pass_t *pass, draft_t *draft)
         if (r != moe->rank) {
             pass->tally.copies += copies;
             pass->tally.rows += rows - sent->first_row[r];
-            pass->tally.hashes += copies != 0 ? (double)moe->rotations.hashes : 0;
-            receivers += copies != 0;
+            pass->choices += draft->first_entry[r + 1] - draft->first_entry[r];
         }
     }
     pass->tally.hashes /= receivers != 0 ? (double)receivers : 1;

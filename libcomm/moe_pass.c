@@ -358,6 +358,13 @@ static void fill_batch(tacit_moe_pass_t *pass)
     }
 }
 
+/* Float32 rows of this rank's tokens, one a copy in one direction or, as replies, one a choice. Of a cluster that has come nobody
+   knows how many tokens it is of; so what goes back to them is counted where they are. */
+static void count_dense(const tacit_moe_pass_t *pass, size_t rows)
+{
+    pass->moe->counters.dense_bytes += (uint64_t)rows * pass->moe->config.dimension * sizeof(float);
+}
+
 static void count_pass(const tacit_moe_pass_t *pass)
 {
     tacit_moe_counters_t       *counters = &pass->moe->counters;
@@ -369,6 +376,7 @@ static void count_pass(const tacit_moe_pass_t *pass)
     counters->rows += tally->rows;
     counters->overflows += tally->overflows;
     counters->hashes = tally->hashes;
+    count_dense(pass, tally->copies);
     pass->moe->beyond += pass->beyond;
     pass->moe->norm += pass->norm;
 }
@@ -465,6 +473,7 @@ tacit_status_t tacit_moe_combine_end(tacit_moe_pass_t *pass, const float *weight
         store(pass->moe, sum, (uint8_t *)out + t * pass->moe->row_bytes);
     }
     forget(&pass->outgoing[TACIT_MOE_COMBINE]);
+    count_dense(pass, pass->choices);
     pass->open = false;
 out:
     return status;
@@ -577,6 +586,7 @@ tacit_status_t tacit_moe_combine_backward_end(tacit_moe_pass_t *pass, void *repl
     if (!moe->residual) {
         forget(&pass->outgoing[TACIT_MOE_COMBINE_BACKWARD]);
     }
+    count_dense(pass, pass->choices);
     pass->open = false;
 out:
     return status;
@@ -670,6 +680,7 @@ tacit_status_t tacit_moe_dispatch_backward_end(tacit_moe_pass_t *pass, void *tok
         memset(sum, 0, count == 0 ? moe->config.dimension * sizeof *sum : 0);
         store(moe, sum, (uint8_t *)token_gradients + t * moe->row_bytes);
     }
+    count_dense(pass, pass->tally.copies);
     pass->open = false;
 out:
     return status;

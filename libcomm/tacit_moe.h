@@ -86,15 +86,17 @@ TACIT_API_VOID void tacit_moe_pass_destroy(tacit_moe_pass_t *pass);
 
 /* Since the layer was made, on this rank. */
 typedef struct tacit_moe_counters {
-    uint64_t passes;      /* dispatched */
-    uint64_t tokens;      /* given */
-    uint64_t copies;      /* that left for other ranks, a token to several experts of a rank as one … */
-    uint64_t rows;        /* … and rows that they travelled as; rows / copies is the rate */
-    uint64_t overflows;   /* choices that an expert's capacity did not allow */
-    uint64_t wire_bytes;  /* that left this rank, headers included, in all four exchanges */
-    uint64_t dense_bytes; /* that float32 rows, one a copy, would have been in these */
-    double   residual;    /* with "lsh": norm of what these copies had beyond their rows, relative to theirs */
-    double   hashes;      /* with "lsh": of the last pass, the mean over ranks that it sent to; fewer where `rate` asks for it */
+    uint64_t passes;     /* dispatched */
+    uint64_t tokens;     /* given */
+    uint64_t copies;     /* that left for other ranks, a token to several experts of a rank as one … */
+    uint64_t rows;       /* … and rows that they travelled as; rows / copies is the rate */
+    uint64_t overflows;  /* choices that an expert's capacity did not allow */
+    uint64_t wire_bytes; /* that left this rank, headers included, in all four exchanges */
+    uint64_t
+        dense_bytes; /* that float32 rows, one a copy or one a reply, would have been in these: of this rank's tokens, there and
+                             back. To be compared with wire_bytes as sums over ranks */
+    double residual; /* with "lsh": norm of what these copies had beyond their rows, relative to theirs */
+    double hashes;   /* with "lsh": of the last pass, the mean over ranks that it sent to; fewer where `rate` asks for it */
 } tacit_moe_counters_t;
 TACIT_API tacit_status_t tacit_moe_counters(const tacit_moe_t *moe, tacit_moe_counters_t *counters_out);
 
