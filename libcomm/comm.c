@@ -60,12 +60,7 @@ tacit_status_t tacit__comm_agree_and_tell(tacit_comm_t *comm, const char *what, 
 {
     tacit_operation_t *operation;
     tacit_status_t     status;
-    char               error[TACIT_TEXT_BYTES];
 
-    if (mine != TACIT_OK && strncmp(tacit_last_error(), "rank ", 5) != 0) { /* all will return it: whose it is */
-        snprintf(error, sizeof error, "%s", tacit_last_error());
-        (void)tacit__fail(mine, "rank %d: %.480s", comm->rank, error);
-    }
     TRY(tacit__operation_create(comm, what, NULL, 0, mine, &operation));
     operation->text = text;
     operation->line = line;

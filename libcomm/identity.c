@@ -79,6 +79,10 @@ tacit_status_t tacit__operation_check_identity(const tacit_operation_t *operatio
             "rank %d is at step %u of slot '%s' where rank %d is at step %u; reset or load the slot on all ranks alike",
             frame->rank, frame->step, slot_named(operation, mine->slot), comm->rank, mine->step);
     }
+    if (frame->spec != mine->spec && operation->alltoall != NULL) {
+        return tacit__fail(TACIT_ERR_MISMATCH, "rank %d has another spec or dtype in %s than rank %d", frame->rank,
+                           operation->alltoall->name, comm->rank);
+    }
     if (frame->spec != mine->spec) {
         return tacit__fail(TACIT_ERR_MISMATCH, "rank %d reduces slot '%s' with another spec or operator than rank %d",
                            frame->rank, slot_named(operation, mine->slot), comm->rank);

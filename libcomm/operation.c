@@ -104,9 +104,13 @@ tacit_status_t tacit__operation_create(tacit_comm_t *comm, const char *what, con
 {
     tacit_operation_t **last = &comm->queue;
     tacit_operation_t  *operation;
-    char                text[TACIT_TEXT_BYTES];
+    const char         *error = tacit_last_error(); /* of the fault, if there is one: all will return it, and say whose it is */
+    char                text[TACIT_TEXT_BYTES], whose[16] = "";
 
-    snprintf(text, sizeof text, "%s", tacit_last_error()); /* of the fault, if there is one */
+    if (fault != TACIT_OK && strncmp(error, "rank ", 5) != 0) {
+        snprintf(whose, sizeof whose, "rank %d: ", comm->rank);
+    }
+    snprintf(text, sizeof text, "%s%.480s", whose, error);
     operation = allocate(comm, count);
     if (operation == NULL) {
         return tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for one more operation", comm->rank);

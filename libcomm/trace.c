@@ -24,8 +24,13 @@ static const char *const lanes[] = {
 };
 
 static const char *const messages[TACIT_FRAME_KINDS] = {
-    [TACIT_FRAME_CONTRIBUTION] = "contribution", [TACIT_FRAME_RESULT] = "result",   [TACIT_FRAME_SPARSE] = "sparse",
-    [TACIT_FRAME_AGREEMENT] = "agreement",       [TACIT_FRAME_VERDICT] = "verdict",
+    [TACIT_FRAME_CONTRIBUTION] = "contribution",
+    [TACIT_FRAME_RESULT] = "result",
+    [TACIT_FRAME_SPARSE] = "sparse",
+    [TACIT_FRAME_AGREEMENT] = "agreement",
+    [TACIT_FRAME_VERDICT] = "verdict",
+    [TACIT_FRAME_HEAD] = "head",
+    [TACIT_FRAME_ROWS] = "rows",
 };
 
 struct tacit_trace {

@@ -41,15 +41,20 @@ static const tacit_alltoall_t *job_of(const tacit_leg_t *leg)
     return leg->operation->alltoall;
 }
 
-/* Elements of a message to or from a rank. Every rank can receive a chunk; those of the same host may have agreed on more. */
-static size_t chunk_elements(const tacit_comm_t *comm, const tacit_values_t *values, int rank)
+/* Payload of a message to a rank, at most. Every rank can receive a chunk; those of the same host may have agreed on more. */
+static size_t chunk_bytes(const tacit_comm_t *comm, int rank)
 {
     const tacit_peer_t *peer = &comm->exchange.peers[rank];
     const size_t        most = (peer->near ? TACIT_NEAR_CHUNKS : 1) * comm->config.chunk_bytes;
-    const size_t        room = tacit__min(most, peer->capacity - TACIT_FRAME_HEADER_BYTES);
-    const size_t        grain = tacit__values_grain(values);
 
-    return room / tacit__values_bytes(values, grain) * grain;
+    return tacit__min(most, peer->capacity - TACIT_FRAME_HEADER_BYTES);
+}
+
+static size_t chunk_elements(const tacit_comm_t *comm, const tacit_values_t *values, int rank)
+{
+    const size_t grain = tacit__values_grain(values);
+
+    return chunk_bytes(comm, rank) / tacit__values_bytes(values, grain) * grain;
 }
 
 tacit_status_t tacit__alltoall_check(const tacit_comm_t *comm, const tacit_alltoall_t *alltoall)
@@ -73,6 +78,18 @@ static bool carries(const tacit_comm_t *comm, const tacit_codec_t *codec)
     return false;
 }
 
+/* The index of a frame says no more. */
+static tacit_status_t check_frames(const tacit_comm_t *comm, const tacit_alltoall_t *job, int rank)
+{
+    const size_t most = TACIT_MOST_FRAMES * chunk_elements(comm, job->values, rank);
+
+    return rank == comm->rank || job->parts[rank].send <= most
+               ? TACIT_OK
+               : tacit__fail(TACIT_ERR_ARGUMENT,
+                             "rank %d: %s: %zu elements for rank %d are more than %d messages; raise chunk_bytes", comm->rank,
+                             job->name, job->parts[rank].send, rank, TACIT_MOST_FRAMES);
+}
+
 static tacit_status_t prepare(tacit_leg_t *leg)
 {
     const tacit_alltoall_t *job = job_of(leg);
@@ -92,6 +109,7 @@ static tacit_status_t prepare(tacit_leg_t *leg)
     state->unsent = state->due = leg->comm->ranks - 1;
     for (size_t rank = 0; rank < ranks; rank++) {
         state->from[rank].met = job->meet == NULL;
+        TRY(check_frames(leg->comm, job, (int)rank));
     }
 out:
     return status;
@@ -124,7 +142,7 @@ static tacit_status_t send_next(const tacit_leg_t *leg, int rank)
     const tacit_part_t     *part = &job->parts[rank];
     const bool              head = job->meet != NULL && (to->heads == 0 || to->head < part->head_bytes);
     tacit_frame_t           frame = tacit__leg_frame(leg, head ? TACIT_FRAME_HEAD : TACIT_FRAME_ROWS);
-    const size_t            room = leg->comm->exchange.peers[rank].capacity;
+    const size_t            room = TACIT_FRAME_HEADER_BYTES + chunk_bytes(leg->comm, rank);
     uint8_t                *message;
     double                  began = tacit__seconds();
     uint32_t                faults = 0;
@@ -134,7 +152,7 @@ static tacit_status_t send_next(const tacit_leg_t *leg, int rank)
     if (head) {
         frame.index = to->heads++;
         frame.total = (uint32_t)part->head_bytes;
-        frame.payload_bytes = (uint32_t)tacit__min(part->head_bytes - to->head, leg->comm->config.chunk_bytes);
+        frame.payload_bytes = (uint32_t)tacit__min(part->head_bytes - to->head, chunk_bytes(leg->comm, rank));
         if (frame.payload_bytes != 0) {
             memcpy(message + TACIT_FRAME_HEADER_BYTES, part->head + to->head, frame.payload_bytes);
         }

@@ -322,6 +322,35 @@ START_TEST(every_way)
 }
 END_TEST
 
+/* ---- All-to-all ---- */
+
+static void alltoall_body(tacit_comm_t *comm, void *arg)
+{
+    float *in = calloc(2 * RANKS * CHUNK, sizeof *in), *out = in + RANKS * CHUNK;
+
+    (void)arg;
+    MUST(tacit_alltoall(comm, "fp16", TACIT_FLOAT32, in, CHUNK, out));
+    free(in);
+}
+
+START_TEST(alltoall)
+{
+    const tacit_config_t config = {.struct_bytes = sizeof config, .chunk_bytes = 1024};
+
+    trace_to("alltoall");
+    run_ranks(RANKS, &config, alltoall_body, NULL);
+    trace_to(NULL);
+    for (int rank = 0; rank < RANKS; rank++) {
+        const trace_t trace = trace_of("alltoall.%d", rank);
+
+        ck_assert_uint_eq(count_of(&trace, "tacit_alltoall", "operation", "tacit_alltoall"), 1);
+        ck_assert_uint_eq(count_of(&trace, "tacit_alltoall", "send", "rows"), RANKS - 1);
+        ck_assert_uint_eq(count_of(&trace, "tacit_alltoall", "receive", "rows"), RANKS - 1);
+        free(trace.events);
+    }
+}
+END_TEST
+
 /* ---- More than is kept ---- */
 
 static void long_body(tacit_comm_t *comm, void *arg)
@@ -568,6 +597,7 @@ int main(void)
     tcase_set_timeout(tests, 60);
     tcase_add_loop_test(tests, known, 0, 2);
     tcase_add_loop_test(tests, every_way, 0, sizeof ways / sizeof *ways);
+    tcase_add_test(tests, alltoall);
     tcase_add_test(tests, last_ones_kept);
     tcase_add_test(tests, broken);
     tcase_add_test(tests, cannot_be_written);
