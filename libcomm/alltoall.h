@@ -21,6 +21,7 @@ typedef struct tacit_part {
 typedef struct tacit_alltoall {
     const char     *name;   /* for messages, the same on all ranks */
     uint64_t        step;   /* the same on all ranks */
+    uint64_t       *made;   /* optional: how many have succeeded, which is the step of the one that starts; NULL: it is given */
     tacit_values_t *values; /* how elements travel */
     tacit_part_t   *parts;  /* one a rank; of the own one, elements are copied as they are, where it has any */
     /* Optional: a rank's head is here, of at most head_most bytes. Says how many elements follow, and where they go; a fault is
@@ -38,6 +39,8 @@ typedef struct tacit_alltoall {
 tacit_status_t tacit__alltoall_check(const tacit_comm_t *comm, const tacit_alltoall_t *alltoall);
 /* Runs it. `mine`: this rank's status so far, as tacit__comm_agree(). */
 tacit_status_t tacit__alltoall_run(tacit_comm_t *comm, const char *what, tacit_alltoall_t *alltoall, tacit_status_t mine);
+/* Its operation starts. */
+void tacit__alltoall_begin(tacit_alltoall_t *alltoall);
 /* Accepts NULL, and those that are not owned. */
 void tacit__alltoall_release(tacit_alltoall_t *alltoall);
 

@@ -195,6 +195,9 @@ static void start(tacit_operation_t *operation)
             item->schedule = tacit__schedule_of_first(comm, item->codec, item->schedule);
         }
     }
+    if (operation->alltoall != NULL) {
+        tacit__alltoall_begin(operation->alltoall);
+    }
     if (comm->trace != NULL) {
         tacit__operation_trace(operation);
     }

@@ -306,6 +306,9 @@ static void commit(tacit_leg_t *leg)
     const double            work = job->encode_seconds + job->decode_seconds;
     const double            elapsed = tacit__seconds() - leg->operation->began;
 
+    if (job->made != NULL) {
+        ++*job->made;
+    }
     job->counters->calls++;
     job->counters->bytes_in += job->dense_bytes;
     job->counters->dense_bytes += job->dense_bytes;
@@ -338,6 +341,13 @@ const tacit_schedule_t tacit__schedule_alltoall = {
 };
 
 /* ---- One operation ---- */
+
+void tacit__alltoall_begin(tacit_alltoall_t *alltoall)
+{
+    if (alltoall->made != NULL) {
+        alltoall->step = alltoall->values->key.step = *alltoall->made;
+    }
+}
 
 tacit_status_t tacit__alltoall_run(tacit_comm_t *comm, const char *what, tacit_alltoall_t *alltoall, tacit_status_t mine)
 {

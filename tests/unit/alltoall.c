@@ -703,6 +703,31 @@ START_TEST(several_under_way)
 }
 END_TEST
 
+static void elsewhere_body(tacit_comm_t *comm, void *arg)
+{
+    const int       rank = tacit_comm_rank(comm);
+    tacit_slot_t   *slot = slot_of(comm, "w", 8, TACIT_FLOAT32, "fp16");
+    tacit_status_t *status = arg;
+    float           in[RANKS] = {0}, out[RANKS];
+
+    status[2 * rank] =
+        rank == 1 ? tacit_allreduce(slot, in, out, TACIT_SUM) : tacit_alltoall(comm, "bf16", TACIT_FLOAT32, in, 1, out);
+    status[2 * rank + 1] = tacit_alltoall(comm, "bf16", TACIT_FLOAT32, in, 1, out);
+}
+
+/* A rank makes another call, which fails on all: then they are where they were. */
+START_TEST(one_is_elsewhere)
+{
+    tacit_status_t status[2 * 3];
+
+    run_ranks(3, NULL, elsewhere_body, status);
+    for (int rank = 0; rank < 3; rank++) {
+        ck_assert_int_eq(status[2 * rank], TACIT_ERR_MISMATCH);
+        ck_assert_int_eq(status[2 * rank + 1], TACIT_OK);
+    }
+}
+END_TEST
+
 static void group_body(tacit_comm_t *comm, void *arg)
 {
     float in[RANKS] = {0}, out[RANKS];
@@ -742,6 +767,7 @@ int main(void)
     tcase_add_test(tcase, more_messages_than_have_numbers);
     tcase_add_test(tcase, bytes_are_counted);
     tcase_add_test(tcase, several_under_way);
+    tcase_add_test(tcase, one_is_elsewhere);
     tcase_add_test(tcase, not_in_a_group);
     tcase_set_timeout(tcase, 60);
     suite_add_tcase(suite, tcase);
