@@ -7,6 +7,9 @@
 #include "comm.h"
 #include "values.h"
 
+/* The name of those of tacit_alltoallv() and the like. */
+#define TACIT_ALLTOALL "all-to-all"
+
 /* What goes to a rank, and what comes from it. */
 typedef struct tacit_part {
     const uint8_t *head; /* goes as it is */

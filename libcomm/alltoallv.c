@@ -74,7 +74,7 @@ static tacit_status_t check_buffers(const tacit_comm_t *comm, const char *what, 
 /* Lays out the parts. What is made can be an operation's, which then frees it. */
 static tacit_status_t make_job(tacit_comm_t *comm, const char *what, const arguments_t *arguments, tacit_alltoall_t **job_out)
 {
-    const tacit_key_t key = {comm->config.seed, tacit__hash_text("all-to-all"), 0, (uint64_t)comm->rank};
+    const tacit_key_t key = {comm->config.seed, tacit__hash_text(TACIT_ALLTOALL), 0, (uint64_t)comm->rank};
     tacit_alltoall_t *job = NULL;
     tacit_status_t    status;
     size_t            sent = 0, received = 0, element;
@@ -85,7 +85,7 @@ static tacit_status_t make_job(tacit_comm_t *comm, const char *what, const argum
         status = tacit__fail(TACIT_ERR_MEMORY, "rank %d: %s: no memory for parts of %d ranks", comm->rank, what, comm->ranks);
         goto out;
     }
-    *job = (tacit_alltoall_t){.name = "all-to-all", .made = &comm->alltoalls_made, .counters = &comm->alltoalls, .owned = true};
+    *job = (tacit_alltoall_t){.name = TACIT_ALLTOALL, .made = &comm->alltoalls_made, .counters = &comm->alltoalls, .owned = true};
     job->values = (void *)(job + 1);
     job->parts = (void *)(job->values + 1);
     TRY(tacit__values_init(job->values, what, comm->environment.disable != 0 ? NULL : arguments->spec, arguments->dtype,

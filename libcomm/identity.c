@@ -47,7 +47,7 @@ static const char *slot_named(const tacit_operation_t *operation, uint32_t hash)
             return slot->codec->name;
         }
     }
-    return "(a group, an all-to-all or an unknown slot)";
+    return hash == (uint32_t)tacit__hash_text(TACIT_ALLTOALL) ? TACIT_ALLTOALL : "(a group or an unknown slot)";
 }
 
 /* All ranks must be in the same operation. A verdict that is a fault may come from one that is not. */

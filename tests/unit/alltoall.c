@@ -141,7 +141,7 @@ static void play(scene_t *scene, tacit_loop_t *loop)
 
     config.chunk_bytes = CHUNK_BYTES;
     config.nonfinite = (int)scene->nonfinite;
-    config.timeout_ms = loop != NULL ? 300 : 20000;
+    config.timeout_ms = loop != NULL ? 300 : 0;
     if (loop != NULL) {
         run_ranks_over(loop, scene->ranks, &config, body, scene);
     } else {
@@ -703,28 +703,97 @@ START_TEST(several_under_way)
 }
 END_TEST
 
+/* Rank 1 makes another call than the others, or with another spec or type. */
+typedef struct elsewhere {
+    bool           reduces;
+    const char    *spec;
+    tacit_dtype_t  dtype;
+    const char    *words;
+    tacit_status_t status[2][3];
+    char           text[TACIT_TEXT_BYTES];
+} elsewhere_t;
+
 static void elsewhere_body(tacit_comm_t *comm, void *arg)
 {
-    const int       rank = tacit_comm_rank(comm);
-    tacit_slot_t   *slot = slot_of(comm, "w", 8, TACIT_FLOAT32, "fp16");
-    tacit_status_t *status = arg;
-    float           in[RANKS] = {0}, out[RANKS];
+    const int     rank = tacit_comm_rank(comm);
+    tacit_slot_t *slot = slot_of(comm, "w", 8, TACIT_FLOAT32, "fp16");
+    elsewhere_t  *test = arg;
+    float         in[RANKS] = {0}, out[RANKS];
 
-    status[2 * rank] =
-        rank == 1 ? tacit_allreduce(slot, in, out, TACIT_SUM) : tacit_alltoall(comm, "bf16", TACIT_FLOAT32, in, 1, out);
-    status[2 * rank + 1] = tacit_alltoall(comm, "bf16", TACIT_FLOAT32, in, 1, out);
+    if (rank != 1) {
+        test->status[0][rank] = tacit_alltoall(comm, "bf16", TACIT_FLOAT32, in, 1, out);
+    } else if (test->reduces) {
+        test->status[0][rank] = tacit_allreduce(slot, in, out, TACIT_SUM);
+    } else {
+        test->status[0][rank] = tacit_alltoall(comm, test->spec, test->dtype, in, 1, out);
+    }
+    if (rank == 0) {
+        snprintf(test->text, sizeof test->text, "%s", tacit_last_error());
+    }
+    test->status[1][rank] = tacit_alltoall(comm, "bf16", TACIT_FLOAT32, in, 1, out);
 }
 
-/* A rank makes another call, which fails on all: then they are where they were. */
+/* All are told, and are then where they were. */
 START_TEST(one_is_elsewhere)
 {
-    tacit_status_t status[2 * 3];
+    elsewhere_t tests[] = {
+        {.reduces = true, .words = "'all-to-all'"},
+        {.spec = "fp16", .dtype = TACIT_FLOAT32, .words = "another spec or dtype in all-to-all"},
+        {.spec = "bf16", .dtype = TACIT_BFLOAT16, .words = "another spec or dtype in all-to-all"},
+    };
 
-    run_ranks(3, NULL, elsewhere_body, status);
+    run_ranks(3, NULL, elsewhere_body, &tests[_i]);
     for (int rank = 0; rank < 3; rank++) {
-        ck_assert_int_eq(status[2 * rank], TACIT_ERR_MISMATCH);
-        ck_assert_int_eq(status[2 * rank + 1], TACIT_OK);
+        ck_assert_int_eq(tests[_i].status[0][rank], TACIT_ERR_MISMATCH);
+        ck_assert_int_eq(tests[_i].status[1][rank], TACIT_OK);
     }
+    ck_assert_msg(strstr(tests[_i].text, tests[_i].words) != NULL, "%s", tests[_i].text);
+}
+END_TEST
+
+static void refused_body(tacit_comm_t *comm, void *arg)
+{
+    static const size_t one[1] = {1}, two[1] = {2}, many[1] = {(size_t)UINT32_MAX + 1};
+    float               x[8] = {0};
+    int                *wrong = arg;
+    const struct {
+        tacit_dtype_t dtype;
+        const size_t *sends, *receives;
+        const void   *in;
+        void         *out;
+        const char   *words; /* NULL: nothing is wrong */
+    } calls[] = {
+        {TACIT_FLOAT32, two, two, x, x + 2, NULL},
+        {TACIT_FLOAT32, two, two, x + 2, x, NULL},
+        {TACIT_FLOAT32, two, two, x, x + 1, "in and out overlap"},
+        {TACIT_FLOAT32, two, two, x + 1, x, "in and out overlap"},
+        {TACIT_FLOAT16, two, two, x, x + 1, NULL},
+        {TACIT_FLOAT32, one, two, x, x + 4, "it sends itself 1 elements, and receives 2 of them"},
+        {TACIT_FLOAT32, two, NULL, x, x + 4, "receive_counts must be given"},
+        {TACIT_FLOAT32, NULL, two, x, x + 4, "send_counts must be given"},
+        {TACIT_FLOAT32, many, many, x, x + 4, "send_counts[0] is 4294967296; a part has fewer than 2^32 elements"},
+        {TACIT_FLOAT32, two, two, x, NULL, "in or out is NULL"},
+        {TACIT_FLOAT32, two, two, NULL, x, "in or out is NULL"},
+        {(tacit_dtype_t)3, two, two, x, x + 4, "dtype 3 is unknown"},
+        {(tacit_dtype_t)-1, two, two, x, x + 4, "dtype -1 is unknown"},
+    };
+
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+        const tacit_status_t status =
+            tacit_alltoallv(comm, "bf16", calls[i].dtype, calls[i].in, calls[i].sends, calls[i].out, calls[i].receives);
+
+        *wrong += status != (calls[i].words != NULL ? TACIT_ERR_ARGUMENT : TACIT_OK) ||
+                  (calls[i].words != NULL && strstr(tacit_last_error(), calls[i].words) == NULL);
+    }
+    *wrong += tacit_alltoall(comm, NULL, TACIT_FLOAT32, x, many[0], x + 4) != TACIT_ERR_ARGUMENT;
+}
+
+START_TEST(arguments_that_cannot_be)
+{
+    int wrong = 0;
+
+    run_ranks(1, NULL, refused_body, &wrong);
+    ck_assert_int_eq(wrong, 0);
 }
 END_TEST
 
@@ -767,7 +836,8 @@ int main(void)
     tcase_add_test(tcase, more_messages_than_have_numbers);
     tcase_add_test(tcase, bytes_are_counted);
     tcase_add_test(tcase, several_under_way);
-    tcase_add_test(tcase, one_is_elsewhere);
+    tcase_add_loop_test(tcase, one_is_elsewhere, 0, 3);
+    tcase_add_test(tcase, arguments_that_cannot_be);
     tcase_add_test(tcase, not_in_a_group);
     tcase_set_timeout(tcase, 60);
     suite_add_tcase(suite, tcase);
