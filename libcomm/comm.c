@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "operation.h"
+#include "tacit_moe.h"
 #include "progress.h"
 #include "staging.h"
 
@@ -265,6 +266,9 @@ void tacit_comm_destroy(tacit_comm_t *comm)
     }
     while (comm->slots != NULL) {
         tacit_slot_destroy(comm->slots);
+    }
+    while (comm->moes != NULL) {
+        tacit_moe_destroy(comm->moes);
     }
     tacit__staging_destroy(comm->staging, comm->exchange.leaked);
     tacit__exchange_fini(&comm->exchange, !comm->broken);

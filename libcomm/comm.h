@@ -75,6 +75,7 @@ struct tacit_comm {
     tacit_tie_t        *ties;
     uint64_t            alltoalls_made;
     tacit_counters_t    alltoalls;
+    struct tacit_moe   *moes; /* tacit_moe.h */
     uint64_t            slots_made;
     tacit_request_t    *queue;    /* operations not yet finished, the first one runs */
     tacit_request_t    *finished; /* those that nobody has waited for yet */

@@ -130,6 +130,20 @@ out:
     return status;
 }
 
+tacit_status_t tacit__moe_config(const char *name, const tacit_moe_config_t *given, const void *moe_out,
+                                 tacit_moe_config_t *config_out)
+{
+    if (name == NULL || given == NULL || moe_out == NULL) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "moe: its name, its configuration and moe_out must be given");
+    }
+    if (given->struct_bytes < sizeof *config_out || given->struct_bytes > 4096) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "moe '%s': struct_bytes is %zu; begin with TACIT_MOE_CONFIG_INIT", name,
+                           given->struct_bytes);
+    }
+    memcpy(config_out, given, sizeof *config_out);
+    return TACIT_OK;
+}
+
 tacit_status_t tacit_moe_create_codec(const char *name, const tacit_moe_config_t *moe_config, const tacit_config_t *config,
                                       int rank, int ranks, tacit_moe_t **moe_out)
 {
@@ -138,14 +152,7 @@ tacit_status_t tacit_moe_create_codec(const char *name, const tacit_moe_config_t
     bool               disabled;
     tacit_status_t     status;
 
-    if (name == NULL || moe_config == NULL || moe_out == NULL) {
-        return tacit__fail(TACIT_ERR_ARGUMENT, "moe: name, moe_config and moe_out must be given");
-    }
-    if (moe_config->struct_bytes < sizeof own || moe_config->struct_bytes > 4096) {
-        return tacit__fail(TACIT_ERR_ARGUMENT, "moe '%s': struct_bytes is %zu; begin with TACIT_MOE_CONFIG_INIT", name,
-                           moe_config->struct_bytes);
-    }
-    memcpy(&own, moe_config, sizeof own);
+    TRY(tacit__moe_config(name, moe_config, moe_out, &own));
     TRY(tacit__codec_config(config, &common, &disabled));
     status = tacit__moe_create(name, &own, &common, disabled, rank, ranks, moe_out);
 out:
@@ -159,6 +166,9 @@ void tacit_moe_destroy(tacit_moe_t *moe)
     }
     while (moe->first != NULL) {
         tacit_moe_pass_destroy(moe->first);
+    }
+    if (moe->comm != NULL) {
+        tacit__moe_unlink(moe);
     }
     tacit__values_fini(&moe->values);
     tacit__free(moe->name);

@@ -40,6 +40,8 @@ struct tacit_moe {
     float             *scratch[TACIT_MOE_ROWS]; /* rows as float32 */
     float             *hashing;
     uint32_t          *order;  /* room to sort a token's choices */
+    tacit_comm_t      *comm;   /* NULL: it has none, and the next two neither */
+    tacit_moe_t       *next;   /* of its layers */
     uint64_t           passes; /* begun */
     tacit_moe_pass_t  *first;  /* those that live */
 
@@ -100,6 +102,9 @@ struct tacit_moe_pass {
 
 /* ---- For those who move messages (moe_message.c, and exchanges over a communicator) ---- */
 
+/* Checks what is given to make a layer, but not what its configuration says. */
+tacit_status_t tacit__moe_config(const char *name, const tacit_moe_config_t *given, const void *moe_out,
+                                 tacit_moe_config_t *config_out);
 /* As tacit_moe_create_codec(), from a complete configuration. disabled: rows travel as they are, but the spec is checked. */
 tacit_status_t tacit__moe_create(const char *name, const tacit_moe_config_t *moe_config, const tacit_config_t *config,
                                  bool disabled, int rank, int ranks, tacit_moe_t **moe_out);
@@ -124,8 +129,15 @@ tacit_status_t tacit__moe_meet(tacit_moe_pass_t *pass, int rank, const uint8_t *
 /* This many bytes have left for another rank; all that comes from another rank is there. end() wants that of each. */
 void tacit__moe_written(tacit_moe_pass_t *pass, int rank, size_t bytes);
 void tacit__moe_read(tacit_moe_pass_t *pass, int rank);
+/* As if the exchange, which is not dispatch, had not begun. */
+void tacit__moe_leave(tacit_moe_pass_t *pass);
 /* TACIT_ERR_VALUE for what an encoder of the parcel to a rank has found. */
 tacit_status_t tacit__moe_report(const tacit_moe_pass_t *pass, int rank, uint32_t faults);
+
+/* ---- Over a communicator (moe_comm.c) ---- */
+
+/* The communicator's list of layers loses one. */
+void tacit__moe_unlink(tacit_moe_t *moe);
 
 /* ---- Who sends what (moe_layout.c) ---- */
 
@@ -142,7 +154,7 @@ static inline size_t tacit__moe_experts_of(const tacit_moe_t *moe, int rank)
 /* Checks the choices, and fills pass->sent, its heads too. */
 tacit_status_t tacit__moe_lay_out(tacit_moe_pass_t *pass, const int32_t *experts);
 void           tacit__moe_sent_release(tacit_moe_sent_t *sent);
-/* Once all heads are there: where each row that has come is in the batch. */
+/* Once all heads are there: where each row that has come is in the batch, and memory for it; nothing the second time. */
 tacit_status_t tacit__moe_place(tacit_moe_pass_t *pass);
 
 /* ---- Rows (moe_rows.c). In float32 one operation at a time, in the order of elements ---- */

@@ -579,9 +579,13 @@ out:
 tacit_status_t tacit__moe_place(tacit_moe_pass_t *pass)
 {
     const tacit_moe_t *moe = pass->moe;
-    size_t            *first = tacit__alloc(moe->experts + 2, sizeof *first); /* one more while they are counted */
+    size_t            *first = NULL;
     size_t             rows = 0, replies = 0;
 
+    if (pass->batch_rows != NULL) {
+        return TACIT_OK;
+    }
+    first = tacit__alloc(moe->experts + 2, sizeof *first); /* one more while they are counted */
     for (int r = 0; r < moe->ranks && first != NULL; r++) {
         tacit_moe_arrival_t *arrival = &pass->arrivals[r];
 

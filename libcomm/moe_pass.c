@@ -130,7 +130,7 @@ static void forget(uint8_t **memory)
     *memory = NULL;
 }
 
-/* Checks the call, and makes memory for what will be sent and received. Where the caller fails after it: leave(). */
+/* Checks the call, and makes memory for what will be sent and received. Where the caller fails after it: tacit__moe_leave(). */
 static tacit_status_t begin(tacit_moe_pass_t *pass, tacit_moe_exchange_t exchange, const void *given)
 {
     const tacit_moe_t *moe;
@@ -163,9 +163,14 @@ static tacit_status_t begin(tacit_moe_pass_t *pass, tacit_moe_exchange_t exchang
     return TACIT_OK;
 }
 
-/* As if the exchange had not begun. */
-static void leave(tacit_moe_pass_t *pass)
+void tacit__moe_leave(tacit_moe_pass_t *pass)
 {
+    if (pass->exchange == TACIT_MOE_COMBINE) {
+        tacit__free(pass->weights);
+        pass->weights = NULL;
+    } else if (pass->exchange == TACIT_MOE_COMBINE_BACKWARD) {
+        forget(&pass->gradients);
+    }
     forget(&pass->outgoing[pass->exchange]);
     forget(&pass->incoming[pass->exchange]);
     pass->exchange--;
@@ -424,6 +429,13 @@ tacit_status_t tacit_moe_combine_begin(tacit_moe_pass_t *pass, const void *repli
     tacit_status_t status;
 
     TRY(begin(pass, TACIT_MOE_COMBINE, replies));
+    pass->weights = tacit__alloc_unset(pass->count * pass->moe->config.choices * sizeof *pass->weights);
+    if (pass->weights == NULL) {
+        status = tacit__fail(TACIT_ERR_MEMORY, "rank %d: moe '%s': no memory for %zu tokens' weights", pass->moe->rank,
+                             pass->moe->name, pass->count);
+        tacit__moe_leave(pass);
+        goto out;
+    }
     gather_replies(pass, replies);
 out:
     return status;
@@ -452,12 +464,6 @@ tacit_status_t tacit_moe_combine_end(tacit_moe_pass_t *pass, const float *weight
     TRY(check_end(pass, TACIT_MOE_COMBINE, pass == NULL || pass->count == 0 || (weights != NULL && out != NULL)));
     choices = pass->moe->config.choices;
     dimension = pass->moe->config.dimension;
-    pass->weights = tacit__alloc_unset(pass->count * choices * sizeof *weights);
-    if (pass->weights == NULL) {
-        status = tacit__fail(TACIT_ERR_MEMORY, "rank %d: moe '%s': no memory for %zu tokens' weights", pass->moe->rank,
-                             pass->moe->name, pass->count);
-        goto out;
-    }
     for (size_t t = 0; t < pass->count; t++) {
         float *sum = pass->moe->scratch[4];
         bool   first = true;
@@ -559,8 +565,7 @@ tacit_status_t tacit_moe_combine_backward_begin(tacit_moe_pass_t *pass, const vo
     }
     goto out;
 out_leave:
-    forget(&pass->gradients);
-    leave(pass);
+    tacit__moe_leave(pass);
 out:
     return status;
 }
