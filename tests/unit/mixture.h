@@ -30,6 +30,18 @@ typedef struct mixture {
     void    *narrow[MIXTURE_RANKS]; /* tokens in the layer's dtype, which the pass looks at */
 } mixture_t;
 
+static inline tacit_moe_config_t config_of(size_t dimension, size_t experts, size_t tokens, size_t choices, const char *spec)
+{
+    tacit_moe_config_t config = TACIT_MOE_CONFIG_INIT;
+
+    config.dimension = dimension;
+    config.experts = experts;
+    config.tokens = tokens;
+    config.choices = choices;
+    config.spec = spec;
+    return config;
+}
+
 static inline void must(tacit_status_t status)
 {
     ck_assert_msg(status == TACIT_OK, "%s: %s", tacit_strerror(status), tacit_last_error());
@@ -153,6 +165,22 @@ static inline void fill(mixture_t *mixture, uint64_t seed, uint64_t padding)
             if (harness_next(&random) % padding == 0) {
                 mixture->experts[r][i] = -1;
             }
+        }
+    }
+}
+
+/* Other tokens of a rank: few points with a little noise. */
+static inline void fill_points(mixture_t *mixture, int rank, size_t points, double noise, uint64_t seed)
+{
+    const size_t     dimension = mixture->config.dimension;
+    harness_random_t random = {seed * 100 + 50 + (uint64_t)rank};
+
+    for (size_t t = 0; t < mixture->config.tokens; t++) {
+        float *token = mixture->tokens[rank] + t * dimension;
+
+        harness_fill(token, dimension, 1000 * (seed + 1) + harness_next(&random) % points, 1);
+        for (size_t i = 0; i < dimension; i++) {
+            token[i] = rounded(mixture, token[i] + (float)(noise * harness_normal(&random)));
         }
     }
 }
