@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Mixtures of experts without a communicator: what experts get, what tokens get, and gradients, by their definitions, to the bit. */
+/* Mixtures of experts without a communicator: what experts and tokens get, and gradients, by their definitions, to the bit. */
 #include "mixture.h"
 
 enum { LEAST_SAVED = 8 }; /* clusters that save less than this part of their rows are none */
