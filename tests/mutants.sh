@@ -856,35 +856,41 @@ mutant "cost: files of other hosts" libcomm/rates_file.c cost:cost \
 mutant "cost: files with damage" libcomm/rates_file.c cost:cost \
     's/TRY\(tacit__state_end\(reader\)\);//'
 
-unchanged alltoall:alltoall
+unchanged alltoall:alltoall alltoall_frames:alltoall_frames
 mutant "alltoall: the own part is encoded" libcomm/schedules/alltoall.c alltoall:alltoall \
-    's/^        memcpy\(\(uint8_t \*\)part->out .*/static uint8_t room[1 << 20]; (void)tacit__values_encode(job->values, part->in, state->own, count, room, part->out);/'
+    's/^        memcpy\(\(uint8_t \*\)part->out .*/static uint8_t room[1 << 20]; \
+        (void)tacit__values_encode(job->values, part->in, state->own, count, room, part->out);/'
 mutant "alltoall: all parts are as long as what comes" libcomm/alltoallv.c alltoall:alltoall \
     's/sent \+= part->send \* element/sent += part->receive * element/'
 mutant "alltoall: all parts are as long as what goes" libcomm/alltoallv.c alltoall:alltoall \
     's/received \+= part->receive \* element/received += part->send * element/'
-mutant "alltoall: counts are not compared" libcomm/schedules/alltoall.c alltoall:alltoall 's/if \(from->met \&\& frame->total .*/if (false) {/'
-mutant "alltoall: any range will do" libcomm/schedules/alltoall.c alltoall:alltoall 's/ \|\| frame->first != from->elements//'
-mutant "alltoall: more than there is room for" libcomm/schedules/alltoall.c alltoall:alltoall \
+mutant "alltoall: counts are not compared" libcomm/schedules/alltoall.c alltoall:alltoall \
+    's/if \(from->met \&\& frame->total .*/if (false) {/'
+mutant "alltoall: any range will do" libcomm/schedules/alltoall.c alltoall_frames:alltoall_frames \
+    's/ \|\| frame->first != from->elements//'
+mutant "alltoall: more than there is room for" libcomm/schedules/alltoall.c alltoall_frames:alltoall_frames \
     's/ \|\| frame->count > part->receive - from->elements//'
-mutant "alltoall: blocks begin anywhere" libcomm/schedules/alltoall.c alltoall:alltoall \
+mutant "alltoall: blocks begin anywhere" libcomm/schedules/alltoall.c alltoall_frames:alltoall_frames \
     's/frame->first % tacit__values_grain\(job->values\) != 0/false/'
-mutant "alltoall: more after the last" libcomm/schedules/alltoall.c alltoall:alltoall \
+mutant "alltoall: more after the last" libcomm/schedules/alltoall.c alltoall_frames:alltoall_frames \
     's/ \|\| \(from->rows \&\& from->elements == part->receive\)//'
-mutant "alltoall: payloads of any length" libcomm/schedules/alltoall.c alltoall:alltoall \
+mutant "alltoall: payloads of any length" libcomm/schedules/alltoall.c alltoall_frames:alltoall_frames \
     's/frame->payload_bytes != tacit__values_bytes\(job->values, frame->count\)/false/'
-mutant "alltoall: heads of any length" libcomm/schedules/alltoall.c alltoall:alltoall 's/ \|\| frame->total > job->head_most//'
-mutant "alltoall: heads longer than they say" libcomm/schedules/alltoall.c alltoall:alltoall \
+mutant "alltoall: heads of any length" libcomm/schedules/alltoall.c alltoall_frames:alltoall_frames \
+    's/ \|\| frame->total > job->head_most//'
+mutant "alltoall: heads longer than they say" libcomm/schedules/alltoall.c alltoall_frames:alltoall_frames \
     's/ \|\| frame->payload_bytes > frame->total - from->head_here//'
-mutant "alltoall: heads of two lengths" libcomm/schedules/alltoall.c alltoall:alltoall 's/if \(frame->total != from->head_bytes\)/if (false)/'
-mutant "alltoall: elements before their head" libcomm/schedules/alltoall.c alltoall:alltoall \
+mutant "alltoall: heads of two lengths" libcomm/schedules/alltoall.c alltoall_frames:alltoall_frames \
+    's/if \(frame->total != from->head_bytes\)/if (false)/'
+mutant "alltoall: elements before their head" libcomm/schedules/alltoall.c alltoall_frames:alltoall_frames \
     's/if \(from->met \&\& (frame->total .*)/if (\1/; s/!from->met \|\| //'
-mutant "alltoall: heads are elements" libcomm/schedules/alltoall.c alltoall:alltoall \
+mutant "alltoall: heads are elements" libcomm/schedules/alltoall.c alltoall_frames:alltoall_frames \
     's/head \? TACIT_FRAME_HEAD : TACIT_FRAME_ROWS/head ? TACIT_FRAME_ROWS : TACIT_FRAME_HEAD/'
-mutant "alltoall: heads are cut" libcomm/schedules/alltoall.c alltoall:alltoall 's/ \|\| to->head < part->head_bytes//'
+mutant "alltoall: heads are cut" libcomm/schedules/alltoall.c alltoall_frames:alltoall_frames \
+    's/ \|\| to->head < part->head_bytes//'
 mutant "alltoall: no word of an empty part" libcomm/schedules/alltoall.c alltoall:alltoall 's/return to->rows != 0 \&\& /return /'
 mutant "alltoall: NaN is sent" libcomm/schedules/alltoall.c alltoall:alltoall 's/if \(faults != 0\)/if (false)/'
-mutant "alltoall: numbers of messages begin anew" libcomm/schedules/alltoall.c alltoall:alltoall \
+mutant "alltoall: numbers of messages begin anew" libcomm/schedules/alltoall.c alltoall_frames:alltoall_frames \
     's/job->parts\[rank\].send <= most/true/'
 mutant "alltoall: what failed counts" libcomm/schedules/alltoall.c alltoall:alltoall \
     's/key\.step = \*alltoall->made/key.step = (*alltoall->made)++/; s/\+\+\*job->made;//'
@@ -895,11 +901,15 @@ mutant "alltoall: what stays is not compared" libcomm/alltoallv.c alltoall:allto
     's/arguments->send_counts\[comm->rank\] != arguments->receive_counts\[comm->rank\]/false/'
 mutant "alltoall: messages under way are written over" libcomm/outbox.c alltoall:alltoall \
     's/return outbox->count >= most .*/return false;/; s/message != NULL \&\& is_gone\(message, exchange\)/outbox->count == 4/'
-mutant "values: senders know nothing of later elements" libcomm/values.c alltoall:alltoall 's/\(float \*\)decoded \+ first/(float *)decoded/'
-mutant "values: receivers write all to the beginning" libcomm/values.c alltoall:alltoall 's/\(float \*\)out \+ block.first/(float *)out/'
+mutant "values: senders know nothing of later elements" libcomm/values.c alltoall_frames:alltoall_frames \
+    's/\(float \*\)decoded \+ first/(float *)decoded/'
+mutant "values: receivers write all to the beginning" libcomm/values.c alltoall:alltoall \
+    's/\(float \*\)out \+ block.first/(float *)out/'
 mutant "values: halves go to the beginning" libcomm/values.c alltoall:alltoall 's/d, block.first, units, out/d, 0, units, out/'
-mutant "values: any signs" libcomm/values.c alltoall:alltoall 's/values->key, first, count/values->key, (size_t)(values->key.rank + 1) * first, count/'
-mutant "values: NaN is zero" libcomm/values.c alltoall:alltoall 's/!passes \&\& !tacit__unit_is_finite\(x, count\)/false/; s/passes \? 0 : faults/0/'
+mutant "values: any signs" libcomm/values.c alltoall:alltoall \
+    's/values->key, first, count/values->key, (size_t)(values->key.rank + 1) * first, count/'
+mutant "values: NaN is zero" libcomm/values.c alltoall:alltoall \
+    's/!passes \&\& !tacit__unit_is_finite\(x, count\)/false/; s/passes \? 0 : faults/0/'
 
 [ ! -f "$build/tests/gpu/nccl_emulated" ] || unchanged nccl:nccl nccl_faults:nccl_faults
 nccl_mutant "nccl: what a rank sends to itself counts" libcomm/nccl_group.c nccl:nccl \

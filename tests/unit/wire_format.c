@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The worked bytes on doc/wire-format.md are those that the library makes: each is made here and looked up there. */
+#include "comm.h"
 #include "compress.h"
 #include "deal.h"
-#include "frame.h"
 #include "random.h"
+#include "ranks.h"
 
 static char page[1 << 17]; /* with one blank for any run of blanks and ends of lines */
 
@@ -302,6 +303,44 @@ START_TEST(powersgd)
 }
 END_TEST
 
+/* What rank 0 sends in kind 9. */
+static uint8_t rows[512];
+static size_t  rows_bytes;
+static tacit_status_t (*forward)(void *context, int peer, const void *data, size_t bytes, tacit_ticket_t *ticket);
+
+static tacit_status_t note_rows(void *context, int peer, const void *data, size_t bytes, tacit_ticket_t *ticket)
+{
+    if (((const uint8_t *)data)[TACIT_AT_KIND] == TACIT_FRAME_ROWS && bytes <= sizeof rows) {
+        memcpy(rows, data, bytes);
+        rows_bytes += bytes;
+    }
+    return forward(context, peer, data, bytes, ticket);
+}
+
+static void alltoall_body(tacit_comm_t *comm, void *arg)
+{
+    float out[16];
+
+    (void)arg;
+    if (tacit_comm_rank(comm) == 0) {
+        forward = comm->transport.send;
+        comm->transport.send = note_rows;
+    }
+    MUST(tacit_alltoall(comm, "onebit", TACIT_FLOAT32, tacit_comm_rank(comm) == 0 ? signs_a : signs_b, 8, out));
+}
+
+START_TEST(alltoall)
+{
+    char text[64];
+
+    run_ranks(2, NULL, alltoall_body, NULL);
+    ck_assert_uint_eq(rows_bytes, 72);
+    page_says_bytes("", rows, rows_bytes);
+    snprintf(text, sizeof text, "`all-to-all`, 0x%016llx", (unsigned long long)tacit__hash_text("all-to-all"));
+    page_says(text);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("wire_format");
@@ -321,6 +360,7 @@ int main(void)
     tcase_add_test(tests, fp8);
     tcase_add_test(tests, rotq);
     tcase_add_test(tests, powersgd);
+    tcase_add_test(tests, alltoall);
     suite_add_tcase(suite, tests);
     return harness_main(suite);
 }
