@@ -142,7 +142,7 @@ TACIT_ALWAYS_INLINE uint32_t code_of(tacit_isa_t isa, const float *v, size_t pad
         if (!tacit__any_negative(&nearest)) {
             continue;
         }
-        for (size_t j = 0; j < TACIT_VECTOR; j++) {
+        for (size_t j = 0; j < TACIT_VECTOR && i + j < padded; j++) {
             if (nearest[j] != 0) {
                 return (uint32_t)(i + j + (v[i + j] < 0 ? padded : 0));
             }

@@ -331,6 +331,23 @@ START_TEST(not_finite)
 }
 END_TEST
 
+/* A token that is NaN has code 0, however few elements it has. */
+START_TEST(nan_is_code_0)
+{
+    for (size_t dimension = 1; dimension < 70; dimension++) {
+        layer_t layer = layer_of(2, 1, dimension);
+
+        for (size_t i = 0; i < dimension; i++) {
+            layer.rows[i] = NAN;
+        }
+        form_clusters(&layer);
+        ck_assert_uint_eq(layer.codes[0], 0);
+        ck_assert_uint_eq(layer.codes[1], 0);
+        release(&layer);
+    }
+}
+END_TEST
+
 /* Seeds and slots have rotations of their own; ranks and steps need none. */
 START_TEST(keys)
 {
@@ -671,6 +688,7 @@ int main(void)
     tcase_add_loop_test(tests, definitions, 0, TACIT_ISA_COUNT);
     tcase_add_test(tests, scaled_and_negated);
     tcase_add_loop_test(tests, not_finite, 0, 2);
+    tcase_add_test(tests, nan_is_code_0);
     tcase_add_test(tests, keys);
     tcase_add_loop_test(tests, clusters_are_equal_codes, 0, 4);
     tcase_add_test(tests, no_tokens);
