@@ -42,7 +42,7 @@ static inline tacit_moe_config_t config_of(size_t dimension, size_t experts, siz
     return config;
 }
 
-static inline void must(tacit_status_t status)
+static inline void succeed(tacit_status_t status)
 {
     ck_assert_msg(status == TACIT_OK, "%s: %s", tacit_strerror(status), tacit_last_error());
 }
@@ -96,7 +96,7 @@ static inline mixture_t mixture_of(int ranks, const tacit_moe_config_t *config, 
     for (int r = 0; r < ranks; r++) {
         const size_t tokens = config->tokens, elements = tokens * config->dimension, choices = tokens * mixture.config.choices;
 
-        must(tacit_moe_create_codec("layer", config, common, r, ranks, &mixture.moe[r]));
+        succeed(tacit_moe_create_codec("layer", config, common, r, ranks, &mixture.moe[r]));
         mixture.experts[r] = zeros_of(choices, sizeof *mixture.experts[r]);
         mixture.tokens[r] = zeros_of(elements, sizeof(float));
         mixture.gradients[r] = zeros_of(elements, sizeof(float));
@@ -213,8 +213,8 @@ static inline void move_messages(const mixture_t *mixture, bool dispatch)
                 ck_assert_uint_eq(bytes + expected, 0);
             } else {
                 ck_assert(dispatch ? bytes <= expected : bytes == expected);
-                must(tacit_moe_write(mixture->pass[s], r, message));
-                must(tacit_moe_read(mixture->pass[r], s, message, bytes));
+                succeed(tacit_moe_write(mixture->pass[s], r, message));
+                succeed(tacit_moe_read(mixture->pass[r], s, message, bytes));
             }
             free(message);
         }
@@ -225,12 +225,12 @@ static inline void dispatch(mixture_t *mixture)
 {
     for (int r = 0; r < mixture->ranks; r++) {
         mixture->narrow[r] = narrowed(mixture, mixture->tokens[r], mixture->count[r] * mixture->config.dimension);
-        must(tacit_moe_dispatch_begin(mixture->moe[r], mixture->narrow[r], mixture->count[r], mixture->experts[r],
-                                      &mixture->pass[r]));
+        succeed(tacit_moe_dispatch_begin(mixture->moe[r], mixture->narrow[r], mixture->count[r], mixture->experts[r],
+                                         &mixture->pass[r]));
     }
     move_messages(mixture, true);
     for (int r = 0; r < mixture->ranks; r++) {
-        must(tacit_moe_dispatch_end(mixture->pass[r], &mixture->batch[r]));
+        succeed(tacit_moe_dispatch_end(mixture->pass[r], &mixture->batch[r]));
     }
 }
 
@@ -264,7 +264,7 @@ static inline void combine(mixture_t *mixture)
             mixture->expert(expert_of(mixture, r, row), rows + row * dimension, dimension, mixture->replies[r] + row * dimension);
         }
         memory[r] = narrowed(mixture, mixture->replies[r], batch_elements(mixture, r));
-        must(tacit_moe_combine_begin(mixture->pass[r], memory[r]));
+        succeed(tacit_moe_combine_begin(mixture->pass[r], memory[r]));
         free(memory[r]);
         free(rows);
     }
@@ -272,7 +272,7 @@ static inline void combine(mixture_t *mixture)
     for (int r = 0; r < mixture->ranks; r++) {
         void *out = malloc(mixture->count[r] * dimension * width_of(mixture) + 1);
 
-        must(tacit_moe_combine_end(mixture->pass[r], mixture->weights[r], out));
+        succeed(tacit_moe_combine_end(mixture->pass[r], mixture->weights[r], out));
         widen(mixture, out, mixture->count[r] * dimension, mixture->out[r]);
         free(out);
     }
@@ -285,7 +285,7 @@ static inline void backward(mixture_t *mixture)
     for (int r = 0; r < mixture->ranks; r++) {
         void *gradients = narrowed(mixture, mixture->gradients[r], mixture->count[r] * dimension);
 
-        must(tacit_moe_combine_backward_begin(mixture->pass[r], gradients, mixture->weight_gradients[r]));
+        succeed(tacit_moe_combine_backward_begin(mixture->pass[r], gradients, mixture->weight_gradients[r]));
         free(gradients);
     }
     move_messages(mixture, false);
@@ -294,7 +294,7 @@ static inline void backward(mixture_t *mixture)
         float *rows = zeros_of(batch_elements(mixture, r), sizeof *rows),
               *back = zeros_of(batch_elements(mixture, r), sizeof *back);
 
-        must(tacit_moe_combine_backward_end(mixture->pass[r], gradients));
+        succeed(tacit_moe_combine_backward_end(mixture->pass[r], gradients));
         mixture->reply_gradients[r] = zeros_of(batch_elements(mixture, r), sizeof(float));
         widen(mixture, gradients, batch_elements(mixture, r), mixture->reply_gradients[r]);
         widen(mixture, mixture->batch[r].rows, batch_elements(mixture, r), rows);
@@ -304,7 +304,7 @@ static inline void backward(mixture_t *mixture)
         }
         free(gradients);
         gradients = narrowed(mixture, back, batch_elements(mixture, r));
-        must(tacit_moe_dispatch_backward_begin(mixture->pass[r], gradients));
+        succeed(tacit_moe_dispatch_backward_begin(mixture->pass[r], gradients));
         free(gradients);
         free(rows);
         free(back);
@@ -313,7 +313,7 @@ static inline void backward(mixture_t *mixture)
     for (int r = 0; r < mixture->ranks; r++) {
         void *gradients = malloc(mixture->count[r] * dimension * width_of(mixture) + 1);
 
-        must(tacit_moe_dispatch_backward_end(mixture->pass[r], gradients));
+        succeed(tacit_moe_dispatch_backward_end(mixture->pass[r], gradients));
         widen(mixture, gradients, mixture->count[r] * dimension, mixture->token_gradients[r]);
         free(gradients);
     }
