@@ -986,6 +986,24 @@ kernel_mutant "kernels: Q is kept whatever becomes of the step" compressors/cuda
     '/ keep\(tacit_device_bundle_t/,/^}/s/is_stopped\(bundle\)/false/'
 kernel_mutant "kernels: P is not orthonormal" compressors/cuda/powersgd.cu powersgd \
     's/orthonormalize\(wholes.matrices.p \+ m.p, .*\);/;/'
+kernel_mutant "kernels: NaN is nearest" compressors/cuda/lsh.cu lsh 's/magnitude > 0x7f800000u \? 0 : //'
+kernel_mutant "kernels: what lies behind a short token is near" compressors/cuda/lsh.cu lsh \
+    's/at < padded \? nearness_of/true ? nearness_of/'
+kernel_mutant "kernels: neighbours become their sum first" compressors/cuda/lsh.cu lsh \
+    's/unsigned step = SIDE_STEPS; step > 0; step--/unsigned step = 1; step <= SIDE_STEPS; step++/'
+kernel_mutant "kernels: clusters are of all codes" compressors/cuda/lsh.cu lsh 's/order.hashes != NULL \?/false ?/'
+kernel_mutant "kernels: clusters have one more hash" compressors/cuda/lsh.cu lsh \
+    's/count \+ levels\[hashes\]\) \/ tokens/count) \/ tokens/'
+kernel_mutant "kernels: clusters are numbered by tiles" compressors/cuda/lsh.cu lsh 's/before \+ block_prefix\(/block_prefix(/'
+kernel_mutant "kernels: a sum of one loses its sign" compressors/cuda/rows.cu lsh 's/first \? product : //'
+kernel_mutant "kernels: what a token has beyond its row is added" compressors/cuda/rows.cu lsh \
+    's/value\[c\] - \(centroid\[c\] - token\[c\]\)/value[c] + (token[c] - centroid[c])/'
+kernel_mutant "kernels: rows that stay have more beyond" compressors/cuda/rows.cu rows \
+    's/row < choices.own_first \|\| row >= choices.own_end/true/'
+kernel_mutant "kernels: the last reply is the sum of all" compressors/cuda/rows.cu rows \
+    's/add\(reply == begin, 1, x, sum\)/add(true, 1, x, sum)/'
+kernel_mutant "kernels: NaN of a token passes" compressors/cuda/rows.cu lsh 's/shape.skip \&\& !is_finite\(x\[c\]\) \? 0.0f : //'
+kernel_mutant "kernels: lists begin anew each 32 rows" compressors/cuda/rows.cu lsh 's/add\(base \+ i == 0,/add(i == 0,/'
 
 wait
 failed=$(find "$work" -mindepth 1 -maxdepth 1 -type d | wc -l)

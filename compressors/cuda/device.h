@@ -6,6 +6,7 @@
 
 #include "compressor.h"
 #include "feedback.h"
+#include "lsh.h"
 #include "tacit.h"
 
 #include <stdbool.h>
@@ -293,6 +294,86 @@ typedef struct tacit_device_wholes {
     tacit_device_matrices_t      matrices;
 } tacit_device_wholes_t;
 
+/* ---- Tokens on their way to experts, and back (compressors/lsh.h, libcomm/moe.h): rows of numbers ---- */
+
+enum {
+    TACIT_DEVICE_DIMENSION = 8192, /* of tokens that have codes, at most: what a block of threads has in shared memory */
+    TACIT_SORTED_TILE = 512,       /* tokens that a block of threads sorts */
+    TACIT_BLOCK_SUM = 2048         /* products of which a sum of float64 takes one of float32 */
+};
+
+#define TACIT_DEVICE_NOWHERE UINT32_MAX
+
+/* Rows, and all that becomes of them, have one dtype. */
+typedef struct tacit_device_tokens {
+    uint32_t count; /* less than 2^31 */
+    uint32_t dimension;
+    uint8_t  dtype;
+    bool     skip; /* of tokens and their gradients: what is not finite counts as zero */
+} tacit_device_tokens_t;
+
+/* What is known of tokens (tacit_coded_t), which are in parts: each is within the rate for itself. No group is in two of them. */
+typedef struct tacit_device_coded {
+    const uint32_t *codes; /* of each token `hashes` */
+    const uint32_t *group, *part;
+    uint32_t        tokens, hashes, parts;
+    double          rate; /* 0: any */
+} tacit_device_coded_t;
+
+/* Clusters as those of the CPU, in the caller's memory. Cluster c's tokens are order[begin[c]], and so on, ascending. */
+typedef struct tacit_device_clusters {
+    uint32_t *count, *of, *members, *first, *begin, *order;
+    uint32_t *hashes;                 /* of a part: those that tell clusters apart */
+    uint32_t *spare, *tiles, *levels; /* in between */
+} tacit_device_clusters_t;
+
+/* Words of memory for the clusters of these; and where is what. */
+static inline size_t tacit__device_clusters_words(const tacit_device_coded_t *coded)
+{
+    const size_t tokens = coded->tokens, parts = coded->parts;
+
+    return 1 + 6 * tokens + parts + (tokens + TACIT_SORTED_TILE - 1) / TACIT_SORTED_TILE + parts * (coded->hashes + 1);
+}
+
+static inline tacit_device_clusters_t tacit__device_clusters(const tacit_device_coded_t *coded, uint32_t *words)
+{
+    const size_t            tokens = coded->tokens;
+    tacit_device_clusters_t clusters;
+
+    clusters.count = words;
+    clusters.of = clusters.count + 1;
+    clusters.members = clusters.of + tokens;
+    clusters.first = clusters.members + tokens;
+    clusters.begin = clusters.first + tokens;
+    clusters.order = clusters.begin + tokens;
+    clusters.spare = clusters.order + tokens;
+    clusters.hashes = clusters.spare + tokens;
+    clusters.levels = clusters.hashes + coded->parts;
+    clusters.tiles = clusters.levels + (size_t)coded->parts * (coded->hashes + 1);
+    return clusters;
+}
+
+/* Lists of rows, and a weight of each of their entries. */
+typedef struct tacit_device_lists {
+    uint32_t        count;
+    const uint32_t *count_there;     /* NULL; or, on the device, how many of these there are */
+    const uint32_t *begin, *lengths; /* lengths NULL: up to where the next one begins */
+    const uint32_t *row;             /* of an entry */
+    const uint32_t *weight;          /* of an entry: which of … */
+    const float    *weights;         /* … these it is; NULL: 1 */
+} tacit_device_lists_t;
+
+/* Where a rank's tokens have gone (tacit_moe_sent_t). */
+typedef struct tacit_device_choices {
+    tacit_device_tokens_t tokens;
+    uint32_t              choices;                    /* of each token */
+    const uint32_t       *reply;                      /* of each choice; TACIT_DEVICE_NOWHERE */
+    const uint32_t       *row;                        /* of each reply */
+    const uint32_t       *first_reply, *first_member; /* of each row, and behind the last */
+    uint32_t              own_first, own_end;         /* rows that have not left, … */
+    bool                  residual;                   /* … and whether tokens have something beyond others */
+} tacit_device_choices_t;
+
 /* ---- The module ---- */
 
 /* Launchers return 0 or CUDA's error, and do not wait. */
@@ -349,6 +430,27 @@ typedef struct tacit_cuda_module {
     int (*take_wholes)(const tacit_device_bundle_t *bundle, const tacit_device_wholes_t *wholes, const uint64_t *faults,
                        const void *gathered, void *stream);
     int (*finish_wholes)(const tacit_device_bundle_t *bundle, const tacit_device_wholes_t *wholes, void *stream);
+    /* Those of compressors/lsh.h. `signs` are on the device. */
+    int (*lsh_codes)(const tacit_rotations_t *rotations, const tacit_device_tokens_t *shape, const void *tokens, uint32_t *codes,
+                     void *stream);
+    int (*lsh_cluster)(const tacit_device_coded_t *coded, const tacit_device_clusters_t *clusters, void *stream);
+    /* Rows of so many bytes: to[to_index[i]] = from[from_index[i]]; without an index it is i. Bytes and addresses are even. */
+    int (*copy_rows)(const void *from, const uint32_t *from_index, void *to, const uint32_t *to_index, uint32_t count,
+                     size_t row_bytes, void *stream);
+    /* The sum of each list, in its order, or the mean of its rows. An empty one's is zero. */
+    int (*sum_rows)(const tacit_device_tokens_t *shape, const tacit_device_lists_t *lists, const void *rows, bool mean, void *out,
+                    void *stream);
+    /* out: of each token the sum of weights[choice] times what the choice's reply stands for. centroids: the rows that were
+       sent. */
+    int (*combine_rows)(const tacit_device_choices_t *choices, const float *weights, const void *tokens, const void *centroids,
+                        const void *replies, void *out, void *stream);
+    /* out: of each choice the gradient of its weight, from those of what came out. */
+    int (*weigh_rows)(const tacit_device_choices_t *choices, const void *gradients, const void *tokens, const void *centroids,
+                      const void *replies, float *out, void *stream);
+    /* out: gradients of tokens, from those of what came out, those that were sent, one a reply, and those of rows that came
+       back. */
+    int (*spread_rows)(const tacit_device_choices_t *choices, const float *weights, const void *gradients, const void *sums,
+                       const void *rows, void *out, void *stream);
 } tacit_cuda_module_t;
 
 #endif

@@ -68,6 +68,19 @@ TACIT_DECLARE_WHOLES(powersgd_finish, void *stream)
 TACIT_DECLARE_WHOLES(topk_select, void *stream)
 TACIT_DECLARE_WHOLES(topk_encode, void *message, void *stream)
 TACIT_DECLARE_WHOLES(topk_take, const uint64_t *faults, const void *gathered, void *stream)
+extern "C" void tacit_cuda_lsh_codes(const tacit_rotations_t *, const tacit_device_tokens_t *, const void *tokens,
+                                     uint32_t *codes, void *stream);
+extern "C" void tacit_cuda_lsh_cluster(const tacit_device_coded_t *, const tacit_device_clusters_t *, void *stream);
+extern "C" void tacit_cuda_rows_copy(const void *from, const uint32_t *from_index, void *to, const uint32_t *to_index,
+                                     uint32_t count, size_t row_bytes, void *stream);
+extern "C" void tacit_cuda_rows_sum(const tacit_device_tokens_t *, const tacit_device_lists_t *, const void *rows, bool mean,
+                                    void *out, void *stream);
+extern "C" void tacit_cuda_rows_combine(const tacit_device_choices_t *, const float *weights, const void *tokens,
+                                        const void *centroids, const void *replies, void *out, void *stream);
+extern "C" void tacit_cuda_rows_weigh(const tacit_device_choices_t *, const void *gradients, const void *tokens,
+                                      const void *centroids, const void *replies, float *out, void *stream);
+extern "C" void tacit_cuda_rows_spread(const tacit_device_choices_t *, const float *weights, const void *gradients,
+                                       const void *sums, const void *rows, void *out, void *stream);
 
 namespace tacit_calls {
 
@@ -210,6 +223,57 @@ static int finish_wholes(const tacit_device_bundle_t *bundle, const tacit_device
 {
     tacit_cuda_wholes_finish(bundle, wholes, stream);
     tacit_cuda_powersgd_finish(bundle, wholes, stream);
+    return (int)cudaGetLastError();
+}
+
+static int lsh_codes(const tacit_rotations_t *rotations, const tacit_device_tokens_t *shape, const void *tokens, uint32_t *codes,
+                     void *stream)
+{
+    if (shape->dimension > TACIT_DEVICE_DIMENSION) {
+        return (int)cudaErrorInvalidValue;
+    }
+    tacit_cuda_lsh_codes(rotations, shape, tokens, codes, stream);
+    return (int)cudaGetLastError();
+}
+
+static int lsh_cluster(const tacit_device_coded_t *coded, const tacit_device_clusters_t *clusters, void *stream)
+{
+    tacit_cuda_lsh_cluster(coded, clusters, stream);
+    return (int)cudaGetLastError();
+}
+
+static int copy_rows(const void *from, const uint32_t *from_index, void *to, const uint32_t *to_index, uint32_t count,
+                     size_t row_bytes, void *stream)
+{
+    tacit_cuda_rows_copy(from, from_index, to, to_index, count, row_bytes, stream);
+    return (int)cudaGetLastError();
+}
+
+static int sum_rows(const tacit_device_tokens_t *shape, const tacit_device_lists_t *lists, const void *rows, bool mean, void *out,
+                    void *stream)
+{
+    tacit_cuda_rows_sum(shape, lists, rows, mean, out, stream);
+    return (int)cudaGetLastError();
+}
+
+static int combine_rows(const tacit_device_choices_t *choices, const float *weights, const void *tokens, const void *centroids,
+                        const void *replies, void *out, void *stream)
+{
+    tacit_cuda_rows_combine(choices, weights, tokens, centroids, replies, out, stream);
+    return (int)cudaGetLastError();
+}
+
+static int weigh_rows(const tacit_device_choices_t *choices, const void *gradients, const void *tokens, const void *centroids,
+                      const void *replies, float *out, void *stream)
+{
+    tacit_cuda_rows_weigh(choices, gradients, tokens, centroids, replies, out, stream);
+    return (int)cudaGetLastError();
+}
+
+static int spread_rows(const tacit_device_choices_t *choices, const float *weights, const void *gradients, const void *sums,
+                       const void *rows, void *out, void *stream)
+{
+    tacit_cuda_rows_spread(choices, weights, gradients, sums, rows, out, stream);
     return (int)cudaGetLastError();
 }
 
@@ -441,6 +505,13 @@ static const tacit_cuda_module_t table = {
     encode_wholes,
     take_wholes,
     finish_wholes,
+    lsh_codes,
+    lsh_cluster,
+    copy_rows,
+    sum_rows,
+    combine_rows,
+    weigh_rows,
+    spread_rows,
 };
 
 } /* namespace tacit_calls */

@@ -15,7 +15,7 @@ skip() {
 nvidia-smi -L >/dev/null 2>&1 || skip "there is no GPU that nvidia-smi knows of"
 command -v compute-sanitizer >/dev/null || PATH=$PATH:/usr/local/cuda/bin
 command -v compute-sanitizer >/dev/null || skip "there is no compute-sanitizer, neither on the PATH nor in /usr/local/cuda"
-for test in sharded sparse; do # between them, every kernel
+for test in lsh rows sharded sparse; do # between them, every kernel
     [ -x "tests/gpu/$test" ] || skip "the library is built without CUDA's tests"
     for tool in memcheck racecheck synccheck; do
         compute-sanitizer --tool "$tool" --target-processes all --error-exitcode 9 "tests/gpu/$test" >"$log" 2>&1 || {
