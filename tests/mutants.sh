@@ -307,6 +307,43 @@ mutant "lsh: what is beyond the centroid counts twice" compressors/lsh.c lsh:lsh
 mutant "lsh: a reply loses its sign where it is zero" compressors/lsh.c lsh:lsh \
     's/- \(centroid\[i\] - token\[i\]\)/+ (token[i] - centroid[i])/'
 mutant "lsh: gradients keep back the sum, not the mean" compressors/lsh.c lsh:lsh 's/\(sum\[i\] \/ members/(sum[i]/'
+unchanged moe:moe moe_lsh:moe_lsh moe_faults:moe_faults
+mutant "moe: what a token has beyond its row counts twice" libcomm/moe_rows.c moe:moe \
+    's/- \(centroid\[i\]/- 2 * (centroid[i]/'
+mutant "moe: a reply loses its sign where it is zero" libcomm/moe_rows.c "moe:moe moe_lsh:moe_lsh" \
+    's/- \(centroid\[i\] - token\[i\]\)/+ (token[i] - centroid[i])/'
+mutant "moe: rows are sums" libcomm/moe_rows.c moe:moe 's/row\[i\] \/= members/row[i] \/= 1/'
+mutant "moe: gradients keep back the sum, not the mean" libcomm/moe_rows.c moe:moe 's/\(sum\[i\] \/ members/(sum[i]/'
+mutant "moe: each token gets the gradient of its whole row" libcomm/moe_rows.c moe:moe \
+    's/reply\[i\] \/ members -/reply[i] -/'
+mutant "moe: one of a row's experts has a gradient for it" libcomm/moe_pass.c moe:moe \
+    's/i == arrival->first_reply\[row\]\)/true)/'
+mutant "moe: one of a row's gradients goes past experts" libcomm/moe_pass.c moe:moe 's/i == reply\[0\]\)/true)/'
+mutant "moe: weights count twice" libcomm/moe_pass.c moe:moe \
+    's/\(sum, weights\[at\], /(sum, weights[at] * weights[at], /'
+mutant "moe: gradients of replies without weights" libcomm/moe_pass.c moe:moe \
+    's/\(sum, weight_of\(pass, token, reply\), /(sum, 1, /'
+mutant "moe: the own rows come in another order" libcomm/moe_pass.c moe:moe \
+    's/first_row\[r\] \+ row\]\]/first_row[r] + arrival->rows - 1 - row]]/'
+mutant "moe: own tokens have something beyond their rows" libcomm/moe_pass.c moe:moe \
+    's/^    return row >= first\[0\] .*/    return false;/'
+mutant "moe: a row is what was sent, not what has come" libcomm/moe_pass.c moe:moe 's/^    parcel.decoded = .*//'
+mutant "moe: gradients of ranks from the last to the first" libcomm/moe_pass.c moe:moe \
+    's/rows\[place\] < row\)/rows[place] > row)/'
+mutant "moe: clusters of tokens for other experts" libcomm/moe_layout.c moe:moe \
+    's/\.groups = groups\.of/.groups = NULL/'
+mutant "moe: clusters however little they save" libcomm/moe_layout.c "moe:moe moe_lsh:moe_lsh" \
+    's/LEAST_SAVED < tokens/LEAST_SAVED < 0/'
+mutant "moe: one token more than the capacity" libcomm/moe_layout.c moe:moe \
+    's/taken\[experts\[i\]\] == capacity/taken[experts[i]] > capacity/'
+mutant "moe: experts of a row in any order" libcomm/moe_layout.c moe_faults:moe_faults \
+    's/&& expert <= arrival->expert\[i - 1\]/\&\& false/'
+mutant "moe: any number of rows for an expert" libcomm/moe_layout.c moe_faults:moe_faults \
+    's/\+\+counts\[expert\] > limit/false/'
+mutant "moe: any number of rows" libcomm/moe_layout.c moe_faults:moe_faults \
+    's/arrival->rows > rows_bound\(moe\) \|\|/false \&\&/'
+mutant "moe: a message of another pass" libcomm/moe_message.c moe_faults:moe_faults \
+    's/frame_out->step != own.step \|\| //'
 mutant "qsgd: the worst case is taken for the usual one" compressors/qsgd.c qsgd:qsgd \
     's/^    return 1 - \(1 - 2 \/ n\).*/    return fmax(0, 1 - n \/ (2 * top * top));/'
 mutant "qsgd: what is lost at random counts as lost to the nearest" compressors/qsgd.c qsgd:qsgd \

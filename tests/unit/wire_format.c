@@ -4,6 +4,7 @@
 #include "compress.h"
 #include "deal.h"
 #include "random.h"
+#include "tacit_moe.h"
 #include "ranks.h"
 
 static char page[1 << 17]; /* with one blank for any run of blanks and ends of lines */
@@ -341,6 +342,28 @@ START_TEST(alltoall)
 }
 END_TEST
 
+START_TEST(tokens)
+{
+    static const float   given[] = {1, -2, .5f, 4};
+    static const int32_t experts[] = {2, 1, 0, 2};
+    tacit_moe_config_t   config = TACIT_MOE_CONFIG_INIT;
+    tacit_moe_t         *moe;
+    tacit_moe_pass_t    *pass;
+    uint8_t              message[128];
+
+    config.dimension = config.tokens = config.choices = 2;
+    config.experts = 3;
+    ck_assert_int_eq(tacit_moe_create_codec("m", &config, NULL, 0, 2, &moe), TACIT_OK);
+    ck_assert_int_eq(tacit_moe_dispatch_begin(moe, given, 2, experts, &pass), TACIT_OK);
+    ck_assert_uint_eq(tacit_moe_message_bytes(pass, 1), 90);
+    ck_assert_int_eq(tacit_moe_write(pass, 1, message), TACIT_OK);
+    page_says_bytes("", message, 64);
+    page_says_bytes("", message + 64, 10);
+    page_says_bytes("", message + 74, 16);
+    tacit_moe_destroy(moe);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("wire_format");
@@ -361,6 +384,7 @@ int main(void)
     tcase_add_test(tests, rotq);
     tcase_add_test(tests, powersgd);
     tcase_add_test(tests, alltoall);
+    tcase_add_test(tests, tokens);
     suite_add_tcase(suite, tests);
     return harness_main(suite);
 }
