@@ -92,11 +92,11 @@ typedef struct tacit_moe_counters {
     uint64_t rows;       /* … and rows that they travelled as; rows / copies is the rate */
     uint64_t overflows;  /* choices that an expert's capacity did not allow */
     uint64_t wire_bytes; /* that left this rank, headers included, in all four exchanges */
-    uint64_t
-        dense_bytes; /* that float32 rows, one a copy or one a reply, would have been in these: of this rank's tokens, there and
-                             back. To be compared with wire_bytes as sums over ranks */
-    double residual; /* with "lsh": norm of what these copies had beyond their rows, relative to theirs */
-    double hashes;   /* with "lsh": of the last pass, the mean over ranks that it sent to; fewer where `rate` asks for it */
+    /* What float32 rows would have been there, one a copy or a reply; those of this rank's tokens, whether they leave it or come
+       back. Sums over ranks are to be compared with those of wire_bytes. */
+    uint64_t dense_bytes;
+    double   residual; /* with "lsh": norm of what these copies had beyond their rows, relative to theirs */
+    double   hashes;   /* with "lsh": of the last pass, the mean over ranks that it sent to; fewer where `rate` asks for it */
 } tacit_moe_counters_t;
 TACIT_API tacit_status_t tacit_moe_counters(const tacit_moe_t *moe, tacit_moe_counters_t *counters_out);
 
@@ -105,7 +105,10 @@ TACIT_API tacit_status_t tacit_moe_counters(const tacit_moe_t *moe, tacit_moe_co
    Each of the four is a call that begins, an exchange that the program makes, and a call that ends. In between, for each other
    rank: tacit_moe_message_bytes(), tacit_moe_write(); and tacit_moe_read() of what came from there. Those that dispatch sends say
    themselves how many rows they have, so that ranks tell each other how many bytes will come; of all others
-   tacit_moe_expected_bytes() says it. Messages are checked before they are used. */
+   tacit_moe_expected_bytes() says it. Messages are checked before they are used.
+
+   Passes are numbered as they begin, also those that fail at once: where one does on a rank, all destroy theirs and begin again.
+   Any other call may be made again after an error. */
 
 /* As tacit_codec_create(). */
 TACIT_API tacit_status_t tacit_moe_create_codec(const char *name, const tacit_moe_config_t *moe_config,
