@@ -24,7 +24,7 @@ static tacit_status_t check_counts(const char *name, const tacit_moe_config_t *c
         return tacit__fail(TACIT_ERR_ARGUMENT, "moe '%s': %zu choices of a token among %zu experts", name, config->choices,
                            config->experts);
     }
-    if (here > MOST_HERE) {
+    if (config->experts > (size_t)ranks * MOST_HERE) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "moe '%s': %zu experts on %d ranks, where a rank may have %d", name,
                            config->experts, ranks, MOST_HERE);
     }

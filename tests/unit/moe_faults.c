@@ -50,6 +50,7 @@ START_TEST(configurations)
         {{sizeof(tacit_moe_config_t), 4, 4, 0, 1, 0, 0, 0, 0}, 0, 2, TACIT_ERR_ARGUMENT, "'m'|tokens 0"},
         {{sizeof(tacit_moe_config_t), 4, 4, 4, 5, 0, 0, 0, 0}, 0, 2, TACIT_ERR_ARGUMENT, "5 choices|4 experts"},
         {{sizeof(tacit_moe_config_t), 4, 70000, 4, 1, 0, 0, 0, 0}, 0, 2, TACIT_ERR_ARGUMENT, "70000 experts|32768"},
+        {{sizeof(tacit_moe_config_t), 4, SIZE_MAX, 4, 1, 0, 0, 0, 0}, 0, 2, TACIT_ERR_ARGUMENT, "32768"},
         {{sizeof(tacit_moe_config_t), 4, 4, 1u << 31, 1, 0, 0, 0, 0}, 0, 2, TACIT_ERR_ARGUMENT, "2147483648 tokens|too many"},
         {{sizeof(tacit_moe_config_t), SIZE_MAX / 2, 4, 4, 1, 0, 0, 0, 0}, 0, 2, TACIT_ERR_ARGUMENT, "too many"},
         {{sizeof(tacit_moe_config_t), 1u << 30, 2, SIZE_MAX / 4, 2, 0, 0, 0, 0}, 0, 8, TACIT_ERR_ARGUMENT, "too many"},
