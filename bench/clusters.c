@@ -28,7 +28,7 @@ typedef struct bench {
     float    tokens[TOKENS][DIMENSION], centroids[TOKENS][DIMENSION], replies[TOKENS][DIMENSION], outputs[TOKENS][DIMENSION];
     float    exact[2][TOKENS][DIMENSION]; /* of the expert alone; with the skip connection */
     float    first[HIDDEN][DIMENSION], second[DIMENSION][HIDDEN];
-    float    scratch[DIMENSION];
+    float   *scratch;
     uint32_t signs[MOST_HASHES * MOST_ROUNDS * DIMENSION / 32], codes[TOKENS * MOST_HASHES];
     uint32_t room[5 * TOKENS]; /* TOKENS is a power of two */
 } bench_t;
@@ -219,9 +219,16 @@ static void try_planes(bench_t *bench, double noise, int planes)
 int main(void)
 {
     static const double noises[] = {0.1, 0.25, 0.5}; /* of a point's norm */
-    bench_t            *bench = calloc(1, sizeof *bench);
+    const tacit_lsh_t   largest = {.hashes = MOST_HASHES, .rounds = MOST_ROUNDS};
+    float              *scratch = calloc(tacit__lsh_scratch(&largest, DIMENSION), sizeof *scratch);
+    bench_t            *bench = calloc(scratch != NULL, sizeof *bench);
 
-    for (size_t n = 0; bench != NULL && n < sizeof noises / sizeof *noises; n++) {
+    if (scratch == NULL || bench == NULL) {
+        free(scratch);
+        return EXIT_FAILURE;
+    }
+    bench->scratch = scratch;
+    for (size_t n = 0; n < sizeof noises / sizeof *noises; n++) {
         fill(bench, DENSE, noises[n]);
         for (int hashes = 1; hashes <= MOST_HASHES; hashes++) {
             try_polytopes(bench, DENSE, noises[n], 2, hashes);
@@ -230,13 +237,14 @@ int main(void)
             try_planes(bench, noises[n], planes);
         }
     }
-    for (int data = 0; bench != NULL && data < DATA; data++) {
+    for (int data = 0; data < DATA; data++) {
         fill(bench, data, 0.25);
         for (int rounds = 1; rounds <= MOST_ROUNDS; rounds++) {
             try_polytopes(bench, data, 0.25, rounds, 3);
             try_polytopes(bench, data, 0.25, rounds, 6);
         }
     }
+    free(scratch);
     free(bench);
-    return bench == NULL;
+    return EXIT_SUCCESS;
 }

@@ -93,9 +93,14 @@ tacit_rotations_t tacit__lsh_rotations(const tacit_lsh_t *lsh, size_t dimension,
     return (tacit_rotations_t){(size_t)lsh->hashes, (size_t)lsh->rounds, dimension, padded_of(dimension), signs};
 }
 
-size_t tacit__lsh_scratch(size_t dimension)
+#include "lsh_avx512.h"
+
+size_t tacit__lsh_scratch(const tacit_lsh_t *lsh, size_t dimension)
 {
-    return words_of(padded_of(dimension)) * WORD;
+    const size_t padded = words_of(padded_of(dimension)) * WORD;
+
+    TACIT_X86(if (tacit__isa() == TACIT_ISA_AVX512) { return scratch_of_eights((size_t)(lsh->hashes * lsh->rounds), padded); })
+    return padded;
 }
 
 TACIT_ALWAYS_INLINE void flip(float *v, const uint32_t *signs, size_t words)
@@ -155,9 +160,11 @@ TACIT_ALWAYS_INLINE void codes_loop(const tacit_rotations_t *rotations, const fl
                                     uint32_t *out, tacit_isa_t isa)
 {
     const size_t padded = rotations->padded, words = words_of(padded);
+    size_t       done = 0;
 
+    TACIT_X86(if (isa == TACIT_ISA_AVX512) { done = codes_of_eights(rotations, tokens, count, scratch, out); })
     memset(scratch, 0, words * WORD * sizeof *scratch);
-    for (size_t t = 0; t < count; t++) {
+    for (size_t t = done; t < count; t++) {
         const uint32_t *signs = rotations->signs;
 
         for (size_t h = 0; h < rotations->hashes; h++) {

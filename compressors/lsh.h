@@ -34,7 +34,7 @@ size_t tacit__lsh_words(const tacit_lsh_t *lsh, size_t dimension);
 /* Those of a key. Ranks that have others form other clusters, and nothing else. */
 tacit_rotations_t tacit__lsh_rotations(const tacit_lsh_t *lsh, size_t dimension, const tacit_key_t *key, uint32_t *signs);
 /* Floats of scratch for codes. */
-size_t tacit__lsh_scratch(size_t dimension);
+size_t tacit__lsh_scratch(const tacit_lsh_t *lsh, size_t dimension);
 /* codes: `hashes` of each token. A token that is not finite has some code, too. */
 void tacit__lsh_codes(const tacit_rotations_t *rotations, const float *tokens, size_t count, float *scratch, uint32_t *codes);
 
