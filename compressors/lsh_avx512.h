@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Codes of `lsh` with AVX-512: 8 tokens at once. A register holds element e of each, in its lower half, and element e + half,
-   where half is half of their padded number. So of all butterflies only those of the first stage are within a register, and what a
-   transform of 512 elements needs, 32 KiB, stays in L1. Only for lsh.c, whose plain functions say what is computed.
+   where half is half of their padded number. So of all butterflies only those of the first stage are within a register, and what
+   a transform of 512 elements needs, 32 KiB, stays in L1. Only for lsh.c, whose plain functions say what is computed.
 
    Of a and b with signs s and t the first stage makes s (a + r b) and s (a - r b), r = s t: these are a + b and a - b, in one
    order or the other, times s. In the first round all hashes share them. Only a zero's sign may come out otherwise than in the

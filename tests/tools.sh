@@ -89,6 +89,9 @@ done
 ends 0 "$tools/tacit-bench" kernels --spec onebit+ef --spec none --bytes 1M --json
 has mode spec device isa bytes encode_gbps decode_gbps copy_gbps stream_gbps encode_of_limit decode_of_limit
 [ "$(wc -l <"$folder/out")" -eq 2 ] || fail "not one line a spec"
+ends 0 "$tools/tacit-bench" kernels --spec lsh:rate=0.5 --bytes 512K --dimension 64 --json
+has mode spec bytes encode_gbps decode_gbps payload_bytes dimension rate hash_gbps cluster_gbps
+says out '"dimension":64,"rate":0\.[0-4]'
 ends 2 "$tools/tacit-bench" kernels --spec nothing
 ends 2 "$tools/tacit-bench" alltoall
 ends 2 "$tools/tacit-bench" kernels --bytes 1X

@@ -24,7 +24,8 @@ typedef struct bench_options {
     const char *trace;  /* of the operations beside ours, which are then ours too; NULL: they are native */
     bool        native; /* measure the native collective beside ours */
     bool        json;
-    bool        cuda; /* kernels: those of a GPU */
+    bool        cuda;      /* kernels: those of a GPU */
+    uint64_t    dimension; /* of tokens */
 } bench_options_t;
 
 /* Whether there is a GPU to measure; false after a message that says why not. */
@@ -32,6 +33,7 @@ bool bench_has_device(void);
 /* These return the tool's status. */
 int bench_kernels(const bench_options_t *options);
 int bench_device(const bench_options_t *options, const char *spec, size_t bytes);
+int bench_tokens(const bench_options_t *options, const char *spec, size_t bytes);
 int bench_allreduce(const bench_options_t *options);
 
 /* What has been measured of a spec's kernels. */
@@ -41,6 +43,8 @@ typedef struct bench_rates {
     double      encode_traffic, decode_traffic;               /* bytes an element, beside one reading or writing of it */
     double      copy_seconds, encode_seconds, decode_seconds; /* of one tensor */
     double      encode_stream_seconds, decode_stream_seconds; /* of the plain loop; NaN where there is none */
+    size_t      dimension;                                    /* of tokens; 0: it is no spec for tokens, and there is … */
+    double      rate, hash_seconds, cluster_seconds;          /* … none of these */
 } bench_rates_t;
 
 void bench_print_rates(const bench_rates_t *rates, const bench_options_t *options);
@@ -51,6 +55,7 @@ void bench_print_rates(const bench_rates_t *rates, const bench_options_t *option
    result. NaN where the feedback is not known here. */
 double bench_encode_traffic(const char *spec);
 double bench_result_traffic(const char *spec);
+bool   bench_is_for_tokens(const char *spec);
 /* A tensor of count elements with two dimensions, as square as count allows, for compressors that want a matrix. */
 tacit_slot_config_t bench_tensor(const char *spec, size_t count);
 

@@ -250,6 +250,10 @@ void bench_print_rates(const bench_rates_t *rates, const bench_options_t *option
         printf("%-36s %10zu %9.2f %9.2f %9.2f %9s %9.3f %9.3f\n", rates->spec, rates->bytes, gigabytes / rates->encode_seconds,
                gigabytes / rates->decode_seconds, copy, stream, encode_limit / rates->encode_seconds,
                decode_limit / rates->decode_seconds);
+        if (rates->dimension != 0) {
+            printf("  hashing %.2f, clusters %.2f GB/s; %.3f rows a token of %zu elements\n", gigabytes / rates->hash_seconds,
+                   gigabytes / rates->cluster_seconds, rates->rate, rates->dimension);
+        }
         return;
     }
     json_open(&json, NULL, '{');
@@ -266,6 +270,12 @@ void bench_print_rates(const bench_rates_t *rates, const bench_options_t *option
     json_number(&json, "decode_of_limit", decode_limit / rates->decode_seconds);
     json_number(&json, "decode_stream_gbps", gigabytes / rates->decode_stream_seconds);
     json_count(&json, "payload_bytes", rates->payload_bytes);
+    if (rates->dimension != 0) {
+        json_count(&json, "dimension", rates->dimension);
+        json_number(&json, "rate", rates->rate);
+        json_number(&json, "hash_gbps", gigabytes / rates->hash_seconds);
+        json_number(&json, "cluster_gbps", gigabytes / rates->cluster_seconds);
+    }
     json_close(&json, '}');
     json_end(&json);
 }
@@ -317,8 +327,9 @@ int bench_kernels(const bench_options_t *options)
     }
     for (size_t i = 0; i < options->spec_count; i++) {
         for (size_t j = 0; j < options->size_count; j++) {
-            int one = options->cuda ? bench_device(options, options->specs[i], options->bytes[j])
-                                    : run_one(options, options->specs[i], options->bytes[j]);
+            int one = options->cuda                            ? bench_device(options, options->specs[i], options->bytes[j])
+                      : bench_is_for_tokens(options->specs[i]) ? bench_tokens(options, options->specs[i], options->bytes[j])
+                                                               : run_one(options, options->specs[i], options->bytes[j]);
 
             status = one != EXIT_SUCCESS ? one : status;
         }

@@ -11,18 +11,20 @@
 #include "spec.h"
 
 static const char help[] =
-    "usage: tacit-bench kernels [--spec SPEC]... [--bytes N] [--device cpu|cuda] [--seed N] [--json]\n"
+    "usage: tacit-bench kernels [--spec SPEC]... [--bytes N] [--dimension N] [--device cpu|cuda] [--seed N] [--json]\n"
     "       mpirun ... tacit-bench allreduce [--spec SPEC]... [--bytes N[,N...]] [--schedule NAME|all] [--link-rate RATE]\n"
     "                                        [--calls N] [--no-native|--trace FILE] [--compute MS] [--seed N] [--json]\n"
     "\n"
     "kernels: how fast one core encodes (feedback included) and decodes N(0,1) data, beside memcpy and beside a loop with the\n"
-    "same reads and writes and no arithmetic. Rates are 1e9 bytes of uncompressed input a second.\n"
+    "same reads and writes and no arithmetic. Rates are 1e9 bytes of uncompressed input a second. Of lsh: how fast it makes\n"
+    "rows of tokens, and outputs of replies.\n"
     "\n"
     "allreduce: tacit_allreduce() and MPI_Allreduce() of the same buffer, in turns, in one run.\n"
     "\n"
-    "  --spec SPEC       what to measure; may be repeated (kernels: all but powersgd; allreduce: $TACIT_SPEC, then auto)\n"
+    "  --spec SPEC       what to measure; may be repeated (kernels: all but powersgd, lsh; allreduce: $TACIT_SPEC, then auto)\n"
     "  --bytes N         of the tensor, uncompressed; K, M and G are 1024 (kernels: 1G, more than any cache, on a GPU 256M;\n"
     "                    allreduce: 64M)\n"
+    "  --dimension N     kernels, lsh: elements of a token (512)\n"
     "  --schedule NAME   reduce by this schedule instead of the library's choice; all: one line for each that carries the spec\n"
     "  --link-rate RATE  of each rank's network link, as in 1gbit: gives limit_seconds and of_limit\n"
     "  --calls N         pairs to measure, 9 where that is fewer; with --no-native: exactly N operations, warm-up included\n"
@@ -43,7 +45,7 @@ static const struct {
     const char *letters;
     size_t      bytes; /* default */
 } modes[] = {
-    {"kernels", bench_kernels, "sbdej", (size_t)1 << 30},
+    {"kernels", bench_kernels, "sbdeji", (size_t)1 << 30},
 #if TACIT_HAVE_MPI
     {"allreduce", bench_allreduce, "sbdejclnStm", (size_t)64 << 20},
 #endif
@@ -53,19 +55,13 @@ enum { MODES = sizeof modes / sizeof *modes };
 static const size_t device_bytes = (size_t)256 << 20; /* default with --device cuda */
 
 static const struct option long_options[] = {
-    {"spec", required_argument, NULL, 's'},
-    {"bytes", required_argument, NULL, 'b'},
-    {"device", required_argument, NULL, 'd'},
-    {"seed", required_argument, NULL, 'e'},
-    {"json", no_argument, NULL, 'j'},
-    {"calls", required_argument, NULL, 'c'},
-    {"link-rate", required_argument, NULL, 'l'},
-    {"compute", required_argument, NULL, 'm'},
-    {"no-native", no_argument, NULL, 'n'},
-    {"trace", required_argument, NULL, 't'},
-    {"schedule", required_argument, NULL, 'S'},
-    {"help", no_argument, NULL, 'h'},
-    {NULL, 0, NULL, 0},
+    {"spec", required_argument, NULL, 's'},    {"bytes", required_argument, NULL, 'b'},
+    {"device", required_argument, NULL, 'd'},  {"dimension", required_argument, NULL, 'i'},
+    {"seed", required_argument, NULL, 'e'},    {"json", no_argument, NULL, 'j'},
+    {"calls", required_argument, NULL, 'c'},   {"link-rate", required_argument, NULL, 'l'},
+    {"compute", required_argument, NULL, 'm'}, {"no-native", no_argument, NULL, 'n'},
+    {"trace", required_argument, NULL, 't'},   {"schedule", required_argument, NULL, 'S'},
+    {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},
 };
 
 static int show_help(void)
@@ -112,6 +108,8 @@ static bool read_option(int letter, bench_options_t *options)
         }
         options->compute_seconds = 1e-3 * (double)milliseconds;
         return true;
+    case 'i':
+        return option_count("--dimension", optarg, 1, 65536, &options->dimension);
     case 'e':
         return option_count("--seed", optarg, 0, UINT64_MAX, &options->seed);
     case 'l':
@@ -188,7 +186,10 @@ static bool complete(bench_options_t *options, size_t mode)
         options->specs[options->spec_count++] = spec != NULL && *spec != '\0' ? spec : "auto";
     }
     for (size_t i = 0; i < options->spec_count; i++) {
-        if (tacit__spec_check_slot(options->specs[i]) != TACIT_OK) {
+        const char *text = options->specs[i];
+
+        if (modes[mode].run == bench_kernels && !options->cuda ? tacit_spec_check(text, NULL, 0) != TACIT_OK
+                                                               : tacit__spec_check_slot(text) != TACIT_OK) {
             usage_error("%s", tacit_last_error());
             return false;
         }
@@ -208,7 +209,7 @@ static bool complete(bench_options_t *options, size_t mode)
 
 int main(int argc, char **argv)
 {
-    static bench_options_t options = {.seed = 1, .native = true, .schedule = "auto"};
+    static bench_options_t options = {.seed = 1, .native = true, .schedule = "auto", .dimension = 512};
     size_t                 mode = 0;
     int                    letter, index = 0;
 

@@ -307,7 +307,8 @@ START_TEST(scaled_and_negated)
 }
 END_TEST
 
-/* Tokens that are not finite have codes that exist, spoil no other's, and are reported with the centroids. */
+/* Tokens that are not finite have codes that exist, the same ones alone as among others, spoil no other's, and are reported with
+   the centroids. */
 START_TEST(not_finite)
 {
     layer_t  layer = clustered(3);
@@ -322,8 +323,11 @@ START_TEST(not_finite)
     layer.rows[DIMENSION * 5 + 3] = _i == 0 ? NAN : FLT_MAX;
     form_clusters(&layer);
     same_bytes(layer.codes + 3 * 8, before, sizeof before, "the next token");
-    for (size_t i = 0; i < 3 * TOKENS; i++) {
-        ck_assert_uint_lt(layer.codes[i], 2 * DIMENSION);
+    for (size_t t = 0; t < TOKENS; t++) {
+        uint32_t alone[3];
+        tacit__lsh_codes(&layer.rotations, layer.rows + DIMENSION * t, 1, layer.scratch, alone);
+        same_bytes(layer.codes + 3 * t, alone, sizeof alone, "a token alone");
+        ck_assert(alone[0] < 2 * DIMENSION && alone[1] < 2 * DIMENSION && alone[2] < 2 * DIMENSION);
     }
     ck_assert_uint_eq(tacit__lsh_encode(&layer.lsh, layer.centroids, layer.clusters.count, DIMENSION, payload),
                       TACIT_FAULT_NONFINITE);

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tacit-bench kernels of specs for tokens: what one core needs to make rows of tokens, and outputs of replies to these. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench.h"
+#include "lsh.h"
+#include "spec.h"
+
+enum { PASSES = 7, POINTS = 64 };
+
+static const float noise = 0.25f; /* of tokens, relative to the points that they are near to */
+
+enum { COPY, HASH, CLUSTER, ENCODE, DECODE, OPERATIONS };
+
+typedef struct tokens {
+    tacit_spec_t       spec;
+    const tacit_lsh_t *lsh;
+    size_t             count, dimension;
+    float             *points, *rows, *centroids, *replies, *outputs, *scratch;
+    uint32_t          *signs, *codes, *room;
+    uint8_t           *payload;
+    tacit_rotations_t  rotations;
+    tacit_clusters_t   clusters;
+    double             seconds[OPERATIONS][PASSES];
+} tokens_t;
+
+bool bench_is_for_tokens(const char *spec)
+{
+    return tacit_spec_check(spec, NULL, 0) == TACIT_OK && tacit__spec_check_slot(spec) != TACIT_OK;
+}
+
+static tacit_status_t prepare(tokens_t *run, const char *spec)
+{
+    const tacit_key_t    key = {.seed = 1};
+    const tacit_status_t status = tacit__spec_parse_any(spec, &run->spec);
+    const size_t         bytes = run->count * run->dimension * sizeof(float);
+
+    if (status != TACIT_OK) {
+        return status;
+    }
+    run->lsh = run->spec.compressor_config;
+    run->points = bench_memory(POINTS * run->dimension * sizeof *run->points);
+    run->rows = run->points != NULL ? bench_memory(bytes) : NULL;
+    run->centroids = run->rows != NULL ? bench_memory(bytes) : NULL;
+    run->replies = run->centroids != NULL ? bench_memory(bytes) : NULL;
+    run->outputs = run->replies != NULL ? bench_memory(bytes) : NULL;
+    run->payload = run->outputs != NULL ? bench_memory(bytes) : NULL;
+    run->scratch =
+        run->payload != NULL ? bench_memory(tacit__lsh_scratch(run->lsh, run->dimension) * sizeof *run->scratch) : NULL;
+    run->signs = run->scratch != NULL ? bench_memory(tacit__lsh_words(run->lsh, run->dimension) * sizeof *run->signs) : NULL;
+    run->codes = run->signs != NULL ? bench_memory(run->count * (size_t)run->lsh->hashes * sizeof *run->codes) : NULL;
+    run->room = run->codes != NULL ? bench_memory(tacit__lsh_room(run->count) * sizeof *run->room) : NULL;
+    if (run->room == NULL) {
+        return TACIT_ERR_MEMORY;
+    }
+    run->rotations = tacit__lsh_rotations(run->lsh, run->dimension, &key, run->signs);
+    return TACIT_OK;
+}
+
+static void release(tokens_t *run)
+{
+    void *const memory[] = {run->points,  run->rows,    run->centroids, run->replies, run->outputs,
+                            run->payload, run->scratch, run->signs,     run->codes,   run->room};
+
+    for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) {
+        free(memory[i]);
+    }
+    tacit__spec_release(&run->spec);
+}
+
+static void fill(tokens_t *run, uint64_t seed, uint64_t pass)
+{
+    bench_random_t random = bench_random(seed, 0, pass);
+
+    bench_normal(&random, run->points, POINTS * run->dimension);
+    bench_normal(&random, run->rows, run->count * run->dimension);
+    for (size_t t = 0; t < run->count; t++) {
+        const float *point = run->points + run->dimension * (t * t % POINTS); /* some are more frequent */
+        for (size_t i = 0; i < run->dimension; i++) {
+            run->rows[run->dimension * t + i] = point[i] + noise * run->rows[run->dimension * t + i];
+        }
+    }
+}
+
+static void perform(tokens_t *run, int operation)
+{
+    const size_t        hashes = run->rotations.hashes;
+    const tacit_coded_t coded = {run->count, NULL, run->codes, hashes, hashes};
+
+    switch (operation) {
+    case COPY:
+        memcpy(run->outputs, run->rows, run->count * run->dimension * sizeof *run->rows);
+        break;
+    case HASH:
+        tacit__lsh_codes(&run->rotations, run->rows, run->count, run->scratch, run->codes);
+        break;
+    case CLUSTER:
+        run->clusters = tacit__lsh_cluster(&coded, run->lsh->rate, run->room);
+        break;
+    case ENCODE:
+        tacit__lsh_centroids(&run->clusters, run->rows, run->dimension, run->centroids);
+        tacit__lsh_encode(run->lsh, run->centroids, run->clusters.count, run->dimension, run->payload);
+        break;
+    default:
+        tacit__lsh_outputs(&run->clusters, run->rows, run->centroids, run->replies, run->dimension, run->outputs);
+    }
+}
+
+int bench_tokens(const bench_options_t *options, const char *spec, size_t bytes)
+{
+    tokens_t      run = {.dimension = options->dimension};
+    bench_rates_t rates = {.spec = spec,
+                           .dimension = run.dimension,
+                           .encode_stream_seconds = NAN,
+                           .decode_stream_seconds = NAN,
+                           .decode_traffic = 4};
+
+    run.count = bytes / sizeof(float) / run.dimension;
+    run.count += run.count == 0;
+    if (prepare(&run, spec) != TACIT_OK) {
+        fprintf(stderr, "tacit-bench: %s: %s\n", spec, tacit_last_error());
+        release(&run);
+        return EXIT_FAILURE;
+    }
+    for (int pass = -1; pass < PASSES; pass++) { /* the first warms up */
+        fill(&run, options->seed, (uint64_t)(pass + 1));
+        for (int i = 0; i < OPERATIONS; i++) {
+            const double start = bench_seconds();
+            perform(&run, i);
+            if (pass >= 0) {
+                run.seconds[i][pass] = bench_seconds() - start;
+            }
+        }
+    }
+    rates.bytes = run.count * run.dimension * sizeof(float);
+    rates.payload_bytes = tacit__lsh_bound(run.lsh, run.clusters.count, run.dimension);
+    rates.rate = (double)run.clusters.count / (double)run.count;
+    rates.copy_seconds = bench_median(run.seconds[COPY], PASSES);
+    rates.hash_seconds = bench_median(run.seconds[HASH], PASSES);
+    rates.cluster_seconds = bench_median(run.seconds[CLUSTER], PASSES);
+    rates.encode_seconds = rates.hash_seconds + rates.cluster_seconds + bench_median(run.seconds[ENCODE], PASSES);
+    rates.decode_seconds = bench_median(run.seconds[DECODE], PASSES);
+    bench_print_rates(&rates, options);
+    release(&run);
+    return EXIT_SUCCESS;
+}
