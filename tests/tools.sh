@@ -93,7 +93,10 @@ ends 0 "$tools/tacit-bench" kernels --spec lsh:rate=0.5 --bytes 512K --dimension
 has mode spec bytes encode_gbps decode_gbps payload_bytes dimension rate hash_gbps cluster_gbps
 says out '"dimension":64,"rate":0\.[0-4]'
 ends 2 "$tools/tacit-bench" kernels --spec nothing
-ends 2 "$tools/tacit-bench" alltoall
+ends 2 "$tools/tacit-bench" alltoall --schedule ring
+ends 2 "$tools/tacit-bench" alltoall --spec lsh:hashes=4
+says err 'is for tokens that go to experts'
+ends 2 "$tools/tacit-bench" allgather
 ends 2 "$tools/tacit-bench" kernels --bytes 1X
 
 if [ -n "${MPIRUN-}" ]; then
@@ -125,6 +128,18 @@ if [ -n "${MPIRUN-}" ]; then
     says out '"spec":"topk+ef","schedule":"sparse"'
     ends 1 ranks 2 "$tools/tacit-bench" allreduce --spec none --bytes 4K --schedule sparse --calls 3 --no-native
     says err "sparse does not carry 'none'"
+    ends 0 ranks 3 "$tools/tacit-bench" alltoall --spec bf16 --spec none --bytes 64K,1M --link-rate 1gbit --json
+    has mode spec schedule ranks nodes bytes seconds native_seconds speedup speedup_low native_repeat wire_bytes network_bytes \
+        dense_bytes ratio ratio_fp16 relative_error limit_seconds of_limit progress
+    [ "$(wc -l <"$folder/out")" -eq 4 ] || fail "not one line a spec and size"
+    says out '"spec":"bf16","schedule":"alltoall","ranks":3,"nodes":1,"bytes":65532,' # three parts of 5461 numbers
+    says out '"spec":"none","schedule":"native",.*"wire_bytes":43688,.*"ratio":1,.*"relative_error":0,'
+    TACIT_CHECK=1 ends 0 ranks 2 "$tools/tacit-bench" alltoall --bytes 64K --calls 3 --no-native --json
+    says out '"spec":"none","schedule":"alltoall",.*"native_seconds":null,.*"relative_error":0,'
+    ends 1 ranks 2 "$tools/tacit-bench" alltoall --spec topk --bytes 64K --calls 3 --no-native --json
+    says err 'does not encode rows one by one'
+    ends 1 ranks 2 "$tools/tacit-bench" alltoall --bytes 4
+    says err 'a number for each of 2 ranks'
 
     TACIT_TOPOLOGY=1,2 ends 0 ranks 3 "$tools/tacit-info" --topology
     says out '^# 2 hosts of 1 to 2 ranks; 1 rail$'

@@ -35,6 +35,7 @@ int bench_kernels(const bench_options_t *options);
 int bench_device(const bench_options_t *options, const char *spec, size_t bytes);
 int bench_tokens(const bench_options_t *options, const char *spec, size_t bytes);
 int bench_allreduce(const bench_options_t *options);
+int bench_alltoall(const bench_options_t *options);
 
 /* What has been measured of a spec's kernels. */
 typedef struct bench_rates {

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tacit-bench allreduce: tacit_allreduce() and MPI_Allreduce(), or itself with a trace, of one buffer, in turns. Data come from
    the seed, so that rank 0 can make every rank's and sum them in float64: what is checked never crosses the wire. */
-#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,16 +12,7 @@
 #include "bench_reduction.h"
 #include "comm.h"
 
-enum {
-    PAIRS_MIN = 9, /* fewer have no 95 % interval that says much */
-    PAIRS_MAX = 201,
-    CALLS = 20, /* with --no-native and without --calls */
-    BATCH_MAX = 10000,
-    UNBATCHED = 8,  /* calls that mean_error sees where batches are timed, beside two to warm up */
-    BLOCK = 1 << 16 /* elements handled at once in float64 */
-};
-#define BATCH_SECONDS 5e-4 /* shorter operations are timed several at once */
-#define TOTAL_SECONDS 3.0  /* of measuring, where PAIRS_MIN allows */
+enum { BLOCK = 1 << 16 /* elements handled at once in float64 */ };
 
 /* ---- Exactness, on rank 0 ---- */
 
@@ -62,9 +52,11 @@ static double error_of_sum(const reduction_t *run)
 
 /* Takes the result of a call of ours into account. After a native one it does the same work and counts nothing, so that all
    kinds of calls find the same caches. */
-static void collect(reduction_t *run, bool ours)
+static void collect(void *context, int kind)
 {
-    double weight = ours ? 1 : 0;
+    reduction_t *run = context;
+    const bool   ours = kind == OURS;
+    const double weight = ours ? 1 : 0;
 
     if (run->rank != 0) {
         return;
@@ -81,9 +73,10 @@ static void collect(reduction_t *run, bool ours)
 /* ---- Memory ---- */
 
 /* After calls of ours and before any other: what MPI's own take does not count. */
-static void measure_memory(reduction_t *run)
+static void measure_memory(void *context)
 {
-    double bytes = run->made_bytes + bench_resident_peak() - run->base_bytes;
+    reduction_t *run = context;
+    double       bytes = run->made_bytes + bench_resident_peak() - run->base_bytes;
 
     bytes = isnan(bytes) ? -1 : bytes;
     MPI_Allreduce(&bytes, &run->extra_bytes, 1, MPI_DOUBLE, MPI_MAX, MPI_COMM_WORLD);
@@ -123,148 +116,28 @@ static tacit_status_t reduce_aside(reduction_t *run, int kind)
     return kind == OURS ? tacit_wait(&request) : of_mpi(MPI_Wait(&native, MPI_STATUS_IGNORE));
 }
 
-/* Times a batch of one kind; the result is of one operation, on this rank. */
-static tacit_status_t time_batch(reduction_t *run, int kind, size_t batch, double *seconds_out)
+static tacit_status_t call(void *context, int kind)
 {
-    tacit_status_t status = TACIT_OK;
-    double         start;
+    reduction_t *run = context;
 
-    MPI_Barrier(MPI_COMM_WORLD);
-    start = MPI_Wtime();
-    for (size_t i = 0; i < batch && status == TACIT_OK; i++) {
-        status = run->options->compute_seconds > 0 ? reduce_aside(run, kind) : reduce(run, kind);
-    }
-    *seconds_out = (MPI_Wtime() - start) / (double)batch;
-    if (status == TACIT_OK && batch == 1) {
-        collect(run, kind == OURS);
-    }
-    return status;
-}
-
-/* Rank 0 decides how much is measured from what a call took; the first one also warms up. */
-static tacit_status_t plan(reduction_t *run)
-{
-    unsigned long long decision[2];
-    double             seconds[TIMED] = {0}, mine, longest, round;
-    tacit_status_t     status = TACIT_OK;
-
-    for (int warm_up = 0; warm_up < 2; warm_up++) {
-        for (int kind = OURS; kind >= NATIVE && status == TACIT_OK; kind--) {
-            status = time_batch(run, kind, 1, &seconds[kind]);
-            if (warm_up == 0 && kind == OURS) {
-                measure_memory(run);
-            }
-        }
-    }
-    if (status != TACIT_OK) {
-        return status;
-    }
-    mine = seconds[NATIVE] > seconds[OURS] ? seconds[OURS] : seconds[NATIVE];
-    MPI_Allreduce(&mine, &longest, 1, MPI_DOUBLE, MPI_MAX, MPI_COMM_WORLD);
-    decision[0] = (unsigned long long)fmin(fmax(ceil(BATCH_SECONDS / fmax(longest, 1e-9)), 1), BATCH_MAX);
-    round = (double)decision[0] * (2 * seconds[NATIVE] + seconds[OURS]);
-    decision[1] = run->options->calls != 0 ? run->options->calls : (unsigned long long)fmin(TOTAL_SECONDS / round, PAIRS_MAX);
-    MPI_Bcast(decision, 2, MPI_UNSIGNED_LONG_LONG, 0, MPI_COMM_WORLD);
-    run->batch = (size_t)decision[0];
-    run->rounds = decision[1] < PAIRS_MIN ? PAIRS_MIN : (size_t)decision[1];
-    for (int call = 0; call < UNBATCHED && run->batch > 1 && status == TACIT_OK; call++) {
-        status = time_batch(run, OURS, 1, &mine);
-    }
-    return status;
-}
-
-/* An operation takes as long as it takes the last rank. */
-static void slowest(double *seconds, size_t count)
-{
-    MPI_Allreduce(MPI_IN_PLACE, seconds, (int)count, MPI_DOUBLE, MPI_MAX, MPI_COMM_WORLD);
-}
-
-static bool make_rounds(reduction_t *run, size_t rounds)
-{
-    for (int kind = 0; kind < TIMED; kind++) {
-        run->seconds[kind] = bench_memory((rounds + 1) * sizeof(double));
-        if (run->seconds[kind] == NULL) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static tacit_status_t measure_pairs(reduction_t *run)
-{
-    tacit_status_t status = plan(run);
-
-    if (status == TACIT_OK && !make_rounds(run, run->rounds)) {
-        MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
-    }
-    for (size_t round = 0; round < run->rounds; round++) {
-        for (size_t i = 0; i < TIMED && status == TACIT_OK; i++) {
-            int kind = (int)((round + (round % 2 == 0 ? i : TIMED - i)) % TIMED);
-
-            status = time_batch(run, kind, run->batch, &run->seconds[kind][round]);
-        }
-    }
-    for (int kind = 0; kind < TIMED && status == TACIT_OK; kind++) {
-        slowest(run->seconds[kind], run->rounds);
-    }
-    return status;
-}
-
-/* Exactly the calls that were asked for; the first one, the warm-up, is not among the times. */
-static tacit_status_t measure_ours(reduction_t *run)
-{
-    size_t         calls = run->options->calls != 0 ? (size_t)run->options->calls : CALLS;
-    tacit_status_t status = TACIT_OK;
-
-    if (!make_rounds(run, calls)) {
-        MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
-    }
-    run->rounds = calls > 1 ? calls - 1 : 1;
-    for (size_t call = 0; call < calls && status == TACIT_OK; call++) {
-        status = time_batch(run, OURS, 1, &run->seconds[OURS][call > 0 ? call - 1 : 0]);
-    }
-    measure_memory(run);
-    if (status == TACIT_OK) {
-        slowest(run->seconds[OURS], run->rounds);
-    }
-    return status;
+    return run->options->compute_seconds > 0 ? reduce_aside(run, kind) : reduce(run, kind);
 }
 
 /* ---- Bounds and counts ---- */
 
-/* What all ranks reach at once, each for itself, so that ranks that share a core share it here too: bytes read plus written
-   per second of one rank. */
-static double copy_rate(reduction_t *run)
-{
-    size_t bytes = run->count * sizeof(float), copies = 8 + ((size_t)16 << 20) / bytes;
-    double seconds, start;
-
-    memcpy(run->out, run->in, bytes);
-    MPI_Barrier(MPI_COMM_WORLD);
-    start = MPI_Wtime();
-    for (size_t i = 0; i < copies; i++) {
-        memcpy(run->out, run->in, bytes);
-        __asm__ volatile("" : : "r"(run->out) : "memory"); /* each copy is wanted */
-    }
-    seconds = MPI_Wtime() - start;
-    MPI_Allreduce(MPI_IN_PLACE, &seconds, 1, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
-    return 2 * (double)copies * (double)bytes * run->ranks / seconds;
-}
-
 static tacit_status_t read_counters(reduction_t *run)
 {
-    tacit_counters_t counters;
-    tacit_status_t   status = tacit_slot_counters(run->slot, &counters);
-    double           bytes[2];
+    const tacit_counters_t before = {0};
+    tacit_counters_t       counters;
+    tacit_status_t         status = tacit_slot_counters(run->slot, &counters);
+    double                 bytes[2];
 
     if (status != TACIT_OK) {
         return status;
     }
-    bytes[0] = (double)counters.wire_bytes / (double)counters.calls;
-    bytes[1] = (double)counters.network_bytes / (double)counters.calls;
-    MPI_Allreduce(MPI_IN_PLACE, bytes, 2, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
-    run->wire_bytes = bytes[0] / run->ranks;
-    run->network_bytes = bytes[1] / run->ranks;
+    bench_mean_bytes(&before, &counters, run->ranks, bytes);
+    run->wire_bytes = bytes[0];
+    run->network_bytes = bytes[1];
     return TACIT_OK;
 }
 
@@ -276,7 +149,9 @@ static void find_limit(reduction_t *run)
 
     run->limit_seconds = NAN;
     if (run->options->link_rate > 0) {
-        run->limit_seconds = isnan(traffic) ? NAN : fmax(wire, traffic * (double)run->count / copy_rate(run));
+        const double rate = bench_copy_rate(run->in, run->out, run->count, run->ranks);
+
+        run->limit_seconds = isnan(traffic) ? NAN : fmax(wire, traffic * (double)run->count / rate);
     }
 }
 
@@ -303,30 +178,6 @@ static double payload_ratio(const reduction_t *run)
     free(frame);
     tacit_codec_destroy(codec);
     return bytes == 0 ? NAN : (double)(run->count * sizeof(float)) / (double)bytes;
-}
-
-static int count_nodes(int ranks)
-{
-    char  name[MPI_MAX_PROCESSOR_NAME] = "";
-    char *names = calloc((size_t)ranks, sizeof name);
-    int   length, nodes = 0;
-
-    if (names == NULL) {
-        MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
-        return 0;
-    }
-    MPI_Get_processor_name(name, &length);
-    MPI_Allgather(name, sizeof name, MPI_CHAR, names, sizeof name, MPI_CHAR, MPI_COMM_WORLD);
-    for (int i = 0; i < ranks; i++) {
-        int first = 0;
-
-        while (strcmp(names + (size_t)first * sizeof name, names + (size_t)i * sizeof name) != 0) {
-            first++;
-        }
-        nodes += first == i;
-    }
-    free(names);
-    return nodes;
 }
 
 /* ---- One spec and size ---- */
@@ -403,9 +254,7 @@ static void release(reduction_t *run)
     free(run->out);
     free(run->exact);
     free(run->sum);
-    for (int kind = 0; kind < TIMED; kind++) {
-        free(run->seconds[kind]);
-    }
+    bench_forget(&run->pairs);
 }
 
 /* Every rank gets the same status from the library, and so takes the same way. Only one of `all` schedules may be unsuitable. */
@@ -423,7 +272,9 @@ static tacit_status_t run_one(reduction_t *run, bool all)
         status = prepare(run);
     }
     if (status == TACIT_OK) {
-        status = run->options->native ? measure_pairs(run) : measure_ours(run);
+        run->pairs =
+            (bench_pairs_t){.options = run->options, .context = run, .call = call, .collect = collect, .settle = measure_memory};
+        status = bench_measure(&run->pairs);
     }
     if (status == TACIT_OK) {
         status = read_counters(run);
@@ -491,7 +342,7 @@ static tacit_status_t run_all(const bench_options_t *options, int rank, int rank
     const char    *names[BENCH_SCHEDULES];
     tacit_comm_t  *comms[BENCH_SCHEDULES] = {NULL}, *traced[BENCH_SCHEDULES] = {NULL}, *model = NULL;
     const size_t   schedules = list_schedules(options->schedule, names, BENCH_SCHEDULES);
-    int            nodes = count_nodes(ranks);
+    int            nodes = bench_count_nodes(ranks);
     double         before = bench_resident(), made;
     tacit_status_t status = TACIT_OK;
 
@@ -533,32 +384,12 @@ static tacit_status_t run_all(const bench_options_t *options, int rank, int rank
     return status;
 }
 
-static bool sizes_suit_mpi(const bench_options_t *options, int rank)
-{
-    for (size_t i = 0; i < options->size_count; i++) {
-        if (options->bytes[i] / sizeof(float) > INT_MAX) {
-            if (rank == 0) {
-                fprintf(stderr, "tacit-bench: MPI_Allreduce counts with an int: --bytes must be below 8G, not %zu\n",
-                        options->bytes[i]);
-            }
-            return false;
-        }
-    }
-    return true;
-}
-
 int bench_allreduce(const bench_options_t *options)
 {
-    const char    *progress = getenv("TACIT_PROGRESS");
-    const int      wanted = progress != NULL && strcmp(progress, "thread") == 0 ? MPI_THREAD_MULTIPLE : MPI_THREAD_SINGLE;
     tacit_status_t status;
-    int            rank, ranks, level;
+    int            rank, ranks;
 
-    MPI_Init_thread(NULL, NULL, wanted, &level); /* where it is less, the library says so */
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &ranks);
-    if (!sizes_suit_mpi(options, rank)) {
-        MPI_Finalize();
+    if (!bench_start(options, "MPI_Allreduce", &rank, &ranks)) {
         return EXIT_FAILURE;
     }
     status = run_all(options, rank, ranks);

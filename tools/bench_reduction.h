@@ -3,10 +3,7 @@
 #ifndef TOOLS_BENCH_REDUCTION_H
 #define TOOLS_BENCH_REDUCTION_H
 
-#include "bench.h"
-
-/* A round times these, in another order each time; native, or with --trace ours with a trace, twice, to know what chance does. */
-enum { NATIVE, OURS, NATIVE_AGAIN, TIMED };
+#include "bench_pairs.h"
 
 typedef struct reduction {
     const bench_options_t *options;
@@ -23,8 +20,7 @@ typedef struct reduction {
     float                 *in, *out;
     double                *exact, *sum; /* rank 0's: the right result, and the sum of all results */
     size_t                 summed;      /* calls in sum */
-    size_t                 batch, rounds;
-    double                *seconds[TIMED]; /* a round each */
+    bench_pairs_t          pairs;
     double                 relative_error, mean_error;
     double                 wire_bytes, network_bytes; /* a call, mean over ranks */
     double                 limit_seconds, payload_ratio;

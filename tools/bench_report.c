@@ -2,47 +2,24 @@
 /* Prints what tacit-bench allreduce has measured. */
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
-
-#include <mpi.h>
 
 #include "bench_reduction.h"
 #include "json.h"
 
 typedef struct result {
-    double seconds, native_seconds, speedup, speedup_low, native_repeat, dense_bytes, of_limit;
-    double exposed_seconds; /* what a reduction adds to the computing that it runs beside */
+    bench_times_t times;
+    double        dense_bytes, of_limit;
+    double        exposed_seconds; /* what a reduction adds to the computing that it runs beside */
 } result_t;
-
-/* Paired, round by round: what disturbs the machine for a while disturbs both. */
-static double ratio_low(const double *above, const double *below, size_t count, double *ratios, double *median_out)
-{
-    for (size_t i = 0; i < count; i++) {
-        ratios[i] = above[i] / below[i];
-    }
-    *median_out = bench_median(ratios, count);
-    return bench_median_low(ratios, count);
-}
 
 static result_t evaluate(const reduction_t *run)
 {
-    result_t result = {.native_seconds = NAN, .speedup = NAN, .speedup_low = NAN, .native_repeat = NAN};
-    double  *ratios = malloc(run->rounds * sizeof *ratios), unused;
+    const double compute = run->options->compute_seconds;
+    result_t     result = {.times = bench_evaluate(&run->pairs)};
 
-    if (ratios == NULL) {
-        MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
-        return result;
-    }
-    if (run->options->native) {
-        result.native_repeat = ratio_low(run->seconds[NATIVE], run->seconds[NATIVE_AGAIN], run->rounds, ratios, &unused);
-        result.speedup_low = ratio_low(run->seconds[NATIVE], run->seconds[OURS], run->rounds, ratios, &result.speedup);
-        result.native_seconds = bench_median(run->seconds[NATIVE], run->rounds);
-    }
-    result.seconds = bench_median(run->seconds[OURS], run->rounds);
-    result.of_limit = run->options->compute_seconds > 0 ? NAN : run->limit_seconds / result.seconds;
-    result.exposed_seconds = run->options->compute_seconds > 0 ? result.seconds - run->options->compute_seconds : NAN;
+    result.of_limit = compute > 0 ? NAN : run->limit_seconds / result.times.seconds;
+    result.exposed_seconds = compute > 0 ? result.times.seconds - compute : NAN;
     result.dense_bytes = 2.0 * (run->ranks - 1) / run->ranks * (double)(run->count * sizeof(float));
-    free(ratios);
     return result;
 }
 
@@ -55,11 +32,11 @@ void bench_print_title(const bench_options_t *options)
 
 static void print_row(const reduction_t *run, const result_t *result)
 {
-    const double cells[] = {result->seconds,
+    const double cells[] = {result->times.seconds,
                             run->predicted_seconds,
-                            result->native_seconds,
-                            result->speedup,
-                            result->speedup_low,
+                            result->times.native_seconds,
+                            result->times.speedup,
+                            result->times.speedup_low,
                             result->dense_bytes / run->wire_bytes,
                             run->relative_error,
                             run->mean_error,
@@ -89,11 +66,11 @@ static void print_json(const reduction_t *run, const result_t *result)
     json_count(&json, "ranks", (uint64_t)run->ranks);
     json_count(&json, "nodes", (uint64_t)run->nodes);
     json_count(&json, "bytes", run->count * sizeof(float));
-    json_number(&json, "seconds", result->seconds);
-    json_number(&json, "native_seconds", run->traced == NULL ? result->native_seconds : NAN);
-    json_number(&json, "speedup", run->traced == NULL ? result->speedup : NAN);
-    json_number(&json, "speedup_low", run->traced == NULL ? result->speedup_low : NAN);
-    json_number(&json, "native_repeat", run->traced == NULL ? result->native_repeat : NAN);
+    json_number(&json, "seconds", result->times.seconds);
+    json_number(&json, "native_seconds", run->traced == NULL ? result->times.native_seconds : NAN);
+    json_number(&json, "speedup", run->traced == NULL ? result->times.speedup : NAN);
+    json_number(&json, "speedup_low", run->traced == NULL ? result->times.speedup_low : NAN);
+    json_number(&json, "native_repeat", run->traced == NULL ? result->times.native_repeat : NAN);
     json_number(&json, "predicted_seconds", run->predicted_seconds);
     json_number(&json, "wire_bytes", run->wire_bytes);
     json_number(&json, "network_bytes", run->network_bytes);
@@ -111,10 +88,10 @@ static void print_json(const reduction_t *run, const result_t *result)
     json_number(&json, "peak_extra_bytes", run->extra_bytes);
     json_text(&json, "choice", run->choice);
     if (run->traced != NULL) {
-        json_number(&json, "traced_seconds", result->native_seconds);
-        json_number(&json, "trace_ratio", result->speedup);
-        json_number(&json, "trace_ratio_low", result->speedup_low);
-        json_number(&json, "trace_repeat", result->native_repeat);
+        json_number(&json, "traced_seconds", result->times.native_seconds);
+        json_number(&json, "trace_ratio", result->times.speedup);
+        json_number(&json, "trace_ratio_low", result->times.speedup_low);
+        json_number(&json, "trace_repeat", result->times.native_repeat);
     }
     json_close(&json, '}');
     json_end(&json);

@@ -14,6 +14,8 @@ static const char help[] =
     "usage: tacit-bench kernels [--spec SPEC]... [--bytes N] [--dimension N] [--device cpu|cuda] [--seed N] [--json]\n"
     "       mpirun ... tacit-bench allreduce [--spec SPEC]... [--bytes N[,N...]] [--schedule NAME|all] [--link-rate RATE]\n"
     "                                        [--calls N] [--no-native|--trace FILE] [--compute MS] [--seed N] [--json]\n"
+    "       mpirun ... tacit-bench alltoall [--spec SPEC]... [--bytes N[,N...]] [--link-rate RATE] [--calls N] [--no-native]\n"
+    "                                       [--seed N] [--json]\n"
     "\n"
     "kernels: how fast one core encodes (feedback included) and decodes N(0,1) data, beside memcpy and beside a loop with the\n"
     "same reads and writes and no arithmetic. Rates are 1e9 bytes of uncompressed input a second. Of lsh: how fast it makes\n"
@@ -21,14 +23,17 @@ static const char help[] =
     "\n"
     "allreduce: tacit_allreduce() and MPI_Allreduce() of the same buffer, in turns, in one run.\n"
     "\n"
-    "  --spec SPEC       what to measure; may be repeated (kernels: all but powersgd, lsh; allreduce: $TACIT_SPEC, then auto)\n"
+    "alltoall: tacit_alltoall() and MPI_Alltoall() of the same buffer, in turns, in one run.\n"
+    "\n"
+    "  --spec SPEC       what to measure; may be repeated (kernels: all but powersgd, lsh; allreduce: $TACIT_SPEC, then auto;\n"
+    "                    alltoall: none)\n"
     "  --bytes N         of the tensor, uncompressed; K, M and G are 1024 (kernels: 1G, more than any cache, on a GPU 256M;\n"
-    "                    allreduce: 64M)\n"
+    "                    others: 64M; alltoall: of what a rank has for all)\n"
     "  --dimension N     kernels, lsh: elements of a token (512)\n"
     "  --schedule NAME   reduce by this schedule instead of the library's choice; all: one line for each that carries the spec\n"
     "  --link-rate RATE  of each rank's network link, as in 1gbit: gives limit_seconds and of_limit\n"
     "  --calls N         pairs to measure, 9 where that is fewer; with --no-native: exactly N operations, warm-up included\n"
-    "  --no-native       do not call MPI_Allreduce, so that nothing else is on the wire\n"
+    "  --no-native       do not call MPI's collective, so that nothing else is on the wire\n"
     "  --trace FILE      in place of MPI_Allreduce the same operation with TACIT_TRACE=FILE: what a trace costs\n"
     "  --compute MS      start each reduction, compute for MS milliseconds of processor time, then wait for it\n"
     "  --device DEVICE   kernels: cpu or cuda, where the data is (cpu)\n"
@@ -48,6 +53,7 @@ static const struct {
     {"kernels", bench_kernels, "sbdeji", (size_t)1 << 30},
 #if TACIT_HAVE_MPI
     {"allreduce", bench_allreduce, "sbdejclnStm", (size_t)64 << 20},
+    {"alltoall", bench_alltoall, "sbejcln", (size_t)64 << 20},
 #endif
 };
 
@@ -72,17 +78,17 @@ static int show_help(void)
 
 static int refuse_mode(const char *name)
 {
-    static const char *const planned[] = {"alltoall", "reduce_scatter", "allgather"};
+    static const char *const planned[] = {"reduce_scatter", "allgather"};
 
-    if (strcmp(name, "allreduce") == 0) {
-        return usage_error("allreduce needs MPI, and this Tacit was configured without one");
+    if (strcmp(name, "allreduce") == 0 || strcmp(name, "alltoall") == 0) {
+        return usage_error("%s needs MPI, and this Tacit was configured without one", name);
     }
     for (size_t i = 0; i < sizeof planned / sizeof *planned; i++) {
         if (strcmp(name, planned[i]) == 0) {
-            return usage_error("%s is not in this version: it measures kernels and allreduce", name);
+            return usage_error("%s is not in this version: it measures kernels, allreduce and alltoall", name);
         }
     }
-    return usage_error("'%s' is not a mode; they are kernels and allreduce; see --help", name);
+    return usage_error("'%s' is not a mode; they are kernels, allreduce and alltoall; see --help", name);
 }
 
 /* Reads one option; false after a message. */
@@ -172,6 +178,7 @@ static bool is_schedule(const char *name)
 static bool complete(bench_options_t *options, size_t mode)
 {
     const char *spec = getenv("TACIT_SPEC");
+    const bool  rows = strcmp(modes[mode].name, "alltoall") == 0;
 
     if (options->size_count == 0) {
         options->bytes[options->size_count++] = options->cuda ? device_bytes : modes[mode].bytes;
@@ -182,12 +189,18 @@ static bool complete(bench_options_t *options, size_t mode)
     }
     if (options->spec_count == 0 && modes[mode].run == bench_kernels) {
         default_specs(options);
+    } else if (options->spec_count == 0 && rows) {
+        options->specs[options->spec_count++] = "none";
     } else if (options->spec_count == 0) {
         options->specs[options->spec_count++] = spec != NULL && *spec != '\0' ? spec : "auto";
     }
     for (size_t i = 0; i < options->spec_count; i++) {
         const char *text = options->specs[i];
 
+        if (rows && strncmp(text, "lsh", 3) == 0) {
+            usage_error("'%s' is for tokens that go to experts; alltoall measures plain numbers", text);
+            return false;
+        }
         if (modes[mode].run == bench_kernels && !options->cuda ? tacit_spec_check(text, NULL, 0) != TACIT_OK
                                                                : tacit__spec_check_slot(text) != TACIT_OK) {
             usage_error("%s", tacit_last_error());
@@ -214,7 +227,7 @@ int main(int argc, char **argv)
     int                    letter, index = 0;
 
     if (argc < 2) {
-        return usage_error("which mode, kernels or allreduce? see --help");
+        return usage_error("which mode, kernels, allreduce or alltoall? see --help");
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
         return show_help();
