@@ -910,7 +910,7 @@ mutant "alltoall: more than there is room for" libcomm/schedules/alltoall.c allt
 mutant "alltoall: blocks begin anywhere" libcomm/schedules/alltoall.c alltoall_frames:alltoall_frames \
     's/frame->first % tacit__values_grain\(job->values\) != 0/false/'
 mutant "alltoall: more after the last" libcomm/schedules/alltoall.c alltoall_frames:alltoall_frames \
-    's/ \|\| \(from->rows \&\& from->elements == part->receive\)//'
+    's/ \|\| is_here\(from, part\)//'
 mutant "alltoall: payloads of any length" libcomm/schedules/alltoall.c alltoall_frames:alltoall_frames \
     's/frame->payload_bytes != tacit__values_bytes\(job->values, frame->count\)/false/'
 mutant "alltoall: heads of any length" libcomm/schedules/alltoall.c alltoall_frames:alltoall_frames \
@@ -926,6 +926,8 @@ mutant "alltoall: heads are elements" libcomm/schedules/alltoall.c alltoall_fram
 mutant "alltoall: heads are cut" libcomm/schedules/alltoall.c alltoall_frames:alltoall_frames \
     's/ \|\| to->head < part->head_bytes//'
 mutant "alltoall: no word of an empty part" libcomm/schedules/alltoall.c alltoall:alltoall 's/return to->rows != 0 \&\& /return /'
+mutant "alltoall: who has all of a rank waits for more" libcomm/schedules/alltoall.c alltoall:alltoall \
+    's/ \&\& !is_here\(from, \&job_of\(leg\)->parts\[rank\]\)//'
 mutant "alltoall: NaN is sent" libcomm/schedules/alltoall.c alltoall:alltoall 's/if \(faults != 0\)/if (false)/'
 mutant "alltoall: numbers of messages begin anew" libcomm/schedules/alltoall.c alltoall_frames:alltoall_frames \
     's/job->parts\[rank\].send <= most/true/'

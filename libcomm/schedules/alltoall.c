@@ -10,6 +10,7 @@
 
 enum {
     UNDER_WAY = 4,      /* messages to one rank */
+    AHEAD = 8,          /* that a rank is sent more of than have come from it: what is sent meanwhile keeps a link busy */
     OWN_BYTES = 1 << 18 /* of the own part are copied at once */
 };
 
@@ -22,8 +23,9 @@ typedef struct tacit_to {
 typedef struct tacit_from {
     uint8_t *head;
     size_t   head_bytes, head_here; /* of all, and here */
-    size_t   elements;              /* here */
-    bool     met, rows;             /* the head is whole; a message of elements has come, which may have none */
+    size_t   elements;              /* here … */
+    uint32_t rows;                  /* … in so many messages, of which one may have none */
+    bool     met;                   /* the head is whole */
 } tacit_from_t;
 
 typedef struct tacit_alltoall_state {
@@ -192,6 +194,21 @@ static bool is_sent(const tacit_leg_t *leg, int rank)
     return to->rows != 0 && to->elements == job->parts[rank].send;
 }
 
+static bool is_here(const tacit_from_t *from, const tacit_part_t *part)
+{
+    return from->rows != 0 && from->elements == part->receive;
+}
+
+/* Two ranks send each other their parts at one pace. Without that all soon wait in the network's queues, where chance decides who
+   comes through, and links are idle in the end, when some parts are there and others have hardly begun. */
+static bool is_ahead(const tacit_leg_t *leg, int rank)
+{
+    const tacit_alltoall_state_t *state = leg->state;
+    const tacit_from_t           *from = &state->from[rank];
+
+    return state->to[rank].rows >= from->rows + AHEAD && !is_here(from, &job_of(leg)->parts[rank]);
+}
+
 /* A piece of the own part, which nobody waits for. */
 static bool copy_own(const tacit_leg_t *leg)
 {
@@ -217,7 +234,7 @@ static tacit_status_t advance(tacit_leg_t *leg)
         const int rank = state->turn;
 
         state->turn = (state->turn + 1) % ranks;
-        if (rank != leg->comm->rank && !is_sent(leg, rank) &&
+        if (rank != leg->comm->rank && !is_sent(leg, rank) && !is_ahead(leg, rank) &&
             !tacit__outbox_is_full(&state->to[rank].outbox, &leg->comm->exchange, UNDER_WAY)) {
             return send_next(leg, rank);
         }
@@ -270,14 +287,14 @@ static tacit_status_t take_rows(tacit_leg_t *leg, tacit_from_t *from, const taci
                            leg->comm->rank, frame->total, job->name, part->receive);
     }
     if (!from->met || frame->first != from->elements || frame->count > part->receive - from->elements ||
-        frame->first % tacit__values_grain(job->values) != 0 || (from->rows && from->elements == part->receive) ||
+        frame->first % tacit__values_grain(job->values) != 0 || is_here(from, part) ||
         frame->payload_bytes != tacit__values_bytes(job->values, frame->count)) {
         return tacit__leg_unexpected(leg, frame);
     }
     if (frame->count != 0) {
         tacit__values_decode(job->values, frame->payload, from->elements, frame->count, part->out);
     }
-    from->rows = true;
+    from->rows++;
     from->elements += frame->count;
     state->due -= from->elements == part->receive;
     job->decode_seconds += tacit__seconds() - began;
