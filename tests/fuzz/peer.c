@@ -1,24 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Fuzzes operations with a hostile peer: rank 0 of two reduces a group over a transport whose other end sends frames that
+/* Fuzzes operations with a hostile peer: rank 0 of two reduces a group, or trades parts, over a transport whose other end sends frames that
    are whole, with the right identity, and say anything else. Input: 12 bytes of header a message, then its payload. Every plan
    meets it. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "comm.h"
+#include "alltoall.h"
 #include "frame.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
-enum { COUNT = 300, SLOTS = 5, HEAD = 12, WINDOW = 8 };
+enum { COUNT = 300, PART = 200, SLOTS = 5, HEAD = 12, WINDOW = 8 };
 
 /* What a group is made of, and which schedule is asked for: it takes what it carries. */
 static const struct {
     const char *plan;
-    const char *specs[SLOTS]; /* NULL: no more */
+    const char *specs[SLOTS]; /* NULL: no more; of none: all-to-alls */
 } plans[] = {
     {"ring", {"onebit:block=64+ef", "topk:ratio=0.1+ef", "randk:ratio=0.1+ef", "topk:ratio=0.2,values=fp16", "none"}},
     {"sparse-scatter", {"topk:ratio=0.1+ef", "topk:ratio=0.2", "topk:ratio=0.3,values=fp16+econtrol"}},
+    {"ring", {NULL}},
 };
 
 /* The wire from and to the peer. */
@@ -202,6 +203,38 @@ static void reduce(wire_t *wire, tacit_comm_t *comm, tacit_slot_t *const *slots,
     (void)(tacit_group_end(comm, NULL) == TACIT_OK);
 }
 
+static tacit_status_t meet(void *context, int rank, const uint8_t *head, size_t bytes, tacit_part_t *part)
+{
+    (void)rank;
+    part->receive = bytes != 0 ? tacit__min(head[0], PART) : 0;
+    part->out = context;
+    return TACIT_OK;
+}
+
+/* Once with parts that both know of, once with parts that heads announce. */
+static void trade(wire_t *wire, tacit_comm_t *comm)
+{
+    static const uint8_t head = PART;
+    static float         in[2 * PART], out[2 * PART];
+    const tacit_key_t    key = {0};
+    tacit_counters_t     counters = {0};
+    tacit_values_t       values;
+    tacit_part_t         parts[2] = {{0}, {.head = &head, .head_bytes = 1, .in = in, .send = PART}};
+    tacit_alltoall_t     job = {
+            .name = "job", .values = &values, .parts = parts, .meet = meet, .context = out, .head_most = 4, .counters = &counters};
+
+    wire->spoken = false;
+    if (tacit_alltoall(comm, "bf16", TACIT_FLOAT32, in, PART, out) != TACIT_OK && comm->broken) {
+        return;
+    }
+    wire->spoken = false;
+    if (tacit__values_init(&values, "job", "none", TACIT_FLOAT32, TACIT_NONFINITE_ERROR, &key) != TACIT_OK) {
+        abort();
+    }
+    (void)tacit__alltoall_run(comm, "job", &job, TACIT_OK);
+    tacit__values_fini(&values);
+}
+
 static void run(size_t plan, const uint8_t *data, size_t bytes)
 {
     wire_t            wire = {.data = data, .bytes = bytes};
@@ -228,7 +261,11 @@ static void run(size_t plan, const uint8_t *data, size_t bytes)
     }
     wire.hostile = true;
     while (wire.bytes >= HEAD && !comm->broken) {
-        reduce(&wire, comm, slots, count);
+        if (count != 0) {
+            reduce(&wire, comm, slots, count);
+        } else {
+            trade(&wire, comm);
+        }
     }
     tacit_comm_destroy(comm);
     while (wire.echoed != wire.echoes) {
