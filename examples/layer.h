@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { TENSOR_NAME_BYTES = 32 };
+enum { TENSOR_NAME_BYTES = 48 };
 
 /* A named piece of two flat buffers. A layer's weight is outputs x inputs, its bias 1 x outputs. */
 typedef struct tensor {

@@ -153,7 +153,7 @@ int main(int argc, char **argv)
         .adam_rate = 0.001,
         .lamb_rate = 0.005,
         .accuracy = true,
-        .options = options,
+        .options = {options},
         .load = load,
         .randomize = randomize,
         .tensors = tensors,

@@ -78,6 +78,7 @@ static void make_model(trainer_t *trainer)
     trainer_agree(trainer, task->load(trainer->own, &trainer->options, text));
     compare_data(trainer);
     trainer->tensors = task->tensors(trainer->own);
+    trainer->local = task->local_tensors ? task->local_tensors(trainer->own) : NULL;
     samples = task->sample_count(trainer->own);
     trainer->epoch_steps = samples / (batch * (uint64_t)trainer->ranks);
     (void)snprintf(text, sizeof text, "%zu %s are too few for a batch of %" PRIu64 " on each of %d ranks", samples, task->samples,
@@ -90,6 +91,9 @@ static void make_model(trainer_t *trainer)
     trainer_agree(trainer, trainer->order && trainer->batch ? NULL : "not enough memory for the order of samples");
     trainer_agree(trainer, trainer->tensors->elements <= INT_MAX ? NULL : "the model has more than 2^31 parameters");
     task->randomize(trainer->own, trainer->options.seed);
+    trainer->parameters = trainer->local ? trainer->local->elements : 0;
+    (void)MPI_Allreduce(MPI_IN_PLACE, &trainer->parameters, 1, MPI_UINT64_T, MPI_SUM, MPI_COMM_WORLD);
+    trainer->parameters += trainer->tensors->elements;
     /* Logarithms and cosines may differ in the last bit from one machine to the next. */
     (void)MPI_Bcast(trainer->tensors->values, (int)trainer->tensors->elements, MPI_FLOAT, 0, MPI_COMM_WORLD);
 }
@@ -182,23 +186,38 @@ static double dense_bytes(const trainer_t *trainer, size_t elements)
     return 2.0 * (ranks - 1.0) / ranks * 4.0 * (double)elements * (double)trainer->step;
 }
 
+/* Turns this rank's numbers into the mean rank's, those of earlier runs included. */
+static void average(const trainer_t *trainer, double *numbers, const double *before, int count)
+{
+    (void)MPI_Allreduce(MPI_IN_PLACE, numbers, count, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
+    for (int i = 0; i < count; i++) {
+        numbers[i] = before[i] + numbers[i] / trainer->ranks;
+    }
+}
+
 static trainer_totals_t count_totals(const trainer_t *trainer)
 {
-    double bytes[2];
-    size_t large = 0;
+    const double     before[2] = {trainer->before.wire_bytes, trainer->before.large_wire_bytes};
+    trainer_totals_t totals = {.dense_bytes = dense_bytes(trainer, trainer->tensors->elements),
+                               .seconds = trainer->before.seconds + MPI_Wtime() - trainer->start_time};
+    double           bytes[2];
+    size_t           large = 0;
 
-    trainer->device->sent(trainer, bytes);
     for (size_t i = 0; i < trainer->tensors->count; i++) {
         const size_t elements = trainer->tensors->list[i].rows * trainer->tensors->list[i].cols;
 
         large += elements > TRAINER_LARGE ? elements : 0;
     }
-    (void)MPI_Allreduce(MPI_IN_PLACE, bytes, 2, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
-    return (trainer_totals_t){.wire_bytes = trainer->before.wire_bytes + bytes[0] / trainer->ranks,
-                              .dense_bytes = dense_bytes(trainer, trainer->tensors->elements),
-                              .large_wire_bytes = trainer->before.large_wire_bytes + bytes[1] / trainer->ranks,
-                              .large_dense_bytes = dense_bytes(trainer, large),
-                              .seconds = trainer->before.seconds + MPI_Wtime() - trainer->start_time};
+    totals.large_dense_bytes = dense_bytes(trainer, large);
+    trainer->device->sent(trainer, bytes);
+    average(trainer, bytes, before, 2);
+    totals.wire_bytes = bytes[0];
+    totals.large_wire_bytes = bytes[1];
+    if (trainer->task->tally) {
+        trainer->task->tally(trainer->own, totals.tallies);
+        average(trainer, totals.tallies, trainer->before.tallies, TRAINER_TALLIES);
+    }
+    return totals;
 }
 
 static void print_progress(trainer_t *trainer, double loss)
@@ -291,7 +310,10 @@ static void print_final_json(const trainer_t *trainer, score_t score, trainer_to
     if (trainer->lgreco) {
         (void)printf("\"plans\":%" PRIu64 ",", report_plans(trainer).plans);
     }
-    (void)printf("\"parameters\":%zu,", trainer->tensors->elements);
+    if (trainer->task->report) {
+        trainer->task->report(trainer->own, totals.tallies, true);
+    }
+    (void)printf("\"parameters\":%" PRIu64 ",", trainer->parameters);
     (void)printf("\"replicas_equal\":%s,\"param_hash\":\"%016" PRIx64 "\",", equal ? "true" : "false", hash);
     program_print_json("seconds", totals.seconds, "}\n");
 }
@@ -310,8 +332,26 @@ static void print_final(const trainer_t *trainer, score_t score, trainer_totals_
     if (trainer->lgreco) {
         print_plans(trainer);
     }
+    if (trainer->task->report) {
+        trainer->task->report(trainer->own, totals.tallies, false);
+    }
+    if (trainer->local) {
+        (void)printf("%" PRIu64 " parameters in all; ", trainer->parameters);
+    }
     (void)printf("%zu parameters %s on all ranks, hash %016" PRIx64 "\n", trainer->tensors->elements,
                  equal ? "equal" : "NOT EQUAL", hash);
+}
+
+/* Goes on from `hash` with what each rank alone has, one rank after the other. Collective. */
+static uint64_t hash_local(const trainer_t *trainer, uint64_t hash)
+{
+    for (int r = 0; trainer->local && r < trainer->ranks; r++) {
+        if (r == trainer->rank) {
+            hash = program_hash(hash, trainer->local->values, trainer->local->elements * sizeof(float));
+        }
+        (void)MPI_Bcast(&hash, 1, MPI_UINT64_T, r, MPI_COMM_WORLD);
+    }
+    return hash;
 }
 
 /* Returns whether all ranks have come to the same parameters, bit for bit. */
@@ -323,6 +363,7 @@ static bool report_final(const trainer_t *trainer, score_t score, trainer_totals
     trainer->device->fetch(trainer);
     hash = program_hash(PROGRAM_HASH_START, trainer->tensors->values, trainer->tensors->elements * sizeof(float));
     equal = program_is_equal(hash);
+    hash = hash_local(trainer, hash);
     if (trainer->rank == 0 && trainer->options.json) {
         print_final_json(trainer, score, totals, hash, equal);
     } else if (trainer->rank == 0) {
@@ -383,6 +424,9 @@ int trainer_main(int argc, char **argv, const trainer_task_t *task, void *own)
     advise(&trainer);
     make_model(&trainer);
     trainer.device->make(&trainer);
+    if (task->connect) {
+        task->connect(own, &trainer);
+    }
     if (trainer.options.checkpoint) {
         trainer_resume(&trainer);
     }

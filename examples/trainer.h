@@ -14,7 +14,7 @@
 #include <tacit.h>
 #include <tacit_optim.h>
 
-enum { TRAINER_TEXT_BYTES = PROGRAM_TEXT_BYTES };
+enum { TRAINER_TEXT_BYTES = PROGRAM_TEXT_BYTES, TRAINER_TALLIES = 10 };
 
 typedef struct trainer_options {
     const char *optimizer, *spec, *data, *checkpoint, *adapt; /* data, checkpoint and adapt may be NULL */
@@ -40,13 +40,15 @@ typedef struct trainer_task {
     const char             *samples, *data;    /* "training images"; the help of --data */
     trainer_options_t       defaults;          /* epochs or steps, batch, seed */
     double                  sgd_rate, adam_rate, lamb_rate;
-    bool                    accuracy; /* right answers are counted */
-    const program_option_t *options;  /* ends with a NULL name */
+    bool                    accuracy;   /* right answers are counted */
+    const program_option_t *options[2]; /* each ends with a NULL name; the second may be NULL */
 
     /* Reads the data and makes a model for batches of options->batch samples. Returns NULL, or a complaint in `text`. */
     const char *(*load)(void *own, const trainer_options_t *options, char *text);
     void (*randomize)(void *own, uint64_t seed);
     tensors_t *(*tensors)(void *own);
+    /* Those that this rank alone has, and trains as if it were alone, on the CPU; NULL: there are none. */
+    tensors_t *(*local_tensors)(void *own);
     size_t (*sample_count)(void *own); /* in an epoch */
     /* The mean loss over a batch of samples of an epoch; leaves its gradient in the tensors. */
     double (*gradient)(void *own, const uint32_t *samples, size_t count, uint64_t epoch);
@@ -58,6 +60,13 @@ typedef struct trainer_task {
     /* Has gradients and evaluations made on a GPU, where all parameters are `there`; NULL: the program has no such model. Returns
        NULL, or a complaint. */
     const char *(*use_gpu)(void *own, const trainer_t *trainer, const gpu_module_t *module, gpu_t *gpu, const tensors_t *there);
+
+    /* For a task whose gradients and evaluations need messages between ranks; NULL: they need none. connect() comes before the
+       first of them. tally() tells what to count on this rank since the start; report() gets the mean over ranks, of
+       earlier runs too, and writes fields of the last line, each with a comma after it, or a line of text. */
+    void (*connect)(void *own, const trainer_t *trainer);
+    void (*tally)(void *own, double tallies_out[TRAINER_TALLIES]);
+    void (*report)(void *own, const double *tallies, bool json);
 } trainer_task_t;
 
 /* The program: returns its exit status. */
@@ -67,8 +76,17 @@ int trainer_main(int argc, char **argv, const trainer_task_t *task, void *own);
 
 /* Bytes are of the mean rank. Large slots, of more than 64 Ki elements, are those where headers do not count. */
 typedef struct trainer_totals {
-    double wire_bytes, dense_bytes, large_wire_bytes, large_dense_bytes, seconds;
+    double wire_bytes, dense_bytes, large_wire_bytes, large_dense_bytes, seconds, tallies[TRAINER_TALLIES];
 } trainer_totals_t;
+
+/* Tensors on the CPU, and what trains them. */
+typedef struct trainer_set {
+    tacit_comm_t  *comm;
+    tacit_slot_t **slots;     /* one for each tensor */
+    float        **values;    /* the tensors' ... */
+    const float  **gradients; /* ... as the optimizer wants them */
+    tacit_optim_t *optim;
+} trainer_set_t;
 
 struct trainer {
     const trainer_task_t   *task;
@@ -76,15 +94,12 @@ struct trainer {
     trainer_options_t       options;
     char                    optimizer[TRAINER_TEXT_BYTES]; /* its spec, --momentum included */
     int                     rank, ranks;
-    tensors_t              *tensors;
+    tensors_t              *tensors, *local; /* local: NULL where the task has none */
+    uint64_t                parameters;      /* of the whole model */
     const trainer_device_t *device;
     /* On the CPU: */
-    tacit_comm_t   *comm;
-    tacit_slot_t  **slots;     /* one for each tensor of the model */
-    float         **values;    /* the tensors' ... */
-    const float   **gradients; /* ... as the optimizer wants them */
-    tacit_optim_t  *optim;
-    tacit_lgreco_t *lgreco; /* NULL without --adapt */
+    trainer_set_t   shared, alone; /* of the tensors that all ranks have, and of this rank's own */
+    tacit_lgreco_t *lgreco;        /* NULL without --adapt */
     /* On a GPU: */
     trainer_gpu_t *gpu;
     /* On both: */

@@ -78,8 +78,10 @@ static void print_usage(const trainer_task_t *task)
     for (const program_option_t *option = shared; option->name; option++) {
         program_print_option(option->name, option->value, strcmp(option->name, "data") == 0 ? task->data : option->help);
     }
-    for (const program_option_t *option = task->options; option->name; option++) {
-        program_print_option(option->name, option->value, option->help);
+    for (size_t i = 0; i < 2 && task->options[i]; i++) {
+        for (const program_option_t *option = task->options[i]; option->name; option++) {
+            program_print_option(option->name, option->value, option->help);
+        }
     }
     program_print_option("help", NULL, "this text");
     (void)printf(
@@ -205,8 +207,9 @@ static const char *check_options(trainer_t *trainer, char *text)
 void trainer_start(int argc, char **argv, trainer_t *trainer)
 {
     const trainer_task_t   *task = trainer->task;
-    const program_options_t known[] = {{shared, &trainer->options}, {task->options, trainer->own}};
-    char                    text[TRAINER_TEXT_BYTES];
+    const program_options_t known[] = {
+        {shared, &trainer->options}, {task->options[0], trainer->own}, {task->options[1], trainer->own}};
+    char text[TRAINER_TEXT_BYTES];
 
     if (MPI_Init(&argc, &argv) != MPI_SUCCESS) {
         (void)fprintf(stderr, "%s: MPI does not start\n", task->program);
@@ -217,7 +220,7 @@ void trainer_start(int argc, char **argv, trainer_t *trainer)
     trainer->options = task->defaults;
     trainer->options.epochs = trainer->options.steps = 0;
     trainer->options.rate = trainer->options.momentum = -1.0;
-    if (program_parse(task->program, argc, argv, known, 2)) {
+    if (program_parse(task->program, argc, argv, known, task->options[1] ? 3 : 2)) {
         if (trainer->rank == 0) {
             print_usage(task);
         }

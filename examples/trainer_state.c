@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A trainer's checkpoints: generations of a folder (generation.h). For each rank R there are trainer-R, what this program knows,
-   parameters included; on the CPU slots-R and optimizer-R, what the library remembers, and adapt-R with --adapt; on a GPU gpu-R,
-   the same from there. */
+   parameters included; on the CPU slots-R and optimizer-R, what the library remembers, own-slots-R and own-optimizer-R for what a
+   rank alone has, and adapt-R with --adapt; on a GPU gpu-R, the same from there. */
 #include "generation.h"
 #include "trainer.h"
 
@@ -26,7 +26,7 @@ static void describe(const trainer_t *trainer, char *text, size_t capacity)
         (void)snprintf(decay, sizeof decay, "linear in %" PRIu64 " steps", trainer->steps);
     }
     used = (size_t)snprintf(text, capacity,
-                            "format tacit %s 4\nranks %d\ndevice %s\nspec %s\noptimizer %s\nadapt %s\nbatch %" PRIu64
+                            "format tacit %s 5\nranks %d\ndevice %s\nspec %s\noptimizer %s\nadapt %s\nbatch %" PRIu64
                             "\nseed %" PRIu64 "\nwarm-up %" PRIu64 "\ndecay %s\n",
                             trainer->task->program, trainer->ranks, trainer->device->name, options->spec, trainer->optimizer,
                             options->adapt ? options->adapt : "none", options->batch, options->seed, options->warmup, decay);
@@ -45,17 +45,24 @@ int trainer_path(const trainer_t *trainer, uint64_t number, bool filling, const 
 
 static uint64_t hash_values(const trainer_t *trainer)
 {
-    return program_hash(PROGRAM_HASH_START, trainer->tensors->values, trainer->tensors->elements * sizeof(float));
+    const tensors_t *local = trainer->local;
+    const uint64_t hash = program_hash(PROGRAM_HASH_START, trainer->tensors->values, trainer->tensors->elements * sizeof(float));
+
+    return local ? program_hash(hash, local->values, local->elements * sizeof(float)) : hash;
 }
 
 /* ---- Writing ---- */
 
+static bool write_values(const tensors_t *tensors, FILE *file)
+{
+    return !tensors || fwrite(tensors->values, sizeof(float), tensors->elements, file) == tensors->elements;
+}
+
 static int write_own(const trainer_t *trainer, trainer_totals_t totals, const char *path)
 {
-    const tensors_t *tensors = trainer->tensors;
-    char             text[HEAD_BYTES];
-    FILE            *file = fopen(path, "wb");
-    bool             written;
+    char  text[HEAD_BYTES];
+    FILE *file = fopen(path, "wb");
+    bool  written;
 
     if (!file) {
         return -1;
@@ -63,7 +70,10 @@ static int write_own(const trainer_t *trainer, trainer_totals_t totals, const ch
     describe(trainer, text, sizeof text);
     written = fprintf(file, "%sstep %" PRIu64 "\nwire_bytes %.17g\nlarge_wire_bytes %.17g\nseconds %.17g\nhash %016" PRIx64 "\n",
                       text, trainer->step, totals.wire_bytes, totals.large_wire_bytes, totals.seconds, hash_values(trainer)) > 0;
-    written = written && fwrite(tensors->values, sizeof(float), tensors->elements, file) == tensors->elements;
+    for (size_t i = 0; i < TRAINER_TALLIES; i++) {
+        written = written && fprintf(file, "%.17g\n", totals.tallies[i]) > 0;
+    }
+    written = written && write_values(trainer->tensors, file) && write_values(trainer->local, file);
     written = written && fflush(file) == 0 && fsync(fileno(file)) == 0;
     return fclose(file) == 0 && written ? 0 : -1;
 }
@@ -123,24 +133,38 @@ static int check_head(const trainer_t *trainer, FILE *file, char *text, size_t c
     return 0;
 }
 
+/* What follows the head; false where it is damaged. */
+static bool read_totals(trainer_t *trainer, FILE *file, uint64_t *hash_out)
+{
+    trainer_totals_t *before = &trainer->before;
+    bool whole = fscanf(file, "step %" SCNu64 " wire_bytes %lf large_wire_bytes %lf seconds %lf hash %16" SCNx64, &trainer->step,
+                        &before->wire_bytes, &before->large_wire_bytes, &before->seconds, hash_out) == 5;
+
+    for (size_t i = 0; whole && i < TRAINER_TALLIES; i++) {
+        whole = fscanf(file, "%lf", &before->tallies[i]) == 1;
+    }
+    return whole && fgetc(file) == '\n';
+}
+
+static bool read_values(const tensors_t *tensors, FILE *file)
+{
+    return !tensors || fread(tensors->values, sizeof(float), tensors->elements, file) == tensors->elements;
+}
+
 /* Reads trainer-R. Returns 0, or -1 with what is wrong in `text`. */
 static int read_own(trainer_t *trainer, const char *path, char *text, size_t capacity)
 {
-    tensors_t *tensors = trainer->tensors;
-    FILE      *file = fopen(path, "rb");
-    uint64_t   hash;
-    int        result = -1;
+    FILE    *file = fopen(path, "rb");
+    uint64_t hash;
+    int      result = -1;
 
     if (!file) {
         (void)snprintf(text, capacity, "%s", strerror(errno));
         return -1;
     }
     if (check_head(trainer, file, text, capacity) == 0) {
-        const bool whole =
-            fscanf(file, "step %" SCNu64 " wire_bytes %lf large_wire_bytes %lf seconds %lf hash %16" SCNx64, &trainer->step,
-                   &trainer->before.wire_bytes, &trainer->before.large_wire_bytes, &trainer->before.seconds, &hash) == 5 &&
-            fgetc(file) == '\n' && fread(tensors->values, sizeof(float), tensors->elements, file) == tensors->elements &&
-            fgetc(file) == EOF;
+        const bool whole = read_totals(trainer, file, &hash) && read_values(trainer->tensors, file) &&
+                           read_values(trainer->local, file) && fgetc(file) == EOF;
 
         result = whole && hash_values(trainer) == hash ? 0 : -1;
         (void)snprintf(text, capacity, "the file is damaged");

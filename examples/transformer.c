@@ -17,8 +17,9 @@ static void name_tensor(tensor_t *tensor, const char *name, size_t rows, size_t 
     (void)snprintf(tensor->name, sizeof tensor->name, "%s", name);
 }
 
-static void name_block(tensor_t *list, size_t layer, size_t width)
+static void name_block(tensor_t *list, const transformer_shape_t *shape, size_t layer)
 {
+    const size_t width = shape->width, count = block_first(shape, layer + 1) - block_first(shape, layer);
     const struct {
         const char *name;
         size_t      rows, cols;
@@ -37,18 +38,19 @@ static void name_block(tensor_t *list, size_t layer, size_t width)
         [CONTRACT_BIAS] = {"contract.bias", 1, width},
     };
 
-    for (size_t i = 0; i < BLOCK_TENSORS; i++) {
-        char name[TENSOR_NAME_BYTES];
+    for (size_t i = 0; i < count; i++) {
+        const bool gate = i == GATE && block_is_mixture(shape, layer);
+        char       name[TENSOR_NAME_BYTES];
 
-        (void)snprintf(name, sizeof name, "block%u.%s", (unsigned)(layer + 1), parts[i].name);
-        name_tensor(&list[i], name, parts[i].rows, parts[i].cols);
+        (void)snprintf(name, sizeof name, "block%u.%s", (unsigned)(layer + 1), gate ? "gate" : parts[i].name);
+        name_tensor(&list[i], name, gate ? shape->experts : parts[i].rows, parts[i].cols);
     }
 }
 
 static int make_tensors(transformer_t *model)
 {
     const transformer_shape_t *shape = &model->shape;
-    const size_t               count = FIRST_BLOCK + shape->layers * BLOCK_TENSORS + 2;
+    const size_t               count = block_first(shape, shape->layers) + 2;
     tensor_t                  *list = calloc(count, sizeof *list);
     int                        result;
 
@@ -58,7 +60,7 @@ static int make_tensors(transformer_t *model)
     name_tensor(&list[EMBEDDING], "embedding", shape->symbols, shape->width);
     name_tensor(&list[POSITION], "position", shape->context, shape->width);
     for (size_t l = 0; l < shape->layers; l++) {
-        name_block(list + FIRST_BLOCK + l * BLOCK_TENSORS, l, shape->width);
+        name_block(list + block_first(shape, l), shape, l);
     }
     name_tensor(&list[count - 2], "final.gain", 1, shape->width);
     name_tensor(&list[count - 1], "final.bias", 1, shape->width);
@@ -91,6 +93,7 @@ size_t transformer_place(transformer_t *model, float *memory)
 
     model->memory = memory;
     for (size_t l = 0; l < shape->layers; l++) {
+        const size_t   wide = block_is_mixture(shape, l) ? 0 : 4 * plane;
         block_trace_t *block = &model->blocks[l];
 
         block->inputs = take(model, &used, plane);
@@ -100,8 +103,8 @@ size_t transformer_place(transformer_t *model, float *memory)
         block->attended = take(model, &used, plane);
         block->middles = take(model, &used, plane);
         place_norm(model, &used, rows, &block->norm2);
-        block->expanded = take(model, &used, 4 * plane);
-        block->activations = take(model, &used, 4 * plane);
+        block->expanded = take(model, &used, wide);
+        block->activations = take(model, &used, wide);
     }
     model->blocks[shape->layers].inputs = take(model, &used, plane);
     place_norm(model, &used, rows, &model->final);
@@ -161,8 +164,10 @@ void transformer_randomize(transformer_t *model, uint64_t seed)
         tensor_randomize(block_tensor(model, l, TRIPLE_WEIGHT), deviation, &seed);
         tensor_randomize(block_tensor(model, l, MIX_WEIGHT), deviation * residual, &seed);
         fill(block_tensor(model, l, GAIN2), 1.0f);
-        tensor_randomize(block_tensor(model, l, EXPAND_WEIGHT), deviation, &seed);
-        tensor_randomize(block_tensor(model, l, CONTRACT_WEIGHT), 0.5 * deviation * residual, &seed); /* of 4 width inputs */
+        tensor_randomize(block_tensor(model, l, EXPAND_WEIGHT), deviation, &seed); /* or the gate */
+        if (!block_is_mixture(&model->shape, l)) {
+            tensor_randomize(block_tensor(model, l, CONTRACT_WEIGHT), 0.5 * deviation * residual, &seed); /* of 4 width inputs */
+        }
     }
     fill(final_gain(model), 1.0f);
 }
@@ -249,7 +254,25 @@ static void add(float *to, const float *from, size_t count)
     }
 }
 
-static void block_forward(const transformer_t *model, size_t layer, size_t batch)
+void transformer_gelu(const float *inputs, size_t count, float *outputs)
+{
+    for (size_t i = 0; i < count; i++) {
+        outputs[i] = inputs[i] * gelu_gate(inputs[i]);
+    }
+}
+
+static void perceptron_forward(const transformer_t *model, size_t layer, size_t rows, float *outputs)
+{
+    const block_trace_t *block = &model->blocks[layer];
+
+    dense_forward(block_tensor(model, layer, EXPAND_WEIGHT), block_tensor(model, layer, EXPAND_BIAS), block->norm2.outputs, rows,
+                  block->expanded);
+    transformer_gelu(block->expanded, rows * 4 * model->shape.width, block->activations);
+    dense_forward(block_tensor(model, layer, CONTRACT_WEIGHT), block_tensor(model, layer, CONTRACT_BIAS), block->activations,
+                  rows, outputs);
+}
+
+static void block_forward(const transformer_t *model, size_t layer, size_t batch, bool training)
 {
     const size_t         rows = batch * model->shape.context, plane = rows * model->shape.width;
     const block_trace_t *block = &model->blocks[layer];
@@ -264,18 +287,17 @@ static void block_forward(const transformer_t *model, size_t layer, size_t batch
     add(block->middles, block->inputs, plane);
 
     norm_forward(block_tensor(model, layer, GAIN2), block->middles, rows, &block->norm2);
-    dense_forward(block_tensor(model, layer, EXPAND_WEIGHT), block_tensor(model, layer, EXPAND_BIAS), block->norm2.outputs, rows,
-                  block->expanded);
-    for (size_t i = 0; i < 4 * plane; i++) {
-        block->activations[i] = block->expanded[i] * gelu_gate(block->expanded[i]);
+    if (block_is_mixture(&model->shape, layer)) {
+        model->mixture.forward(model->mixture.own, layer, block_tensor(model, layer, GATE), block->norm2.outputs, rows, outputs,
+                               training);
+    } else {
+        perceptron_forward(model, layer, rows, outputs);
     }
-    dense_forward(block_tensor(model, layer, CONTRACT_WEIGHT), block_tensor(model, layer, CONTRACT_BIAS), block->activations,
-                  rows, outputs);
     add(outputs, block->middles, plane);
 }
 
 /* Leaves every position's scores of the symbol that follows. */
-static void forward(const transformer_t *model, const uint8_t *windows, size_t batch)
+static void forward(const transformer_t *model, const uint8_t *windows, size_t batch, bool training)
 {
     const size_t    width = model->shape.width, context = model->shape.context, rows = batch * context;
     const tensor_t *embedding = &model->tensors.list[EMBEDDING], *position = &model->tensors.list[POSITION];
@@ -290,7 +312,7 @@ static void forward(const transformer_t *model, const uint8_t *windows, size_t b
         }
     }
     for (size_t l = 0; l < model->shape.layers; l++) {
-        block_forward(model, l, batch);
+        block_forward(model, l, batch, training);
     }
     norm_forward(final_gain(model), model->blocks[model->shape.layers].inputs, rows, &model->final);
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)rows, (int)embedding->rows, (int)width, 1.0f, model->final.outputs,
@@ -368,7 +390,7 @@ static void attention_backward(const transformer_t *model, const block_trace_t *
 }
 
 /* The gradient of x g(y(x)): g + x g (1 - g) y'. */
-static void gelu_backward(const float *inputs, size_t count, float *deltas)
+void transformer_gelu_backward(const float *inputs, size_t count, float *deltas)
 {
     for (size_t i = 0; i < count; i++) {
         const float x = inputs[i], gate = gelu_gate(x), slope = 1.5957691f * (1.0f + 3.0f * 0.044715f * x * x);
@@ -377,17 +399,30 @@ static void gelu_backward(const float *inputs, size_t count, float *deltas)
     }
 }
 
-/* Turns `deltas`, by the block's outputs, into those by its inputs. */
-static void block_backward(const transformer_t *model, size_t layer, size_t batch)
+/* From `deltas`, by the block's outputs, to branch_deltas, by the perceptron's inputs. */
+static void perceptron_backward(const transformer_t *model, size_t layer, size_t rows)
 {
-    const size_t         rows = batch * model->shape.context, plane = rows * model->shape.width;
     const block_trace_t *block = &model->blocks[layer];
 
     dense_backward(block_tensor(model, layer, CONTRACT_WEIGHT), block_tensor(model, layer, CONTRACT_BIAS), block->activations,
                    model->deltas, rows, model->expanded_deltas);
-    gelu_backward(block->expanded, 4 * plane, model->expanded_deltas);
+    transformer_gelu_backward(block->expanded, rows * 4 * model->shape.width, model->expanded_deltas);
     dense_backward(block_tensor(model, layer, EXPAND_WEIGHT), block_tensor(model, layer, EXPAND_BIAS), block->norm2.outputs,
                    model->expanded_deltas, rows, model->branch_deltas);
+}
+
+/* Turns `deltas`, by the block's outputs, into those by its inputs. */
+static void block_backward(const transformer_t *model, size_t layer, size_t batch)
+{
+    const size_t         rows = batch * model->shape.context;
+    const block_trace_t *block = &model->blocks[layer];
+
+    if (block_is_mixture(&model->shape, layer)) {
+        model->mixture.backward(model->mixture.own, layer, block_tensor(model, layer, GATE), block->norm2.outputs, model->deltas,
+                                rows, model->branch_deltas);
+    } else {
+        perceptron_backward(model, layer, rows);
+    }
     norm_backward(block_tensor(model, layer, GAIN2), &block->norm2, model->branch_deltas, rows, model->deltas);
 
     dense_backward(block_tensor(model, layer, MIX_WEIGHT), block_tensor(model, layer, MIX_BIAS), block->attended, model->deltas,
@@ -438,7 +473,7 @@ double transformer_loss_gradient(transformer_t *model, const uint8_t *windows, s
     const size_t symbols = model->shape.symbols, rows = batch * model->shape.context;
     double       loss = 0.0;
 
-    forward(model, windows, batch);
+    forward(model, windows, batch, true);
     for (size_t i = 0; i < rows; i++) {
         loss += cross_entropy_gradient(model->scores + i * symbols, symbols, answer(model, windows, i), 1.0 / (double)rows,
                                        model->score_deltas + i * symbols);
@@ -450,16 +485,18 @@ double transformer_loss_gradient(transformer_t *model, const uint8_t *windows, s
 double transformer_evaluate(transformer_t *model, const uint8_t *windows, size_t count)
 {
     const size_t symbols = model->shape.symbols, context = model->shape.context;
+    size_t       first = 0;
     double       loss = 0.0;
 
-    for (size_t first = 0; first < count; first += model->batch_limit) {
+    do {
         const size_t   batch = count - first < model->batch_limit ? count - first : model->batch_limit;
         const uint8_t *part = windows + first * (context + 1);
 
-        forward(model, part, batch);
+        forward(model, part, batch, false);
         for (size_t i = 0; i < batch * context; i++) {
             loss += cross_entropy(model->scores + i * symbols, symbols, answer(model, part, i));
         }
-    }
+        first += batch;
+    } while (first < count);
     return loss;
 }

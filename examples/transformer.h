@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A small decoder-only transformer that predicts the next symbol of a text: embeddings of symbols and positions, blocks of
    attention and a two-layer perceptron, each behind a layer norm and beside a residual connection, and a softmax over symbols
-   whose weights are the embeddings. Float32, gradients by hand; nothing here knows of other ranks.
+   whose weights are the embeddings. In every second block a mixture of experts may stand in the perceptron's place. Float32,
+   gradients by hand; nothing here knows of other ranks.
    Source: Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), section 2.3 (GPT-2). */
 #ifndef TRANSFORMER_H
 #define TRANSFORMER_H
 
 #include "layer.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -26,7 +28,10 @@ enum {
     EXPAND_BIAS,
     CONTRACT_WEIGHT,
     CONTRACT_BIAS,
-    BLOCK_TENSORS
+    BLOCK_TENSORS,
+    /* Of a block with experts, which has no more: */
+    GATE = EXPAND_WEIGHT,
+    MIXTURE_TENSORS
 };
 
 #define TRANSFORMER_EPSILON 1e-5f /* of a norm's variance */
@@ -36,7 +41,18 @@ typedef struct transformer_shape {
     size_t context; /* positions */
     size_t width;   /* a multiple of heads */
     size_t layers, heads;
+    size_t experts; /* 0: every block has a perceptron; else every second one, from the second on, a gate for so many instead */
 } transformer_shape_t;
+
+/* What makes a mixture's outputs of the block's normalised inputs, `rows` rows, by its gate (experts x width). `training`: the
+   next call for this layer is backward(), which leaves the gate's gradients. */
+typedef struct transformer_mixture {
+    void *own;
+    void (*forward)(void *own, size_t layer, const tensor_t *gate, const float *inputs, size_t rows, float *outputs,
+                    bool training);
+    void (*backward)(void *own, size_t layer, const tensor_t *gate, const float *inputs, const float *output_deltas, size_t rows,
+                     float *input_deltas);
+} transformer_mixture_t;
 
 /* What a layer norm leaves for its gradient. */
 typedef struct norm_trace {
@@ -58,20 +74,33 @@ typedef struct block_trace {
 } block_trace_t;
 
 typedef struct transformer {
-    transformer_shape_t shape;
-    size_t              batch_limit; /* windows */
-    tensors_t           tensors;     /* embedding, position, 12 of each block, final gain and bias */
-    float              *memory;      /* that of all that follows */
-    block_trace_t      *blocks;      /* one for each layer, and one whose inputs are the last block's outputs */
-    norm_trace_t        final;
-    float              *scores; /* rows x symbols */
+    transformer_shape_t   shape;
+    size_t                batch_limit; /* windows */
+    tensors_t             tensors;     /* embedding, position, those of each block, final gain and bias */
+    transformer_mixture_t mixture;     /* where the shape has experts, set by the caller */
+    float                *memory;      /* that of all that follows */
+    block_trace_t        *blocks;      /* one for each layer, and one whose inputs are the last block's outputs */
+    norm_trace_t          final;
+    float                *scores; /* rows x symbols */
     /* The loss's gradients by: */
     float *score_deltas, *deltas, *branch_deltas, *triple_deltas, *expanded_deltas, *weight_deltas;
 } transformer_t;
 
+static inline bool block_is_mixture(const transformer_shape_t *shape, size_t layer)
+{
+    return shape->experts > 0 && layer % 2 == 1;
+}
+
+static inline size_t block_first(const transformer_shape_t *shape, size_t layer)
+{
+    const size_t mixtures = shape->experts > 0 ? layer / 2 : 0;
+
+    return FIRST_BLOCK + layer * BLOCK_TENSORS - mixtures * (BLOCK_TENSORS - MIXTURE_TENSORS);
+}
+
 static inline const tensor_t *block_tensor(const transformer_t *model, size_t layer, size_t which)
 {
-    return &model->tensors.list[FIRST_BLOCK + layer * BLOCK_TENSORS + which];
+    return &model->tensors.list[block_first(&model->shape, layer) + which];
 }
 
 /* The final norm's gain; its bias follows. */
@@ -93,7 +122,12 @@ void transformer_randomize(transformer_t *model, uint64_t seed);
 /* A window is context + 1 symbols, and each but the first is predicted from those before it. The mean loss, in nats, over a
    batch of at most batch_limit windows; leaves its gradient in the tensors. */
 double transformer_loss_gradient(transformer_t *model, const uint8_t *windows, size_t batch);
-/* The sum of the losses of all predictions in any number of windows. */
+/* The sum of the losses of all predictions in any number of windows. With none there is one pass all the same: experts may be
+   other ranks' too. */
 double transformer_evaluate(transformer_t *model, const uint8_t *windows, size_t count);
+
+/* GELU; and its gradient: deltas, by the outputs, become those by the inputs. */
+void transformer_gelu(const float *inputs, size_t count, float *outputs);
+void transformer_gelu_backward(const float *inputs, size_t count, float *deltas);
 
 #endif
