@@ -37,7 +37,12 @@ compile_kernels="$(setting CXX) -std=c++17 -O0 -ffp-contract=off -fno-exceptions
 export TACIT_TIMEOUT_MS=5000
 
 # The objects of a unit test that has some of its own, beside the mutant.
-transformer_objects="$build/tests/unit/transformer-transformer.o $build/examples/tests_unit_transformer-layer.o"
+transformer_objects="$build/tests/unit/tests_unit_transformer-transformer.o $build/examples/tests_unit_transformer-layer.o"
+
+experts_objects=$build/tests/unit/experts-experts.o
+for object in layer transformer; do
+    experts_objects+=" $build/examples/tests_unit_experts-$object.o"
+done
 
 # Likewise of the same model on a GPU.
 gpu_objects="$build/tests/gpu/transformer_emulated-transformer.o"
@@ -51,6 +56,7 @@ passes() {
     local place=$1 objects=$build/tests/unit/$2.o
     case $2 in
     cycle | rules) objects=$build/tests/unit/$2-$2.o ;;
+    experts) objects=$experts_objects ;;
     transformer) objects=$transformer_objects ;;
     gpu) objects="${gpu_objects% *} $build/tests/gpu/trainer_emulated.o" ;;
     device) objects="$build/tests/gpu/device_emulated-device.o $build/tests/gpu/emulated.o" ;;
@@ -578,6 +584,13 @@ if [ -f "${transformer_objects%% *}" ]; then # it needs a BLAS
         's/\(1.0f \+ 3.0f \* 0.044715f \* x \* x\)/1.0f/'
     mutant "transformer: positions forgotten" examples/transformer.c transformer:transformer \
         's/of_symbol\[j\] \+ of_position\[j\]/of_symbol[j] + 0.0f * of_position[j]/'
+    mutant "experts: gradients are those of all ranks' sum" examples/experts.c experts:experts \
+        's/\/= \(float\)experts->shape.ranks/\/= 1.0f/'
+    mutant "experts: weights have their gradients one by one" examples/experts.c experts:experts 's/along \+= weights.*/;/'
+    mutant "experts: weights are not divided by their sum" examples/experts.c experts:experts \
+        's/(weights\[j\] = row\[chosen\[j\]\]) \/ sum/(void)sum; \1/'
+    mutant "experts: the balance is each rank's own" examples/experts.c experts:experts 's/experts->sum\(counts, all\);/;/'
+    mutant "experts: nothing comes back past an expert" examples/experts.c experts:experts 's/add\(row_deltas, .*/;/'
 fi
 if [ -f "$build/tests/gpu/trainer_emulated.o" ]; then
     kernel_mutant "gpu: embeddings learn as weights of the softmax only" examples/gpu_transformer.cu transformer:all \
