@@ -19,6 +19,16 @@ static bool is_here(void *function)
            self.dli_fbase == other.dli_fbase;
 }
 
+/* What is called of a library outlives the program's dlclose(): it is not unloaded any more. */
+static void pin(const void *function)
+{
+    Dl_info info;
+
+    if (dladdr(function, &info) != 0) {
+        (void)dlopen(info.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
+    }
+}
+
 /* Python loads an extension, the extension loads MPI, and neither is in a scope that dlsym() looks through by itself. So all
    libraries are gone through. The first in the list is the program, whose name is empty: its scope is the common one. */
 void *preload_find(const char *name)
@@ -42,6 +52,7 @@ void *preload_find(const char *name)
     return found;
 }
 
+/* The library's own name comes first, since another tool may stand before the other one; but not all libraries have it. */
 void *preload_next(preload_next_t *next)
 {
     void *function = atomic_load_explicit(&next->function, memory_order_acquire);
@@ -49,8 +60,11 @@ void *preload_next(preload_next_t *next)
     if (function == NULL) {
         function = dlsym(RTLD_NEXT, next->name);
         function = function != NULL ? function : preload_find(next->own);
-        if (function == NULL) {
-            fprintf(stderr, "tacit: %s is called, but no library has %s\n", next->name, next->own);
+        function = function != NULL ? function : preload_find(next->name);
+        if (function != NULL) {
+            pin(function);
+        } else {
+            fprintf(stderr, "tacit: %s is called, but no library has it\n", next->name);
         }
         atomic_store_explicit(&next->function, function, memory_order_release);
     }

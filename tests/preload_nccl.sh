@@ -41,7 +41,7 @@ library libcuda.so.1 -Wl,-soname,libcuda.so.1 "$root/tests/preload/fake_cuda.c"
 library libasks.so "$root/tests/preload/asks.c"
 export LD_LIBRARY_PATH=$folder${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 compile() {
-    ${CC:-cc} -O1 -o "$folder/$1" "$root/tests/preload/nccl_program.c" "${@:2}" -lm || fail "$1 cannot be made"
+    ${CC:-cc} -D_GNU_SOURCE -O1 -o "$folder/$1" "$root/tests/preload/nccl_program.c" "${@:2}" -lm || fail "$1 cannot be made"
 }
 compile linked -DLINKED "$folder/libnccl.so.2" "$folder/libcuda.so.1"
 compile loaded -ldl
@@ -72,6 +72,21 @@ RANK=1 ends 0 "$run" --report "$folder/report" -- "$folder/linked" count 2
 [ ! -s "$folder/report" ] || fail "rank 1 has a report: $(cat "$folder/report")"
 ends 0 "$run" --report "$folder/report" -- true
 [ ! -s "$folder/report" ] || fail "a report without calls: $(cat "$folder/report")"
+# A child of a process that has called NCCL reports once.
+fresh
+ends 0 "$run" --report "$folder/report" -- "$folder/linked" forked
+says out '^right$'
+[ "$(grep -c '^Tacit: NCCL calls' "$folder/report")" -eq 2 ] || fail "not a report each: $(cat "$folder/report")"
+# One that was closed and opened again; and one that has no names for tools.
+ends 0 "$run" --report "$folder/report" -- "$folder/loaded" reloaded
+says out '^right$'
+mkdir "$folder/plain"
+library plain/libnccl.so.2 -std=gnu11 -DFAKE_NCCL_PLAIN -Wl,-soname,libnccl.so.2 -I"$root/compressors" "$root/tests/gpu/fake_nccl.c"
+fresh
+LD_LIBRARY_PATH=$folder/plain:$LD_LIBRARY_PATH ends 0 "$run" --report "$folder/report" -- "$folder/loaded" count 2
+says out '^right$'
+[ ! -s "$folder/err" ] || fail "it has something to say: $(cat "$folder/err")"
+says report ' 1 ncclAllReduce 1 2 float32 sum 12288 10 49152 0\.[0-9]* '
 # A library that looks for the next function of a name still gets it.
 ends 0 "$folder/asks"
 ends 0 "$run" -- "$folder/asks"

@@ -2,7 +2,8 @@
 /* A libnccl.so.2 for tests, on the memory of one machine: as much of NCCL as the library calls, between processes that are forked
    from one or share a file. Calls only note what is to be done; it is done, a piece at a time, where NCCL is asked for
    asynchronous errors, until which it is in progress. Between two ranks bytes go through a ring in memory that all share. Faults
-   are injected by functions whose names begin with fake_. With FAKE_NCCL_OLD it is one that has a version and nothing else. */
+   are injected by functions whose names begin with fake_. With FAKE_NCCL_OLD it is one that has a version and nothing else, with
+   FAKE_NCCL_PLAIN one without the names for tools. */
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -617,6 +618,7 @@ int ncclBroadcast(const void *in, void *out, size_t count, int dtype, int root, 
     return end_call(comm);
 }
 
+#ifndef FAKE_NCCL_PLAIN
 /* The names by which tools that stand in front of NCCL call it. */
 #define PROFILED(name) EXPORT __typeof__(name) p##name __attribute__((alias(#name)));
 PROFILED(ncclAllGather)
@@ -628,5 +630,6 @@ PROFILED(ncclGroupEnd)
 PROFILED(ncclGroupSimulateEnd)
 PROFILED(ncclGroupStart)
 PROFILED(ncclReduceScatter)
+#endif
 
 #endif

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <signal.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -347,6 +348,54 @@ static void several(void)
     expect(call_ncclCommDestroy(comms[0]) == 0 && call_ncclCommDestroy(comms[1]) == 0, "it is not destroyed");
 }
 
+/* A child has a report of its own, once, where its parent had communicators before. */
+static void fork_late(void)
+{
+    unique_t id;
+    int      state = 1;
+    pid_t    child = 0;
+
+    ranks = 1;
+    for (int generation = 0; generation < 2; generation++) {
+        call_ncclGetUniqueId(&id);
+        expect(call_ncclCommInitRank(&world, 1, id, 0) == 0, "a communicator cannot be made");
+        all_reduce(world, buffers[0], COUNT, SUM);
+        child = generation == 0 ? fork() : child;
+        if (child != 0) {
+            break;
+        }
+    }
+    if (child == 0) {
+        exit(wrong);
+    }
+    expect(waitpid(child, &state, 0) == child && state == 0, "the child fails");
+}
+
+#ifndef LINKED
+/* A library that is closed and opened again, with something else in its former place. */
+static void reload(void)
+{
+    static const char *const names[] = {"ncclGroupStart", "ncclGroupEnd"};
+    const long               page = sysconf(_SC_PAGESIZE);
+
+    for (int round = 0; round < 2; round++) {
+        void *nccl = dlopen("libnccl.so.2", RTLD_NOW | RTLD_GLOBAL), *own = NULL;
+
+        for (int i = 0; i < 2; i++) {
+            int (*function)(void) = NULL;
+
+            *(void **)&function = dlsym(RTLD_DEFAULT, names[i]);
+            own = dlsym(nccl, "fake_begin");
+            expect(function != NULL && function() == 0, "a group fails");
+        }
+        dlclose(nccl);
+        own = (void *)((uintptr_t)own & ~((uintptr_t)page - 1));
+        (void)mmap(own, (size_t)page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1,
+                   0); /* if nothing is there */
+    }
+}
+#endif
+
 static void run(const char *what, int steps)
 {
     if (strcmp(what, "count") == 0) {
@@ -384,6 +433,13 @@ int main(int argc, char **argv)
     int         state = 0;
     pid_t       process[8];
 
+#ifndef LINKED
+    if (strcmp(what, "reloaded") == 0) {
+        reload();
+        printf("%s\n", wrong ? "wrong" : "right");
+        return wrong;
+    }
+#endif
     find_functions();
     ranks = argc > 2 ? atoi(argv[2]) : 2;
     for (int tensor = 0; tensor < TENSORS; tensor++) {
@@ -395,8 +451,8 @@ int main(int argc, char **argv)
         }
     }
     expect(call_fake_begin() == 0, "there is no memory to meet in");
-    if (strcmp(what, "several") == 0) {
-        several();
+    if (strcmp(what, "several") == 0 || strcmp(what, "forked") == 0) {
+        (what[0] == 's' ? several : fork_late)();
         printf("%s\n", wrong ? "wrong" : "right");
         return wrong;
     }
