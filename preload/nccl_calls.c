@@ -68,7 +68,7 @@ void preload_nccl_largest(int *rank_out, int *ranks_out)
 /* ---- Communicators ---- */
 
 /* Handlers of exit() are called in reverse order: this one before those of CUDA, which was there first. A child of the process
-   has none of its calls; with calls of its own, it has a handler more, before its own CUDA's, and the inherited one does nothing. */
+   has none of its calls. With some of its own it has a handler more, before its own CUDA's; the inherited one does nothing. */
 static void finish(void)
 {
     const preload_driver_t *driver = preload_driver();

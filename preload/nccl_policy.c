@@ -5,7 +5,6 @@
 #include "nccl_policy.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,19 +54,7 @@ typedef struct plan {
 
 /* ---- Words ---- */
 
-__attribute__((format(printf, 3, 4))) static void say(const preload_clique_t *clique, bool *said, const char *format, ...)
-{
-    char    text[512];
-    va_list arguments;
-
-    if (clique->rank == 0 && !*said) {
-        va_start(arguments, format);
-        vsnprintf(text, sizeof text, format, arguments);
-        va_end(arguments);
-        fprintf(stderr, "tacit: communicator %u: %s\n", clique->group.number, text);
-    }
-    *said = true;
-}
+#define SAY(clique, said, ...) preload_warn((clique)->group.number, (clique)->rank, said, __VA_ARGS__)
 
 static void announce(const preload_clique_t *clique)
 {
@@ -187,7 +174,7 @@ static bool make_tensor(preload_clique_t *clique, plan_t *plan, const preload_ta
     char           name[64];
 
     if (plan->state_bytes + bytes > preload_rules()->state_bytes) {
-        say(clique, &plan->warned,
+        SAY(clique, &plan->warned,
             "tensors remember %" PRIu64 " bytes, as many as they may: other sums stay dense (TACIT_STATE_BYTES)",
             plan->state_bytes);
         return false;
@@ -206,7 +193,7 @@ static bool make_tensor(preload_clique_t *clique, plan_t *plan, const preload_ta
         good = tacit->codec_create(name, &slot, &config, clique->rank, clique->group.ranks, &tensor->codecs[part]) == TACIT_OK;
     }
     if (!good) {
-        say(clique, &plan->warned, "some sums stay dense: %s", tensor->codecs != NULL ? tacit->last_error() : "no memory");
+        SAY(clique, &plan->warned, "some sums stay dense: %s", tensor->codecs != NULL ? tacit->last_error() : "no memory");
     } else if (tensor->site != NULL) {
         atomic_store(&tensor->site->spec, tensor->rule->spec);
         atomic_fetch_add(&tensor->site->slots, 1);
@@ -227,7 +214,7 @@ static bool join(preload_clique_t *clique, plan_t *plan, const preload_tacit_t *
     preload_wait_until_ready(clique);
     status = tacit->nccl_create(clique->comm, &config, &plan->nccl);
     if (status != TACIT_OK) {
-        say(clique, &plan->warned, "nothing is compressed: %s", tacit->last_error());
+        SAY(clique, &plan->warned, "nothing is compressed: %s", tacit->last_error());
         plan->dense = true;
     }
     if (clique->rank != 0 && status != TACIT_OK && status != TACIT_ERR_MISMATCH && status != TACIT_ERR_TIMEOUT) {
@@ -249,7 +236,7 @@ static void make_tensors(preload_clique_t *clique, plan_t *plan)
         int            rule = rule_of(clique, sign);
 
         if (rule != 0 && preload_remembers(preload_rules()->rules[rule - 1].spec) && !preload_cycle_is_clear(&plan->cycle, i)) {
-            say(clique, &plan->warned, PRELOAD_UNCLEAR, (uint64_t)count_of(sign));
+            SAY(clique, &plan->warned, PRELOAD_UNCLEAR, (uint64_t)count_of(sign));
             rule = 0;
         }
         if (rule != 0 && join(clique, plan, tacit)) {
@@ -369,9 +356,10 @@ static bool make_group(preload_clique_t *clique, plan_t *plan, const preload_tac
     tensor_t        *first = tensors[0];
     const size_t     parts = count * first->parts;
     const tacit_op_t by = op == NCCL_AVG ? TACIT_AVERAGE : TACIT_SUM;
-    tacit_codec_t **codecs = malloc(parts * sizeof *codecs), *const none[1] = {NULL}, *const *listed = none;
-    int *owners = malloc(parts * sizeof *owners), nobody[1] = {0};
-    bool good;
+    tacit_codec_t  **codecs = malloc(parts * sizeof *codecs);
+    int             *owners = malloc(parts * sizeof *owners);
+    tacit_status_t   status;
+    bool             good;
 
     tacit->nccl_group_destroy(first->group);
     first->group = NULL;
@@ -382,21 +370,21 @@ static bool make_group(preload_clique_t *clique, plan_t *plan, const preload_tac
     first->member_count = count;
     good = codecs != NULL && owners != NULL && first->members != NULL && first->places != NULL &&
            list_codecs(tensors, count, codecs, owners);
-    listed = good ? codecs : none; /* that which is wrong on one rank, all get to know */
-    if ((first->parts > 1 ? tacit->nccl_group_create_reduce_scatter(plan->nccl, listed, good ? owners : nobody, good ? parts : 1,
-                                                                    by, &first->group)
-                          : tacit->nccl_group_create(plan->nccl, listed, good ? parts : 1, by, &first->group)) != TACIT_OK) {
-        say(clique, &plan->warned, "some sums stay dense: %s", tacit->last_error());
+    /* Without codecs it fails on all ranks, since each has to say what it has. */
+    status = first->parts > 1
+                 ? tacit->nccl_group_create_reduce_scatter(plan->nccl, good ? codecs : NULL, owners, parts, by, &first->group)
+                 : tacit->nccl_group_create(plan->nccl, good ? codecs : NULL, parts, by, &first->group);
+    if (status == TACIT_OK) {
+        memcpy(first->members, tensors, count * sizeof *first->members);
+    } else {
+        SAY(clique, &plan->warned, "some sums stay dense: %s", tacit->last_error());
         for (size_t i = 0; i < count; i++) {
             ((tensor_t *)tensors[i])->rule = NULL;
         }
-        good = false;
-    } else {
-        memcpy(first->members, tensors, count * sizeof *first->members);
     }
     free(codecs);
     free(owners);
-    return good;
+    return status == TACIT_OK;
 }
 
 /* Memory of ef and dgc is each rank's own: it may begin again at any time. That of trackers is what all ranks have in common. */
@@ -500,18 +488,18 @@ static bool may_compress(preload_clique_t *clique, plan_t *plan, const int32_t n
     const char *why = "";
 
     if (numbers[RULES] != -numbers[RULES_NEGATED]) {
-        say(clique, &plan->warned,
+        SAY(clique, &plan->warned,
             "ranks have other rules (TACIT_RULE, TACIT_ALLREDUCE, TACIT_MIN_BYTES, TACIT_STATE_BYTES) than one another: nothing "
             "is compressed");
     } else if (preload_rules()->error[0] != '\0') {
-        say(clique, &plan->warned, "%s: nothing is compressed", preload_rules()->error);
+        SAY(clique, &plan->warned, "%s: nothing is compressed", preload_rules()->error);
     } else if (numbers[SEVERAL] != 0) {
-        say(clique, &plan->warned, "a process has several GPUs: nothing is compressed");
+        SAY(clique, &plan->warned, "a process has several GPUs: nothing is compressed");
     } else if (numbers[CANNOT] != 0) {
-        say(clique, &plan->warned, "nothing is compressed: %s",
+        SAY(clique, &plan->warned, "nothing is compressed: %s",
             preload_tacit(&why) == NULL ? why : "another rank cannot load " TACIT_LIBRARY);
     } else if (numbers[CHOICE] != -numbers[CHOICE_NEGATED]) {
-        say(clique, &plan->warned,
+        SAY(clique, &plan->warned,
             "ranks number sites or communicators otherwise than one another, so that rules for these numbers mean other calls: "
             "nothing is compressed");
     } else {
@@ -558,7 +546,7 @@ static void hear(preload_clique_t *clique, plan_t *plan)
     } else if (plan->compares) {
         compare(clique, plan, numbers);
     } else if (numbers[ELSEWHERE] != 0 && plan->tensors != NULL) {
-        say(clique, &plan->told_elsewhere,
+        SAY(clique, &plan->told_elsewhere,
             "on some rank sums come from elsewhere than a step ago: what was kept back of tensors is dropped, and the step is "
             "looked for again");
         plan->forgets = true;

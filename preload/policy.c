@@ -5,7 +5,6 @@
 
 #include <inttypes.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,20 +71,8 @@ static bool all_can(const preload_mpi_t *mpi, uintptr_t comm, bool can)
 
 /* ---- Words ---- */
 
-/* Once in each communicator, by its first rank. */
-__attribute__((format(printf, 2, 3))) static void warn(plan_t *plan, const char *format, ...)
-{
-    char    text[512];
-    va_list arguments;
-
-    if (plan->rank == 0 && !plan->warned) {
-        va_start(arguments, format);
-        vsnprintf(text, sizeof text, format, arguments);
-        va_end(arguments);
-        fprintf(stderr, "tacit: communicator %u: %s\n", plan->group->number, text);
-    }
-    plan->warned = true;
-}
+/* Once in each communicator. */
+#define WARN(plan, ...) preload_warn((plan)->group->number, (plan)->rank, &(plan)->warned, __VA_ARGS__)
 
 static void announce(const preload_mpi_t *mpi)
 {
@@ -112,12 +99,12 @@ static plan_t *make_plan(const preload_mpi_t *mpi, preload_group_t *group, uintp
     plan->rank = mpi->rank(comm);
     plan->dense = !good || values[0] != -values[1] || values[2] != 0 || rules->error[0] != '\0';
     if (values[0] != -values[1]) {
-        warn(plan, "ranks have other rules (TACIT_RULE, TACIT_ALLREDUCE, TACIT_MIN_BYTES, TACIT_STATE_BYTES) than one another: "
+        WARN(plan, "ranks have other rules (TACIT_RULE, TACIT_ALLREDUCE, TACIT_MIN_BYTES, TACIT_STATE_BYTES) than one another: "
                    "nothing is compressed");
     } else if (rules->error[0] != '\0') {
-        warn(plan, "%s: nothing is compressed", rules->error);
+        WARN(plan, "%s: nothing is compressed", rules->error);
     } else if (plan->dense) {
-        warn(plan, "a rank has no memory: nothing is compressed");
+        WARN(plan, "a rank has no memory: nothing is compressed");
     } else {
         announce(mpi);
     }
@@ -139,7 +126,7 @@ static bool join(const preload_mpi_t *mpi, plan_t *plan, uintptr_t comm)
         return !plan->dense;
     }
     if (!all_can(mpi, comm, tacit != NULL)) {
-        warn(plan, "nothing is compressed: %s%s", tacit == NULL ? why : "another rank cannot load ",
+        WARN(plan, "nothing is compressed: %s%s", tacit == NULL ? why : "another rank cannot load ",
              tacit == NULL ? "" : mpi->library);
         plan->dense = true;
         return false;
@@ -147,7 +134,7 @@ static bool join(const preload_mpi_t *mpi, plan_t *plan, uintptr_t comm)
     config.timeout_ms = preload_timeout();
     config.progress = TACIT_PROGRESS_CALLS; /* a thread's calls would pass for the program's */
     if (!all_can(mpi, comm, tacit->comm_create_mpi(comm, &config, &plan->comm) == TACIT_OK)) {
-        warn(plan, "nothing is compressed: %s", tacit->last_error());
+        WARN(plan, "nothing is compressed: %s", tacit->last_error());
         plan->dense = true;
     }
     return !plan->dense;
@@ -200,7 +187,7 @@ static entry_t *entry_of(const preload_mpi_t *mpi, plan_t *plan, const preload_s
     entry_t       *entry = place_of(plan, sign);
 
     if (entry->sign == 0 && plan->entry_count == MOST_ENTRIES) {
-        warn(plan, "there are more than %d sizes of sums: others stay dense", MOST_ENTRIES);
+        WARN(plan, "there are more than %d sizes of sums: others stay dense", MOST_ENTRIES);
         return NULL;
     }
     if (entry->sign == 0) {
@@ -272,7 +259,7 @@ static void name_tensors(plan_t *plan)
 
         plan->tensor_at[i] = clear ? (int)preload_cycle_ordinal(cycle, i) : -1;
         if (!clear && remembers(place_of(plan, cycle->signs[i]))) {
-            warn(plan, PRELOAD_UNCLEAR, cycle->signs[i] >> 2);
+            WARN(plan, PRELOAD_UNCLEAR, cycle->signs[i] >> 2);
         }
     }
 }
@@ -352,7 +339,7 @@ static void make_slot(const preload_mpi_t *mpi, plan_t *plan, entry_t *entry, co
     char                     name[64];
 
     if (plan->state_bytes + bytes > preload_rules()->state_bytes) {
-        warn(plan, "slots remember %" PRIu64 " bytes, as many as they may: other sums stay dense (TACIT_STATE_BYTES)",
+        WARN(plan, "slots remember %" PRIu64 " bytes, as many as they may: other sums stay dense (TACIT_STATE_BYTES)",
              plan->state_bytes);
         return;
     }
@@ -361,7 +348,7 @@ static void make_slot(const preload_mpi_t *mpi, plan_t *plan, entry_t *entry, co
     config.spec = spec;
     snprintf(name, sizeof name, "%zu.%s.%zu", sum->count, preload_dtype_names[sum->dtype], entry->tensor_count);
     if (!all_can(mpi, sum->comm, tacit->slot_create(plan->comm, name, &config, &slot) == TACIT_OK)) {
-        warn(plan, "sums of %zu %s stay dense: %s", sum->count, preload_dtype_names[sum->dtype], tacit->last_error());
+        WARN(plan, "sums of %zu %s stay dense: %s", sum->count, preload_dtype_names[sum->dtype], tacit->last_error());
         tacit->slot_destroy(slot);
         return;
     }
@@ -381,7 +368,7 @@ static tacit_slot_t *slot_of(const preload_mpi_t *mpi, plan_t *plan, entry_t *en
             return NULL;
         }
         if (!all_can(mpi, sum->comm, grow(entry, number + 1))) {
-            warn(plan, "a rank has no memory: sums of %zu %s stay dense", sum->count, preload_dtype_names[sum->dtype]);
+            WARN(plan, "a rank has no memory: sums of %zu %s stay dense", sum->count, preload_dtype_names[sum->dtype]);
             return NULL;
         }
         while (entry->tensor_count <= number) {
@@ -414,7 +401,7 @@ static bool end_sum(const preload_mpi_t *mpi, plan_t *plan, uintptr_t comm, taci
     case TACIT_ERR_VALUE:
         return false;
     default:
-        warn(plan, "a sum goes by MPI_Allreduce: %s", preload_library(&why)->last_error());
+        WARN(plan, "a sum goes by MPI_Allreduce: %s", preload_library(&why)->last_error());
         return false;
     }
 }

@@ -4,6 +4,7 @@
 
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -217,6 +218,20 @@ void preload_announce(const char *function)
         fprintf(stderr, "tacit: %s() sums floats by %zu rule%s: results may be inexact, as was asked for\n", function,
                 rules->count, rules->count > 1 ? "s" : "");
     }
+}
+
+void preload_warn(unsigned number, int rank, bool *said, const char *format, ...)
+{
+    char    text[512];
+    va_list arguments;
+
+    if (rank == 0 && !*said) {
+        va_start(arguments, format);
+        vsnprintf(text, sizeof text, format, arguments);
+        va_end(arguments);
+        fprintf(stderr, "tacit: communicator %u: %s\n", number, text);
+    }
+    *said = true;
 }
 
 bool preload_explains(void)

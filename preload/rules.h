@@ -54,6 +54,8 @@ const preload_rules_t *preload_rules(void);
 int preload_rule_for(const preload_rules_t *rules, const preload_target_t *target);
 /* A line that says what is asked for, of a function's sums. */
 void preload_announce(const char *function);
+/* A line about a communicator, by its first rank, unless something was said already. */
+__attribute__((format(printf, 4, 5))) void preload_warn(unsigned number, int rank, bool *said, const char *format, ...);
 /* Whether more is to be told (TACIT_LOG=info). */
 bool preload_explains(void);
 

@@ -81,7 +81,8 @@ says out '^right$'
 ends 0 "$run" --report "$folder/report" -- "$folder/loaded" reloaded
 says out '^right$'
 mkdir "$folder/plain"
-library plain/libnccl.so.2 -std=gnu11 -DFAKE_NCCL_PLAIN -Wl,-soname,libnccl.so.2 -I"$root/compressors" "$root/tests/gpu/fake_nccl.c"
+library plain/libnccl.so.2 -std=gnu11 -DFAKE_NCCL_PLAIN -Wl,-soname,libnccl.so.2 -I"$root/compressors" \
+    "$root/tests/gpu/fake_nccl.c"
 fresh
 LD_LIBRARY_PATH=$folder/plain:$LD_LIBRARY_PATH ends 0 "$run" --report "$folder/report" -- "$folder/loaded" count 2
 says out '^right$'
