@@ -108,6 +108,11 @@ void tacit__nccl_break(tacit_nccl_t *nccl)
 
 /* ---- Waiting ---- */
 
+static tacit_status_t was_aborted(const tacit_nccl_t *nccl)
+{
+    return tacit__fail(TACIT_ERR_BROKEN, "rank %d: tacit_nccl_abort() was called", nccl->rank);
+}
+
 static tacit_status_t look_at(tacit_nccl_t *nccl, void *comm, double began, const char *what, int *state_out)
 {
     int            state = TACIT_NCCL_SUCCESS;
@@ -118,7 +123,9 @@ static tacit_status_t look_at(tacit_nccl_t *nccl, void *comm, double began, cons
 
     state = result != TACIT_NCCL_SUCCESS ? result : state;
     waits = state_out == NULL || state == TACIT_NCCL_IN_PROGRESS;
-    if (state != TACIT_NCCL_SUCCESS && state != TACIT_NCCL_IN_PROGRESS) {
+    if (atomic_load(&nccl->aborted)) {
+        status = was_aborted(nccl);
+    } else if (state != TACIT_NCCL_SUCCESS && state != TACIT_NCCL_IN_PROGRESS) {
         status = nccl_error(nccl, state, what);
     } else if (waits && nccl->timeout_ms >= 0 && tacit__seconds() - began > limit) {
         status = tacit__fail(TACIT_ERR_TIMEOUT,
@@ -267,21 +274,35 @@ out:
     return status;
 }
 
-static tacit_status_t complete_config(tacit_nccl_t *nccl, const tacit_config_t *given)
+static tacit_status_t set_timeout(tacit_nccl_t *nccl, int64_t given)
 {
     tacit_environment_t environment;
 
+    if (given < -1) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "config: timeout_ms=%" PRId64 "; -1 is no limit, 0 the default", given);
+    }
+    tacit__environment_read(&environment);
+    nccl->timeout_ms = given != 0 ? given : environment.timeout_ms != 0 ? environment.timeout_ms : DEFAULT_TIMEOUT_MS;
+    return TACIT_OK;
+}
+
+tacit_status_t tacit_nccl_set_timeout(tacit_nccl_t *nccl, int64_t timeout_ms)
+{
+    tacit_status_t status = tacit__nccl_enter(nccl);
+
+    if (status == TACIT_OK) {
+        status = set_timeout(nccl, timeout_ms);
+        tacit__nccl_leave(nccl);
+    }
+    return status;
+}
+
+static tacit_status_t complete_config(tacit_nccl_t *nccl, const tacit_config_t *given)
+{
     if (given != NULL && (given->struct_bytes < TACIT_CONFIG_LEAST || given->struct_bytes > 4096)) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "config: struct_bytes is %zu; begin with TACIT_CONFIG_INIT", given->struct_bytes);
     }
-    tacit__environment_read(&environment);
-    nccl->timeout_ms = given != NULL && given->timeout_ms != 0 ? given->timeout_ms
-                       : environment.timeout_ms != 0           ? environment.timeout_ms
-                                                               : DEFAULT_TIMEOUT_MS;
-    return nccl->timeout_ms >= -1
-               ? TACIT_OK
-               : tacit__fail(TACIT_ERR_ARGUMENT, "config: timeout_ms=%" PRId64 "; -1 is no limit, 0 the default",
-                             nccl->timeout_ms);
+    return set_timeout(nccl, given != NULL ? given->timeout_ms : 0);
 }
 
 static void release(tacit_nccl_t *nccl)
@@ -444,10 +465,11 @@ void tacit_nccl_abort(tacit_nccl_t *nccl)
     if (nccl == NULL) {
         return;
     }
+    atomic_store(&nccl->aborted, true);
     while (atomic_flag_test_and_set_explicit(&nccl->in_use, memory_order_acquire)) {
         sched_yield();
     }
-    (void)tacit__fail(TACIT_ERR_BROKEN, "rank %d: tacit_nccl_abort() was called", nccl->rank);
+    (void)was_aborted(nccl);
     tacit__nccl_break(nccl);
     tacit__nccl_leave(nccl);
 }

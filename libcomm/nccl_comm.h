@@ -30,7 +30,8 @@ struct tacit_nccl {
     tacit_nccl_record_t        *records;    /* … all ranks', in memory of the GPU, … */
     tacit_nccl_record_t        *told;       /* … and of the host; behind them is room for the own one */
     tacit_nccl_group_t         *groups;
-    tacit_nccl_abort_t         *job; /* room for its end, which may come when there is none */
+    tacit_nccl_abort_t         *job;     /* room for its end, which may come when there is none */
+    atomic_bool                 aborted; /* by the program: who waits leaves */
     bool                        broken;
     char                        broken_text[TACIT_TEXT_BYTES];
     atomic_flag                 in_use;

@@ -65,8 +65,10 @@ TACIT_API tacit_status_t tacit_nccl_create_from_id(const tacit_nccl_id_t *id, in
                                                    tacit_nccl_t **nccl_out);
 /* Waits for what runs, destroys the groups and the communicator. Call it on every rank; accepts NULL. */
 TACIT_API_VOID void tacit_nccl_destroy(tacit_nccl_t *nccl);
-/* Ends what it does on the GPU, as ncclCommAbort() does: waits for no other rank. From any thread, once a call of another one has
-   ended. Then only tacit_nccl_destroy() is left. Accepts NULL. */
+/* Another limit of time for calls from now on, as the configuration's timeout_ms. Local. */
+TACIT_API tacit_status_t tacit_nccl_set_timeout(tacit_nccl_t *nccl, int64_t timeout_ms);
+/* Ends what it does on the GPU, as ncclCommAbort() does: waits for no other rank. From any thread: a call of another one that
+   waits returns TACIT_ERR_BROKEN. Then only tacit_nccl_destroy() is left. Accepts NULL. */
 TACIT_API_VOID void tacit_nccl_abort(tacit_nccl_t *nccl);
 TACIT_API_VOID int  tacit_nccl_rank(const tacit_nccl_t *nccl);
 TACIT_API_VOID int  tacit_nccl_ranks(const tacit_nccl_t *nccl);

@@ -982,6 +982,8 @@ nccl_mutant "nccl: errors of NCCL go unseen" libcomm/nccl_comm.c nccl_faults:ncc
 nccl_mutant "nccl: what fails goes on" libcomm/nccl_comm.c nccl_faults:nccl_faults 's/nccl->broken = true;//'
 nccl_mutant "nccl: nothing is aborted" libcomm/nccl_comm.c nccl_faults:nccl_faults \
     's/^            abort_comm\(nccl\);/            ;/'
+nccl_mutant "nccl: who waits does not leave at an abort" libcomm/nccl_comm.c nccl_faults:nccl_faults \
+    's/if \(atomic_load\(&nccl->aborted\)\)/if (false)/'
 nccl_mutant "nccl: any version will do" libcomm/nccl_library.c nccl_faults:nccl_faults 's/ \|\| version < TACIT_NCCL_OLDEST//'
 nccl_mutant "nccl: what is captured is waited for" libcomm/bundle_device.c nccl_faults:nccl_faults 's/!capturing; /1;/'
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a NCCL of ours can be made to do: to be missing, old, at fault, or never at an end. On the CPU. */
+#include <pthread.h>
 #include <stddef.h>
 
 static const size_t counts[] = {4200, 777, 0, 64, 5, 33};
@@ -121,6 +122,7 @@ static void is_broken(const work_t *work, int its_aborts)
     ck_assert_int_eq(run(work), TACIT_ERR_BROKEN);
     ck_assert_int_eq(tacit_nccl_group_poll(work->group, 0), TACIT_ERR_BROKEN);
     ck_assert_int_eq(tacit_nccl_wait(work->nccl, NULL), TACIT_ERR_BROKEN);
+    ck_assert_int_eq(tacit_nccl_set_timeout(work->nccl, 0), TACIT_ERR_BROKEN);
     ck_assert_int_eq(tacit_nccl_group_create(work->nccl, work->node.codecs, TENSORS, TACIT_SUM, &other), TACIT_ERR_BROKEN);
 }
 
@@ -183,7 +185,7 @@ static void error_in_step(const process_t *process)
     SUCCEEDS(run(&work));
     SUCCEEDS(tacit_nccl_group_poll(work.group, 0));
     SUCCEEDS(tacit_codec_save(work.node.codecs[0], before, sizeof before, &bytes));
-    work.nccl->timeout_ms = LIMIT_MS;
+    SUCCEEDS(tacit_nccl_set_timeout(work.nccl, LIMIT_MS));
     inject("fake_stick", 1);
     ck_assert_int_eq(run(&work), TACIT_ERR_TIMEOUT);
     ck_assert_msg(strstr(tacit_last_error(), "a step of 6 tensors, of which the first is 'tensor 0', has not ended within") !=
@@ -208,6 +210,7 @@ static void abort_by_program(const process_t *process)
 
     begin(process, "onebit+ef", &work);
     SUCCEEDS(run(&work));
+    ck_assert_int_eq(tacit_nccl_set_timeout(work.nccl, -2), TACIT_ERR_ARGUMENT);
     tacit_nccl_abort(NULL);
     tacit_nccl_abort(work.nccl);
     tacit_nccl_abort(work.nccl);
@@ -254,7 +257,7 @@ static void endless_stream(const process_t *process)
     begin(process, "qsgd+ef", &work);
     SUCCEEDS(run(&work));
     SUCCEEDS(tacit_nccl_group_poll(work.group, 1));
-    work.nccl->timeout_ms = LIMIT_MS;
+    SUCCEEDS(tacit_nccl_set_timeout(work.nccl, LIMIT_MS));
     stays_busy = true;
     began = tacit__seconds();
     if (call < 2) {
@@ -271,6 +274,48 @@ static void endless_stream(const process_t *process)
 START_TEST(streams_without_end)
 {
     run_ranks(2, endless_stream, &_i);
+}
+END_TEST
+
+/* A thread that waits for long leaves when another one aborts. */
+static void *abort_later(void *nccl)
+{
+    const double began = tacit__seconds();
+
+    while (tacit__seconds() - began < 0.1) {
+        sched_yield();
+    }
+    tacit_nccl_abort(nccl);
+    return NULL;
+}
+
+static void abort_from_outside(const process_t *process)
+{
+    const int      call = *(const int *)process->given;
+    pthread_t      thread;
+    work_t         work;
+    tacit_status_t status;
+
+    lame = *module;
+    lame.end = never_end;
+    lame.query = busy;
+    tacit__cuda_use(&lame);
+    begin(process, "qsgd+ef", &work);
+    SUCCEEDS(run(&work));
+    SUCCEEDS(tacit_nccl_set_timeout(work.nccl, 25 * LIMIT_MS));
+    stays_busy = true;
+    ck_assert_int_eq(pthread_create(&thread, NULL, abort_later, work.nccl), 0);
+    status = call == 0 ? tacit_nccl_group_poll(work.group, 0) : tacit_nccl_wait(work.nccl, NULL);
+    ck_assert_int_eq(status, TACIT_ERR_BROKEN);
+    ck_assert_ptr_nonnull(strstr(tacit_last_error(), "tacit_nccl_abort() was called"));
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+    is_broken(&work, 1);
+    end(&work);
+}
+
+START_TEST(aborted_while_waiting)
+{
+    run_ranks(2, abort_from_outside, &_i);
 }
 END_TEST
 
@@ -363,7 +408,7 @@ static void error_of_cuda(const process_t *process)
     lame.end = never_end;
     tacit__cuda_use(&lame);
     begin(process, "qsgd+ef", &work);
-    work.nccl->timeout_ms = -1;
+    SUCCEEDS(tacit_nccl_set_timeout(work.nccl, -1));
     SUCCEEDS(run(&work));
     lame.query = fails;
     ck_assert_int_eq(tacit_nccl_group_poll(work.group, 0), TACIT_ERR_DEVICE);
@@ -397,7 +442,7 @@ static void half_a_step(const process_t *process)
         tacit__cuda_use(&lame);
     }
     begin(process, "qsgd+ef", &work);
-    work.nccl->timeout_ms = LIMIT_MS;
+    SUCCEEDS(tacit_nccl_set_timeout(work.nccl, LIMIT_MS));
     ck_assert_int_eq(run(&work), process->rank == 0 ? TACIT_ERR_DEVICE : TACIT_ERR_TIMEOUT);
     is_broken(&work, 1);
     end(&work);
@@ -425,6 +470,7 @@ int main(void)
     tcase_add_test(cases, stuck_exchange);
     tcase_add_test(cases, aborted);
     tcase_add_loop_test(cases, streams_without_end, 0, 3);
+    tcase_add_loop_test(cases, aborted_while_waiting, 0, 2);
     tcase_add_test(cases, capture);
     tcase_add_test(cases, no_memory);
     tcase_add_test(cases, errors_of_cuda);
