@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "nccl_companion.h"
 #include "nccl_policy.h"
 #include "rules.h"
 
@@ -117,6 +118,7 @@ static preload_clique_t *make_clique(const preload_nccl_t *nccl, void *comm)
     clique->comm = comm;
     clique->group.number = ++numbers;
     pthread_mutex_init(&clique->lock, NULL);
+    pthread_mutex_init(&clique->nccl_lock, NULL);
     clique->next = cliques;
     cliques = clique;
     announce(clique);
@@ -158,7 +160,10 @@ void preload_nccl_end(void *comm, preload_end_t how)
         return;
     }
     depth++;
-    atomic_store(&clique->aborted, how == PRELOAD_ABORTED); /* whoever waits with the lock gives up */
+    if (how == PRELOAD_ABORTED) {
+        atomic_store(&clique->aborted, true); /* whoever waits with the lock gives up */
+        preload_hurry(clique);
+    }
     pthread_mutex_lock(&clique->lock);
     preload_nccl_end_plan(clique);
     if (driver != NULL && how == PRELOAD_FINALIZED) {
@@ -315,7 +320,12 @@ static int follow_up(const entry_t *entries, size_t count)
     bool any = false;
 
     for (size_t i = 0; i < count; i++) {
-        any = (is_last(entries, count, i) && preload_nccl_settle(entries[i].clique, entries[i].call.stream)) || any;
+        bool tells = false;
+
+        if (is_last(entries, count, i) && !preload_nccl_settle(entries[i].clique, entries[i].call.stream, &tells)) {
+            status = NCCL_SYSTEM_ERROR;
+        }
+        any = any || tells;
     }
     if (!any) {
         return status;
@@ -328,8 +338,8 @@ static int follow_up(const entry_t *entries, size_t count)
     }
     (void)preload_nccl()->group_end();
     for (size_t i = 0; i < count; i++) {
-        if (is_last(entries, count, i)) {
-            preload_nccl_told(entries[i].clique, entries[i].call.stream);
+        if (is_last(entries, count, i) && !preload_nccl_told(entries[i].clique, entries[i].call.stream)) {
+            status = NCCL_SYSTEM_ERROR;
         }
     }
     return status;

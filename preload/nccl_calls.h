@@ -37,7 +37,9 @@ typedef struct preload_clique {
     void                  *comm; /* NULL: it has ended */
     int                    rank, device;
     atomic_bool            aborted;
-    pthread_mutex_t        lock; /* of what follows, and group.plan */
+    void                  *nccl;      /* Tacit's communicator; NULL: not needed yet */
+    pthread_mutex_t        nccl_lock; /* of whether it is there */
+    pthread_mutex_t        lock;      /* of what follows, and group.plan */
     preload_stopwatch_t    watch;
 } preload_clique_t;
 

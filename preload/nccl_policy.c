@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Rules become codecs and groups of Tacit's, one a tensor of the step. Nothing is agreed on call by call, since no call of NCCL's
-   waits for other ranks: they compare what each has found of the step, and start to compress when all have found the same; then
-   each step carries whether a rank had a tensor elsewhere, which all look at a step later. */
+   waits for other ranks: they compare what each has found of the step, and where all have found the same, meet to make Tacit's
+   own communicator. Since a rank may have waited too long for that, each then says whether it goes on, and only if all do, they
+   start to compress. From then on each step carries whether a rank had a tensor elsewhere, which all look at a step later. */
 #include "nccl_policy.h"
 
 #include <inttypes.h>
@@ -11,7 +12,7 @@
 
 #include "cycle.h"
 #include "nccl_agreement.h"
-#include "nccl_tacit.h"
+#include "nccl_companion.h"
 #include "rules.h"
 
 const char preload_all_reduce[] = "ncclAllReduce", preload_reduce_scatter[] = "ncclReduceScatter";
@@ -31,23 +32,29 @@ typedef struct tensor {
 } tensor_t;
 
 /* What ranks tell each other. */
-enum { RULES, RULES_NEGATED, PERIOD, PERIOD_NEGATED, CHOICE, CHOICE_NEGATED, CANNOT, SEVERAL };
+enum { RULES, RULES_NEGATED, PERIOD, PERIOD_NEGATED, CHOICE, CHOICE_NEGATED, CANNOT, SEVERAL, ID /* rank 0's; to the end */ };
+enum { GIVES_UP };
 enum { ELSEWHERE };
+
+/* Whether findings are under way, or verdicts on them. */
+typedef enum { SEARCHES, COMPARES, JUDGES } phase_t;
 
 typedef struct plan {
     bool                dense; /* for good */
     bool                warned, told_elsewhere;
-    tacit_nccl_t       *nccl; /* NULL: not needed yet */
     uint64_t            state_bytes;
     preload_cycle_t     cycle;
     tensor_t           *tensors; /* by position in the step; NULL: it is not known */
     size_t              tensor_count;
-    preload_agreement_t agreement;
-    bool                remembers;                     /* some tensor does */
-    bool                compares;                      /* what is told is what was found */
-    bool                due, step_ended, forgets;      /* to be done after the round */
-    bool                elsewhere;                     /* some tensor was, of this rank, since that was told */
-    uint64_t            missed_signs[PRELOAD_HISTORY]; /* calls since ranks began to compare */
+    preload_companion_t companion; /* Tacit's communicator */
+    preload_agreement_t findings;  /* what was found; a rank that gives up leaves it alone */
+    preload_agreement_t agreement; /* verdicts on it; whether tensors were elsewhere */
+    phase_t             phase;
+    bool                remembers;                        /* some tensor does */
+    bool                due, judges, step_ended, forgets; /* to be done after the round */
+    bool                gives_up;                         /* this rank's verdict */
+    bool                elsewhere;                        /* some tensor was, of this rank, since that was told */
+    uint64_t            missed_signs[PRELOAD_HISTORY];    /* calls since ranks began to compare */
     uintptr_t           missed_places[PRELOAD_HISTORY];
     size_t              missed;
 } plan_t;
@@ -201,26 +208,18 @@ static bool make_tensor(preload_clique_t *clique, plan_t *plan, const preload_ta
     return true;
 }
 
-/* The library's communicator, if it is there or can be had. */
-static bool join(preload_clique_t *clique, plan_t *plan, const preload_tacit_t *tacit)
+/* Of the step's sum there. NULL: it stays dense. */
+static const preload_rule_t *rule_at(preload_clique_t *clique, plan_t *plan, size_t position)
 {
-    tacit_config_t config = TACIT_CONFIG_INIT;
-    tacit_status_t status;
+    const uint64_t        sign = plan->cycle.signs[position];
+    const int             number = rule_of(clique, sign);
+    const preload_rule_t *rule = number != 0 ? &preload_rules()->rules[number - 1] : NULL;
 
-    if (plan->nccl != NULL) {
-        return true;
+    if (rule != NULL && preload_remembers(rule->spec) && !preload_cycle_is_clear(&plan->cycle, position)) {
+        SAY(clique, &plan->warned, PRELOAD_UNCLEAR, (uint64_t)count_of(sign));
+        return NULL;
     }
-    config.timeout_ms = preload_timeout();
-    preload_wait_until_ready(clique);
-    status = tacit->nccl_create(clique->comm, &config, &plan->nccl);
-    if (status != TACIT_OK) {
-        SAY(clique, &plan->warned, "nothing is compressed: %s", tacit->last_error());
-        plan->dense = true;
-    }
-    if (clique->rank != 0 && status != TACIT_OK && status != TACIT_ERR_MISMATCH && status != TACIT_ERR_TIMEOUT) {
-        fprintf(stderr, "tacit: communicator %u: %s\n", clique->group.number, tacit->last_error()); /* what rank 0 cannot know */
-    }
-    return !plan->dense;
+    return rule;
 }
 
 static void make_tensors(preload_clique_t *clique, plan_t *plan)
@@ -231,26 +230,20 @@ static void make_tensors(preload_clique_t *clique, plan_t *plan)
 
     plan->tensors = calloc(count, sizeof *plan->tensors);
     plan->tensor_count = plan->tensors != NULL ? count : 0;
-    for (size_t i = 0; i < plan->tensor_count && !plan->dense; i++) {
+    for (size_t i = 0; i < plan->tensor_count; i++) {
         const uint64_t sign = plan->cycle.signs[i];
-        int            rule = rule_of(clique, sign);
+        tensor_t      *tensor = &plan->tensors[i];
 
-        if (rule != 0 && preload_remembers(preload_rules()->rules[rule - 1].spec) && !preload_cycle_is_clear(&plan->cycle, i)) {
-            SAY(clique, &plan->warned, PRELOAD_UNCLEAR, (uint64_t)count_of(sign));
-            rule = 0;
-        }
-        if (rule != 0 && join(clique, plan, tacit)) {
-            plan->tensors[i].rule = &preload_rules()->rules[rule - 1];
-            plan->tensors[i].site = site_of(clique, sign);
-            plan->remembers = plan->remembers || preload_remembers(plan->tensors[i].rule->spec);
-            if (!make_tensor(clique, plan, tacit, i)) {
-                plan->tensors[i].rule = NULL;
-            }
+        tensor->rule = rule_at(clique, plan, i);
+        if (tensor->rule != NULL) {
+            tensor->site = site_of(clique, sign);
+            plan->remembers = plan->remembers || preload_remembers(tensor->rule->spec);
+            tensor->rule = make_tensor(clique, plan, tacit, i) ? tensor->rule : NULL;
         }
         if (clique->rank == 0 && preload_explains()) {
             fprintf(stderr, "tacit: communicator %u: sum %zu of a step of %zu, of %zu %s, goes by '%s'\n", clique->group.number,
                     i + 1, count, count_of(sign), preload_dtype_names[sign_dtype(sign)],
-                    plan->tensors[i].rule != NULL ? plan->tensors[i].rule->spec : function_of(sign));
+                    tensor->rule != NULL ? tensor->rule->spec : function_of(sign));
         }
     }
 }
@@ -292,7 +285,7 @@ static tensor_t *decide(plan_t *plan, const preload_nccl_call_t *call)
     tensor_t       *tensor;
     int             position;
 
-    if (plan->agreement.runs && plan->compares) {
+    if (plan->phase != SEARCHES) {
         if (plan->missed < PRELOAD_HISTORY) {
             plan->missed_signs[plan->missed] = sign;
             plan->missed_places[plan->missed] = place;
@@ -349,6 +342,12 @@ static bool list_codecs(void *const *tensors, size_t count, tacit_codec_t **code
     return true;
 }
 
+/* Of a group that could not be made, whether that is not agreed upon: ranks did not meet, and none will hear of another. */
+static bool is_alone(tacit_status_t status)
+{
+    return status == TACIT_ERR_TIMEOUT || status == TACIT_ERR_TRANSPORT || status == TACIT_ERR_BROKEN;
+}
+
 /* Collective. False: these tensors stay dense from now on, on all ranks. */
 static bool make_group(preload_clique_t *clique, plan_t *plan, const preload_tacit_t *tacit, void *const *tensors, size_t count,
                        int op)
@@ -356,6 +355,7 @@ static bool make_group(preload_clique_t *clique, plan_t *plan, const preload_tac
     tensor_t        *first = tensors[0];
     const size_t     parts = count * first->parts;
     const tacit_op_t by = op == NCCL_AVG ? TACIT_AVERAGE : TACIT_SUM;
+    tacit_nccl_t    *nccl = clique->nccl;
     tacit_codec_t  **codecs = malloc(parts * sizeof *codecs);
     int             *owners = malloc(parts * sizeof *owners);
     tacit_status_t   status;
@@ -370,10 +370,14 @@ static bool make_group(preload_clique_t *clique, plan_t *plan, const preload_tac
     first->member_count = count;
     good = codecs != NULL && owners != NULL && first->members != NULL && first->places != NULL &&
            list_codecs(tensors, count, codecs, owners);
-    /* Without codecs it fails on all ranks, since each has to say what it has. */
-    status = first->parts > 1
-                 ? tacit->nccl_group_create_reduce_scatter(plan->nccl, good ? codecs : NULL, owners, parts, by, &first->group)
-                 : tacit->nccl_group_create(plan->nccl, good ? codecs : NULL, parts, by, &first->group);
+    /* Ranks meet here, but not for ever. Without codecs it fails on all ranks, since each has to say what it has. */
+    status = tacit->nccl_set_timeout(nccl, 0);
+    if (status == TACIT_OK) {
+        status = first->parts > 1
+                     ? tacit->nccl_group_create_reduce_scatter(nccl, good ? codecs : NULL, owners, parts, by, &first->group)
+                     : tacit->nccl_group_create(nccl, good ? codecs : NULL, parts, by, &first->group);
+    }
+    plan->dense = is_alone(status) || is_alone(tacit->nccl_set_timeout(nccl, preload_timeout()));
     if (status == TACIT_OK) {
         memcpy(first->members, tensors, count * sizeof *first->members);
     } else {
@@ -439,8 +443,13 @@ int preload_nccl_run(preload_clique_t *clique, void *const *tensors, const prelo
     *taken_out = true;
     if (plan != NULL) { /* else another thread has aborted it */
         visits = preload_visit(driver, calls[0]->stream, &visit);
-        *taken_out = has_group(tensors[0], tensors, count) || make_group(clique, plan, tacit, tensors, count, calls[0]->op);
+        *taken_out = !plan->dense &&
+                     (has_group(tensors[0], tensors, count) || make_group(clique, plan, tacit, tensors, count, calls[0]->op));
         status = *taken_out ? run_group(clique, tacit, tensors, calls, count) : TACIT_OK;
+        if (atomic_load(&clique->aborted)) { /* NCCL's own is about to go */
+            *taken_out = true;
+            status = TACIT_ERR_BROKEN;
+        }
         if (visits) {
             preload_leave_visit(driver, &visit);
         }
@@ -468,9 +477,10 @@ static int32_t choice_of(preload_clique_t *clique, const preload_cycle_t *cycle)
 
 static void tell_findings(preload_clique_t *clique, plan_t *plan, int32_t numbers_out[PRELOAD_NUMBERS])
 {
-    const char   *why;
-    const int32_t hash = (int32_t)preload_rules()->hash, period = (int32_t)preload_cycle_by_places(&plan->cycle);
-    const int32_t choice = choice_of(clique, &plan->cycle);
+    const char            *why;
+    const preload_tacit_t *tacit = preload_tacit(&why);
+    const int32_t          hash = (int32_t)preload_rules()->hash, period = (int32_t)preload_cycle_by_places(&plan->cycle);
+    const int32_t          choice = choice_of(clique, &plan->cycle);
 
     numbers_out[RULES] = hash;
     numbers_out[RULES_NEGATED] = -hash;
@@ -478,8 +488,14 @@ static void tell_findings(preload_clique_t *clique, plan_t *plan, int32_t number
     numbers_out[PERIOD_NEGATED] = -period;
     numbers_out[CHOICE] = choice;
     numbers_out[CHOICE_NEGATED] = -choice;
-    numbers_out[CANNOT] = preload_tacit(&why) == NULL;
+    numbers_out[CANNOT] = tacit == NULL || (clique->rank == 0 && !preload_find_id(clique, &plan->companion, &plan->warned));
     numbers_out[SEVERAL] = preload_has_several_devices();
+    for (size_t i = ID; i < PRELOAD_NUMBERS; i++) {
+        numbers_out[i] = INT32_MIN;
+    }
+    if (plan->companion.has_id) {
+        memcpy(numbers_out + ID, plan->companion.id.bytes, sizeof plan->companion.id.bytes);
+    }
 }
 
 /* Whether all ranks may go on; if not, none does. */
@@ -503,26 +519,18 @@ static bool may_compress(preload_clique_t *clique, plan_t *plan, const int32_t n
             "ranks number sites or communicators otherwise than one another, so that rules for these numbers mean other calls: "
             "nothing is compressed");
     } else {
-        announce(clique);
         return true;
     }
-    plan->dense = true;
     return false;
 }
 
-/* Of a step that all have found, the calls since then are part; of one that they look for, they may be. */
-static void compare(preload_clique_t *clique, plan_t *plan, const int32_t numbers[PRELOAD_NUMBERS])
+/* Whether this rank goes on with what all have found; if it is a step, with a communicator for it. */
+static bool compare(preload_clique_t *clique, plan_t *plan, const int32_t numbers[PRELOAD_NUMBERS])
 {
-    const size_t missed = plan->missed;
+    bool joins = false;
 
-    plan->missed = 0;
-    plan->compares = false;
     if (!may_compress(clique, plan, numbers)) {
-        return;
-    }
-    if (missed > PRELOAD_HISTORY) {
-        preload_cycle_restart(&plan->cycle);
-        return;
+        return false;
     }
     for (size_t i = 0; i < plan->cycle.count; i++) {
         const int rule = rule_of(clique, plan->cycle.signs[i]);
@@ -530,6 +538,26 @@ static void compare(preload_clique_t *clique, plan_t *plan, const int32_t number
         plan->cycle.ordered = plan->cycle.ordered || (rule != 0 && preload_rules()->rules[rule - 1].ordered);
     }
     if (preload_cycle_agree(&plan->cycle, (size_t)-numbers[PERIOD_NEGATED], (size_t)numbers[PERIOD])) {
+        for (size_t i = 0; i < plan->cycle.period; i++) {
+            joins = joins || rule_at(clique, plan, i) != NULL;
+        }
+    }
+    memcpy(plan->companion.id.bytes, numbers + ID, sizeof plan->companion.id.bytes);
+    return !joins || preload_join(clique, &plan->companion, &plan->warned);
+}
+
+/* Of a step that all have found, the calls since then are part; of one that they look for, they may be. */
+static void start(preload_clique_t *clique, plan_t *plan)
+{
+    const size_t missed = plan->missed;
+
+    plan->missed = 0;
+    announce(clique);
+    if (missed > PRELOAD_HISTORY) {
+        preload_cycle_restart(&plan->cycle);
+        return;
+    }
+    if (plan->cycle.period != 0) {
         make_tensors(clique, plan);
     }
     for (size_t i = 0; i < missed; i++) {
@@ -537,14 +565,38 @@ static void compare(preload_clique_t *clique, plan_t *plan, const int32_t number
     }
 }
 
-static void hear(preload_clique_t *clique, plan_t *plan)
+static void hear_findings(preload_clique_t *clique, plan_t *plan)
 {
-    int32_t numbers[PRELOAD_NUMBERS];
+    int32_t               numbers[PRELOAD_NUMBERS];
+    const preload_heard_t heard = preload_hear(&plan->findings, clique, PRELOAD_A_MINUTE, numbers);
 
-    if (!preload_hear(&plan->agreement, clique, numbers)) {
-        plan->dense = true; /* NCCL tells the program */
-    } else if (plan->compares) {
-        compare(clique, plan, numbers);
+    if (heard == PRELOAD_LATE) {
+        SAY(clique, &plan->warned,
+            "nothing is compressed: ranks wait too long for one another to compare what they have found (TACIT_TIMEOUT_MS)");
+    }
+    plan->dense = heard == PRELOAD_FAILED; /* NCCL tells the program */
+    plan->gives_up = heard != PRELOAD_HEARD || !compare(clique, plan, numbers);
+    plan->judges = true;
+}
+
+/* False: others are too late. */
+static bool hear(preload_clique_t *clique, plan_t *plan)
+{
+    int32_t               numbers[PRELOAD_NUMBERS];
+    const preload_heard_t heard = preload_hear(&plan->agreement, clique, PRELOAD_AS_PROGRAM, numbers);
+    const bool            judged = plan->phase == JUDGES;
+
+    plan->phase = SEARCHES;
+    if (heard != PRELOAD_HEARD) {
+        plan->dense = true;
+        return heard == PRELOAD_FAILED; /* NCCL tells the program */
+    }
+    if (judged && numbers[GIVES_UP] == 0) {
+        start(clique, plan);
+    } else if (judged) {
+        SAY(clique, &plan->warned, "nothing is compressed: a rank cannot take part, or others have waited for it too long");
+        plan->dense = true;
+        preload_give_up(clique);
     } else if (numbers[ELSEWHERE] != 0 && plan->tensors != NULL) {
         SAY(clique, &plan->told_elsewhere,
             "on some rank sums come from elsewhere than a step ago: what was kept back of tensors is dropped, and the step is "
@@ -552,46 +604,83 @@ static void hear(preload_clique_t *clique, plan_t *plan)
         plan->forgets = true;
         preload_cycle_restart(&plan->cycle);
     }
+    return true;
 }
 
+/* False: others are too late. */
 static bool settle(preload_clique_t *clique, plan_t *plan)
 {
-    if (plan->agreement.runs && (plan->compares || plan->step_ended || plan->due)) {
-        hear(clique, plan);
+    bool good = true;
+
+    if (plan->phase == COMPARES) {
+        hear_findings(clique, plan);
+    } else if (plan->phase == JUDGES || (plan->agreement.runs && (plan->step_ended || plan->due))) {
+        good = hear(clique, plan);
     }
     if (plan->forgets) {
         forget_tensors(plan);
     }
     plan->step_ended = plan->step_ended && plan->cycle.placed && plan->remembers;
-    return !plan->dense && (plan->due || plan->step_ended);
+    return good;
 }
 
-bool preload_nccl_settle(preload_clique_t *clique, void *stream)
+bool preload_nccl_settle(preload_clique_t *clique, void *stream, bool *tells_out)
 {
     const preload_driver_t *driver = preload_driver();
     preload_visit_t         visit;
     plan_t                 *plan;
-    bool                    tells = false, visits;
+    bool                    good = true, visits;
 
+    *tells_out = false;
     if (clique == NULL) {
-        return false;
+        return true;
     }
     pthread_mutex_lock(&clique->lock);
     plan = clique->group.plan;
     if (plan != NULL && !plan->dense) {
         visits = driver != NULL && preload_visit(driver, stream, &visit); /* for what is made here */
-        tells = settle(clique, plan);
+        good = settle(clique, plan);
+        *tells_out = !plan->dense && (plan->judges || plan->due || plan->step_ended);
+        if (atomic_load(&clique->aborted)) { /* by a thread that has not waited */
+            preload_nccl_end_plan(clique);
+            *tells_out = false;
+        }
         if (visits) {
             preload_leave_visit(driver, &visit);
         }
     }
     pthread_mutex_unlock(&clique->lock);
-    return tells;
+    return good;
+}
+
+/* A rank that gives up has nothing to hear any more. */
+static bool tell(preload_clique_t *clique, plan_t *plan, void *stream)
+{
+    preload_agreement_t *agreement = &plan->agreement;
+    int32_t              numbers[PRELOAD_NUMBERS] = {0};
+
+    plan->phase = SEARCHES;
+    if (plan->judges) {
+        numbers[GIVES_UP] = plan->gives_up;
+        plan->phase = JUDGES;
+        if (plan->gives_up) {
+            plan->dense = true;
+            preload_give_up(clique);
+        }
+    } else if (plan->due) {
+        tell_findings(clique, plan, numbers);
+        agreement = &plan->findings;
+        plan->phase = COMPARES;
+    } else {
+        numbers[ELSEWHERE] = plan->elsewhere;
+        plan->elsewhere = false;
+    }
+    plan->judges = plan->due = plan->step_ended = false;
+    return preload_tell(agreement, clique, stream, numbers);
 }
 
 bool preload_nccl_tell(preload_clique_t *clique, void *stream)
 {
-    int32_t numbers[PRELOAD_NUMBERS] = {0};
     plan_t *plan;
     bool    told = true;
 
@@ -600,55 +689,49 @@ bool preload_nccl_tell(preload_clique_t *clique, void *stream)
     }
     pthread_mutex_lock(&clique->lock);
     plan = clique->group.plan;
-    if (plan != NULL && !plan->dense && !plan->agreement.runs && (plan->due || plan->step_ended)) {
-        plan->compares = plan->due;
-        if (plan->due) {
-            tell_findings(clique, plan, numbers);
-        } else {
-            numbers[ELSEWHERE] = plan->elsewhere;
-            plan->elsewhere = false;
-        }
-        plan->due = plan->step_ended = false;
-        told = preload_tell(&plan->agreement, clique, stream, numbers);
-        plan->dense = !told;
+    if (plan != NULL && !plan->dense && !plan->agreement.runs && (plan->judges || plan->due || plan->step_ended)) {
+        told = tell(clique, plan, stream);
+        plan->dense = plan->dense || !told;
     }
     pthread_mutex_unlock(&clique->lock);
     return told;
 }
 
-void preload_nccl_told(preload_clique_t *clique, void *stream)
+bool preload_nccl_told(preload_clique_t *clique, void *stream)
 {
     plan_t *plan;
+    bool    told = true;
 
     if (clique == NULL) {
-        return;
+        return true;
     }
     pthread_mutex_lock(&clique->lock);
     plan = clique->group.plan;
-    if (plan != NULL && !plan->dense) {
-        preload_told(&plan->agreement, clique, stream);
+    if (plan != NULL) {
+        told = preload_told(&plan->findings, clique, stream) && preload_told(&plan->agreement, clique, stream);
+        plan->dense = plan->dense || !told;
     }
     pthread_mutex_unlock(&clique->lock);
+    return told;
 }
 
 /* ---- The end ---- */
 
 void preload_nccl_end_plan(preload_clique_t *clique)
 {
-    plan_t                *plan = clique->group.plan;
-    const char            *why;
-    const preload_tacit_t *tacit = plan != NULL && plan->nccl != NULL ? preload_tacit(&why) : NULL;
+    plan_t       *plan = clique->group.plan;
+    const char   *why;
+    tacit_nccl_t *nccl;
 
-    if (plan == NULL) {
+    if (plan == NULL || plan->companion.joins) { /* the thread that joins comes here again */
         return;
     }
-    if (tacit != NULL && atomic_load(&clique->aborted)) {
-        tacit->nccl_abort(plan->nccl);
-    }
     forget_tensors(plan);
-    if (tacit != NULL) {
-        tacit->nccl_destroy(plan->nccl);
+    nccl = preload_take(clique);
+    if (nccl != NULL) {
+        preload_tacit(&why)->nccl_destroy(nccl);
     }
+    preload_end_agreement(&plan->findings, clique);
     preload_end_agreement(&plan->agreement, clique);
     free(plan);
     clique->group.plan = NULL;

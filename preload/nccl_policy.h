@@ -18,14 +18,14 @@ enum { PRELOAD_BATCH = 64 };
 int preload_nccl_run(preload_clique_t *clique, void *const *tensors, const preload_nccl_call_t *const *calls, size_t count,
                      bool *taken_out);
 
-/* After the calls of a round, and outside of groups: looks at what ranks told each other before. True: they have something to
-   tell, … */
-bool preload_nccl_settle(preload_clique_t *clique, void *stream);
+/* After the calls of a round, and outside of groups: looks at what ranks told each other before. False: they are too late for the
+   program to go on. *tells_out: they have something to tell, … */
+bool preload_nccl_settle(preload_clique_t *clique, void *stream, bool *tells_out);
 /* … which is done in a group that ends between these. False: that fails, and others wait for it. */
 bool preload_nccl_tell(preload_clique_t *clique, void *stream);
-void preload_nccl_told(preload_clique_t *clique, void *stream);
+bool preload_nccl_told(preload_clique_t *clique, void *stream);
 
-/* Ends what a communicator has here. */
+/* Ends what a communicator has here. With its lock. */
 void preload_nccl_end_plan(preload_clique_t *clique);
 
 #endif

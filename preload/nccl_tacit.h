@@ -12,13 +12,15 @@
     X(last_error)                                                                                                                \
     X(module)                                                                                                                    \
     X(nccl_abort)                                                                                                                \
-    X(nccl_create)                                                                                                               \
+    X(nccl_create_from_id)                                                                                                       \
     X(nccl_destroy)                                                                                                              \
     X(nccl_group_create)                                                                                                         \
     X(nccl_group_create_reduce_scatter)                                                                                          \
     X(nccl_group_destroy)                                                                                                        \
     X(nccl_group_poll)                                                                                                           \
     X(nccl_group_run)                                                                                                            \
+    X(nccl_set_timeout)                                                                                                          \
+    X(nccl_unique_id)                                                                                                            \
     X(nccl_version)
 
 typedef struct preload_tacit {

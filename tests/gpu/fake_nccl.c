@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A libnccl.so.2 for tests, on the memory of one machine: as much of NCCL as the library calls, between processes that are forked
    from one or share a file. Calls only note what is to be done; it is done, a piece at a time, where NCCL is asked for
-   asynchronous errors, until which it is in progress. Between two ranks bytes go through a ring in memory that all share. Faults
+   asynchronous errors, until which it is in progress; deferred, also where the tests' libcuda is asked for events, and calls of
+   blocking communicators do not wait for it either. Between two ranks bytes go through a ring in memory that all share. Faults
    are injected by functions whose names begin with fake_. With FAKE_NCCL_OLD it is one that has a version and nothing else, with
    FAKE_NCCL_PLAIN one without the names for tools. */
 #include <fcntl.h>
@@ -26,6 +27,10 @@ EXPORT void fake_fail(int error);
 EXPORT void fake_stick(int stuck);
 EXPORT int  fake_aborts(void);
 
+EXPORT void fake_defer(int deferred);
+EXPORT int  fake_mark(void);
+EXPORT int  fake_reached(int mark);
+
 EXPORT size_t fake_sent(void);
 
 /* Of the tests' libcuda, where there is one: contexts that the thread was sent to. */
@@ -39,7 +44,7 @@ int ncclGetVersion(int *version)
 
 #ifndef FAKE_NCCL_OLD
 
-enum { RANKS = 4, WORLDS = 256, SPLITS = 8, RING = 1 << 16, OPS = 2048, SUCCESS = 0, INVALID = 4, IN_PROGRESS = 7 };
+enum { RANKS = 4, WORLDS = 256, SPLITS = 8, COMMS = 64, RING = 1 << 16, OPS = 2048, SUCCESS = 0, INVALID = 4, IN_PROGRESS = 7 };
 enum { UINT8 = 1, INT32 = 2, FLOAT16 = 6, FLOAT32 = 7, BFLOAT16 = 9, MAX = 2, AVG = 4 };
 
 typedef struct ring {
@@ -64,7 +69,7 @@ typedef struct op {
     uint8_t *out; /* received here; NULL: it is sent */
     uint8_t *in;  /* sent from here */
     size_t   bytes, done;
-    int      peer;
+    int      peer, number;
     /* of a reduction, the last of its operations: contributions of all ranks become `sum` */
     uint8_t *parts, *sum;
     size_t   count;
@@ -91,7 +96,8 @@ typedef struct config {
 } config_t;
 
 static arena_t *arena;
-static int      grouped, async_fault, is_stuck, aborts;
+static int      grouped, async_fault, is_stuck, aborts, is_deferred, latest;
+static comm_t  *comms[COMMS]; /* of this rank */
 static size_t   sent;
 static comm_t  *touched[RANKS]; /* by the present group */
 
@@ -242,6 +248,11 @@ static int is_next(const comm_t *comm, int i)
     return 1;
 }
 
+static int is_done(const op_t *op)
+{
+    return op->done == op->bytes && op->parts == NULL;
+}
+
 /* SUCCESS when there is nothing left to do. */
 static int advance(comm_t *comm)
 {
@@ -260,9 +271,7 @@ static int advance(comm_t *comm)
             move(comm, &comm->ops[i]);
         }
         left += comm->ops[i].done < comm->ops[i].bytes;
-    }
-    for (int i = 0; i < comm->ready && left == 0; i++) {
-        if (comm->ops[i].parts != NULL) {
+        if (left == 0 && comm->ops[i].parts != NULL) {
             reduce(comm, &comm->ops[i]);
         }
     }
@@ -272,7 +281,7 @@ static int advance(comm_t *comm)
     return left == 0 ? SUCCESS : IN_PROGRESS;
 }
 
-static int settle(comm_t *comm)
+static int wait_for(comm_t *comm)
 {
     int result = IN_PROGRESS;
 
@@ -283,6 +292,12 @@ static int settle(comm_t *comm)
     return result;
 }
 
+static int settle(comm_t *comm)
+{
+    comm->ready = comm->op_count;
+    return comm->blocking && is_deferred ? SUCCESS : wait_for(comm);
+}
+
 static op_t *note(comm_t *comm, const void *in, void *out, size_t bytes, int peer)
 {
     op_t *op = &comm->ops[comm->op_count++];
@@ -291,7 +306,7 @@ static op_t *note(comm_t *comm, const void *in, void *out, size_t bytes, int pee
         fprintf(stderr, "fake NCCL: too many operations at once\n");
         _Exit(1);
     }
-    *op = (op_t){.out = out, .in = (uint8_t *)(uintptr_t)in, .bytes = bytes, .peer = peer};
+    *op = (op_t){.out = out, .in = (uint8_t *)(uintptr_t)in, .bytes = bytes, .peer = peer, .number = ++latest};
     sent += out == NULL && peer != comm->rank ? bytes : 0;
     return op;
 }
@@ -307,7 +322,7 @@ static int settle_all(void)
     while (more) {
         more = 0;
         for (int i = 0; i < RANKS && touched[i] != NULL; i++) {
-            const int one = touched[i]->blocking ? advance(touched[i]) : IN_PROGRESS;
+            const int one = !touched[i]->blocking ? IN_PROGRESS : is_deferred ? SUCCESS : advance(touched[i]);
 
             more = more || (touched[i]->blocking && one == IN_PROGRESS);
             result = one == IN_PROGRESS ? one : result;
@@ -330,6 +345,34 @@ static int end_call(comm_t *comm)
     }
     touched[i] = comm;
     return SUCCESS;
+}
+
+/* From now on calls of blocking communicators return before they are done. */
+void fake_defer(int deferred)
+{
+    is_deferred = deferred;
+}
+
+/* Behind what was called so far; and whether that is done. */
+int fake_mark(void)
+{
+    return latest;
+}
+
+int fake_reached(int mark)
+{
+    int reached = 1;
+
+    for (int i = 0; is_deferred && i < COMMS; i++) {
+        if (comms[i] == NULL) {
+            continue;
+        }
+        (void)advance(comms[i]);
+        for (int j = 0; j < comms[i]->op_count; j++) {
+            reached = reached && (comms[i]->ops[j].number > mark || is_done(&comms[i]->ops[j]));
+        }
+    }
+    return reached;
 }
 
 /* ---- What NCCL exports ---- */
@@ -368,6 +411,16 @@ int ncclGetUniqueId(unique_t *id)
     return world < WORLDS ? SUCCESS : INVALID;
 }
 
+static void list(const comm_t *former, comm_t *comm)
+{
+    int i = 0;
+
+    while (i < COMMS - 1 && comms[i] != former) {
+        i++;
+    }
+    comms[i] = comm;
+}
+
 static int join(comm_t **out, int world, int rank, int ranks, const config_t *config)
 {
     comm_t *comm = calloc(1, sizeof *comm);
@@ -376,9 +429,10 @@ static int join(comm_t **out, int world, int rank, int ranks, const config_t *co
         return INVALID;
     }
     *comm = (comm_t){.world = &arena->world[world], .rank = rank, .ranks = ranks, .blocking = config->blocking};
+    list(NULL, comm);
     atomic_fetch_add(&comm->world->joined, 1);
     *out = comm;
-    return settle(comm);
+    return wait_for(comm);
 }
 
 int ncclCommInitRankConfig(comm_t **out, int ranks, unique_t id, int rank, config_t *config)
@@ -386,6 +440,11 @@ int ncclCommInitRankConfig(comm_t **out, int ranks, unique_t id, int rank, confi
     int world;
 
     memcpy(&world, id.bytes, sizeof world);
+    if (world != 0 && !config->blocking) { /* Tacit's: it allocates, too */
+        if (getenv("FAKE_NCCL_REFUSES") != NULL || (fake_depth != NULL && fake_depth() == 0)) {
+            return INVALID;
+        }
+    }
     return join(out, world, rank, ranks, config);
 }
 
@@ -421,7 +480,7 @@ int ncclCommSplit(comm_t *parent, int color, int key, comm_t **out, config_t *co
     int       child = 0;
 
     (void)key;
-    if (split == SPLITS || (fake_depth != NULL && !config->blocking && fake_depth() == 0)) { /* Tacit's: it allocates, too */
+    if (split == SPLITS) {
         return INVALID;
     }
     if (parent->rank == 0) {
@@ -434,13 +493,13 @@ int ncclCommSplit(comm_t *parent, int color, int key, comm_t **out, config_t *co
     if (color < 0) {
         atomic_fetch_add(&arena->world[child - 1].away, 1);
         atomic_fetch_add(&arena->world[child - 1].joined, 1);
-        return settle(parent);
+        return wait_for(parent);
     }
     parent->child_out = out;
     if (join(&parent->child, child - 1, parent->rank, parent->ranks, config) == INVALID) {
         return INVALID;
     }
-    return settle(parent);
+    return wait_for(parent);
 }
 
 int ncclCommFinalize(comm_t *comm)
@@ -450,6 +509,7 @@ int ncclCommFinalize(comm_t *comm)
 
 int ncclCommDestroy(comm_t *comm)
 {
+    list(comm, NULL);
     free(comm);
     return SUCCESS;
 }
@@ -458,6 +518,7 @@ int ncclCommAbort(comm_t *comm)
 {
     aborts++;
     is_stuck = 0;
+    list(comm, NULL);
     free(comm);
     return SUCCESS;
 }
@@ -465,6 +526,10 @@ int ncclCommAbort(comm_t *comm)
 int ncclCommGetAsyncError(comm_t *comm, int *error)
 {
     *error = async_fault != SUCCESS ? async_fault : advance(comm);
+    if (is_deferred) {
+        (void)fake_reached(0);
+        *error = comm->blocking && async_fault == SUCCESS ? SUCCESS : *error;
+    }
     return SUCCESS;
 }
 
@@ -573,7 +638,13 @@ static int start_reduction(const void *in, void *out, size_t count, int dtype, i
 
 int ncclAllReduce(const void *in, void *out, size_t count, int dtype, int op, comm_t *comm, void *stream)
 {
+    const char *late = getenv("FAKE_NCCL_LATE");
+    static int  told;
+
     (void)stream;
+    if (dtype == INT32 && late != NULL && ++told == atoi(late)) { /* one of what ranks tell each other */
+        sleep(2);
+    }
     return start_reduction(in, out, count, dtype, op, comm);
 }
 

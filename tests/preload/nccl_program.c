@@ -3,6 +3,7 @@
    linked, else it is loaded, and functions are looked up by its handle. Arguments: what to do; ranks; steps. */
 #include <dlfcn.h>
 #include <math.h>
+#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -42,6 +43,9 @@ typedef struct config {
     X(fake_begin, (void))                                                                                                        \
     X(fake_sent, (void))                                                                                                         \
     X(fake_aborts, (void))                                                                                                       \
+    X(fake_defer, (int))                                                                                                         \
+    X(fake_mark, (void))                                                                                                         \
+    X(fake_reached, (int))                                                                                                       \
     X(fake_live, (void))                                                                                                         \
     X(fake_capture, (int))
 
@@ -348,6 +352,40 @@ static void several(void)
     expect(call_ncclCommDestroy(comms[0]) == 0 && call_ncclCommDestroy(comms[1]) == 0, "it is not destroyed");
 }
 
+/* Sums of two communicators, which the last rank calls in another order than the others: by "crossed" one of each, by "tangled"
+   two, of which the second one follows the comparison; by "late" of one communicator. Calls do not wait for what they begin, so
+   that the order is no fault. */
+static void cross(const char *how, int steps)
+{
+    const config_t config = {sizeof config, 0xcafebeef, 21400, 1};
+    const int      each = strcmp(how, "crossed") == 0 ? 1 : 2, all = strcmp(how, "late") == 0 ? each : 2 * each;
+    void          *comms[2] = {world, NULL};
+
+    expect(call_ncclCommSplit(world, 0, rank, &comms[1], (config_t *)&config) == 0, "a split fails");
+    for (int i = 0; i < 2 && strcmp(how, "tangled") == 0; i++) {
+        all_reduce(comms[i], buffers[0], COUNT, SUM);
+    }
+    call_fake_defer(1);
+    for (int step = 0; step < steps; step++) {
+        for (int i = 0; i < all; i++) {
+            const int tensor = rank == ranks - 1 ? (i + each) % all : i;
+
+            all_reduce(comms[tensor / each], buffers[tensor], COUNT, SUM);
+            if (wrong) {
+                exit(wrong);
+            }
+        }
+        while (!call_fake_reached(call_fake_mark())) {
+            sched_yield();
+        }
+        for (int tensor = 0; tensor < all; tensor++) {
+            expect(inexact(buffers[tensor], 0, COUNT, 1.0f) == 0, "a sum is not exact");
+        }
+    }
+    call_fake_defer(0);
+    expect(call_ncclCommDestroy(comms[1]) == 0, "it is not destroyed");
+}
+
 /* A child has a report of its own, once, where its parent had communicators before. */
 static void fork_late(void)
 {
@@ -404,6 +442,8 @@ static void run(const char *what, int steps)
         train_with_infinity();
     } else if (strcmp(what, "many") == 0) {
         train_many();
+    } else if (strcmp(what, "crossed") == 0 || strcmp(what, "tangled") == 0 || strcmp(what, "late") == 0) {
+        cross(what, steps);
     } else {
         train(what, steps);
     }
@@ -465,6 +505,12 @@ int main(int argc, char **argv)
             }
             if (rank == 1 && strcmp(what, "poor") == 0) {
                 setenv("FAKE_CUDA_FULL", "1", 1);
+            }
+            if (rank == 1 && strcmp(what, "late") == 0) {
+                setenv("FAKE_NCCL_LATE", "2", 1);
+            }
+            if (rank == 1 && strcmp(what, "refused") == 0) {
+                setenv("FAKE_NCCL_REFUSES", "1", 1);
             }
             expect(join(id, strcmp(what, "waiting") == 0) == 0, "a communicator cannot be made");
             run(what, steps);
