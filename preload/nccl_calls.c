@@ -28,11 +28,20 @@ typedef struct entry {
     void               *tensor; /* by which Tacit reduces it; NULL: NCCL does */
 } entry_t;
 
+/* The end of a communicator, which waits for that of a group. */
+typedef struct ending {
+    void         *comm;
+    preload_end_t how;
+    int (*end)(void *comm);
+} ending_t;
+
 static _Thread_local unsigned depth;
 static _Thread_local struct {
-    unsigned depth; /* of the program's groups */
-    entry_t *entries;
-    size_t   count, room;
+    unsigned  depth; /* of the program's groups */
+    entry_t  *entries;
+    size_t    count, room;
+    ending_t *endings;
+    size_t    ending_count;
 } round_now;
 
 static pthread_mutex_t   lock = PTHREAD_MUTEX_INITIALIZER;
@@ -148,18 +157,24 @@ static preload_clique_t *clique_of(const preload_nccl_t *nccl, void *comm)
     return clique;
 }
 
-void preload_nccl_end(void *comm, preload_end_t how)
+static preload_clique_t *known_clique(const void *comm)
 {
-    const preload_driver_t *driver = preload_driver();
-    preload_clique_t       *clique;
+    preload_clique_t *clique;
 
     pthread_mutex_lock(&lock);
     clique = comm != NULL ? find_clique(comm) : NULL;
     pthread_mutex_unlock(&lock);
+    return clique;
+}
+
+static void end_clique(const void *comm, preload_end_t how)
+{
+    const preload_driver_t *driver = preload_driver();
+    preload_clique_t       *clique = known_clique(comm);
+
     if (clique == NULL) {
         return;
     }
-    depth++;
     if (how == PRELOAD_ABORTED) {
         atomic_store(&clique->aborted, true); /* whoever waits with the lock gives up */
         preload_hurry(clique);
@@ -177,7 +192,78 @@ void preload_nccl_end(void *comm, preload_end_t how)
         clique->comm = NULL; /* the next one may have its address */
     }
     pthread_mutex_unlock(&lock);
+}
+
+/* Whether Tacit has something of it, or may get: then it cannot end in the present group, in which nothing of Tacit's would. */
+static bool is_busy(const void *comm)
+{
+    preload_clique_t *clique = known_clique(comm);
+    bool              busy = false;
+
+    if (clique != NULL) {
+        pthread_mutex_lock(&clique->lock);
+        busy = clique->group.plan != NULL;
+        pthread_mutex_unlock(&clique->lock);
+    }
+    for (size_t i = 0; i < round_now.count; i++) {
+        busy = busy || (!round_now.entries[i].made && round_now.entries[i].call.comm == comm);
+    }
+    return busy;
+}
+
+/* False: there is no memory. */
+static bool keep_ending(const ending_t *ending)
+{
+    ending_t *grown = realloc(round_now.endings, (round_now.ending_count + 1) * sizeof *grown);
+
+    if (grown != NULL) {
+        round_now.endings = grown;
+        round_now.endings[round_now.ending_count++] = *ending;
+    }
+    return grown != NULL;
+}
+
+int preload_nccl_end(void *comm, preload_end_t how, int (*end)(void *comm))
+{
+    int status;
+
+    depth++;
+    if (round_now.depth != 0 && how != PRELOAD_ABORTED && is_busy(comm)) {
+        status = keep_ending(&(ending_t){comm, how, end}) ? NCCL_SUCCESS : NCCL_SYSTEM_ERROR;
+    } else {
+        end_clique(comm, how);
+        status = end(comm);
+    }
     depth--;
+    return status;
+}
+
+/* The worst of several: an error, or that something is in progress. */
+static void note(int *status, int next)
+{
+    *status = nccl_is_good(*status) && next != NCCL_SUCCESS ? next : *status;
+}
+
+/* Together, as the program has asked for: a thread may have several ranks, which wait for one another. */
+int preload_nccl_end_kept(int status)
+{
+    const size_t count = round_now.depth == 0 ? round_now.ending_count : 0;
+
+    if (count == 0) {
+        return status;
+    }
+    depth++;
+    for (size_t i = 0; i < count; i++) {
+        end_clique(round_now.endings[i].comm, round_now.endings[i].how);
+    }
+    (void)preload_nccl()->group_start();
+    for (size_t i = 0; i < count; i++) {
+        note(&status, round_now.endings[i].end(round_now.endings[i].comm));
+    }
+    note(&status, preload_nccl()->group_end());
+    round_now.ending_count = 0;
+    depth--;
+    return status;
 }
 
 /* ---- A round ---- */
@@ -214,13 +300,10 @@ static entry_t entry_of(const preload_nccl_call_t *call)
 static int pass(entry_t *entry)
 {
     entry->made = true;
+    if (entry->clique != NULL && atomic_load(&entry->clique->aborted)) { /* since it was kept back */
+        return NCCL_SYSTEM_ERROR;
+    }
     return entry->call.pass(&entry->call);
-}
-
-/* The worst of several: an error, or that something is in progress. */
-static void note(int *status, int next)
-{
-    *status = nccl_is_good(*status) && next != NCCL_SUCCESS ? next : *status;
 }
 
 static double bytes_of(const entry_t *entry)
@@ -461,6 +544,7 @@ int preload_nccl_group_end(int (*end)(void))
         round_now.depth = 0;
         status = run_round(round_now.entries, round_now.count, end);
         round_now.count = 0;
+        status = preload_nccl_end_kept(status);
     } else {
         status = end();
         round_now.depth -= round_now.depth != 0;

@@ -53,11 +53,13 @@ int preload_nccl_call(const preload_nccl_call_t *call);
 /* Begins a group, and ends it by `end`, both with what follows from it. */
 int preload_nccl_group_start(int (*start)(void));
 int preload_nccl_group_end(int (*end)(void));
-/* Before a group is ended otherwise: what was kept back for its end is called. */
+/* Before a group is ended otherwise: sums that were kept back for its end are called, … */
 int preload_nccl_give_back(void);
-/* Before a communicator is finalized, destroyed or aborted. */
+/* … and behind it: ends what was kept back. Returns `status`, or what is worse. */
+int preload_nccl_end_kept(int status);
+/* Finalizes, destroys or aborts a communicator by `end`, behind what it has here; in a group, perhaps at its end. */
 typedef enum { PRELOAD_FINALIZED, PRELOAD_DESTROYED, PRELOAD_ABORTED } preload_end_t;
-void preload_nccl_end(void *comm, preload_end_t how);
+int preload_nccl_end(void *comm, preload_end_t how, int (*end)(void *comm));
 
 /* Whether this process has called NCCL on several GPUs. */
 bool preload_has_several_devices(void);

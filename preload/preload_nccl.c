@@ -97,36 +97,28 @@ int ncclGroupSimulateEnd(void *info)
     int status = NCCL_SUCCESS;
 
     BEHIND(function, ncclGroupSimulateEnd)
-    if (!preload_is_inner()) {
-        status = preload_nccl_give_back();
+    if (preload_is_inner()) {
+        return function(info);
     }
-    return nccl_is_good(status) ? function(info) : status;
-}
-
-static void end(void *comm, preload_end_t how)
-{
-    if (!preload_is_inner()) {
-        preload_nccl_end(comm, how);
-    }
+    status = preload_nccl_give_back();
+    status = nccl_is_good(status) ? function(info) : status;
+    return preload_nccl_end_kept(status);
 }
 
 int ncclCommFinalize(void *comm)
 {
     BEHIND(function, ncclCommFinalize)
-    end(comm, PRELOAD_FINALIZED);
-    return function(comm);
+    return preload_is_inner() ? function(comm) : preload_nccl_end(comm, PRELOAD_FINALIZED, function);
 }
 
 int ncclCommDestroy(void *comm)
 {
     BEHIND(function, ncclCommDestroy)
-    end(comm, PRELOAD_DESTROYED);
-    return function(comm);
+    return preload_is_inner() ? function(comm) : preload_nccl_end(comm, PRELOAD_DESTROYED, function);
 }
 
 int ncclCommAbort(void *comm)
 {
     BEHIND(function, ncclCommAbort)
-    end(comm, PRELOAD_ABORTED);
-    return function(comm);
+    return preload_is_inner() ? function(comm) : preload_nccl_end(comm, PRELOAD_ABORTED, function);
 }

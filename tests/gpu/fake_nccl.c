@@ -81,6 +81,7 @@ typedef struct comm {
     int           rank, ranks, device, blocking, splits;
     op_t          ops[OPS];
     int           op_count, ready; /* operations noted, and those of groups that have ended */
+    int           ends;            /* it was finalized in a group, with which that takes place */
     struct comm  *child;           /* that it is being split into, … */
     struct comm **child_out;       /* … and where that goes once all have joined it */
 } comm_t;
@@ -262,7 +263,7 @@ static int advance(comm_t *comm)
         *comm->child_out = comm->child;
         comm->child = NULL;
     }
-    left += comm->child != NULL;
+    left += comm->child != NULL || (comm->ends && grouped != 0);
     if (is_stuck) {
         return comm->ready != 0 || left ? IN_PROGRESS : SUCCESS;
     }
@@ -504,7 +505,8 @@ int ncclCommSplit(comm_t *parent, int color, int key, comm_t **out, config_t *co
 
 int ncclCommFinalize(comm_t *comm)
 {
-    return comm->op_count == 0 ? SUCCESS : IN_PROGRESS;
+    comm->ends = grouped != 0;
+    return comm->op_count == 0 && !comm->ends ? SUCCESS : IN_PROGRESS;
 }
 
 int ncclCommDestroy(comm_t *comm)

@@ -3,6 +3,7 @@
    linked, else it is loaded, and functions are looked up by its handle. Arguments: what to do; ranks; steps. */
 #include <dlfcn.h>
 #include <math.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
@@ -12,6 +13,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { TENSORS = 4, COUNT = 4096, IN_PROGRESS = 7, INT32 = 2, FLOAT16 = 6, FLOAT32 = 7, FLOAT64 = 8, SUM = 0, AVG = 4, USER = 5 };
@@ -386,6 +388,68 @@ static void cross(const char *how, int steps)
     expect(call_ncclCommDestroy(comms[1]) == 0, "it is not destroyed");
 }
 
+/* The last group has a sum of a communicator, and its end. */
+static void end_in_group(int steps)
+{
+    for (int step = 0; step < steps; step++) {
+        all_reduce(world, buffers[0], COUNT, SUM);
+        expect(inexact(buffers[0], 0, COUNT, 1.0f) == 0, "a sum is not exact");
+    }
+    call_ncclGroupStart();
+    all_reduce(world, buffers[1], COUNT, SUM);
+    call_ncclGroupStart();
+    expect(call_ncclCommDestroy(world) == 0, "it is not destroyed");
+    expect(call_ncclGroupEnd() == 0 && call_ncclGroupEnd() == 0, "a group fails");
+    expect(inexact(buffers[1], 0, COUNT, 1.0f) == 0, "the last sum is not exact");
+    expect(call_fake_live() == 0, "something is not freed");
+}
+
+static double now(void)
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+static void *abort_later(void *took)
+{
+    double began;
+
+    sleep(1);
+    began = now();
+    expect(call_ncclCommAbort(world) == 0, "nothing is aborted");
+    *(double *)took = now() - began;
+    return NULL;
+}
+
+/* The last rank leaves before that step, and others wait for it until a thread aborts the communicator: by "step" in a step, by
+   "meeting" where they meet. */
+static void be_watched(int meets, int last)
+{
+    double    took = 1e9;
+    pthread_t thread;
+    int       status = 0;
+
+    call_fake_defer(meets);
+    for (int step = 0; step <= last; step++) {
+        if (rank == ranks - 1 && step == last) {
+            exit(wrong);
+        }
+        if (step == last) {
+            (void)pthread_create(&thread, NULL, abort_later, &took);
+        }
+        status = call_ncclAllReduce(buffers[0], buffers[0], COUNT, FLOAT32, SUM, world, NULL);
+        while (step < last && !call_fake_reached(call_fake_mark())) {
+            sched_yield();
+        }
+    }
+    expect(meets || status != 0, "a step succeeds without one of the ranks");
+    (void)pthread_join(thread, NULL);
+    expect(took < 2.0, "to abort takes long");
+    exit(wrong);
+}
+
 /* A child has a report of its own, once, where its parent had communicators before. */
 static void fork_late(void)
 {
@@ -444,6 +508,11 @@ static void run(const char *what, int steps)
         train_many();
     } else if (strcmp(what, "crossed") == 0 || strcmp(what, "tangled") == 0 || strcmp(what, "late") == 0) {
         cross(what, steps);
+    } else if (strcmp(what, "ended") == 0) {
+        end_in_group(steps);
+        return;
+    } else if (strcmp(what, "step") == 0 || strcmp(what, "meeting") == 0) {
+        be_watched(what[0] == 'm', steps);
     } else {
         train(what, steps);
     }
