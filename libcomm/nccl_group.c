@@ -220,6 +220,7 @@ static tacit_status_t create(tacit_bundle_kind_t kind, tacit_nccl_t *nccl, tacit
         mine = tacit__fail(TACIT_ERR_MEMORY, "group: no memory for %zu tensors", count);
     }
     TRY(agree(group != NULL ? group : &draft, mine));
+    TRY(agree(group, TACIT_OK)); /* again: one that is late hears what another one told before it gave up */
     snprintf(group->title, sizeof group->title, "a step of %zu tensors, of which the first is '%.80s',", count, codecs[0]->name);
     group->next = nccl->groups;
     nccl->groups = group;

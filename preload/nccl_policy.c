@@ -381,7 +381,8 @@ static bool make_group(preload_clique_t *clique, plan_t *plan, const preload_tac
     if (status == TACIT_OK) {
         memcpy(first->members, tensors, count * sizeof *first->members);
     } else {
-        SAY(clique, &plan->warned, "some sums stay dense: %s", tacit->last_error());
+        SAY(clique, &plan->warned, "%s: %s", plan->dense ? "sums stay dense from now on" : "some sums stay dense",
+            tacit->last_error());
         for (size_t i = 0; i < count; i++) {
             ((tensor_t *)tensors[i])->rule = NULL;
         }

@@ -984,6 +984,8 @@ nccl_mutant "nccl: nothing is aborted" libcomm/nccl_comm.c nccl_faults:nccl_faul
     's/^            abort_comm\(nccl\);/            ;/'
 nccl_mutant "nccl: who waits does not leave at an abort" libcomm/nccl_comm.c nccl_faults:nccl_faults \
     's/if \(atomic_load\(&nccl->aborted\)\)/if (false)/'
+nccl_mutant "nccl: a group stands where a rank has given up" libcomm/nccl_group.c nccl_faults:nccl_faults \
+    's/TRY\(agree\(group, TACIT_OK\)\);//'
 nccl_mutant "nccl: any version will do" libcomm/nccl_library.c nccl_faults:nccl_faults 's/ \|\| version < TACIT_NCCL_OLDEST//'
 nccl_mutant "nccl: what is captured is waited for" libcomm/bundle_device.c nccl_faults:nccl_faults 's/!capturing; /1;/'
 

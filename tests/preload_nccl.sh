@@ -174,10 +174,16 @@ for how in crossed tangled; do
     by "TACIT_ALLREDUCE=none TACIT_TIMEOUT_MS=300" "$folder/linked" $how 2 60
     says err 'communicator [12]: nothing is compressed: '
 done
-# A rank that cannot make it; and one that does not say so.
+# They meet, but not where a group is first made.
+by "TACIT_RULE=min=4K,after=30:none TACIT_TIMEOUT_MS=300" "$folder/linked" uneven 2 60
+says err 'communicator [12]: sums stay dense from now on: .* has not ended within 300 ms'
+# A rank that cannot make it; one that fails when others have made it; and one that does not say so.
 by "TACIT_ALLREDUCE=onebit TACIT_TIMEOUT_MS=300" "$folder/linked" refused 2 60
 lacks 0 0
 says_once err 'communicator 1: nothing is compressed: '
+by "TACIT_RULE=min=16K,after=40:onebit+ef TACIT_TIMEOUT_MS=300" "$folder/linked" broken 2 60
+lacks 0 0
+says_once err 'communicator 1: nothing is compressed: a rank cannot take part'
 ends 1 env LD_PRELOAD="$folder/libtacit_preload_nccl.so" TACIT_RULE=min=16K:onebit TACIT_TIMEOUT_MS=300 "$folder/linked" late 2 60
 says_once err 'communicator 1: rank 0 has not heard of other ranks within 300 ms'
 # One thread aborts a communicator while another one waits for a rank in it.

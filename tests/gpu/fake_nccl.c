@@ -44,7 +44,18 @@ int ncclGetVersion(int *version)
 
 #ifndef FAKE_NCCL_OLD
 
-enum { RANKS = 4, WORLDS = 256, SPLITS = 8, COMMS = 64, RING = 1 << 16, OPS = 2048, SUCCESS = 0, INVALID = 4, IN_PROGRESS = 7 };
+enum {
+    RANKS = 4,
+    WORLDS = 256,
+    SPLITS = 8,
+    COMMS = 64,
+    RING = 1 << 16,
+    OPS = 2048,
+    SUCCESS = 0,
+    INVALID = 4,
+    REMOTE = 6,
+    IN_PROGRESS = 7
+};
 enum { UINT8 = 1, INT32 = 2, FLOAT16 = 6, FLOAT32 = 7, BFLOAT16 = 9, MAX = 2, AVG = 4 };
 
 typedef struct ring {
@@ -81,6 +92,7 @@ typedef struct comm {
     int           rank, ranks, device, blocking, splits;
     op_t          ops[OPS];
     int           op_count, ready; /* operations noted, and those of groups that have ended */
+    int           used;            /* there were operations */
     int           ends;            /* it was finalized in a group, with which that takes place */
     struct comm  *child;           /* that it is being split into, … */
     struct comm **child_out;       /* … and where that goes once all have joined it */
@@ -308,6 +320,7 @@ static op_t *note(comm_t *comm, const void *in, void *out, size_t bytes, int pee
         _Exit(1);
     }
     *op = (op_t){.out = out, .in = (uint8_t *)(uintptr_t)in, .bytes = bytes, .peer = peer, .number = ++latest};
+    comm->used = 1;
     sent += out == NULL && peer != comm->rank ? bytes : 0;
     return op;
 }
@@ -528,6 +541,9 @@ int ncclCommAbort(comm_t *comm)
 int ncclCommGetAsyncError(comm_t *comm, int *error)
 {
     *error = async_fault != SUCCESS ? async_fault : advance(comm);
+    if (*error == SUCCESS && !comm->blocking && comm->used && getenv("FAKE_NCCL_BREAKS") != NULL) {
+        *error = REMOTE; /* of what is done for the others */
+    }
     if (is_deferred) {
         (void)fake_reached(0);
         *error = comm->blocking && async_fault == SUCCESS ? SUCCESS : *error;

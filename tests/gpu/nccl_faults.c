@@ -203,6 +203,29 @@ START_TEST(stuck_exchange)
 }
 END_TEST
 
+/* A group stands on no rank where one has given up, even if another one comes later: it still hears what that one told. */
+static void come_late(const process_t *process)
+{
+    const setup_t       setup = {.spec = "onebit+ef", .ranks = process->ranks};
+    work_t              work = {.nccl = connect_ranks(process)};
+    tacit_nccl_group_t *group = NULL;
+
+    make_tensors(&setup, TACIT_CUDA, process->rank, &work.node);
+    SUCCEEDS(tacit_nccl_set_timeout(work.nccl, LIMIT_MS));
+    if (process->rank == 1) {
+        usleep(2000 * LIMIT_MS);
+    }
+    ck_assert_int_eq(tacit_nccl_group_create(work.nccl, work.node.codecs, TENSORS, TACIT_SUM, &group), TACIT_ERR_TIMEOUT);
+    ck_assert_ptr_null(group);
+    end(&work);
+}
+
+START_TEST(late)
+{
+    run_ranks(2, come_late, NULL);
+}
+END_TEST
+
 /* The program has found out by itself. */
 static void abort_by_program(const process_t *process)
 {
@@ -468,6 +491,7 @@ int main(void)
     tcase_add_test(cases, not_all);
     tcase_add_loop_test(cases, errors_of_nccl, 0, 3);
     tcase_add_test(cases, stuck_exchange);
+    tcase_add_test(cases, late);
     tcase_add_test(cases, aborted);
     tcase_add_loop_test(cases, streams_without_end, 0, 3);
     tcase_add_loop_test(cases, aborted_while_waiting, 0, 2);

@@ -355,12 +355,13 @@ static void several(void)
 }
 
 /* Sums of two communicators, which the last rank calls in another order than the others: by "crossed" one of each, by "tangled"
-   two, of which the second one follows the comparison; by "late" of one communicator. Calls do not wait for what they begin, so
-   that the order is no fault. */
+   two, of which the second one follows the comparison; by "uneven" two and one; by "late" of one communicator. Calls do not wait
+   for what they begin, so that the order is no fault. */
 static void cross(const char *how, int steps)
 {
     const config_t config = {sizeof config, 0xcafebeef, 21400, 1};
-    const int      each = strcmp(how, "crossed") == 0 ? 1 : 2, all = strcmp(how, "late") == 0 ? each : 2 * each;
+    const int      each = strcmp(how, "crossed") == 0 ? 1 : 2, uneven = strcmp(how, "uneven") == 0;
+    const int      all = strcmp(how, "late") == 0 ? each : uneven ? 3 : 2 * each;
     void          *comms[2] = {world, NULL};
 
     expect(call_ncclCommSplit(world, 0, rank, &comms[1], (config_t *)&config) == 0, "a split fails");
@@ -372,7 +373,7 @@ static void cross(const char *how, int steps)
         for (int i = 0; i < all; i++) {
             const int tensor = rank == ranks - 1 ? (i + each) % all : i;
 
-            all_reduce(comms[tensor / each], buffers[tensor], COUNT, SUM);
+            all_reduce(comms[tensor / each], buffers[tensor], uneven && tensor == 1 ? COUNT / 2 : COUNT, SUM);
             if (wrong) {
                 exit(wrong);
             }
@@ -381,7 +382,7 @@ static void cross(const char *how, int steps)
             sched_yield();
         }
         for (int tensor = 0; tensor < all; tensor++) {
-            expect(inexact(buffers[tensor], 0, COUNT, 1.0f) == 0, "a sum is not exact");
+            expect(inexact(buffers[tensor], 0, COUNT / 2, 1.0f) == 0, "a sum is not exact");
         }
     }
     call_fake_defer(0);
@@ -506,7 +507,8 @@ static void run(const char *what, int steps)
         train_with_infinity();
     } else if (strcmp(what, "many") == 0) {
         train_many();
-    } else if (strcmp(what, "crossed") == 0 || strcmp(what, "tangled") == 0 || strcmp(what, "late") == 0) {
+    } else if (strcmp(what, "crossed") == 0 || strcmp(what, "tangled") == 0 || strcmp(what, "uneven") == 0 ||
+               strcmp(what, "late") == 0) {
         cross(what, steps);
     } else if (strcmp(what, "ended") == 0) {
         end_in_group(steps);
@@ -577,6 +579,9 @@ int main(int argc, char **argv)
             }
             if (rank == 1 && strcmp(what, "late") == 0) {
                 setenv("FAKE_NCCL_LATE", "2", 1);
+            }
+            if (rank == 1 && strcmp(what, "broken") == 0) {
+                setenv("FAKE_NCCL_BREAKS", "1", 1);
             }
             if (rank == 1 && strcmp(what, "refused") == 0) {
                 setenv("FAKE_NCCL_REFUSES", "1", 1);
