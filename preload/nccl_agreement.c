@@ -51,7 +51,7 @@ static bool wait_until_ready(const preload_clique_t *clique)
         }
         sched_yield();
     }
-    return true;
+    return state == NCCL_SUCCESS; /* else NCCL has said so, or will */
 }
 
 bool preload_tell(preload_agreement_t *agreement, const preload_clique_t *clique, void *stream,
@@ -82,7 +82,7 @@ bool preload_tell(preload_agreement_t *agreement, const preload_clique_t *clique
     return agreement->runs;
 }
 
-bool preload_told(preload_agreement_t *agreement, const preload_clique_t *clique, void *stream)
+bool preload_told(preload_agreement_t *agreement, const preload_clique_t *clique, void *stream, bool sent)
 {
     const preload_driver_t *driver = preload_driver();
     preload_visit_t         visit;
@@ -92,7 +92,7 @@ bool preload_told(preload_agreement_t *agreement, const preload_clique_t *clique
         return true;
     }
     agreement->fresh = false;
-    if (wait_until_ready(clique) && preload_visit(driver, stream, &visit)) {
+    if (sent && wait_until_ready(clique) && preload_visit(driver, stream, &visit)) {
         recorded = driver->record_event(agreement->event, stream) == 0;
         preload_leave_visit(driver, &visit);
     }
@@ -113,9 +113,9 @@ preload_heard_t preload_hear(preload_agreement_t *agreement, const preload_cliqu
     if (good) {
         (void)driver->exchange_mode(&mode);
         while (good && !reached && !late) {
-            reached = driver->query_event(agreement->event) == 0;
-            good = reached || (!atomic_load(&clique->aborted) &&
-                               preload_nccl()->async_error(clique->comm, &state) == NCCL_SUCCESS && nccl_is_good(state));
+            reached = driver->query_event(agreement->event) == 0; /* as it also is when NCCL breaks off */
+            good = !atomic_load(&clique->aborted) && preload_nccl()->async_error(clique->comm, &state) == NCCL_SUCCESS &&
+                   nccl_is_good(state);
             late = !reached && preload_run_seconds() > end;
             if (!reached) {
                 sched_yield();

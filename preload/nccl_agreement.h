@@ -25,8 +25,8 @@ typedef enum { PRELOAD_AS_PROGRAM, PRELOAD_A_MINUTE } preload_patience_t;
    for it. */
 bool preload_tell(preload_agreement_t *agreement, const preload_clique_t *clique, void *stream,
                   const int32_t numbers[PRELOAD_NUMBERS]);
-/* … which is said by this one. False: it fails, and nobody will hear of it here. */
-bool preload_told(preload_agreement_t *agreement, const preload_clique_t *clique, void *stream);
+/* … which is said by this one, if it was sent. False: it fails, and nobody will hear of it here. */
+bool preload_told(preload_agreement_t *agreement, const preload_clique_t *clique, void *stream, bool sent);
 /* Waits for what runs. PRELOAD_FAILED: NCCL has failed, or the communicator is aborted. PRELOAD_LATE: it still runs, which is
    said where that is an error. */
 typedef enum { PRELOAD_HEARD, PRELOAD_LATE, PRELOAD_FAILED } preload_heard_t;

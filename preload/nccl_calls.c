@@ -400,7 +400,7 @@ static bool is_last(const entry_t *entries, size_t count, size_t i)
 static int follow_up(const entry_t *entries, size_t count)
 {
     int  status = NCCL_SUCCESS;
-    bool any = false;
+    bool any = false, sent;
 
     for (size_t i = 0; i < count; i++) {
         bool tells = false;
@@ -419,9 +419,9 @@ static int follow_up(const entry_t *entries, size_t count)
             status = NCCL_SYSTEM_ERROR;
         }
     }
-    (void)preload_nccl()->group_end();
+    sent = nccl_is_good(preload_nccl()->group_end());
     for (size_t i = 0; i < count; i++) {
-        if (is_last(entries, count, i) && !preload_nccl_told(entries[i].clique, entries[i].call.stream)) {
+        if (is_last(entries, count, i) && !preload_nccl_told(entries[i].clique, entries[i].call.stream, sent)) {
             status = NCCL_SYSTEM_ERROR;
         }
     }
@@ -518,7 +518,11 @@ int preload_nccl_call(const preload_nccl_call_t *call)
         status = run_round(&entry, 1, NULL);
     } else {
         kept = keep(&entry);
-        status = kept == NULL ? pass(&entry) : kept->sum ? NCCL_SUCCESS : pass(kept);
+        if (kept == NULL) { /* others take it for part of the step */
+            status = entry.sum ? NCCL_SYSTEM_ERROR : pass(&entry);
+        } else {
+            status = kept->sum ? NCCL_SUCCESS : pass(kept);
+        }
     }
     depth--;
     return status;

@@ -128,7 +128,7 @@ static preload_site_t *site_of(preload_clique_t *clique, uint64_t sign)
     return preload_nccl_site(clique, &call);
 }
 
-/* 0: none. */
+/* 0: none. Without a site, calls cannot be counted, as others may do. */
 static int rule_of(preload_clique_t *clique, uint64_t sign)
 {
     const preload_site_t  *site = site_of(clique, sign);
@@ -140,8 +140,10 @@ static int rule_of(preload_clique_t *clique, uint64_t sign)
         .dtype = preload_dtype_names[sign_dtype(sign)],
         .scatters = function_of(sign) == preload_reduce_scatter,
     };
+    int number;
 
-    return preload_rule_for(preload_rules(), &target);
+    number = preload_rule_for(preload_rules(), &target);
+    return number == 0 || site != NULL || preload_rules()->rules[number - 1].after == 0 ? number : 0;
 }
 
 /* ---- Tensors ---- */
@@ -226,11 +228,9 @@ static void make_tensors(preload_clique_t *clique, plan_t *plan)
 {
     const char            *why;
     const preload_tacit_t *tacit = preload_tacit(&why);
-    const size_t           count = plan->cycle.period;
+    const size_t           count = plan->tensor_count;
 
-    plan->tensors = calloc(count, sizeof *plan->tensors);
-    plan->tensor_count = plan->tensors != NULL ? count : 0;
-    for (size_t i = 0; i < plan->tensor_count; i++) {
+    for (size_t i = 0; i < count; i++) {
         const uint64_t sign = plan->cycle.signs[i];
         tensor_t      *tensor = &plan->tensors[i];
 
@@ -542,6 +542,12 @@ static bool compare(preload_clique_t *clique, plan_t *plan, const int32_t number
         for (size_t i = 0; i < plan->cycle.period; i++) {
             joins = joins || rule_at(clique, plan, i) != NULL;
         }
+        plan->tensors = calloc(plan->cycle.period, sizeof *plan->tensors);
+        if (plan->tensors == NULL) {
+            SAY(clique, &plan->warned, "nothing is compressed: no memory");
+            return false;
+        }
+        plan->tensor_count = plan->cycle.period;
     }
     memcpy(plan->companion.id.bytes, numbers + ID, sizeof plan->companion.id.bytes);
     return !joins || preload_join(clique, &plan->companion, &plan->warned);
@@ -555,12 +561,11 @@ static void start(preload_clique_t *clique, plan_t *plan)
     plan->missed = 0;
     announce(clique);
     if (missed > PRELOAD_HISTORY) {
+        forget_tensors(plan);
         preload_cycle_restart(&plan->cycle);
         return;
     }
-    if (plan->cycle.period != 0) {
-        make_tensors(clique, plan);
-    }
+    make_tensors(clique, plan);
     for (size_t i = 0; i < missed; i++) {
         (void)follow(plan, plan->missed_signs[i], plan->missed_places[i]);
     }
@@ -698,7 +703,7 @@ bool preload_nccl_tell(preload_clique_t *clique, void *stream)
     return told;
 }
 
-bool preload_nccl_told(preload_clique_t *clique, void *stream)
+bool preload_nccl_told(preload_clique_t *clique, void *stream, bool sent)
 {
     plan_t *plan;
     bool    told = true;
@@ -709,7 +714,7 @@ bool preload_nccl_told(preload_clique_t *clique, void *stream)
     pthread_mutex_lock(&clique->lock);
     plan = clique->group.plan;
     if (plan != NULL) {
-        told = preload_told(&plan->findings, clique, stream) && preload_told(&plan->agreement, clique, stream);
+        told = preload_told(&plan->findings, clique, stream, sent) && preload_told(&plan->agreement, clique, stream, sent);
         plan->dense = plan->dense || !told;
     }
     pthread_mutex_unlock(&clique->lock);

@@ -21,9 +21,9 @@ int preload_nccl_run(preload_clique_t *clique, void *const *tensors, const prelo
 /* After the calls of a round, and outside of groups: looks at what ranks told each other before. False: they are too late for the
    program to go on. *tells_out: they have something to tell, … */
 bool preload_nccl_settle(preload_clique_t *clique, void *stream, bool *tells_out);
-/* … which is done in a group that ends between these. False: that fails, and others wait for it. */
+/* … which is done in a group that ends between these, and is sent by it if that succeeds. False: it fails, and others wait. */
 bool preload_nccl_tell(preload_clique_t *clique, void *stream);
-bool preload_nccl_told(preload_clique_t *clique, void *stream);
+bool preload_nccl_told(preload_clique_t *clique, void *stream, bool sent);
 
 /* Ends what a communicator has here. With its lock. */
 void preload_nccl_end_plan(preload_clique_t *clique);

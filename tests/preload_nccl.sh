@@ -168,6 +168,9 @@ says_once err 'a process has several GPUs: nothing is compressed'
 ends 1 env LD_PRELOAD="$folder/libtacit_preload_nccl.so" TACIT_ALLREDUCE=onebit "$folder/linked" poor 2 60
 says_once err 'rank 1 gets no memory from CUDA'
 says_once err 'a sum fails'
+# What a rank tells is never sent, and NCCL says so: the call fails, and nothing is taken for what others tell.
+ends 1 env LD_PRELOAD="$folder/libtacit_preload_nccl.so" TACIT_RULE=min=16K:onebit "$folder/linked" lost 2 60
+says err 'rank 1: a sum fails'
 # Several communicators, first used in different order: the ranks do not meet where Tacit would make its own, or where they
 # compare what they found. Nobody waits for ever: at least one communicator is left alone, by all.
 for how in crossed tangled; do

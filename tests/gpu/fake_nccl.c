@@ -109,7 +109,7 @@ typedef struct config {
 } config_t;
 
 static arena_t *arena;
-static int      grouped, async_fault, is_stuck, aborts, is_deferred, latest;
+static int      grouped, async_fault, is_stuck, aborts, is_deferred, latest, loses;
 static comm_t  *comms[COMMS]; /* of this rank */
 static size_t   sent;
 static comm_t  *touched[RANKS]; /* by the present group */
@@ -589,6 +589,10 @@ int ncclGroupStart(void)
 int ncclGroupEnd(void)
 {
     grouped--;
+    if (grouped == 0 && loses) {
+        loses = 0;
+        return INVALID;
+    }
     return grouped == 0 ? settle_all() : SUCCESS;
 }
 
@@ -656,12 +660,17 @@ static int start_reduction(const void *in, void *out, size_t count, int dtype, i
 
 int ncclAllReduce(const void *in, void *out, size_t count, int dtype, int op, comm_t *comm, void *stream)
 {
-    const char *late = getenv("FAKE_NCCL_LATE");
+    const char *late = getenv("FAKE_NCCL_LATE"), *lost = getenv("FAKE_NCCL_LOSES");
     static int  told;
 
     (void)stream;
-    if (dtype == INT32 && late != NULL && ++told == atoi(late)) { /* one of what ranks tell each other */
+    told += dtype == INT32; /* what ranks tell each other */
+    if (dtype == INT32 && late != NULL && told == atoi(late)) {
         sleep(2);
+    }
+    if (dtype == INT32 && lost != NULL && told == atoi(lost)) { /* which its group finds out */
+        loses = 1;
+        return SUCCESS;
     }
     return start_reduction(in, out, count, dtype, op, comm);
 }

@@ -583,6 +583,9 @@ int main(int argc, char **argv)
             if (rank == 1 && strcmp(what, "broken") == 0) {
                 setenv("FAKE_NCCL_BREAKS", "1", 1);
             }
+            if (rank == 1 && strcmp(what, "lost") == 0) {
+                setenv("FAKE_NCCL_LOSES", "1", 1);
+            }
             if (rank == 1 && strcmp(what, "refused") == 0) {
                 setenv("FAKE_NCCL_REFUSES", "1", 1);
             }
