@@ -150,6 +150,57 @@ judge_kernel() {
     return 1
 }
 
+# preload_fails PLACE FILE SCRIPT VARIABLES ARGUMENT...: runs a program of NCCL's under the interposer with a mutant in it, and
+# fails where that ends well; 2: it cannot be built.
+preload_fails() {
+    local place=$1 file=$2 script=$3 variables=$4 name object objects=
+    shift 4
+    name=$(basename "$file" .c)
+    sed -E "$script" "$source/$file" >"$place/mutant.c" || return 2
+    for object in "$build"/preload/.libs/libtacit_preload_nccl_la-*.o; do
+        case $object in
+        *-"$name".o) ;;
+        *) objects+=" $object" ;;
+        esac
+    done
+    ln -s "$(cd "$build" && pwd)/.libs/libtacit.so.0" "$place/"
+    cp "$build/tests/gpu/libnccl_fake.so" "$place/libnccl.so.2"
+    # shellcheck disable=SC2086 # words
+    $compile -D_GNU_SOURCE -DTACIT_LIBRARY='"libtacit.so.0"' -fPIC -c -o "$place/mutant.o" "$place/mutant.c" &&
+        $(setting CC) -shared -o "$place/libtacit_preload_nccl.so" $objects "$place/mutant.o" -lpthread &&
+        $(setting CXX) -shared -o "$place/libtacit_cuda.so" "$build/tests/gpu/emulated.o" &&
+        $(setting CC) -fPIC -shared -o "$place/libcuda.so.1" -Wl,-soname,libcuda.so.1 "$source/tests/preload/fake_cuda.c" &&
+        $(setting CC) -D_GNU_SOURCE -DLINKED -o "$place/program" "$source/tests/preload/nccl_program.c" \
+            "$place/libnccl.so.2" "$place/libcuda.so.1" -Wl,-rpath,"$place" -lm -lpthread || return 2
+    # shellcheck disable=SC2086 # words
+    ! env LD_LIBRARY_PATH="$place" LD_PRELOAD="$place/libtacit_preload_nccl.so" TACIT_REPORT=/dev/null TACIT_MIN_BYTES=16K \
+        $variables timeout 20 "$place/program" "$@" >"$place/log" 2>&1
+}
+
+# judge_preload PLACE NAME FILE SCRIPT VARIABLES ARGUMENT...: it ends well without the change, and not with it.
+judge_preload() {
+    local place=$1 name=$2 file=$3 script=$4
+    shift 4
+    mkdir "$place/as-it-is" "$place/changed"
+    preload_fails "$place/as-it-is" "$file" '' "$@"
+    if [ $? -ne 1 ]; then
+        echo "$name: '${*:2}' fails, or cannot be built, as it is"
+        return 1
+    fi
+    preload_fails "$place/changed" "$file" "$script" "$@"
+    case $? in
+    0)
+        if ! cmp -s "$place/changed/mutant.c" "$source/$file"; then
+            echo "$name: caught by '${*:2}'"
+            return 0
+        fi
+        ;;
+    1) echo "$name: SURVIVES '${*:2}', or there is nothing to change in $file" ;;
+    *) echo "$name: cannot be built" ;;
+    esac
+    return 1
+}
+
 # Whoever begins takes a line out of here, and gives it back at the end.
 mkfifo "$work/turns"
 exec 3<>"$work/turns"
@@ -181,6 +232,16 @@ mutant() {
 kernel_mutant() {
     case $1 in
     *"$only"*) [ ! -f "$build/tests/gpu/emulated.o" ] || begin judge_kernel "$@" ;;
+    esac
+}
+
+# preload_mutant NAME FILE SED-SCRIPT VARIABLES ARGUMENT...: of the interposer of NCCL, where it is built for tests.
+preload_mutant() {
+    case $1 in
+    *"$only"*)
+        { [ ! -f "$build/tests/gpu/libnccl_fake.so" ] || [ ! -f "$build/tests/gpu/emulated.o" ] ||
+            [ ! -f "$build/.libs/libtacit_preload_nccl.so" ]; } || begin judge_preload "$@"
+        ;;
     esac
 }
 
@@ -988,6 +1049,15 @@ nccl_mutant "nccl: a group stands where a rank has given up" libcomm/nccl_group.
     's/TRY\(agree\(group, TACIT_OK\)\);//'
 nccl_mutant "nccl: any version will do" libcomm/nccl_library.c nccl_faults:nccl_faults 's/ \|\| version < TACIT_NCCL_OLDEST//'
 nccl_mutant "nccl: what is captured is waited for" libcomm/bundle_device.c nccl_faults:nccl_faults 's/!capturing; /1;/'
+preload_mutant "nccl: verdicts are not heard" preload/nccl_policy.c 's/judged \&\& numbers\[GIVES_UP\] == 0/judged/' \
+    "TACIT_RULE=min=16K,after=40:onebit+ef TACIT_TIMEOUT_MS=300" broken 2 60
+preload_mutant "nccl: who aborts waits for ranks that meet" preload/nccl_companion.c \
+    's/^ *pthread_mutex_(un)?lock\(&clique->lock\);//' \
+    "TACIT_ALLREDUCE=onebit TACIT_TIMEOUT_MS=5000" meeting 2 16
+preload_mutant "nccl: nobody hears of an abort" preload/nccl_calls.c 's/preload_hurry\(clique\);//' \
+    "TACIT_ALLREDUCE=onebit" step 2 40
+preload_mutant "nccl: communicators end in the midst of groups" preload/nccl_calls.c 's/is_busy\(comm\)\)/false)/' \
+    "TACIT_ALLREDUCE=none" ended 2 40
 
 [ ! -f "$build/tests/gpu/device_emulated" ] || unchanged device:device
 device_mutant "device: pieces are sent before they are copied" libcomm/schedules/device.c \
