@@ -61,9 +61,11 @@ static tacit_status_t make_room(tacit_moe_t *moe)
     moe->order = tacit__alloc(moe->config.choices, sizeof *moe->order);
     if (moe->clusters) {
         moe->signs = tacit__alloc(tacit__lsh_words(&moe->lsh, dimension), sizeof *moe->signs);
-        moe->hashing = tacit__alloc(tacit__lsh_scratch(dimension), sizeof *moe->hashing);
+        moe->hashing = tacit__alloc(tacit__lsh_scratch(&moe->lsh, dimension), sizeof *moe->hashing);
+        moe->hashed = tacit__alloc(TACIT_MOE_HASHED * dimension, sizeof *moe->hashed);
     }
-    if (moe->scratch[0] == NULL || moe->order == NULL || (moe->clusters && (moe->signs == NULL || moe->hashing == NULL))) {
+    if (moe->scratch[0] == NULL || moe->order == NULL ||
+        (moe->clusters && (moe->signs == NULL || moe->hashing == NULL || moe->hashed == NULL))) {
         return tacit__fail(TACIT_ERR_MEMORY, "rank %d: moe '%s': no memory for a layer of %zu elements a token", moe->rank,
                            moe->name, dimension);
     }
@@ -174,6 +176,7 @@ void tacit_moe_destroy(tacit_moe_t *moe)
     tacit__free(moe->name);
     tacit__free(moe->signs);
     tacit__free(moe->hashing);
+    tacit__free(moe->hashed);
     tacit__free(moe->order);
     tacit__free(moe->scratch[0]);
     tacit__free(moe);

@@ -21,7 +21,7 @@ typedef enum {
     TACIT_MOE_EXCHANGES
 } tacit_moe_exchange_t;
 
-enum { TACIT_MOE_ROWS = 6 };
+enum { TACIT_MOE_ROWS = 6, TACIT_MOE_HASHED = 64 };
 
 struct tacit_moe {
     char              *name;
@@ -39,6 +39,7 @@ struct tacit_moe {
     uint32_t          *signs;
     float             *scratch[TACIT_MOE_ROWS]; /* rows as float32 */
     float             *hashing;
+    float             *hashed; /* room for so many tokens as float32 */
     uint32_t          *order;  /* room to sort a token's choices */
     tacit_comm_t      *comm;   /* NULL: it has none, and the next two neither */
     tacit_moe_t       *next;   /* of its layers */

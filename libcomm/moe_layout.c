@@ -216,11 +216,25 @@ static size_t width_of(const tacit_moe_t *moe)
     return tacit__min(most, moe->config.choices);
 }
 
-/* Hashes each token that leaves this rank, once. */
+/* Whether one goes to another rank; not padding, which would be a cluster of its own. */
+static bool leaves(const tacit_moe_pass_t *pass, const int32_t *experts, size_t token)
+{
+    const tacit_moe_t *moe = pass->moe;
+    const size_t       end = (token + 1) * moe->config.choices;
+
+    for (size_t at = token * moe->config.choices; at < end; at++) {
+        if (pass->sent.reply[at] != TACIT_MOE_NOWHERE && rank_of(moe, experts[at]) != moe->rank) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Hashes each token that leaves this rank, once; those that lie side by side together. */
 static tacit_status_t make_codes(const tacit_moe_pass_t *pass, draft_t *draft)
 {
     const tacit_moe_t *moe = pass->moe;
-    const size_t       hashes = moe->rotations.hashes;
+    const size_t       hashes = moe->rotations.hashes, dimension = moe->config.dimension;
     size_t             most = 0;
 
     for (int r = 0; r < moe->ranks; r++) {
@@ -233,24 +247,20 @@ static tacit_status_t make_codes(const tacit_moe_pass_t *pass, draft_t *draft)
     if (draft->codes == NULL || draft->room == NULL) {
         return no_memory(pass);
     }
-    for (size_t t = 0; t < pass->count; t++) {
-        const int32_t *own = draft->experts + t * moe->config.choices;
-        const float   *token;
-        size_t         j = 0;
+    for (size_t t = 0, count; t < pass->count; t += count != 0 ? count : 1) {
+        const float *tokens;
 
-        while (j < moe->config.choices &&
-               (pass->sent.reply[t * moe->config.choices + j] == TACIT_MOE_NOWHERE || rank_of(moe, own[j]) == moe->rank)) {
-            j++;
+        for (count = 0; count < TACIT_MOE_HASHED && t + count < pass->count && leaves(pass, draft->experts, t + count);) {
+            count++;
         }
-        if (j == moe->config.choices) {
-            continue; /* it stays here, or goes nowhere: padding would be a cluster of its own */
+        tokens = tacit__load(moe->config.dtype, moe->nonfinite, pass->tokens, t * dimension, count * dimension, moe->hashed);
+        for (size_t i = 0; moe->nonfinite == TACIT_NONFINITE_ERROR && i < count; i++) {
+            if (!tacit__unit_is_finite(tokens + i * dimension, dimension)) {
+                return tacit__fail(TACIT_ERR_VALUE, "rank %d: moe '%s': token %zu holds NaN or infinity", moe->rank, moe->name,
+                                   t + i);
+            }
         }
-        token = tacit__load(moe->config.dtype, moe->nonfinite, pass->tokens, t * moe->config.dimension, moe->config.dimension,
-                            moe->scratch[0]);
-        if (moe->nonfinite == TACIT_NONFINITE_ERROR && !tacit__unit_is_finite(token, moe->config.dimension)) {
-            return tacit__fail(TACIT_ERR_VALUE, "rank %d: moe '%s': token %zu holds NaN or infinity", moe->rank, moe->name, t);
-        }
-        tacit__lsh_codes(&moe->rotations, token, 1, moe->hashing, draft->codes + hashes * t);
+        tacit__lsh_codes(&moe->rotations, tokens, count, moe->hashing, draft->codes + hashes * t);
     }
     return TACIT_OK;
 }

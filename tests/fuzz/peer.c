@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Fuzzes operations with a hostile peer: rank 0 of two reduces a group, or trades parts, over a transport whose other end sends frames that
-   are whole, with the right identity, and say anything else. Input: 12 bytes of header a message, then its payload. Every plan
-   meets it. */
+/* Fuzzes operations with a hostile peer: rank 0 of two reduces a group, or trades parts, over a transport whose other end sends
+   frames that are whole, with the right identity, and say anything else. Input: 12 bytes of header a message, then its payload.
+   Every plan meets it. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -220,9 +220,9 @@ static void trade(wire_t *wire, tacit_comm_t *comm)
     tacit_counters_t     counters = {0};
     tacit_values_t       values;
     tacit_part_t         parts[2] = {{0}, {.head = &head, .head_bytes = 1, .in = in, .send = PART}};
-    tacit_alltoall_t     job = {
-            .name = "job", .values = &values, .parts = parts, .meet = meet, .context = out, .head_most = 4, .counters = &counters};
+    tacit_alltoall_t     job = {.name = "job", .values = &values, .parts = parts, .meet = meet, .context = out, .head_most = 4};
 
+    job.counters = &counters;
     wire->spoken = false;
     if (tacit_alltoall(comm, "bf16", TACIT_FLOAT32, in, PART, out) != TACIT_OK && comm->broken) {
         return;

@@ -71,8 +71,9 @@ static uint32_t *codes_of(const setup_t *setup, const void *tokens, const float 
     const tacit_rotations_t     rotations = rotations_of(setup);
     const tacit_device_tokens_t shape = shape_of(setup);
     const size_t                count = setup->tokens * (size_t)setup->hashes;
-    float                      *scratch = get(tacit__lsh_scratch(setup->dimension), 4);
-    uint32_t                   *cpu = get(count, 4), *gpu = get(count, 4);
+    float                      *scratch =
+        get(tacit__lsh_scratch(&(tacit_lsh_t){.hashes = setup->hashes, .rounds = setup->rounds}, setup->dimension), 4);
+    uint32_t *cpu = get(count, 4), *gpu = get(count, 4);
 
     tacit__lsh_codes(&rotations, widened, setup->tokens, scratch, cpu);
     MUST(cuda->lsh_codes(&rotations, &shape, tokens, gpu, NULL));
