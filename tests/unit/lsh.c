@@ -321,13 +321,17 @@ START_TEST(not_finite)
         layer.rows[DIMENSION * 7 + i] = _i == 0 ? NAN : i % 2 ? -INFINITY : INFINITY;
     }
     layer.rows[DIMENSION * 5 + 3] = _i == 0 ? NAN : FLT_MAX;
+    layer.rows[DIMENSION * 9 + 3] = layer.rows[DIMENSION * 9 + 17] = INFINITY; /* one round makes NaN of some */
     form_clusters(&layer);
     same_bytes(layer.codes + 3 * 8, before, sizeof before, "the next token");
-    for (size_t t = 0; t < TOKENS; t++) {
-        uint32_t alone[3];
-        tacit__lsh_codes(&layer.rotations, layer.rows + DIMENSION * t, 1, layer.scratch, alone);
-        same_bytes(layer.codes + 3 * t, alone, sizeof alone, "a token alone");
-        ck_assert(alone[0] < 2 * DIMENSION && alone[1] < 2 * DIMENSION && alone[2] < 2 * DIMENSION);
+    for (layer.rotations.rounds = 1; layer.rotations.rounds <= ROUNDS; layer.rotations.rounds++) {
+        tacit__lsh_codes(&layer.rotations, layer.rows, TOKENS, layer.scratch, layer.codes);
+        for (size_t t = 0; t < TOKENS; t++) {
+            uint32_t alone[3];
+            tacit__lsh_codes(&layer.rotations, layer.rows + DIMENSION * t, 1, layer.scratch, alone);
+            same_bytes(layer.codes + 3 * t, alone, sizeof alone, "a token alone");
+            ck_assert(alone[0] < 2 * DIMENSION && alone[1] < 2 * DIMENSION && alone[2] < 2 * DIMENSION);
+        }
     }
     ck_assert_uint_eq(tacit__lsh_encode(&layer.lsh, layer.centroids, layer.clusters.count, DIMENSION, payload),
                       TACIT_FAULT_NONFINITE);
