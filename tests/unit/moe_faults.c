@@ -103,8 +103,8 @@ START_TEST(choices)
     fails(tacit_moe_dispatch_begin(moe, mixture.tokens[1], TOKENS, experts, NULL), TACIT_ERR_ARGUMENT, "pass_out");
     fails(tacit_moe_dispatch_begin(NULL, mixture.tokens[1], TOKENS, experts, &pass), TACIT_ERR_ARGUMENT, "layer");
     ck_assert_ptr_null(pass);
-    must(tacit_moe_dispatch_begin(moe, NULL, 0, NULL, &pass)); /* nothing to send is no fault */
-    mixture_release(&mixture);                                 /* with its passes */
+    succeed(tacit_moe_dispatch_begin(moe, NULL, 0, NULL, &pass)); /* nothing to send is no fault */
+    mixture_release(&mixture);                                    /* with its passes */
 }
 END_TEST
 
@@ -151,21 +151,21 @@ static void check_messages(mixture_t *mixture, tacit_status_t (*end)(tacit_moe_p
     for (int s = 0; s < RANKS; s++) {
         for (int r = 0; r < RANKS; r++) {
             if (r != s && s != 0) {
-                must(tacit_moe_write(mixture->pass[s], r, r == 0 ? message[s] : own));
+                succeed(tacit_moe_write(mixture->pass[s], r, r == 0 ? message[s] : own));
             }
         }
     }
     fails(end(mixture->pass[0], mixture), TACIT_ERR_STATE, "to rank 1|written");
-    must(tacit_moe_write(mixture->pass[0], 1, own));
+    succeed(tacit_moe_write(mixture->pass[0], 1, own));
     fails(end(mixture->pass[0], mixture), TACIT_ERR_STATE, "from rank 1|read");
-    must(tacit_moe_read(mixture->pass[0], 1, message[1], tacit_moe_message_bytes(mixture->pass[1], 0)));
+    succeed(tacit_moe_read(mixture->pass[0], 1, message[1], tacit_moe_message_bytes(mixture->pass[1], 0)));
     if (first) { /* only there does it say what memory it needs */
         fails(tacit_moe_read(mixture->pass[0], 1, message[1], tacit_moe_message_bytes(mixture->pass[1], 0)), TACIT_ERR_STATE,
               "rank 1|already");
     }
-    must(tacit_moe_write(mixture->pass[0], 2, own));
+    succeed(tacit_moe_write(mixture->pass[0], 2, own));
     fails(end(mixture->pass[0], mixture), TACIT_ERR_STATE, "from rank 2|read");
-    must(tacit_moe_read(mixture->pass[0], 2, message[2], tacit_moe_message_bytes(mixture->pass[2], 0)));
+    succeed(tacit_moe_read(mixture->pass[0], 2, message[2], tacit_moe_message_bytes(mixture->pass[2], 0)));
 }
 
 static tacit_status_t end_dispatch(tacit_moe_pass_t *pass, mixture_t *mixture)
@@ -184,7 +184,7 @@ START_TEST(order_of_calls)
     float     room[TOKENS * RANKS * CHOICES * DIMENSION] = {0};
 
     for (int r = 0; r < RANKS; r++) {
-        must(tacit_moe_dispatch_begin(mixture.moe[r], mixture.tokens[r], TOKENS, mixture.experts[r], &mixture.pass[r]));
+        succeed(tacit_moe_dispatch_begin(mixture.moe[r], mixture.tokens[r], TOKENS, mixture.experts[r], &mixture.pass[r]));
     }
     check_others(&mixture, 1);
     check_messages(&mixture, end_dispatch, true);
@@ -195,11 +195,11 @@ START_TEST(order_of_calls)
         for (int r = 0; r < RANKS; r++) {
             tacit_moe_pass_t *pass = mixture.pass[r];
 
-            must(step == 0
-                     ? tacit_moe_dispatch_begin(mixture.moe[r], mixture.tokens[r], TOKENS, mixture.experts[r], &mixture.pass[r])
-                 : step == 1 ? tacit_moe_combine_begin(pass, room)
-                 : step == 2 ? tacit_moe_combine_backward_begin(pass, room, NULL)
-                             : tacit_moe_dispatch_backward_begin(pass, room));
+            succeed(step == 0   ? tacit_moe_dispatch_begin(mixture.moe[r], mixture.tokens[r], TOKENS, mixture.experts[r],
+                                                           &mixture.pass[r])
+                    : step == 1 ? tacit_moe_combine_begin(pass, room)
+                    : step == 2 ? tacit_moe_combine_backward_begin(pass, room, NULL)
+                                : tacit_moe_dispatch_backward_begin(pass, room));
         }
         check_others(&mixture, 2 * step + 1);
         if (step == 1) {
@@ -209,10 +209,10 @@ START_TEST(order_of_calls)
         for (int r = 0; r < RANKS; r++) {
             tacit_moe_pass_t *pass = mixture.pass[r];
 
-            must(step == 0   ? tacit_moe_dispatch_end(pass, &mixture.batch[r])
-                 : step == 1 ? tacit_moe_combine_end(pass, mixture.weights[r], room)
-                 : step == 2 ? tacit_moe_combine_backward_end(pass, room)
-                             : tacit_moe_dispatch_backward_end(pass, room));
+            succeed(step == 0   ? tacit_moe_dispatch_end(pass, &mixture.batch[r])
+                    : step == 1 ? tacit_moe_combine_end(pass, mixture.weights[r], room)
+                    : step == 2 ? tacit_moe_combine_backward_end(pass, room)
+                                : tacit_moe_dispatch_backward_end(pass, room));
         }
         check_others(&mixture, 2 * step + 2);
     }
@@ -258,10 +258,11 @@ START_TEST(side_by_side)
         }
         pass_over(&both[m]);
         for (int r = 0; r < RANKS; r++) {
-            must(tacit_moe_dispatch_begin(mixtures[2].moe[r], both[m].tokens[r], TOKENS, both[m].experts[r], &both[m].pass[r]));
+            succeed(
+                tacit_moe_dispatch_begin(mixtures[2].moe[r], both[m].tokens[r], TOKENS, both[m].experts[r], &both[m].pass[r]));
         }
     }
-    must(tacit_moe_write(both[0].pass[0], 1, message));
+    succeed(tacit_moe_write(both[0].pass[0], 1, message));
     fails(tacit_moe_read(both[1].pass[1], 0, message, tacit_moe_message_bytes(both[0].pass[0], 1)), TACIT_ERR_MISMATCH,
           "rank 0|of pass 2|of 3");
     mixture_release(&both[0]);
@@ -285,11 +286,11 @@ static uint8_t *message_of(mixture_t *mixture, size_t *bytes_out)
         }
         mixture->experts[r][0] = mixture->experts[r][4] = 2;
         mixture->experts[r][1] = mixture->experts[r][3] = 3;
-        must(tacit_moe_dispatch_begin(mixture->moe[r], mixture->tokens[r], TOKENS, mixture->experts[r], &mixture->pass[r]));
+        succeed(tacit_moe_dispatch_begin(mixture->moe[r], mixture->tokens[r], TOKENS, mixture->experts[r], &mixture->pass[r]));
     }
     *bytes_out = tacit_moe_message_bytes(mixture->pass[0], 1);
     message = zeros_of(*bytes_out, 1);
-    must(tacit_moe_write(mixture->pass[0], 1, message));
+    succeed(tacit_moe_write(mixture->pass[0], 1, message));
     return message;
 }
 
@@ -330,7 +331,7 @@ START_TEST(heads)
         seal(copy, bytes);
         fails(tacit_moe_read(mixture.pass[1], 0, copy, bytes), TACIT_ERR_FRAME, wrong[i].words);
     }
-    must(tacit_moe_read(mixture.pass[1], 0, message, bytes)); /* none of them has left a trace */
+    succeed(tacit_moe_read(mixture.pass[1], 0, message, bytes)); /* none of them has left a trace */
     free(message);
     free(copy);
     mixture_release(&mixture);
@@ -349,8 +350,8 @@ START_TEST(bounds)
         const uint32_t most = limited == 0 ? TOKENS : 2 * 3;
 
         config.capacity = limited == 0 ? 0 : 3;
-        must(tacit_moe_create_codec("layer", &config, NULL, 1, RANKS, &moe));
-        must(tacit_moe_dispatch_begin(moe, NULL, 0, NULL, &pass));
+        succeed(tacit_moe_create_codec("layer", &config, NULL, 1, RANKS, &moe));
+        succeed(tacit_moe_dispatch_begin(moe, NULL, 0, NULL, &pass));
         for (uint32_t rows = most + 1; rows + 1 > most; rows--) {
             for (size_t i = 0; i < rows; i++) { /* experts 0 and 1 in turn */
                 tacit__store16(head + 4 + 2 * i, (uint16_t)(0x8000 | i % 2));
@@ -367,17 +368,17 @@ START_TEST(bounds)
                 fails(tacit__moe_meet(pass, 0, head, 4 + 2 * rows), TACIT_ERR_FRAME, "rank 0|more than 3|expert 1 of rank 1");
             }
             tacit__store16(head + 4, 0x8000);
-            must(tacit__moe_meet(pass, 0, head, 4 + 2 * rows));
+            succeed(tacit__moe_meet(pass, 0, head, 4 + 2 * rows));
         }
         tacit_moe_destroy(moe);
     }
     config.experts = config.choices = 1; /* none on the first rank */
-    must(tacit_moe_create_codec("layer", &config, NULL, 0, 2, &moe));
-    must(tacit_moe_dispatch_begin(moe, NULL, 0, NULL, &pass));
+    succeed(tacit_moe_create_codec("layer", &config, NULL, 0, 2, &moe));
+    succeed(tacit_moe_dispatch_begin(moe, NULL, 0, NULL, &pass));
     tacit__store32(head, 1);
     fails(tacit__moe_meet(pass, 1, head, 4), TACIT_ERR_FRAME, "1 rows");
     tacit__store32(head, 0);
-    must(tacit__moe_meet(pass, 1, head, 4));
+    succeed(tacit__moe_meet(pass, 1, head, 4));
     tacit_moe_destroy(moe);
 }
 END_TEST
@@ -423,7 +424,7 @@ START_TEST(damage)
         seal(message, bytes);
     }
     fails(tacit_moe_read(mixture.pass[1], 2, message, bytes), TACIT_ERR_FRAME, "rank 2's is one of rank 0's");
-    must(tacit_moe_read(mixture.pass[1], 0, message, bytes));
+    succeed(tacit_moe_read(mixture.pass[1], 0, message, bytes));
     free(message);
     mixture_release(&mixture);
 }
@@ -451,11 +452,11 @@ START_TEST(hostile)
         seal(longer, bytes);
         if (tacit_moe_read(mixture.pass[1], 0, longer, bytes) == TACIT_OK) {
             taken++;
-            must(tacit_moe_write(mixture.pass[1], 0, message));
-            must(tacit_moe_write(mixture.pass[1], 2, longer));
-            must(tacit_moe_write(mixture.pass[2], 1, longer));
-            must(tacit_moe_read(mixture.pass[1], 2, longer, tacit_moe_message_bytes(mixture.pass[2], 1)));
-            must(tacit_moe_dispatch_end(mixture.pass[1], &mixture.batch[1]));
+            succeed(tacit_moe_write(mixture.pass[1], 0, message));
+            succeed(tacit_moe_write(mixture.pass[1], 2, longer));
+            succeed(tacit_moe_write(mixture.pass[2], 1, longer));
+            succeed(tacit_moe_read(mixture.pass[1], 2, longer, tacit_moe_message_bytes(mixture.pass[2], 1)));
+            succeed(tacit_moe_dispatch_end(mixture.pass[1], &mixture.batch[1]));
             ck_assert_uint_eq(mixture.batch[1].first[2], mixture.batch[1].count);
         }
         free(message);
@@ -498,10 +499,10 @@ START_TEST(not_finite)
     if (policy == TACIT_NONFINITE_ERROR && _i >= 3) {
         fails(status, TACIT_ERR_VALUE, "rank 0|'layer'|NaN");
     } else {
-        must(status);
+        succeed(status);
         move_messages(&mixture, true);
         for (int r = 0; r < RANKS; r++) {
-            must(tacit_moe_dispatch_end(mixture.pass[r], &mixture.batch[r]));
+            succeed(tacit_moe_dispatch_end(mixture.pass[r], &mixture.batch[r]));
         }
         for (size_t i = 0; i < DIMENSION; i++) { /* the own copy of the second is the first of rank 0's batch */
             ck_assert(i == 2 ? isnan(((const float *)mixture.batch[0].rows)[i])
@@ -584,7 +585,7 @@ static bool run_without(mixture_t *mixture, uint64_t nth)
                                      : tacit_moe_dispatch_backward_end(pass, mixture->token_gradients[r % RANKS]);
                 failed = failed || status != TACIT_OK;
             }
-            must(status);
+            succeed(status);
             free(room);
             for (int s = 0; s < RANKS && r == RANKS - 1; s++) { /* messages, of which one may not be read the first time */
                 for (int to = 0; to < RANKS; to++) {
@@ -594,10 +595,10 @@ static bool run_without(mixture_t *mixture, uint64_t nth)
                     if (s == to) {
                         continue;
                     }
-                    must(tacit_moe_write(mixture->pass[s], to, message));
+                    succeed(tacit_moe_write(mixture->pass[s], to, message));
                     status = tacit_moe_read(mixture->pass[to], s, message, bytes);
                     failed = failed || status != TACIT_OK;
-                    must(status == TACIT_ERR_MEMORY ? tacit_moe_read(mixture->pass[to], s, message, bytes) : status);
+                    succeed(status == TACIT_ERR_MEMORY ? tacit_moe_read(mixture->pass[to], s, message, bytes) : status);
                 }
             }
         }
