@@ -220,9 +220,16 @@ static void trade(wire_t *wire, tacit_comm_t *comm)
     tacit_counters_t     counters = {0};
     tacit_values_t       values;
     tacit_part_t         parts[2] = {{0}, {.head = &head, .head_bytes = 1, .in = in, .send = PART}};
-    tacit_alltoall_t     job = {.name = "job", .values = &values, .parts = parts, .meet = meet, .context = out, .head_most = 4};
+    tacit_alltoall_t     job = {
+            .name = "job",
+            .values = &values,
+            .parts = parts,
+            .meet = meet,
+            .context = out,
+            .head_most = 4,
+            .counters = &counters,
+    };
 
-    job.counters = &counters;
     wire->spoken = false;
     if (tacit_alltoall(comm, "bf16", TACIT_FLOAT32, in, PART, out) != TACIT_OK && comm->broken) {
         return;
