@@ -215,11 +215,11 @@ TACIT_API tacit_status_t tacit_group_end(tacit_comm_t *comm, tacit_request_t **r
 /* Sends a part of `in` to each rank, and gets a part of `out` from each, both in the order of ranks and without gaps between:
    send_counts[r] elements go to rank r, receive_counts[r] come from it, fewer than 2^32 each. Blocking. Collective: all ranks
    call it in the same order among all collectives, with the same spec and dtype; a count that is not its sender's is
-   TACIT_ERR_MISMATCH on all. in and out do not overlap. spec: "none", as NULL, loses nothing, and goes by the transport's own
-   call where it has one, whose promises then hold (TACIT_CHECK=1 looks for differences; MPI's takes parts that begin below 2^31
-   elements). Else one that is blockwise and has no feedback, such as "bf16", "fp8" or "rotq:bits=4": a new block begins with
-   every part, nothing is remembered, and what a rank sends to itself is copied as it is. After an error every rank returns the
-   same status and `out` is unspecified. */
+   TACIT_ERR_MISMATCH on all. in and out are in the host's memory and do not overlap. spec: "none", as NULL, loses nothing, and
+   goes by the transport's own call where it has one, whose promises then hold: a wrong argument is that rank's own error, and
+   TACIT_CHECK=1 looks for differences (MPI's takes parts that begin below 2^31 elements). Else one that is blockwise and has no
+   feedback, such as "bf16", "fp8" or "rotq:bits=4": a new block begins with every part, nothing is remembered, and what a rank
+   sends to itself is copied as it is. After an error every rank returns the same status and `out` is unspecified. */
 TACIT_API tacit_status_t tacit_alltoallv(tacit_comm_t *comm, const char *spec, tacit_dtype_t dtype, const void *in,
                                          const size_t *send_counts, void *out, const size_t *receive_counts);
 /* The same with `count` elements from each rank to each. */
