@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import os
-from ctypes import POINTER, c_char_p, c_int, c_int64, c_size_t, c_uint64, c_void_p
+from ctypes import POINTER, c_char_p, c_double, c_int, c_int64, c_size_t, c_uint64, c_void_p
 
 
 class Status(enum.IntEnum):
@@ -69,6 +69,49 @@ class SlotConfig(ctypes.Structure):
     ]
 
 
+class MoeConfig(ctypes.Structure):
+    """tacit_moe_config_t."""
+
+    _fields_ = [
+        ("struct_bytes", c_size_t),
+        ("dimension", c_size_t),
+        ("experts", c_size_t),
+        ("tokens", c_size_t),
+        ("choices", c_size_t),
+        ("capacity", c_size_t),
+        ("dtype", c_int),
+        ("device", c_int),
+        ("spec", c_char_p),
+    ]
+
+
+class MoeBatch(ctypes.Structure):
+    """tacit_moe_batch_t."""
+
+    _fields_ = [
+        ("rows", c_void_p),
+        ("count", c_size_t),
+        ("experts", c_size_t),
+        ("first", POINTER(c_size_t)),
+    ]
+
+
+class MoeCounters(ctypes.Structure):
+    """tacit_moe_counters_t."""
+
+    _fields_ = [
+        ("passes", c_uint64),
+        ("tokens", c_uint64),
+        ("copies", c_uint64),
+        ("rows", c_uint64),
+        ("overflows", c_uint64),
+        ("wire_bytes", c_uint64),
+        ("dense_bytes", c_uint64),
+        ("residual", c_double),
+        ("hashes", c_double),
+    ]
+
+
 _STATUS = {
     "tacit_codec_create": [c_char_p, POINTER(SlotConfig), POINTER(Config), c_int, c_int, POINTER(c_void_p)],
     "tacit_codec_own": [c_void_p, c_size_t, c_size_t, c_int],
@@ -86,6 +129,18 @@ _STATUS = {
     "tacit_bundle_finish": [c_void_p, c_void_p, POINTER(c_void_p)],
     "tacit_bundle_set_stream": [c_void_p, c_void_p],
     "tacit_bundle_poll": [c_void_p, c_uint64],
+    "tacit_moe_create_codec": [c_char_p, POINTER(MoeConfig), POINTER(Config), c_int, c_int, POINTER(c_void_p)],
+    "tacit_moe_counters": [c_void_p, POINTER(MoeCounters)],
+    "tacit_moe_dispatch_begin": [c_void_p, c_void_p, c_size_t, c_void_p, POINTER(c_void_p)],
+    "tacit_moe_dispatch_end": [c_void_p, POINTER(MoeBatch)],
+    "tacit_moe_combine_begin": [c_void_p, c_void_p],
+    "tacit_moe_combine_end": [c_void_p, c_void_p, c_void_p],
+    "tacit_moe_combine_backward_begin": [c_void_p, c_void_p, c_void_p],
+    "tacit_moe_combine_backward_end": [c_void_p, c_void_p],
+    "tacit_moe_dispatch_backward_begin": [c_void_p, c_void_p],
+    "tacit_moe_dispatch_backward_end": [c_void_p, c_void_p],
+    "tacit_moe_write": [c_void_p, c_int, c_void_p],
+    "tacit_moe_read": [c_void_p, c_int, c_void_p, c_size_t],
 }
 _OTHERS = {
     "tacit_version": (c_char_p, []),
@@ -99,6 +154,9 @@ _OTHERS = {
     "tacit_bundle_cancel": (None, [c_void_p]),
     "tacit_bundle_scatter_bytes": (c_size_t, [c_void_p, c_int, c_int]),
     "tacit_bundle_gather_bytes": (c_size_t, [c_void_p]),
+    "tacit_moe_destroy": (None, [c_void_p]),
+    "tacit_moe_pass_destroy": (None, [c_void_p]),
+    "tacit_moe_message_bytes": (c_size_t, [c_void_p, c_int]),
 }
 
 

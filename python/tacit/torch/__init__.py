@@ -16,9 +16,10 @@ from . import settings
 from .codec import Bundle, Codec, Nonfinite
 from .ddp import Compression
 from .fsdp import FSDPCompression
+from .moe import TokenExchange
 from .optim import OneBitAdam
 
-__all__ = ["Bundle", "Codec", "Compression", "FSDPCompression", "OneBitAdam", "compress"]
+__all__ = ["Bundle", "Codec", "Compression", "FSDPCompression", "OneBitAdam", "TokenExchange", "compress"]
 
 _compressed: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
 

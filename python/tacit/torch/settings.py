@@ -28,7 +28,7 @@ def check(*, warmup_steps: int, nonfinite: str, strict: bool, seed: int, **specs
 
 def agree(group: dist.ProcessGroup | None, device: torch.device, settings: Mapping[str, str | int | bool | None]) -> None:
     """Collective, on tensors of `device`. Ranks that go on with different settings would wait for each other."""
-    everybody: list[dict[str, Any]] = [json.loads(text) for text in _gather(json.dumps(settings), group, device)]
+    everybody: list[dict[str, Any]] = [json.loads(text) for text in gather(json.dumps(settings), group, device)]
     for rank, theirs in enumerate(everybody):
         for name in {**everybody[0], **theirs}:
             if theirs.get(name) != everybody[0].get(name):
@@ -38,7 +38,7 @@ def agree(group: dist.ProcessGroup | None, device: torch.device, settings: Mappi
                 )
 
 
-def _gather(text: str, group: dist.ProcessGroup | None, device: torch.device) -> list[str]:
+def gather(text: str, group: dist.ProcessGroup | None, device: torch.device) -> list[str]:
     """All ranks' texts. PyTorch's all_gather_object() would need NumPy, which PyTorch itself does without."""
     mine = torch.tensor(list(text.encode()), dtype=torch.uint8, device=device)
     sizes = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(dist.get_world_size(group))]
