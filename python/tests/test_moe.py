@@ -111,6 +111,33 @@ def equal(rank, ranks, experts, choices, counts, spec="none", dtype=torch.float3
     return max(far), exchange.counters.wire_bytes, exchange.counters.dense_bytes, exchange.counters.passes
 
 
+def lone_expert(rank, ranks):
+    """All that is trained is one expert, on the last rank: the others go backward, too."""
+    exchange, experts = TokenExchange("layer", DIMENSION, 1, 12, 1, spec="none"), experts_of(1)
+    everybody = [Tokens(other, 5, 1, 1, 0) for other in range(ranks)]
+    mine = everybody[rank]
+    batch = exchange.dispatch(mine.tokens.detach(), mine.experts)
+    output = exchange.combine(batch, replies_of(experts[: len(batch.counts)], batch), mine.weights.detach())
+    output.backward(mine.gradients)
+    twin = experts_of(1)
+    torch.autograd.backward([plain(twin, one) for one in everybody], [one.gradients for one in everybody])
+    far = distance(gradients_of(experts), gradients_of(twin)) if batch.counts else 0.0
+    return far, *overflow(exchange, mine)
+
+
+def overflow(exchange, mine):
+    """With room for two tokens of a rank: of how many others outputs are zero, and how many the counters have."""
+    small = TokenExchange("small layer", DIMENSION, 1, 12, 1, capacity=2, spec="none")
+    mine.experts[:] = 0
+    mine.experts[1] = -1
+    batch = small.dispatch(mine.tokens, mine.experts)
+    output = small.combine(batch, batch.rows, torch.ones_like(mine.weights))
+    expected = mine.tokens.detach().clone()
+    expected[1] = 0
+    expected[3:] = 0
+    return torch.equal(output.detach(), expected), small.counters.overflows
+
+
 # ---- Clusters ----
 
 POINTS = 5
@@ -213,9 +240,10 @@ def faults(rank, ranks):
 def backward_faults(rank, ranks):
     """NaN in one rank's gradients: the error, what gradients are then, and whether two layers go on."""
     layers = [TokenExchange(f"layer{i}", DIMENSION, 4, 12, spec="bf16") for i in range(2)]
+    lax = TokenExchange("lax", DIMENSION, 4, 12, spec="bf16", nonfinite="pass")
     experts = experts_of(4, layers[0].local_experts)
 
-    def step(factor, damage=False):
+    def step(factor, layers=layers, damage=False):
         mine = Tokens(rank, 6, 4, 2, 3)
         mine.experts = mine.experts.clamp(0)  # the first choice; the second is nowhere
         mine.experts[:, 1] = -1
@@ -232,13 +260,14 @@ def backward_faults(rank, ranks):
     good, first, again = step(1)
     bad, spoilt, _ = step(torch.nan if rank == 1 else 1)
     after, last, _ = step(1)
+    passed, _, _ = step(torch.nan if rank == 1 else 1, [lax])
     damaged, _, _ = step(1, damage=True)
-    return good, again, bad, bool(spoilt.isnan().all()), after, torch.equal(first, last), damaged
+    return (good, after, passed), again, bad, bool(spoilt.isnan().all()), torch.equal(first, last), damaged
 
 
 def refusals(rank, ranks):
     settings = {"name": "layer", "dimension": DIMENSION, "experts": 4, "tokens": 8}
-    wrong = ({"spec": "lhs"}, {"spec": "onebit+ef"}, {"dtype": torch.float64}, {"dimension": -1}, {"choices": 5}, {"tokens": 8 + rank})
+    wrong = ({"spec": "lhs"}, {"spec": "onebit+ef"}, {"dtype": torch.float64}, {"dimension": -1}, {"choices": 5}, {"tokens": 8 + rank}, {"nonfinite": "x"})
     return [raised(lambda: TokenExchange(**{**settings, **one})) for one in wrong]
 
 
@@ -288,6 +317,12 @@ class TokenExchangeTest(unittest.TestCase):
                         self.assertLess(far, 2e-6)
                         self.assertEqual(passes, len(counts))
 
+    def test_lone_expert(self):
+        for far, as_expected, overflows in processes(2, lone_expert).values():
+            self.assertLess(far, 2e-6)
+            self.assertTrue(as_expected)
+            self.assertEqual(overflows, 2)
+
     def test_specs(self):
         by_rank = processes(2, several, equal, [(4, 2, [[12, 10]], spec, dtype) for spec, dtype, *_ in SPECS])
         for i, (spec, dtype, most, ratio) in enumerate(SPECS):
@@ -318,8 +353,8 @@ class TokenExchangeTest(unittest.TestCase):
             self.assertTrue(all(texts[1::2]), texts)
 
     def test_backward_errors(self):
-        for good, again, bad, spoilt, after, same, damaged in processes(3, backward_faults).values():
-            self.assertEqual((good, after), ("nothing", "nothing"))
+        for good, again, bad, spoilt, same, damaged in processes(3, backward_faults).values():
+            self.assertEqual(good, ("nothing",) * 3)
             self.assertRegex(bad, "^ERR_VALUE rank 1: moe 'layer1'.*combine_backward holds NaN or infinity")
             self.assertTrue(spoilt and same)
             self.assertIn("once", again)
@@ -327,7 +362,7 @@ class TokenExchangeTest(unittest.TestCase):
 
     def test_refusals(self):
         for texts in processes(2, refusals).values():
-            for text, words in zip(texts, ("lhs", "onebit", "torch.float64", "not -1", "5 choices", "8 on rank 0 and 9 on rank 1")):
+            for text, words in zip(texts, ("lhs", "onebit", "torch.float64", "not -1", "5 choices", "8 on rank 0 and 9", "not 'x'")):
                 self.assertIn(words, text)
 
     def test_memory(self):
