@@ -32,6 +32,7 @@ typedef struct tacit_alltoall {
     tacit_status_t (*meet)(void *context, int rank, const uint8_t *head, size_t bytes, tacit_part_t *part);
     void             *context;
     size_t            head_most;
+    size_t            usual;       /* elements of a part, about, the same on all ranks, which choose by it; 0: not known */
     size_t            dense_bytes; /* of what it sends other ranks, as that is counted */
     double            encode_seconds, decode_seconds;
     tacit_counters_t *counters; /* to which it is added, if it succeeds */
@@ -47,6 +48,8 @@ void tacit__alltoall_begin(tacit_alltoall_t *alltoall);
 /* Accepts NULL, and those that are not owned. */
 void tacit__alltoall_release(tacit_alltoall_t *alltoall);
 
-extern const tacit_schedule_t tacit__schedule_alltoall;
+extern const tacit_schedule_t tacit__schedule_alltoall, tacit__schedule_two_level_alltoall;
+/* How it goes: the same on all ranks. */
+const tacit_schedule_t *tacit__alltoall_schedule(const tacit_comm_t *comm, const tacit_alltoall_t *alltoall);
 
 #endif

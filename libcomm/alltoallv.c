@@ -101,6 +101,7 @@ static tacit_status_t make_job(tacit_comm_t *comm, const char *what, const argum
         sent += part->send * element;
         received += part->receive * element;
     }
+    job->usual = arguments->even ? arguments->count : 0;
     job->dense_bytes = sent - job->parts[comm->rank].send * element;
     TRY(check_buffers(comm, what, arguments, sent, received));
 

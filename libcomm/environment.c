@@ -22,7 +22,7 @@ static const tacit_param_t params[] = {
      "1: nothing is compressed: slots and codecs go as 'none', whatever their specs."},
     {"TACIT_PLAN", TACIT_PARAM_TEXT, AT(plan), 0, 0, 0, 0, NULL, "",
      "The schedule that carries every slot that it can carry; others go as without it. 'measured': schedules are tried with each "
-     "slot's own size when it is made."},
+     "slot's own size when it is made. 'alltoall' or 'two_level_alltoall': so go all-to-alls."},
     {"TACIT_CACHE", TACIT_PARAM_TEXT, AT(cache), 0, 0, 0, 0, NULL, "",
      "Folder for what was measured of schedules, by default tacit in the user's cache folder; 'off': it is measured every time."},
     {"TACIT_TOPOLOGY", TACIT_PARAM_TEXT, AT(topology), 0, 0, 0, 0, NULL, "",

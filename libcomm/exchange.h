@@ -10,7 +10,7 @@
 
 enum {
     TACIT_WINDOW = 2,  /* receives posted for each peer: one is read while the next one arrives */
-    TACIT_ROUNDS = 24, /* legs of an operation whose frames are told apart */
+    TACIT_ROUNDS = 25, /* legs of an operation whose frames are told apart */
     TACIT_BUFFERS = 64 /* free buffers kept for later */
 };
 

@@ -21,6 +21,7 @@ typedef enum {
     TACIT_FRAME_HEAD,         /* all-to-all: bytes that say what follows them to the same rank */
     TACIT_FRAME_ROWS,         /* all-to-all: elements */
     TACIT_FRAME_TOKENS,       /* a mixture's rows, made by tacit_moe_write() */
+    TACIT_FRAME_PARCELS,      /* all-to-all: records of both, from several ranks or for several */
     TACIT_FRAME_KINDS
 } tacit_frame_kind_t;
 

@@ -28,6 +28,7 @@ void tacit__operation_identify(tacit_operation_t *operation)
         slot = tacit__hash_text(operation->alltoall->name);
         spec = tacit__hash(operation->alltoall->values->spec.hash, &operation->alltoall->values->dtype, sizeof(tacit_dtype_t));
         step = operation->alltoall->step;
+        operation->identity.elements = (uint32_t)operation->alltoall->usual;
     }
     operation->identity.slot = (uint32_t)slot;
     operation->identity.spec = (uint32_t)spec;

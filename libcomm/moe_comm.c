@@ -83,6 +83,14 @@ out:
     return status;
 }
 
+/* Elements for another rank where each expert gets as much as any other. */
+static size_t usual_of(const tacit_moe_t *moe)
+{
+    const size_t ranks = (size_t)moe->comm->ranks, copies = moe->config.tokens * tacit__min(moe->config.choices, ranks);
+
+    return (copies + ranks - 1) / ranks * moe->config.dimension;
+}
+
 /* The exchange that has begun on this rank, or has failed to with `mine`; pass NULL: in dispatch. */
 static tacit_status_t exchange(tacit_moe_t *moe, tacit_moe_pass_t *pass, const char *what, tacit_status_t mine)
 {
@@ -123,6 +131,7 @@ static tacit_status_t exchange(tacit_moe_t *moe, tacit_moe_pass_t *pass, const c
         job.step = pass->values.key.step;
         job.meet = pass->exchange == TACIT_MOE_DISPATCH ? meet : NULL;
         job.head_most = tacit__moe_head_bound(moe);
+        job.usual = usual_of(moe);
     }
     TRY(tacit__alltoall_run(comm, what, mine == TACIT_OK ? &job : NULL, mine));
     for (int rank = 0; rank < comm->ranks; rank++) {

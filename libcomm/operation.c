@@ -146,7 +146,8 @@ static void make_legs(tacit_operation_t *operation)
         operation->legs[operation->leg_count++] = (tacit_leg_t){.schedule = &tacit__schedule_agreement};
     }
     if (operation->alltoall != NULL) {
-        operation->legs[operation->leg_count++] = (tacit_leg_t){.schedule = &tacit__schedule_alltoall};
+        operation->legs[operation->leg_count++] =
+            (tacit_leg_t){.schedule = tacit__alltoall_schedule(operation->comm, operation->alltoall)};
     }
     for (size_t s = 0; tacit__schedule_at(s) != NULL; s++) {
         tacit_leg_t leg = {.schedule = tacit__schedule_at(s), .items = next};

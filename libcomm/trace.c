@@ -31,6 +31,7 @@ static const char *const messages[TACIT_FRAME_KINDS] = {
     [TACIT_FRAME_VERDICT] = "verdict",
     [TACIT_FRAME_HEAD] = "head",
     [TACIT_FRAME_ROWS] = "rows",
+    [TACIT_FRAME_PARCELS] = "parcels",
 };
 
 struct tacit_trace {

@@ -898,6 +898,28 @@ mutant "preload: what places showed does for ever" preload/cycle.c cycle:cycle '
 mutant "preload: chance is never suspected" preload/cycle.c cycle:cycle 's/^    cycle->chance = .*//'
 mutant "preload: rules of any size" preload/rules.c rules:rules 's/target->bytes <= rule->max_bytes/true/'
 mutant "preload: a key of a rule twice" preload/rules.c rules:rules 's/\*number == 0 \&\& //'
+mutant "parcels: sent on before all are here" libcomm/schedules/two_level_alltoall.c alltoall:alltoall \
+    's/relay->due == 0 \&\& relay->next/relay->next/'
+mutant "parcels: one rank relays to all" libcomm/schedules/two_level_alltoall.c alltoall:alltoall \
+    's/relay->index_of\[rank\] % relay->here != index/index != 0/'
+mutant "parcels: parts of any size are relayed" libcomm/schedules/two_level_alltoall.c alltoall:alltoall \
+    's/part->send\) <= relay->most;/part->send) <= SIZE_MAX;/'
+mutant "parcels: records of any size" libcomm/schedules/two_level_alltoall.c two_level_alltoall:two_level_alltoall \
+    's/bytes > most \|\| //'
+mutant "parcels: records behind the end" libcomm/schedules/two_level_alltoall.c two_level_alltoall:two_level_alltoall \
+    's/ \|\| bytes > end - \*at\)/)/'
+mutant "parcels: no checksum" libcomm/schedules/two_level_alltoall.c two_level_alltoall:two_level_alltoall \
+    's/!= record->checksum\)/!= record->checksum \&\& false)/'
+mutant "parcels: more than records" libcomm/schedules/two_level_alltoall.c two_level_alltoall:two_level_alltoall \
+    's/if \(at != frame->payload_bytes\)/if (false)/'
+mutant "parcels: more than records, elsewhere" libcomm/schedules/two_level_alltoall.c two_level_alltoall:two_level_alltoall \
+    's/status = at == frame->payload_bytes \?/status = true ?/'
+mutant "parcels: twice in a host" libcomm/schedules/two_level_alltoall.c two_level_alltoall:two_level_alltoall \
+    's/held->here \|\| !read_record/!read_record/'
+mutant "parcels: chosen whatever the size" libcomm/schedules/two_level_alltoall.c alltoall:alltoall \
+    's/alltoall->usual\) <= most;/alltoall->usual) <= SIZE_MAX;/'
+mutant "parcels: usual counts are not compared" libcomm/identity.c alltoall:alltoall \
+    's/^ *operation->identity.elements = .*usual;//'
 mutant "topology: the lowest ranks lead" libcomm/topology.c topology:topology \
     's/nic != NULL \? distance_to\(.*\) : 0;/0;/'
 mutant "topology: leaders sit together" libcomm/topology.c topology:topology \

@@ -13,7 +13,7 @@ typedef struct place {
     pthread_t             thread;
     tacit_loop_t         *loop;
     int                   rank;
-    bool                  lazy;
+    rank_wrap_t          *wrap; /* NULL: nothing */
     const tacit_config_t *config;
     rank_body_t          *body;
     void                 *arg;
@@ -34,8 +34,8 @@ static void *live(void *arg)
     tacit_comm_t     *comm;
 
     MUST(tacit_loop_transport(place->loop, place->rank, &transport));
-    if (place->lazy) {
-        lazy_transport(&transport);
+    if (place->wrap != NULL) {
+        place->wrap(&transport);
     }
     MUST(tacit_comm_create(&transport, place->config, &comm));
     place->body(comm, place->arg);
@@ -75,13 +75,18 @@ void run_ranks(int ranks, const tacit_config_t *config, rank_body_t *body, void 
     tacit_loop_release(loop);
 }
 
-void run_ranks_lazily(int ranks, const tacit_config_t *config, rank_body_t *body, void *arg)
+void run_ranks_behind(rank_wrap_t *wrap, int ranks, const tacit_config_t *config, rank_body_t *body, void *arg)
 {
     tacit_loop_t *loop;
 
     MUST(tacit_loop_create(ranks, &loop));
-    run(ranks, &(place_t){.loop = loop, .lazy = true, .config = config, .body = body, .arg = arg});
+    run(ranks, &(place_t){.loop = loop, .wrap = wrap, .config = config, .body = body, .arg = arg});
     tacit_loop_release(loop);
+}
+
+void run_ranks_lazily(int ranks, const tacit_config_t *config, rank_body_t *body, void *arg)
+{
+    run_ranks_behind(lazy_transport, ranks, config, body, arg);
 }
 
 /* The schedule in "SPEC by SCHEDULE"; NULL: none. */

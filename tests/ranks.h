@@ -22,6 +22,10 @@ void run_ranks(int ranks, const tacit_config_t *config, rank_body_t *body, void 
 /* The same over a loop that the caller keeps, for wire faults. */
 void run_ranks_over(tacit_loop_t *loop, int ranks, const tacit_config_t *config, rank_body_t *body, void *arg);
 
+/* The same over transports of a loop in front of which `wrap` puts others. */
+typedef void rank_wrap_t(tacit_transport_t *transport);
+void         run_ranks_behind(rank_wrap_t *wrap, int ranks, const tacit_config_t *config, rank_body_t *body, void *arg);
+
 /* The same over transports that read messages late (lazy.h). */
 void run_ranks_lazily(int ranks, const tacit_config_t *config, rank_body_t *body, void *arg);
 

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* All-to-all: each rank sends a head and elements of its own to each other rank, chunk by chunk and to all of them by turns, so
    that no link waits for another and encoding, wire and decoding overlap. Carries no item. */
-#include "alltoall.h"
+#include "alltoall_state.h"
 
 #include <string.h>
 
 #include "operation.h"
-#include "outbox.h"
 
 enum {
     UNDER_WAY = 4,      /* messages to one rank */
@@ -14,37 +13,13 @@ enum {
     OWN_BYTES = 1 << 18 /* of the own part are copied at once */
 };
 
-typedef struct tacit_to {
-    tacit_outbox_t outbox;
-    size_t         head, elements; /* so many bytes and elements have left … */
-    uint32_t       heads, rows;    /* … in so many messages */
-} tacit_to_t;
-
-typedef struct tacit_from {
-    uint8_t *head;
-    size_t   head_bytes, head_here; /* of all, and here */
-    size_t   elements;              /* here … */
-    uint32_t rows;                  /* … in so many messages, of which one may have none */
-    bool     met;                   /* the head is whole */
-} tacit_from_t;
-
-typedef struct tacit_alltoall_state {
-    tacit_buffer_t memory;
-    tacit_to_t    *to;
-    tacit_from_t  *from;
-    int            turn;   /* the rank that is next to be sent something */
-    int            unsent; /* ranks that have not been sent all */
-    int            due;    /* ranks from which not all is here */
-    size_t         own;    /* elements of the own part that are copied */
-} tacit_alltoall_state_t;
-
 static const tacit_alltoall_t *job_of(const tacit_leg_t *leg)
 {
     return leg->operation->alltoall;
 }
 
 /* Payload of a message to a rank, at most. Every rank can receive a chunk; those of the same host may have agreed on more. */
-static size_t chunk_bytes(const tacit_comm_t *comm, int rank)
+size_t tacit__alltoall_chunk_bytes(const tacit_comm_t *comm, int rank)
 {
     const tacit_peer_t *peer = &comm->exchange.peers[rank];
     const size_t        most = (peer->near ? TACIT_NEAR_CHUNKS : 1) * comm->config.chunk_bytes;
@@ -56,7 +31,7 @@ static size_t chunk_elements(const tacit_comm_t *comm, const tacit_values_t *val
 {
     const size_t grain = tacit__values_grain(values);
 
-    return chunk_bytes(comm, rank) / tacit__values_bytes(values, grain) * grain;
+    return tacit__alltoall_chunk_bytes(comm, rank) / tacit__values_bytes(values, grain) * grain;
 }
 
 tacit_status_t tacit__alltoall_check(const tacit_comm_t *comm, const tacit_alltoall_t *alltoall)
@@ -73,7 +48,7 @@ tacit_status_t tacit__alltoall_check(const tacit_comm_t *comm, const tacit_allto
 
 /* ---- Memory ---- */
 
-static bool carries(const tacit_comm_t *comm, const tacit_codec_t *codec)
+bool tacit__alltoall_carries(const tacit_comm_t *comm, const tacit_codec_t *codec)
 {
     (void)comm;
     (void)codec;
@@ -92,7 +67,7 @@ static tacit_status_t check_frames(const tacit_comm_t *comm, const tacit_alltoal
                              job->name, job->parts[rank].send, rank, TACIT_MOST_FRAMES);
 }
 
-static tacit_status_t prepare(tacit_leg_t *leg)
+tacit_status_t tacit__alltoall_prepare(tacit_leg_t *leg)
 {
     const tacit_alltoall_t *job = job_of(leg);
     const size_t            ranks = (size_t)leg->comm->ranks;
@@ -117,7 +92,7 @@ out:
     return status;
 }
 
-static void release(tacit_leg_t *leg)
+void tacit__alltoall_clear(tacit_leg_t *leg)
 {
     tacit_alltoall_state_t *state = leg->state;
     tacit_buffer_t          memory;
@@ -135,6 +110,23 @@ static void release(tacit_leg_t *leg)
 
 /* ---- Sending ---- */
 
+tacit_status_t tacit__alltoall_encode(const tacit_leg_t *leg, int rank, size_t count, uint8_t *payload)
+{
+    const tacit_alltoall_t *job = job_of(leg);
+    tacit_to_t             *to = &((tacit_alltoall_state_t *)leg->state)->to[rank];
+    const tacit_part_t     *part = &job->parts[rank];
+
+    if (count != 0 && tacit__values_encode(job->values, part->in, to->elements, count, payload, part->decoded) != 0) {
+        return tacit__fail(
+            TACIT_ERR_VALUE,
+            "rank %d: %s: what goes to rank %d holds NaN or infinity, or what '%s' cannot hold, from element %zu on; "
+            "set nonfinite to pass, or look where it comes from",
+            leg->comm->rank, job->name, rank, job->values->spec.text, to->elements);
+    }
+    to->elements += count;
+    return TACIT_OK;
+}
+
 /* The next message to a rank: the next piece of its head, or of its elements, of which there is one, if it were empty. */
 static tacit_status_t send_next(const tacit_leg_t *leg, int rank)
 {
@@ -144,17 +136,16 @@ static tacit_status_t send_next(const tacit_leg_t *leg, int rank)
     const tacit_part_t     *part = &job->parts[rank];
     const bool              head = job->meet != NULL && (to->heads == 0 || to->head < part->head_bytes);
     tacit_frame_t           frame = tacit__leg_frame(leg, head ? TACIT_FRAME_HEAD : TACIT_FRAME_ROWS);
-    const size_t            room = TACIT_FRAME_HEADER_BYTES + chunk_bytes(leg->comm, rank);
+    const size_t            room = TACIT_FRAME_HEADER_BYTES + tacit__alltoall_chunk_bytes(leg->comm, rank);
     uint8_t                *message;
-    double                  began = tacit__seconds();
-    uint32_t                faults = 0;
+    const double            began = tacit__seconds();
     tacit_status_t          status;
 
     TRY(tacit__outbox_take(&to->outbox, &leg->comm->exchange, room, &message));
     if (head) {
         frame.index = to->heads++;
         frame.total = (uint32_t)part->head_bytes;
-        frame.payload_bytes = (uint32_t)tacit__min(part->head_bytes - to->head, chunk_bytes(leg->comm, rank));
+        frame.payload_bytes = (uint32_t)tacit__min(part->head_bytes - to->head, tacit__alltoall_chunk_bytes(leg->comm, rank));
         if (frame.payload_bytes != 0) {
             memcpy(message + TACIT_FRAME_HEADER_BYTES, part->head + to->head, frame.payload_bytes);
         }
@@ -165,20 +156,9 @@ static tacit_status_t send_next(const tacit_leg_t *leg, int rank)
         frame.first = (uint32_t)to->elements;
         frame.count = (uint32_t)tacit__min(part->send - to->elements, chunk_elements(leg->comm, job->values, rank));
         frame.payload_bytes = (uint32_t)tacit__values_bytes(job->values, frame.count);
-        if (frame.count != 0) {
-            faults = tacit__values_encode(job->values, part->in, to->elements, frame.count, message + TACIT_FRAME_HEADER_BYTES,
-                                          part->decoded);
-        }
-        to->elements += frame.count;
+        TRY(tacit__alltoall_encode(leg, rank, frame.count, message + TACIT_FRAME_HEADER_BYTES));
     }
     leg->operation->alltoall->encode_seconds += tacit__seconds() - began;
-    if (faults != 0) {
-        return tacit__fail(
-            TACIT_ERR_VALUE,
-            "rank %d: %s: what goes to rank %d holds NaN or infinity, or what '%s' cannot hold, from element %u on; "
-            "set nonfinite to pass, or look where it comes from",
-            leg->comm->rank, job->name, rank, job->values->spec.text, frame.first);
-    }
     TRY(tacit__leg_send(leg, rank, message, tacit__frame_write(&frame, message)));
     state->unsent -= !head && to->elements == part->send;
 out:
@@ -225,7 +205,7 @@ static bool copy_own(const tacit_leg_t *leg)
     return count != 0;
 }
 
-static tacit_status_t advance(tacit_leg_t *leg)
+tacit_status_t tacit__alltoall_advance(tacit_leg_t *leg)
 {
     tacit_alltoall_state_t *state = leg->state;
     const int               ranks = leg->comm->ranks;
@@ -242,7 +222,7 @@ static tacit_status_t advance(tacit_leg_t *leg)
     return copy_own(leg) ? TACIT_OK : TACIT_PENDING;
 }
 
-static bool done(const tacit_leg_t *leg)
+bool tacit__alltoall_done(const tacit_leg_t *leg)
 {
     const tacit_alltoall_state_t *state = leg->state;
 
@@ -251,8 +231,9 @@ static bool done(const tacit_leg_t *leg)
 
 /* ---- Receiving ---- */
 
-static tacit_status_t take_head(tacit_leg_t *leg, tacit_from_t *from, const tacit_frame_t *frame)
+tacit_status_t tacit__alltoall_take_head(tacit_leg_t *leg, const tacit_frame_t *frame)
 {
+    tacit_from_t           *from = &((tacit_alltoall_state_t *)leg->state)->from[frame->rank];
     const tacit_alltoall_t *job = job_of(leg);
 
     if (from->met || frame->total > job->head_most || frame->payload_bytes > frame->total - from->head_here) {
@@ -275,10 +256,11 @@ static tacit_status_t take_head(tacit_leg_t *leg, tacit_from_t *from, const taci
     return from->met ? job->meet(job->context, frame->rank, from->head, from->head_bytes, &job->parts[frame->rank]) : TACIT_OK;
 }
 
-static tacit_status_t take_rows(tacit_leg_t *leg, tacit_from_t *from, const tacit_frame_t *frame)
+tacit_status_t tacit__alltoall_take_rows(tacit_leg_t *leg, const tacit_frame_t *frame)
 {
     tacit_alltoall_t       *job = leg->operation->alltoall;
     tacit_alltoall_state_t *state = leg->state;
+    tacit_from_t           *from = &state->from[frame->rank];
     const tacit_part_t     *part = &job->parts[frame->rank];
     const double            began = tacit__seconds();
 
@@ -301,22 +283,19 @@ static tacit_status_t take_rows(tacit_leg_t *leg, tacit_from_t *from, const taci
     return TACIT_OK;
 }
 
-static tacit_status_t arrived(tacit_leg_t *leg, const tacit_frame_t *frame)
+tacit_status_t tacit__alltoall_arrived(tacit_leg_t *leg, const tacit_frame_t *frame)
 {
-    tacit_alltoall_state_t *state = leg->state;
-    tacit_from_t           *from = &state->from[frame->rank];
-
     switch (frame->kind) {
     case TACIT_FRAME_HEAD:
-        return take_head(leg, from, frame);
+        return tacit__alltoall_take_head(leg, frame);
     case TACIT_FRAME_ROWS:
-        return take_rows(leg, from, frame);
+        return tacit__alltoall_take_rows(leg, frame);
     default:
         return tacit__leg_unexpected(leg, frame);
     }
 }
 
-static void commit(tacit_leg_t *leg)
+void tacit__alltoall_commit(tacit_leg_t *leg)
 {
     const tacit_alltoall_t *job = job_of(leg);
     const tacit_exchange_t *exchange = &leg->comm->exchange;
@@ -336,7 +315,7 @@ static void commit(tacit_leg_t *leg)
     job->counters->wire_seconds += elapsed > work ? elapsed - work : 0.0;
 }
 
-static void nothing(tacit_leg_t *leg)
+void tacit__alltoall_undo(tacit_leg_t *leg)
 {
     (void)leg;
 }
@@ -347,14 +326,14 @@ const tacit_schedule_t tacit__schedule_alltoall = {
     .framed = true,
     .round = 23,
     .rounds = 1,
-    .carries = carries,
-    .prepare = prepare,
-    .advance = advance,
-    .done = done,
-    .arrived = arrived,
-    .commit = commit,
-    .undo = nothing,
-    .release = release,
+    .carries = tacit__alltoall_carries,
+    .prepare = tacit__alltoall_prepare,
+    .advance = tacit__alltoall_advance,
+    .done = tacit__alltoall_done,
+    .arrived = tacit__alltoall_arrived,
+    .commit = tacit__alltoall_commit,
+    .undo = tacit__alltoall_undo,
+    .release = tacit__alltoall_clear,
 };
 
 /* ---- One operation ---- */

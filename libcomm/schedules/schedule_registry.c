@@ -3,7 +3,7 @@
    schedules.def. */
 #include <string.h>
 
-#include "comm.h"
+#include "alltoall.h"
 
 #define TACIT_MODULE(name) extern const tacit_schedule_t tacit__schedule_##name;
 #include "schedules.def"
@@ -15,6 +15,9 @@ static const tacit_schedule_t *const schedules[] = {
 #undef TACIT_MODULE
 };
 
+/* Not offered to slots. */
+static const tacit_schedule_t *const all_to_alls[] = {&tacit__schedule_alltoall, &tacit__schedule_two_level_alltoall};
+
 const tacit_schedule_t *tacit__schedule_at(size_t index)
 {
     return index < sizeof schedules / sizeof *schedules ? schedules[index] : NULL;
@@ -25,6 +28,11 @@ const tacit_schedule_t *tacit__schedule_named(const char *name)
     for (size_t i = 0; i < sizeof schedules / sizeof *schedules; i++) {
         if (strcmp(schedules[i]->name, name) == 0) {
             return schedules[i];
+        }
+    }
+    for (size_t i = 0; i < sizeof all_to_alls / sizeof *all_to_alls; i++) {
+        if (strcmp(all_to_alls[i]->name, name) == 0) {
+            return all_to_alls[i];
         }
     }
     return NULL;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* All-to-all over the loop transport: every element comes to its place, as its spec has it; and whatever goes wrong, all ranks
-   say the same, and the next call is right. */
+/* All-to-all over the loop transport, flat and on two levels: every element comes to its place, as its spec has it; and whatever
+   goes wrong, all ranks say the same, and the next call is right. */
 #include <check.h>
 #include <math.h>
 #include <stdio.h>
@@ -13,10 +13,21 @@
 
 enum { RANKS = 8, MOST = 3000, EVEN = 2700, CHUNK_BYTES = 1024 }; /* EVEN: as many with every rank, in 11 messages of float32 */
 
-static const int   rank_counts[] = {1, 2, 3, 4, 8};
-static const char *specs[] = {NULL, "none", "fp16", "bf16", "fp8", "onebit:block=64", "qsgd:bits=4,rounding=nearest"};
+/* Ranks, and how many of them each host has; NULL: it is not known. */
+typedef struct hosts {
+    int         ranks;
+    const char *list, *plan;
+} hosts_t;
 
-enum { RANK_COUNTS = sizeof rank_counts / sizeof *rank_counts, SPECS = sizeof specs / sizeof *specs };
+static const hosts_t flat[] = {{1, NULL, NULL}, {2, NULL, NULL}, {3, NULL, NULL},
+                               {4, NULL, NULL}, {8, NULL, NULL}, {4, "2", "alltoall"}};
+static const hosts_t levels[] = {{3, "2,1", "two_level_alltoall"},   {3, "1,2", NULL},   {4, "2", "two_level_alltoall"},
+                                 {5, "2,3", "two_level_alltoall"},   {5, "1,3,1", NULL}, {5, "4,1", "two_level_alltoall"},
+                                 {8, "3,1,4", "two_level_alltoall"}, {8, "2", NULL},     {8, "4", "two_level_alltoall"}};
+static const char   *specs[] = {NULL, "none", "fp16", "bf16", "fp8", "onebit:block=64", "qsgd:bits=4,rounding=nearest"};
+
+enum { FLAT = sizeof flat / sizeof *flat, LEVELS = sizeof levels / sizeof *levels };
+enum { SPECS = sizeof specs / sizeof *specs };
 
 /* One call, and what came of it on every rank. */
 typedef struct scene {
@@ -32,6 +43,8 @@ typedef struct scene {
     void             *out[RANKS];
     tacit_counters_t  counters[RANKS];
     tacit_nonfinite_t nonfinite;
+    const char       *hosts, *plan;
+    size_t            chunk_bytes;
 } scene_t;
 
 static size_t element_of(tacit_dtype_t dtype)
@@ -85,10 +98,10 @@ static tacit_status_t call(const scene_t *scene, tacit_comm_t *comm, const void 
     tacit_status_t   status;
 
     if (!scene->requests) {
-        return scene->even ? tacit_alltoall(comm, scene->spec, scene->dtype, in, sends[0], out)
+        return scene->even ? tacit_alltoall(comm, scene->spec, scene->dtype, in, receives[0], out)
                            : tacit_alltoallv(comm, scene->spec, scene->dtype, in, sends, out, receives);
     }
-    status = scene->even ? tacit_ialltoall(comm, scene->spec, scene->dtype, in, sends[0], out, &request)
+    status = scene->even ? tacit_ialltoall(comm, scene->spec, scene->dtype, in, receives[0], out, &request)
                          : tacit_ialltoallv(comm, scene->spec, scene->dtype, in, sends, out, receives, &request);
     while (status == TACIT_OK && (status = tacit_test(&request)) == TACIT_PENDING) {
         status = TACIT_OK;
@@ -138,7 +151,9 @@ static void play(scene_t *scene, tacit_loop_t *loop)
 {
     tacit_config_t config = TACIT_CONFIG_INIT;
 
-    config.chunk_bytes = CHUNK_BYTES;
+    name_hosts(scene->hosts);
+    ck_assert_int_eq(scene->plan != NULL ? setenv("TACIT_PLAN", scene->plan, 1) : unsetenv("TACIT_PLAN"), 0);
+    config.chunk_bytes = scene->chunk_bytes;
     config.nonfinite = (int)scene->nonfinite;
     config.timeout_ms = loop != NULL ? 300 : 0;
     if (loop != NULL) {
@@ -146,6 +161,7 @@ static void play(scene_t *scene, tacit_loop_t *loop)
     } else {
         (scene->lazily ? run_ranks_lazily : run_ranks)(scene->ranks, &config, body, scene);
     }
+    name_hosts(NULL);
 }
 
 static void strike(scene_t *scene)
@@ -201,27 +217,55 @@ static void check_outputs(const scene_t *scene, int n)
 
 static scene_t scene_of(const char *spec, int ranks)
 {
-    return (scene_t){.spec = spec, .ranks = ranks, .calls = 2, .short_of = -1, .fails = -1};
+    return (scene_t){.spec = spec, .ranks = ranks, .calls = 2, .short_of = -1, .fails = -1, .chunk_bytes = CHUNK_BYTES};
 }
 
-START_TEST(every_element_comes_to_its_place)
+static scene_t scene_on(const char *spec, const hosts_t *hosts)
+{
+    scene_t scene = scene_of(spec, hosts->ranks);
+
+    scene.hosts = hosts->list;
+    scene.plan = hosts->plan;
+    return scene;
+}
+
+/* That of a test which goes both ways. */
+static scene_t scene_either(const char *spec, int ranks, const char *hosts, bool on_levels)
+{
+    return scene_on(spec, on_levels ? &(hosts_t){ranks, hosts, "two_level_alltoall"} : &(hosts_t){ranks, NULL, NULL});
+}
+
+/* Of a small chunk few parts are relayed, of a large one most. */
+static void every_element(const hosts_t *hosts, size_t large)
 {
     for (int s = 0; s < SPECS; s++) {
         for (int variant = 0; variant < 4; variant++) {
-            scene_t scene = scene_of(specs[s], rank_counts[_i]);
+            scene_t scene = scene_on(specs[s], hosts);
 
+            scene.chunk_bytes = (s + variant / 2) % 2 == 0 ? CHUNK_BYTES : large;
             scene.even = variant % 2 != 0;
             scene.requests = variant / 2 != 0;
             scene.dtype = (tacit_dtype_t)((s + variant) % 3);
             play(&scene, NULL);
             for (int rank = 0; rank < scene.ranks; rank++) {
-                ck_assert_int_eq(scene.status[rank][0], TACIT_OK);
+                ck_assert_msg(scene.status[rank][0] == TACIT_OK, "rank %d: %s", rank, scene.text[rank]);
                 ck_assert_int_eq(scene.status[rank][1], TACIT_OK);
             }
             check_outputs(&scene, 1);
             strike(&scene);
         }
     }
+}
+
+START_TEST(every_element_comes_to_its_place)
+{
+    every_element(&flat[_i], CHUNK_BYTES);
+}
+END_TEST
+
+START_TEST(every_element_comes_by_way_of_a_relay)
+{
+    every_element(&levels[_i], 65536);
 }
 END_TEST
 
@@ -283,16 +327,28 @@ static void check_failure(scene_t *scene, tacit_status_t status, const char *wor
 
 START_TEST(counts_that_differ)
 {
-    scene_t scene = scene_of("bf16", 3);
+    scene_t scene = scene_either("bf16", 3, _i == 1 ? "2,1" : "1,2", _i != 0);
 
     scene.short_of = 1;
+    scene.chunk_bytes = 8192;
     check_failure(&scene, TACIT_ERR_MISMATCH, "rank 0 sends rank 1 777 elements in all-to-all, where 776 are expected");
+}
+END_TEST
+
+START_TEST(even_counts_that_differ)
+{
+    scene_t scene = scene_on("bf16", &(hosts_t){4, _i != 0 ? "2" : NULL, NULL});
+
+    scene.even = true;
+    scene.short_of = 3;
+    scene.chunk_bytes = 8192;
+    check_failure(&scene, TACIT_ERR_MISMATCH, "slot 'all-to-all' (514 elements)");
 }
 END_TEST
 
 START_TEST(arguments_of_one_rank)
 {
-    scene_t scene = scene_of(NULL, 4);
+    scene_t scene = scene_either(NULL, 4, "2", _i != 0);
 
     scene.fails = 2;
     check_failure(&scene, TACIT_ERR_ARGUMENT, "rank 2: tacit_alltoallv: in or out is NULL");
@@ -301,7 +357,7 @@ END_TEST
 
 START_TEST(values_that_are_not_finite)
 {
-    scene_t  scene = scene_of("fp8", 2), exact = scene_of("none", 2), skip = scene_of("bf16", 2);
+    scene_t  scene = scene_either("fp8", 3, "2,1", _i != 0), exact = scene_of("none", 2), skip = scene_of("bf16", 2);
     uint32_t bits;
 
     scene.poison = NAN;
@@ -358,16 +414,17 @@ START_TEST(memory_that_is_missing)
     bool ended = false;
 
     for (uint64_t nth = 1; !ended; nth++) {
-        scene_t scene = scene_of("fp8", 2);
+        scene_t scene = scene_either("fp8", 3, "2,1", _i != 0);
 
         ck_assert_uint_lt(nth, 100);
         scene.memory = nth;
         play(&scene, NULL);
         ended = scene.status[0][0] == TACIT_OK;
         ck_assert_msg(ended || scene.status[0][0] == TACIT_ERR_MEMORY, "%s", scene.text[0]);
-        ck_assert_int_eq(scene.status[1][0], scene.status[0][0]);
-        ck_assert_int_eq(scene.status[0][1], TACIT_OK);
-        ck_assert_int_eq(scene.status[1][1], TACIT_OK);
+        for (int rank = 0; rank < 3; rank++) {
+            ck_assert_int_eq(scene.status[rank][0], scene.status[0][0]);
+            ck_assert_int_eq(scene.status[rank][1], TACIT_OK);
+        }
         check_outputs(&scene, 1);
         strike(&scene);
     }
@@ -381,12 +438,12 @@ START_TEST(faults_of_the_wire)
     int                             failed = 0;
 
     for (size_t nth = 0; nth < 16; nth += 1 + nth / 4) {
-        scene_t       scene = scene_of("bf16", 3);
+        scene_t       scene = scene_either("bf16", 3, "2,1", _i >= 4);
         tacit_loop_t *loop;
 
         scene.even = true;
         MUST(tacit_loop_create(3, &loop));
-        MUST(tacit_loop_inject(loop, faults[_i], 0, 1, 2 + nth, 33)); /* behind what makes a communicator */
+        MUST(tacit_loop_inject(loop, faults[_i % 4], 0, 1, (_i < 4 ? 2 : 8) + nth, 33)); /* behind what makes a communicator */
         play(&scene, loop);
         for (int rank = 1; rank < 3; rank++) {
             ck_assert_int_eq(scene.status[rank][0], scene.status[0][0]);
@@ -399,7 +456,7 @@ START_TEST(faults_of_the_wire)
         strike(&scene);
         tacit_loop_release(loop);
     }
-    ck_assert(faults[_i] == TACIT_LOOP_REPEAT ? failed == 0 : failed >= 2);
+    ck_assert(faults[_i % 4] == TACIT_LOOP_REPEAT ? failed == 0 : failed >= 2);
 }
 END_TEST
 
@@ -415,6 +472,27 @@ START_TEST(bytes_are_counted)
         ck_assert_uint_eq(scene.counters[rank].calls, 1);
         ck_assert_uint_eq(scene.counters[rank].dense_bytes, 3 * EVEN * 4);
         ck_assert_uint_eq(scene.counters[rank].wire_bytes, 3 * (EVEN * 2 + 6 * 64 + 2 * 64));
+    }
+    strike(&scene);
+}
+END_TEST
+
+/* Two hosts of two ranks: a header and two records to one rank of the other host, in place of two messages; and the same again in
+   the host. Larger parts go as they do without hosts, without a message more. */
+START_TEST(bytes_between_hosts_are_fewer)
+{
+    const bool large = _i != 0;
+    scene_t    scene = scene_on("bf16", &(hosts_t){4, "2", NULL});
+
+    scene.even = true;
+    scene.calls = 1;
+    scene.chunk_bytes = large ? CHUNK_BYTES : 4096;
+    play(&scene, NULL);
+    for (int rank = 0; rank < 4; rank++) {
+        const uint64_t relayed = 64 + 2 * (16 + 515 * 2), straight = 515 * 2 + 2 * 64, verdicts = 2 * 64;
+
+        ck_assert_uint_eq(scene.counters[rank].network_bytes, 2 * verdicts + (large ? 2 * straight : relayed));
+        ck_assert_uint_eq(scene.counters[rank].wire_bytes, 3 * verdicts + (large ? 3 * straight - 64 : 2 * relayed));
     }
     strike(&scene);
 }
@@ -455,7 +533,9 @@ START_TEST(several_under_way)
 {
     int wrong = 0;
 
+    name_hosts(_i != 0 ? "2,3" : NULL);
     run_ranks(5, NULL, mixed_body, &wrong);
+    name_hosts(NULL);
     ck_assert_int_eq(wrong, 0);
 }
 END_TEST
@@ -579,17 +659,20 @@ int main(void)
     Suite *suite = suite_create("alltoall");
     TCase *tcase = tcase_create("alltoall");
 
-    tcase_add_loop_test(tcase, every_element_comes_to_its_place, 0, RANK_COUNTS);
+    tcase_add_loop_test(tcase, every_element_comes_to_its_place, 0, FLAT);
+    tcase_add_loop_test(tcase, every_element_comes_by_way_of_a_relay, 0, LEVELS);
     tcase_add_test(tcase, messages_stay_as_they_are);
     tcase_add_test(tcase, rotated_blocks_are_turned_back);
-    tcase_add_test(tcase, counts_that_differ);
-    tcase_add_test(tcase, arguments_of_one_rank);
-    tcase_add_test(tcase, values_that_are_not_finite);
+    tcase_add_loop_test(tcase, counts_that_differ, 0, 3);
+    tcase_add_loop_test(tcase, even_counts_that_differ, 0, 2);
+    tcase_add_loop_test(tcase, arguments_of_one_rank, 0, 2);
+    tcase_add_loop_test(tcase, values_that_are_not_finite, 0, 2);
     tcase_add_test(tcase, specs_that_cannot_be);
-    tcase_add_test(tcase, memory_that_is_missing);
-    tcase_add_loop_test(tcase, faults_of_the_wire, 0, 4);
+    tcase_add_loop_test(tcase, memory_that_is_missing, 0, 2);
+    tcase_add_loop_test(tcase, faults_of_the_wire, 0, 8);
     tcase_add_test(tcase, bytes_are_counted);
-    tcase_add_test(tcase, several_under_way);
+    tcase_add_loop_test(tcase, bytes_between_hosts_are_fewer, 0, 2);
+    tcase_add_loop_test(tcase, several_under_way, 0, 2);
     tcase_add_loop_test(tcase, one_is_elsewhere, 0, 3);
     tcase_add_test(tcase, arguments_that_cannot_be);
     tcase_add_test(tcase, not_in_a_group);
