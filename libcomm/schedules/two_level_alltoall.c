@@ -15,7 +15,7 @@
 
 enum {
     RECORD_BYTES = 16, /* of the head, of the elements, how many these are, checksum: 32 bits each, little-endian */
-    MOST_BYTES = 4096  /* of a part that is relayed: what a message costs beside its bytes is less than copying more of these */
+    MOST_BYTES = 2048  /* of a part that is relayed: what a message costs beside its bytes is less than copying more of these */
 };
 static const uint32_t straight = UINT32_MAX; /* in place of a head's bytes: nothing follows, the part goes straight */
 

@@ -35,7 +35,7 @@ typedef struct mailbox {
 
 static size_t count_of(const scene_t *scene, int from, int to)
 {
-    static const size_t counts[] = {40, 0, 600, 7, 128};
+    static const size_t counts[] = {40, 0, 300, 7, 128};
 
     return scene->straight && from == 1 ? MOST : counts[(from * 3 + to) % 5];
 }
