@@ -11,7 +11,13 @@
 #include "internal.h"
 #include "ranks.h"
 
-enum { RANKS = 8, MOST = 3000, EVEN = 2700, CHUNK_BYTES = 1024 }; /* EVEN: as many with every rank, in 11 messages of float32 */
+enum {
+    RANKS = 8,
+    MOST = 3000,
+    EVEN = 2700,
+    FEW = 515,
+    CHUNK_BYTES = 1024
+}; /* EVEN: as many with every rank, in 11 messages of float32 */
 
 /* Ranks, and how many of them each host has; NULL: it is not known. */
 typedef struct hosts {
@@ -45,6 +51,7 @@ typedef struct scene {
     tacit_nonfinite_t nonfinite;
     const char       *hosts, *plan;
     size_t            chunk_bytes;
+    bool              few; /* FEW in place of EVEN */
 } scene_t;
 
 static size_t element_of(tacit_dtype_t dtype)
@@ -57,7 +64,7 @@ static size_t part_of(const scene_t *scene, int from, int to)
 {
     static const size_t sizes[] = {300, 0, 1, MOST, 64, 777, 256};
 
-    return scene->even ? EVEN : sizes[(from * 3 + to * 5) % 7];
+    return scene->even ? (scene->few ? FEW : EVEN) : sizes[(from * 3 + to * 5) % 7];
 }
 
 static void fill(const scene_t *scene, int from, int to, int call, void *part)
@@ -243,6 +250,7 @@ static void every_element(const hosts_t *hosts, size_t large)
             scene_t scene = scene_on(specs[s], hosts);
 
             scene.chunk_bytes = (s + variant / 2) % 2 == 0 ? CHUNK_BYTES : large;
+            scene.few = scene.chunk_bytes > CHUNK_BYTES;
             scene.even = variant % 2 != 0;
             scene.requests = variant / 2 != 0;
             scene.dtype = (tacit_dtype_t)((s + variant) % 3);
@@ -339,7 +347,7 @@ START_TEST(even_counts_that_differ)
 {
     scene_t scene = scene_on("bf16", &(hosts_t){4, _i != 0 ? "2" : NULL, NULL});
 
-    scene.even = true;
+    scene.even = scene.few = true;
     scene.short_of = 3;
     scene.chunk_bytes = 8192;
     check_failure(&scene, TACIT_ERR_MISMATCH, "slot 'all-to-all' (514 elements)");
@@ -484,7 +492,7 @@ START_TEST(bytes_between_hosts_are_fewer)
     const bool large = _i != 0;
     scene_t    scene = scene_on("bf16", &(hosts_t){4, "2", NULL});
 
-    scene.even = true;
+    scene.even = scene.few = true;
     scene.calls = 1;
     scene.chunk_bytes = large ? CHUNK_BYTES : 4096;
     play(&scene, NULL);
