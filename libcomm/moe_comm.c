@@ -173,16 +173,21 @@ tacit_status_t tacit_moe_dispatch(tacit_moe_t *moe, const void *tokens, size_t c
     static const char *const what = "tacit_moe_dispatch";
     tacit_moe_pass_t        *pass = NULL;
     tacit_status_t           status = enter(moe, what), mine;
+    uint64_t                 number;
 
     if (status != TACIT_OK) {
         return status;
     }
+    number = moe->passes;
     mine = tacit_moe_dispatch_begin(moe, tokens, count, experts, pass_out != NULL && batch_out != NULL ? &pass : NULL);
     TRY(exchange(moe, pass, what, mine));
     TRY(tacit_moe_dispatch_end(pass, batch_out));
     *pass_out = pass;
     pass = NULL; /* now the caller's */
 out:
+    if (status != TACIT_OK) {
+        moe->passes = number; /* none of them: others may have been in a call that is not a pass of this layer */
+    }
     tacit_moe_pass_destroy(pass);
     tacit__comm_leave(moe->comm);
     return status;

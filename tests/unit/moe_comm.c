@@ -251,6 +251,71 @@ START_TEST(layers_that_differ)
 }
 END_TEST
 
+/* Calls of three ranks, of which the first makes another one; then all make the right ones. */
+typedef struct astray {
+    tacit_status_t status[3][4];
+    char           text[3][4][TACIT_TEXT_BYTES];
+} astray_t;
+
+static void astray_body(tacit_comm_t *comm, void *arg)
+{
+    static const float       tokens[4 * 8], weights[4];
+    static const int32_t     experts[] = {0, 1, 2, 3};
+    const tacit_moe_config_t config = config_of(8, 4, 4, 1, "bf16");
+    astray_t                *astray = arg;
+    const int                rank = tacit_comm_rank(comm);
+    float                    out[4 * 8], rows[12 * 8] = {0}, sum = 1;
+    tacit_moe_t             *a, *b;
+    tacit_moe_pass_t        *first = NULL, *second = NULL, *none = NULL;
+    tacit_moe_batch_t        batch;
+    tacit_slot_t            *slot = slot_of(comm, "a", 1, TACIT_FLOAT32, "none");
+
+    MUST(tacit_moe_create(comm, "a", &config, &a));
+    MUST(tacit_moe_create(comm, "b", &config, &b));
+    for (int call = 0; call < 4; call++) {
+        tacit_status_t status;
+
+        switch (call) {
+        case 0:
+            status = tacit_moe_dispatch(rank == 0 ? b : a, tokens, 4, experts, &none, &batch);
+            MUST(tacit_moe_dispatch(a, tokens, 4, experts, &first, &batch));
+            MUST(tacit_moe_dispatch(a, tokens, 4, experts, &second, &batch));
+            break;
+        case 1:
+            status = tacit_moe_combine(rank == 0 ? second : first, rows, weights, out);
+            break;
+        case 2:
+            status = rank == 0 ? tacit_moe_dispatch(a, tokens, 4, experts, &none, &batch)
+                               : tacit_moe_combine(first, rows, weights, out);
+            break;
+        default:
+            status = rank == 0 ? tacit_allreduce(slot, &sum, &sum, TACIT_SUM) : tacit_moe_combine(first, rows, weights, out);
+        }
+        astray->status[rank][call] = status;
+        snprintf(astray->text[rank][call], TACIT_TEXT_BYTES, "%s", tacit_last_error());
+    }
+    MUST(tacit_moe_combine(second, rows, weights, out));
+    MUST(tacit_moe_combine(first, rows, weights, out));
+    MUST(tacit_moe_dispatch(b, tokens, 4, experts, &none, &batch));
+    tacit_moe_pass_destroy(none);
+    MUST(tacit_moe_dispatch(a, tokens, 4, experts, &none, &batch));
+    MUST(tacit_allreduce(slot, &sum, &sum, TACIT_SUM));
+}
+
+START_TEST(ranks_at_other_calls)
+{
+    astray_t astray;
+
+    run_ranks(3, NULL, astray_body, &astray);
+    for (int call = 0; call < 4; call++) {
+        for (int rank = 0; rank < 3; rank++) {
+            ck_assert_int_eq(astray.status[rank][call], TACIT_ERR_MISMATCH);
+            ck_assert_str_eq(astray.text[rank][call], astray.text[0][call]);
+        }
+    }
+}
+END_TEST
+
 START_TEST(calls_that_cannot_be)
 {
     const tacit_moe_config_t config = config_of(8, 4, 10, 1, NULL);
@@ -276,6 +341,7 @@ int main(void)
     tcase_add_loop_test(tcase, mistakes_of_one_rank, 0, COUNT_OF(faults));
     tcase_add_test(tcase, memory_that_is_missing);
     tcase_add_test(tcase, layers_that_differ);
+    tcase_add_test(tcase, ranks_at_other_calls);
     tcase_add_test(tcase, calls_that_cannot_be);
     tcase_set_timeout(tcase, 60);
     suite_add_tcase(suite, tcase);
