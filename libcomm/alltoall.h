@@ -37,6 +37,8 @@ typedef struct tacit_alltoall {
     double            encode_seconds, decode_seconds;
     tacit_counters_t *counters; /* to which it is added, if it succeeds */
     bool              owned;    /* freed with its operation, values and parts included */
+    const char *const *stages;      /* optional: what its steps are by turns … */
+    uint32_t           stage_count; /* … so many of them */
 } tacit_alltoall_t;
 
 /* Whether its elements can travel in messages of this communicator, or TACIT_ERR_UNSUPPORTED. The same on all ranks. */

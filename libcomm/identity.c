@@ -2,8 +2,10 @@
 /* What all ranks must have in common about an operation: said at the head of every frame, and compared; and the sentences in
    which schedules say what is wrong. */
 #include <inttypes.h>
+#include <stdio.h>
 
 #include "alltoall.h"
+#include "moe.h"
 #include "operation.h"
 
 /* What all ranks must have in common, in every frame. */
@@ -51,21 +53,51 @@ static const char *slot_named(const tacit_operation_t *operation, uint32_t hash)
     return hash == (uint32_t)tacit__hash_text(TACIT_ALLTOALL) ? TACIT_ALLTOALL : "(a group or an unknown slot)";
 }
 
+/* What a rank is at: a layer of experts counts no elements. Of a slot and a layer of one name it is what has as many. */
+enum { PLACE_BYTES = 160 };
+static const char *place(const tacit_operation_t *operation, uint32_t hash, uint32_t elements, char text[PLACE_BYTES])
+{
+    const tacit_moe_t *moe = operation->comm->moes;
+
+    while (moe != NULL && (elements != 0 || (uint32_t)tacit__hash_text(moe->name) != hash)) {
+        moe = moe->next;
+    }
+    if (moe != NULL) {
+        snprintf(text, PLACE_BYTES, "layer '%.80s'", moe->name);
+    } else {
+        snprintf(text, PLACE_BYTES, "slot '%.80s' (%u elements)", slot_named(operation, hash), elements);
+    }
+    return text;
+}
+
+/* An all-to-all with stages is at another step on this rank. */
+static tacit_status_t other_stage(const tacit_operation_t *operation, const tacit_frame_t *frame)
+{
+    const tacit_alltoall_t *alltoall = operation->alltoall;
+    const uint32_t          count = alltoall->stage_count, mine = operation->identity.step;
+
+    return tacit__fail(TACIT_ERR_MISMATCH,
+                       "rank %d is at %s of pass %u of layer '%s' where rank %d is at %s of pass %u; make the same calls in the "
+                       "same order on all ranks",
+                       frame->rank, alltoall->stages[frame->step % count], frame->step / count, alltoall->name,
+                       operation->comm->rank, alltoall->stages[mine % count], mine / count);
+}
+
 /* All ranks must be in the same operation. A verdict that is a fault may come from one that is not. */
 tacit_status_t tacit__operation_check_identity(const tacit_operation_t *operation, const tacit_frame_t *frame)
 {
     const tacit_comm_t  *comm = operation->comm;
     const tacit_frame_t *mine = &operation->identity;
+    char                 theirs[PLACE_BYTES], here[PLACE_BYTES];
 
     if ((frame->kind == TACIT_FRAME_VERDICT && frame->status != TACIT_OK) || operation->fault != TACIT_OK) {
         return TACIT_OK;
     }
     if (frame->slot != mine->slot || frame->elements != mine->elements) {
         return tacit__fail(TACIT_ERR_MISMATCH,
-                           "rank %d is at slot '%s' (%u elements) where rank %d is at slot '%s' (%u elements); call collectives "
-                           "in the same order on all ranks",
-                           frame->rank, slot_named(operation, frame->slot), frame->elements, comm->rank,
-                           slot_named(operation, mine->slot), mine->elements);
+                           "rank %d is at %s where rank %d is at %s; call collectives in the same order on all ranks",
+                           frame->rank, place(operation, frame->slot, frame->elements, theirs), comm->rank,
+                           place(operation, mine->slot, mine->elements, here));
     }
     if (frame->step != mine->step && operation->item_count > 1) { /* hashes */
         return tacit__fail(TACIT_ERR_MISMATCH,
@@ -73,6 +105,9 @@ tacit_status_t tacit__operation_check_identity(const tacit_operation_t *operatio
                            "%" PRIu64 "; reset or load slots on all ranks alike",
                            frame->rank, comm->rank, operation->item_count, operation->items[0].codec->name,
                            operation->items[0].step);
+    }
+    if (frame->step != mine->step && operation->alltoall != NULL && operation->alltoall->stages != NULL) {
+        return other_stage(operation, frame);
     }
     if (frame->step != mine->step) {
         return tacit__fail(

@@ -21,6 +21,9 @@ typedef enum {
     TACIT_MOE_EXCHANGES
 } tacit_moe_exchange_t;
 
+/* Their names. */
+extern const char *const tacit__moe_exchanges[TACIT_MOE_EXCHANGES];
+
 enum { TACIT_MOE_ROWS = 6, TACIT_MOE_HASHED = 64 };
 
 struct tacit_moe {

@@ -7,6 +7,7 @@
 #include "alltoall.h"
 #include "moe.h"
 #include "operation.h"
+#include "progress.h"
 
 /* ---- Layers ---- */
 
@@ -54,10 +55,12 @@ void tacit__moe_unlink(tacit_moe_t *moe)
 {
     tacit_moe_t **link = &moe->comm->moes;
 
+    tacit__comm_hold(moe->comm); /* its thread may look for a name here */
     while (*link != moe) {
         link = &(*link)->next;
     }
     *link = moe->next;
+    tacit__comm_release(moe->comm);
 }
 
 /* ---- Exchanges ---- */
@@ -132,6 +135,8 @@ static tacit_status_t exchange(tacit_moe_t *moe, tacit_moe_pass_t *pass, const c
         job.meet = pass->exchange == TACIT_MOE_DISPATCH ? meet : NULL;
         job.head_most = tacit__moe_head_bound(moe);
         job.usual = usual_of(moe);
+        job.stages = tacit__moe_exchanges;
+        job.stage_count = TACIT_MOE_EXCHANGES;
     }
     TRY(tacit__alltoall_run(comm, what, mine == TACIT_OK ? &job : NULL, mine));
     for (int rank = 0; rank < comm->ranks; rank++) {

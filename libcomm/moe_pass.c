@@ -111,7 +111,7 @@ static bool store_clustered(const tacit_moe_t *moe, const float *values, void *r
 
 /* ---- Calls and their order ---- */
 
-static const char *const names[] = {"dispatch", "combine", "combine_backward", "dispatch_backward"};
+const char *const tacit__moe_exchanges[] = {"dispatch", "combine", "combine_backward", "dispatch_backward"};
 
 /* Random numbers of an exchange are its own. */
 static void enter(tacit_moe_pass_t *pass, tacit_moe_exchange_t exchange)
@@ -137,19 +137,19 @@ static tacit_status_t begin(tacit_moe_pass_t *pass, tacit_moe_exchange_t exchang
     size_t             home, away;
 
     if (pass == NULL) {
-        return tacit__fail(TACIT_ERR_ARGUMENT, "moe: %s_begin: there is no pass", names[exchange]);
+        return tacit__fail(TACIT_ERR_ARGUMENT, "moe: %s_begin: there is no pass", tacit__moe_exchanges[exchange]);
     }
     moe = pass->moe;
     home = has_replies(exchange) ? pass->sent.replies : pass->sent.rows;
     away = has_replies(exchange) ? pass->replies : pass->rows;
     if (pass->open || pass->exchange + 1 != exchange) {
         return tacit__fail(TACIT_ERR_STATE, "rank %d: moe '%s': %s_begin comes after %s_end, but %s has %s last", moe->rank,
-                           moe->name, names[exchange], names[exchange - 1], names[pass->exchange],
-                           pass->open ? "begun" : "ended");
+                           moe->name, tacit__moe_exchanges[exchange], tacit__moe_exchanges[exchange - 1],
+                           tacit__moe_exchanges[pass->exchange], pass->open ? "begun" : "ended");
     }
     if (given == NULL && (leaves_home(exchange) ? pass->count : pass->batch.count) != 0) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: moe '%s': %s_begin: the rows are NULL", moe->rank, moe->name,
-                           names[exchange]);
+                           tacit__moe_exchanges[exchange]);
     }
     pass->outgoing[exchange] = tacit__alloc_unset((leaves_home(exchange) ? home : away) * moe->row_bytes);
     pass->incoming[exchange] = tacit__alloc_unset((leaves_home(exchange) ? away : home) * moe->row_bytes);
@@ -157,7 +157,8 @@ static tacit_status_t begin(tacit_moe_pass_t *pass, tacit_moe_exchange_t exchang
         forget(&pass->outgoing[exchange]);
         forget(&pass->incoming[exchange]);
         return tacit__fail(TACIT_ERR_MEMORY, "rank %d: moe '%s': no memory for %s of %zu rows and %zu that come", moe->rank,
-                           moe->name, names[exchange], leaves_home(exchange) ? home : away, leaves_home(exchange) ? away : home);
+                           moe->name, tacit__moe_exchanges[exchange], leaves_home(exchange) ? home : away,
+                           leaves_home(exchange) ? away : home);
     }
     enter(pass, exchange);
     return TACIT_OK;
@@ -183,18 +184,19 @@ static tacit_status_t check_end(const tacit_moe_pass_t *pass, tacit_moe_exchange
 
     if (pass == NULL || !given) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "moe%s%s: %s_end: %s", pass != NULL ? " " : "",
-                           pass != NULL ? pass->moe->name : "", names[exchange],
+                           pass != NULL ? pass->moe->name : "", tacit__moe_exchanges[exchange],
                            pass != NULL ? "what it reads or writes is NULL" : "there is no pass");
     }
     moe = pass->moe;
     if (!pass->open || pass->exchange != exchange) {
         return tacit__fail(TACIT_ERR_STATE, "rank %d: moe '%s': %s_end comes after %s_begin, but %s has %s last", moe->rank,
-                           moe->name, names[exchange], names[exchange], names[pass->exchange], pass->open ? "begun" : "ended");
+                           moe->name, tacit__moe_exchanges[exchange], tacit__moe_exchanges[exchange],
+                           tacit__moe_exchanges[pass->exchange], pass->open ? "begun" : "ended");
     }
     for (int r = 0; r < moe->ranks; r++) {
         if (!pass->arrivals[r].written || !pass->arrivals[r].read) {
             return tacit__fail(TACIT_ERR_STATE, "rank %d: moe '%s': %s_end: the message %s rank %d has not been %s", moe->rank,
-                               moe->name, names[exchange], pass->arrivals[r].written ? "from" : "to", r,
+                               moe->name, tacit__moe_exchanges[exchange], pass->arrivals[r].written ? "from" : "to", r,
                                pass->arrivals[r].written ? "read" : "written");
         }
     }
@@ -216,7 +218,7 @@ tacit_status_t tacit__moe_report(const tacit_moe_pass_t *pass, int rank, uint32_
 {
     return faults == 0 ? TACIT_OK
                        : tacit__fail(TACIT_ERR_VALUE, "rank %d: moe '%s': what goes to rank %d in %s holds NaN or infinity",
-                                     pass->moe->rank, pass->moe->name, rank, names[pass->exchange]);
+                                     pass->moe->rank, pass->moe->name, rank, tacit__moe_exchanges[pass->exchange]);
 }
 
 /* ---- Dispatch ---- */

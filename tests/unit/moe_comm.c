@@ -304,13 +304,20 @@ static void astray_body(tacit_comm_t *comm, void *arg)
 
 START_TEST(ranks_at_other_calls)
 {
-    astray_t astray;
+    static const char *const words[][2] = {{"layer 'b'", "layer 'a'"},
+                                           {"combine of pass 1", "combine of pass 0"},
+                                           {"dispatch of pass 2", "combine of pass 0"},
+                                           {"slot 'a' (1 elements)", "layer 'a'"}};
+    astray_t                 astray;
 
     run_ranks(3, NULL, astray_body, &astray);
     for (int call = 0; call < 4; call++) {
         for (int rank = 0; rank < 3; rank++) {
             ck_assert_int_eq(astray.status[rank][call], TACIT_ERR_MISMATCH);
             ck_assert_str_eq(astray.text[rank][call], astray.text[0][call]);
+        }
+        for (int i = 0; i < 2; i++) {
+            ck_assert_msg(strstr(astray.text[0][call], words[call][i]) != NULL, "'%s'", astray.text[0][call]);
         }
     }
 }
