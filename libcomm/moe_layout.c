@@ -418,19 +418,37 @@ static size_t head_bytes(size_t experts, size_t replies)
     return HEAD_BYTES + (experts > 1 ? replies * sizeof(uint16_t) : 0);
 }
 
+/* What goes to another rank, and its head, have lengths of 32 bits. */
+static tacit_status_t check_part(const tacit_moe_t *moe, int rank, size_t replies)
+{
+    const size_t dimension = moe->config.dimension;
+
+    return rank == moe->rank ||
+                   (replies <= UINT32_MAX / dimension && head_bytes(tacit__moe_experts_of(moe, rank), replies) <= UINT32_MAX)
+               ? TACIT_OK
+               : tacit__fail(
+                     TACIT_ERR_ARGUMENT,
+                     "rank %d: moe '%s': %zu replies of %zu elements from rank %d are too many; a rank sends another fewer "
+                     "than 2^32 elements: give passes fewer tokens",
+                     moe->rank, moe->name, replies, dimension, rank);
+}
+
 static tacit_status_t write_heads(tacit_moe_pass_t *pass)
 {
     const tacit_moe_t *moe = pass->moe;
     tacit_moe_sent_t  *sent = &pass->sent;
+    tacit_status_t     status = TACIT_OK;
 
     for (int r = 0; r < moe->ranks; r++) {
         const size_t replies = sent->first_reply[sent->first_row[r + 1]] - sent->first_reply[sent->first_row[r]];
 
+        TRY(check_part(moe, r, replies));
         sent->first_head[r + 1] = sent->first_head[r] + head_bytes(tacit__moe_experts_of(moe, r), replies);
     }
     sent->heads = tacit__alloc_unset(sent->first_head[moe->ranks]);
     if (sent->heads == NULL) {
-        return no_memory(pass);
+        status = no_memory(pass);
+        goto out;
     }
     for (int r = 0; r < moe->ranks; r++) {
         const size_t first = sent->first_row[r], end = sent->first_row[r + 1];
@@ -444,7 +462,8 @@ static tacit_status_t write_heads(tacit_moe_pass_t *pass)
             }
         }
     }
-    return TACIT_OK;
+out:
+    return status;
 }
 
 tacit_status_t tacit__moe_lay_out(tacit_moe_pass_t *pass, const int32_t *experts)

@@ -323,6 +323,38 @@ START_TEST(ranks_at_other_calls)
 }
 END_TEST
 
+/* A part of an all-to-all has fewer than 2^32 elements, which is known before anything is copied. */
+static void large_body(tacit_comm_t *comm, void *arg)
+{
+    enum { LARGE = 1 << 20, MANY = 4097 };
+    const tacit_moe_config_t config = config_of(LARGE, 2, MANY, 1, NULL);
+    tacit_status_t          *status = arg;
+    const int                rank = tacit_comm_rank(comm);
+    int32_t                 *experts = calloc(MANY, sizeof *experts);
+    float                   *tokens = calloc(LARGE, sizeof *tokens), *out = calloc(LARGE, sizeof *out);
+    tacit_moe_t             *moe;
+    tacit_moe_pass_t        *pass;
+    tacit_moe_batch_t        batch;
+
+    MUST(tacit_moe_create(comm, "large", &config, &moe));
+    status[rank] = tacit_moe_dispatch(moe, tokens, rank == 1 ? MANY : 0, experts, &pass, &batch);
+    MUST(tacit_moe_dispatch(moe, tokens, rank == 1, experts, &pass, &batch));
+    MUST(tacit_moe_combine(pass, batch.rows, (const float[]){1}, out));
+    free(experts);
+    free(tokens);
+    free(out);
+}
+
+START_TEST(more_than_a_part_has)
+{
+    tacit_status_t status[2];
+
+    run_ranks(2, NULL, large_body, status);
+    ck_assert_int_eq(status[0], TACIT_ERR_ARGUMENT);
+    ck_assert_int_eq(status[1], TACIT_ERR_ARGUMENT);
+}
+END_TEST
+
 START_TEST(calls_that_cannot_be)
 {
     const tacit_moe_config_t config = config_of(8, 4, 10, 1, NULL);
@@ -349,6 +381,7 @@ int main(void)
     tcase_add_test(tcase, memory_that_is_missing);
     tcase_add_test(tcase, layers_that_differ);
     tcase_add_test(tcase, ranks_at_other_calls);
+    tcase_add_test(tcase, more_than_a_part_has);
     tcase_add_test(tcase, calls_that_cannot_be);
     tcase_set_timeout(tcase, 60);
     suite_add_tcase(suite, tcase);
