@@ -39,6 +39,9 @@ tacit_status_t tacit_moe_create(tacit_comm_t *comm, const char *name, const taci
     if (mine == TACIT_OK) {
         mine = tacit__moe_create(name, &own, &comm->config, comm->environment.disable != 0, comm->rank, comm->ranks, &moe);
     }
+    if (mine == TACIT_OK) {
+        mine = tacit__alltoall_check(comm, &(tacit_alltoall_t){.name = name, .values = &moe->values});
+    }
     TRY(tacit__comm_agree(comm, "tacit_moe_create", text, mine, 0));
     moe->comm = comm;
     moe->next = comm->moes;

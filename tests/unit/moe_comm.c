@@ -355,6 +355,27 @@ START_TEST(more_than_a_part_has)
 }
 END_TEST
 
+/* A block that no message can hold is refused when the layer is made. */
+static void block_body(tacit_comm_t *comm, void *arg)
+{
+    const tacit_moe_config_t config = config_of(8, 2, 4, 1, "qsgd:bits=8,block=8192");
+    tacit_moe_t             *moe;
+
+    ((tacit_status_t *)arg)[tacit_comm_rank(comm)] = tacit_moe_create(comm, "blocks", &config, &moe);
+}
+
+START_TEST(blocks_of_a_message)
+{
+    tacit_config_t common = TACIT_CONFIG_INIT;
+    tacit_status_t status[2];
+
+    common.chunk_bytes = 1024;
+    run_ranks(2, &common, block_body, status);
+    ck_assert_int_eq(status[0], TACIT_ERR_UNSUPPORTED);
+    ck_assert_int_eq(status[1], TACIT_ERR_UNSUPPORTED);
+}
+END_TEST
+
 START_TEST(calls_that_cannot_be)
 {
     const tacit_moe_config_t config = config_of(8, 4, 10, 1, NULL);
@@ -382,6 +403,7 @@ int main(void)
     tcase_add_test(tcase, layers_that_differ);
     tcase_add_test(tcase, ranks_at_other_calls);
     tcase_add_test(tcase, more_than_a_part_has);
+    tcase_add_test(tcase, blocks_of_a_message);
     tcase_add_test(tcase, calls_that_cannot_be);
     tcase_set_timeout(tcase, 60);
     suite_add_tcase(suite, tcase);
