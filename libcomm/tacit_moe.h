@@ -60,10 +60,10 @@ TACIT_API_VOID void tacit_moe_destroy(tacit_moe_t *moe);
 /* What the experts of this rank get: first the rows of its first expert, those of rank 0 before those of rank 1, then those of
    the next. */
 typedef struct tacit_moe_batch {
-    const void   *rows;    /* count of them, `dimension` elements each, in the layer's dtype; the pass's */
-    size_t        count;   /* of all experts here */
-    size_t        experts; /* here */
-    const size_t *first;   /* experts + 1: expert e has rows first[e] to first[e + 1] */
+    const void *rows;  /* count of them, `dimension` elements each, in the layer's dtype; the pass's */
+    size_t      count; /* of all experts here; of each rank tokens * choices at most, and capacity * experts, where that is set */
+    size_t      experts; /* here */
+    const size_t *first; /* experts + 1: expert e has rows first[e] to first[e + 1] */
 } tacit_moe_batch_t;
 
 /* Sends `count` tokens, rows of `dimension` elements. experts[t * choices + j], from 0 on over all ranks, is where token t
