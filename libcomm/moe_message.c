@@ -83,10 +83,11 @@ tacit_status_t tacit_moe_write(tacit_moe_pass_t *pass, int rank, void *message)
     tacit_status_t     status;
     tacit_moe_parcel_t parcel;
     tacit_frame_t      frame;
-    uint8_t           *payload = (uint8_t *)message + TACIT_FRAME_HEADER_BYTES;
+    uint8_t           *payload;
     size_t             bytes;
 
     TRY(check_call(pass, rank, message));
+    payload = (uint8_t *)message + TACIT_FRAME_HEADER_BYTES;
     parcel = tacit__moe_outgoing(pass, rank);
     bytes = parcel_bytes(pass, &parcel);
     if (parcel.elements > UINT32_MAX || bytes > UINT32_MAX) {
@@ -94,7 +95,9 @@ tacit_status_t tacit_moe_write(tacit_moe_pass_t *pass, int rank, void *message)
                              pass->moe->name, parcel.elements, rank);
         goto out;
     }
-    memcpy(payload, parcel.head, parcel.head_bytes);
+    if (parcel.head_bytes != 0) {
+        memcpy(payload, parcel.head, parcel.head_bytes);
+    }
     TRY(tacit__moe_report(
         pass, rank,
         tacit__values_encode(&pass->values, parcel.rows, 0, parcel.elements, payload + parcel.head_bytes, parcel.decoded)));

@@ -549,7 +549,9 @@ tacit_status_t tacit_moe_combine_backward_begin(tacit_moe_pass_t *pass, const vo
                                  moe->name, pass->count);
             goto out_leave;
         }
-        memcpy(pass->gradients, gradients, pass->count * moe->row_bytes);
+        if (pass->count != 0) {
+            memcpy(pass->gradients, gradients, pass->count * moe->row_bytes);
+        }
     }
     for (int r = 0; r < moe->ranks; r++) {
         const extent_t replies = extent_of(pass, r, true, true);

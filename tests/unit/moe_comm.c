@@ -323,6 +323,35 @@ START_TEST(ranks_at_other_calls)
 }
 END_TEST
 
+/* Where a rank has nothing, it gives nothing: the first of two has no expert and gives no tokens, the second no tokens once. */
+static void nothing_body(tacit_comm_t *comm, void *arg)
+{
+    const tacit_moe_config_t config = config_of(3, 1, 2, 1, arg);
+    const float              tokens[] = {1, 2, 3, -1, 5, 6}, weights[] = {1, 1};
+    const int32_t            experts[] = {0, 0};
+    float                    out[6], weight_gradients[2], rows[12] = {0};
+    tacit_moe_t             *moe;
+
+    MUST(tacit_moe_create(comm, "layer", &config, &moe));
+    for (size_t count = 0; count <= 2; count += 2) {
+        const bool        gives = tacit_comm_rank(comm) == 1 && count != 0, gets = gives;
+        tacit_moe_pass_t *pass;
+        tacit_moe_batch_t batch;
+
+        MUST(tacit_moe_dispatch(moe, gives ? tokens : NULL, gives ? count : 0, gives ? experts : NULL, &pass, &batch));
+        MUST(tacit_moe_combine(pass, gets ? batch.rows : NULL, gives ? weights : NULL, gives ? out : NULL));
+        MUST(tacit_moe_combine_backward(pass, gives ? tokens : NULL, gives ? weight_gradients : NULL, gets ? rows : NULL));
+        MUST(tacit_moe_dispatch_backward(pass, gets ? rows : NULL, gives ? out : NULL));
+        tacit_moe_pass_destroy(pass);
+    }
+}
+
+START_TEST(ranks_with_nothing)
+{
+    run_ranks(2, NULL, nothing_body, (void *)specs[_i]);
+}
+END_TEST
+
 /* A part of an all-to-all has fewer than 2^32 elements, which is known before anything is copied. */
 static void large_body(tacit_comm_t *comm, void *arg)
 {
@@ -402,6 +431,7 @@ int main(void)
     tcase_add_test(tcase, memory_that_is_missing);
     tcase_add_test(tcase, layers_that_differ);
     tcase_add_test(tcase, ranks_at_other_calls);
+    tcase_add_loop_test(tcase, ranks_with_nothing, 0, COUNT_OF(specs));
     tcase_add_test(tcase, more_than_a_part_has);
     tcase_add_test(tcase, blocks_of_a_message);
     tcase_add_test(tcase, calls_that_cannot_be);
