@@ -30,15 +30,15 @@ typedef struct tacit_alltoall {
     /* Optional: a rank's head is here, of at most head_most bytes. Says how many elements follow, and where they go; a fault is
        this rank's. NULL: there are no heads. */
     tacit_status_t (*meet)(void *context, int rank, const uint8_t *head, size_t bytes, tacit_part_t *part);
-    void             *context;
-    size_t            head_most;
-    size_t            usual;       /* elements of a part, about, the same on all ranks, which choose by it; 0: not known */
-    size_t            dense_bytes; /* of what it sends other ranks, as that is counted */
-    double            encode_seconds, decode_seconds;
-    tacit_counters_t *counters; /* to which it is added, if it succeeds */
-    bool              owned;    /* freed with its operation, values and parts included */
+    void              *context;
+    size_t             head_most;
+    size_t             usual;       /* elements of a part, about, the same on all ranks, which choose by it; 0: not known */
     const char *const *stages;      /* optional: what its steps are by turns … */
     uint32_t           stage_count; /* … so many of them */
+    size_t             dense_bytes; /* of what it sends other ranks, as that is counted */
+    double             encode_seconds, decode_seconds;
+    tacit_counters_t  *counters; /* to which it is added, if it succeeds */
+    bool               owned;    /* freed with its operation, values and parts included */
 } tacit_alltoall_t;
 
 /* Whether its elements can travel in messages of this communicator, or TACIT_ERR_UNSUPPORTED. The same on all ranks. */
