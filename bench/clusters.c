@@ -5,7 +5,7 @@
    Tokens are points of a vocabulary, the r-th of which is 1/r as frequent as the first, and normal noise; in all of them two
    elements may be outliers, or all but a few zeros. The expert is two layers of random weights, alone or with a skip connection
    around it. All is a mean over several rotations. */
-#include "lsh.h"
+#include "moe.h"
 #include "random.h"
 
 #include <math.h>
@@ -136,18 +136,32 @@ static double error_of(float (*rows)[DIMENSION], const tacit_clusters_t *cluster
     return sqrt(off / norm);
 }
 
+static void fill_centroids(bench_t *bench, const tacit_clusters_t *clusters)
+{
+    for (size_t t = 0; t < TOKENS; t++) {
+        const uint32_t c = clusters->of[t];
+        tacit__moe_add(bench->centroids[c], 1, bench->tokens[t], DIMENSION, clusters->first[c] == t);
+    }
+    for (size_t c = 0; c < clusters->count; c++) {
+        tacit__moe_divide(bench->centroids[c], (float)clusters->members[c], DIMENSION);
+    }
+}
+
 /* Adds what comes of bench->codes. */
 static void measure(bench_t *bench, size_t hashes, result_t *result)
 {
     const tacit_coded_t    coded = {TOKENS, NULL, bench->codes, hashes, hashes};
     const tacit_clusters_t clusters = tacit__lsh_cluster(&coded, 0, bench->room);
 
-    tacit__lsh_centroids(&clusters, bench->tokens[0], DIMENSION, bench->centroids[0]);
+    fill_centroids(bench, &clusters);
     result->rate += (double)clusters.count / TOKENS / ROTATIONS;
     result->residual += error_of(bench->centroids, &clusters, bench->tokens) / ROTATIONS;
     for (int skip = 0; skip < 2; skip++) {
         ask(bench, skip != 0, bench->centroids, clusters.count, bench->replies);
-        tacit__lsh_outputs(&clusters, bench->tokens[0], bench->centroids[0], bench->replies[0], DIMENSION, bench->outputs[0]);
+        for (size_t t = 0; t < TOKENS; t++) {
+            const uint32_t c = clusters.of[t];
+            tacit__moe_output(bench->replies[c], bench->centroids[c], bench->tokens[t], DIMENSION, bench->outputs[t]);
+        }
         result->without[skip] += error_of(bench->replies, &clusters, bench->exact[skip]) / ROTATIONS;
         result->with[skip] += error_of(bench->outputs, NULL, bench->exact[skip]) / ROTATIONS;
     }

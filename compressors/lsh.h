@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* `lsh`: tokens on their way to an expert, of which those that are alike travel as their mean (Nie et al., "LSH-MoE", NeurIPS
-   2024). Tokens are rows of `dimension` floats; all memory is the caller's.
-
-   The way there: codes, clusters, centroids, which are sent. The way back: an expert's replies to the centroids, one for each,
-   become outputs, one for each token, with what a token has beyond its centroid as if the expert passed it on unchanged. */
+   2024). Here is what tells which are alike, codes and clusters; what is computed of them is in libcomm/moe_rows.c. Tokens are
+   rows of `dimension` floats; all memory is the caller's. */
 #ifndef TACIT_LSH_H
 #define TACIT_LSH_H
 
@@ -62,27 +60,5 @@ size_t tacit__lsh_room(size_t tokens);
    count / tokens is not above the rate: those after it are not used; the first always is. What is within the rate is all that is
    given, of whatever groups: the experts of a rank, or of all of them. */
 tacit_clusters_t tacit__lsh_cluster(const tacit_coded_t *coded, double rate, uint32_t *room);
-
-/* ---- Forward ---- */
-
-/* The mean of each cluster, added up in the order of tokens. */
-void tacit__lsh_centroids(const tacit_clusters_t *clusters, const float *tokens, size_t dimension, float *centroids);
-/* Bytes of a message of so many tokens or centroids. */
-size_t tacit__lsh_bound(const tacit_lsh_t *lsh, size_t rows, size_t dimension);
-/* Writes such a message. The rows become what receivers decode. Returns faults. */
-uint32_t tacit__lsh_encode(const tacit_lsh_t *lsh, float *rows, size_t count, size_t dimension, uint8_t *payload);
-/* outputs, which may be tokens: the reply to the token's centroid, and what the token has beyond that. Centroids are those that
-   the expert has seen. The reply itself, to the bit, where the token is its centroid. */
-void tacit__lsh_outputs(const tacit_clusters_t *clusters, const float *tokens, const float *centroids, const float *replies,
-                        size_t dimension, float *outputs);
-
-/* ---- Backward: gradients in place of tokens, sums in place of centroids ---- */
-
-/* The sum of each cluster, likewise. */
-void tacit__lsh_sums(const tacit_clusters_t *clusters, const float *rows, size_t dimension, float *sums);
-/* inputs, which may be outputs: the gradient of each token, from that of its output. sums are those that the expert has seen,
-   replies what its Jacobians at the centroids, transposed, make of them. */
-void tacit__lsh_gradients(const tacit_clusters_t *clusters, const float *outputs, const float *sums, const float *replies,
-                          size_t dimension, float *inputs);
 
 #endif

@@ -369,20 +369,17 @@ mutant "lsh: tokens of two groups are alike" compressors/lsh.c lsh:lsh 's/\(befo
 mutant "lsh: the rate is passed once" compressors/lsh.c lsh:lsh 's/\(double\)pieces \//(double)count \//'
 mutant "lsh: no hash where one is too many" compressors/lsh.c lsh:lsh 's/hashes > 0 && \(double\)pieces/(double)pieces/'
 mutant "lsh: first tokens are those of a split not taken" compressors/lsh.c lsh:lsh 's/^        first\[of\[t\]\] = .*//'
-mutant "lsh: centroids are sums" compressors/lsh.c lsh:lsh 's/sum\[i\] \/= members/sum[i] \/= 1/'
-mutant "lsh: what is beyond the centroid counts twice" compressors/lsh.c lsh:lsh 's/- \(centroid\[i\]/- 2 * (centroid[i]/'
-mutant "lsh: a reply loses its sign where it is zero" compressors/lsh.c lsh:lsh \
-    's/- \(centroid\[i\] - token\[i\]\)/+ (token[i] - centroid[i])/'
-mutant "lsh: gradients keep back the sum, not the mean" compressors/lsh.c lsh:lsh 's/\(sum\[i\] \/ members/(sum[i]/'
-unchanged moe:moe moe_lsh:moe_lsh moe_faults:moe_faults
-mutant "moe: what a token has beyond its row counts twice" libcomm/moe_rows.c moe:moe \
+unchanged moe:moe moe_lsh:moe_lsh moe_faults:moe_faults moe_rows:moe_rows
+mutant "moe: what a token has beyond its row counts twice" libcomm/moe_rows.c moe_rows:moe_rows \
     's/- \(centroid\[i\]/- 2 * (centroid[i]/'
-mutant "moe: a reply loses its sign where it is zero" libcomm/moe_rows.c "moe:moe moe_lsh:moe_lsh" \
+mutant "moe: a reply loses its sign where it is zero" libcomm/moe_rows.c moe_rows:moe_rows \
     's/- \(centroid\[i\] - token\[i\]\)/+ (token[i] - centroid[i])/'
-mutant "moe: rows are sums" libcomm/moe_rows.c moe:moe 's/row\[i\] \/= members/row[i] \/= 1/'
-mutant "moe: gradients keep back the sum, not the mean" libcomm/moe_rows.c moe:moe 's/\(sum\[i\] \/ members/(sum[i]/'
-mutant "moe: each token gets the gradient of its whole row" libcomm/moe_rows.c moe:moe \
+mutant "moe: rows are sums" libcomm/moe_rows.c moe_rows:moe_rows 's/row\[i\] \/= members/row[i] \/= 1/'
+mutant "moe: gradients keep back the sum, not the mean" libcomm/moe_rows.c moe_rows:moe_rows 's/\(sum\[i\] \/ members/(sum[i]/'
+mutant "moe: each token gets the gradient of its whole row" libcomm/moe_rows.c moe_rows:moe_rows \
     's/reply\[i\] \/ members -/reply[i] -/'
+mutant "moe: products of a long row are those of its last block" libcomm/moe_rows.c moe_rows:moe_rows \
+    's/total \+= \(double\)/total = (double)/'
 mutant "moe: one of a row's experts has a gradient for it" libcomm/moe_pass.c moe:moe \
     's/i == arrival->first_reply\[row\]\)/true)/'
 mutant "moe: one of a row's gradients goes past experts" libcomm/moe_pass.c moe:moe 's/i == reply\[0\]\)/true)/'

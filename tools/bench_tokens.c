@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "bench.h"
-#include "lsh.h"
-#include "spec.h"
+#include "codec.h"
+#include "moe.h"
 
 enum { PASSES = 7, POINTS = 64 };
 
@@ -24,6 +24,7 @@ typedef struct tokens {
     uint8_t           *payload;
     tacit_rotations_t  rotations;
     tacit_clusters_t   clusters;
+    tacit_values_t     values;
     double             seconds[OPERATIONS][PASSES];
 } tokens_t;
 
@@ -34,14 +35,14 @@ bool bench_is_for_tokens(const char *spec)
 
 static tacit_status_t prepare(tokens_t *run, const char *spec)
 {
-    const tacit_key_t    key = {.seed = 1};
-    const tacit_status_t status = tacit__spec_parse_any(spec, &run->spec);
-    const size_t         bytes = run->count * run->dimension * sizeof(float);
+    const tacit_key_t key = {.seed = 1};
+    const size_t      bytes = run->count * run->dimension * sizeof(float);
+    tacit_status_t    status;
 
-    if (status != TACIT_OK) {
-        return status;
-    }
+    TRY(tacit__spec_parse_any(spec, &run->spec));
     run->lsh = run->spec.compressor_config;
+    TRY(tacit__values_init(&run->values, spec, tacit__codec_cast((tacit_dtype_t)run->lsh->values), TACIT_FLOAT32,
+                           TACIT_NONFINITE_PASS, &key));
     run->points = bench_memory(POINTS * run->dimension * sizeof *run->points);
     run->rows = run->points != NULL ? bench_memory(bytes) : NULL;
     run->centroids = run->rows != NULL ? bench_memory(bytes) : NULL;
@@ -57,7 +58,8 @@ static tacit_status_t prepare(tokens_t *run, const char *spec)
         return TACIT_ERR_MEMORY;
     }
     run->rotations = tacit__lsh_rotations(run->lsh, run->dimension, &key, run->signs);
-    return TACIT_OK;
+out:
+    return status;
 }
 
 static void release(tokens_t *run)
@@ -68,6 +70,7 @@ static void release(tokens_t *run)
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) {
         free(memory[i]);
     }
+    tacit__values_fini(&run->values);
     tacit__spec_release(&run->spec);
 }
 
@@ -82,6 +85,34 @@ static void fill(tokens_t *run, uint64_t seed, uint64_t pass)
         for (size_t i = 0; i < run->dimension; i++) {
             run->rows[run->dimension * t + i] = point[i] + noise * run->rows[run->dimension * t + i];
         }
+    }
+}
+
+static void encode(const tokens_t *run)
+{
+    const tacit_clusters_t *clusters = &run->clusters;
+    const size_t            dimension = run->dimension;
+
+    for (size_t t = 0; t < run->count; t++) {
+        const uint32_t c = clusters->of[t];
+
+        tacit__moe_add(run->centroids + dimension * c, 1, run->rows + dimension * t, dimension, clusters->first[c] == t);
+    }
+    for (size_t c = 0; c < clusters->count; c++) {
+        tacit__moe_divide(run->centroids + dimension * c, (float)clusters->members[c], dimension);
+    }
+    tacit__values_encode(&run->values, run->centroids, 0, clusters->count * dimension, run->payload, run->centroids);
+}
+
+static void decode(const tokens_t *run)
+{
+    const size_t dimension = run->dimension;
+
+    for (size_t t = 0; t < run->count; t++) {
+        const size_t at = dimension * run->clusters.of[t];
+
+        tacit__moe_output(run->replies + at, run->centroids + at, run->rows + dimension * t, dimension,
+                          run->outputs + dimension * t);
     }
 }
 
@@ -101,11 +132,10 @@ static void perform(tokens_t *run, int operation)
         run->clusters = tacit__lsh_cluster(&coded, run->lsh->rate, run->room);
         break;
     case ENCODE:
-        tacit__lsh_centroids(&run->clusters, run->rows, run->dimension, run->centroids);
-        tacit__lsh_encode(run->lsh, run->centroids, run->clusters.count, run->dimension, run->payload);
+        encode(run);
         break;
     default:
-        tacit__lsh_outputs(&run->clusters, run->rows, run->centroids, run->replies, run->dimension, run->outputs);
+        decode(run);
     }
 }
 
@@ -136,7 +166,7 @@ int bench_tokens(const bench_options_t *options, const char *spec, size_t bytes)
         }
     }
     rates.bytes = run.count * run.dimension * sizeof(float);
-    rates.payload_bytes = tacit__lsh_bound(run.lsh, run.clusters.count, run.dimension);
+    rates.payload_bytes = tacit__values_bytes(&run.values, run.clusters.count * run.dimension);
     rates.rate = (double)run.clusters.count / (double)run.count;
     rates.copy_seconds = bench_median(run.seconds[COPY], PASSES);
     rates.hash_seconds = bench_median(run.seconds[HASH], PASSES);

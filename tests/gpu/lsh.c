@@ -3,7 +3,7 @@
    TACIT_EMULATED the kernels run on the CPU (emulation.h); otherwise, where there is no GPU, the test is skipped. */
 #include <stdlib.h>
 
-#include "lsh.h"
+#include "moe.h"
 #include "tokens.h"
 
 /* Some are alike, many alike or opposite; some full of ties, zeros of both signs, tiny, huge, or with one element. */
@@ -191,7 +191,38 @@ static tacit_device_choices_t choices_of(const setup_t *setup, const tacit_devic
                                     .residual = true};
 }
 
-/* What comes of tokens, or gradients, and rows that were made of them. */
+/* On the CPU, the sums of tokens, and their means; and what comes of tokens, or gradients, and rows that were made of them. */
+static void sum_tokens(const setup_t *setup, const tacit_clusters_t *clusters, const float *tokens, bool divide, float *rows)
+{
+    const size_t dimension = setup->dimension;
+
+    for (size_t t = 0; t < setup->tokens; t++) {
+        const uint32_t c = clusters->of[t];
+
+        tacit__moe_add(rows + dimension * c, 1, tokens + dimension * t, dimension, clusters->first[c] == t);
+    }
+    for (size_t c = 0; divide && c < clusters->count; c++) {
+        tacit__moe_divide(rows + dimension * c, (float)clusters->members[c], dimension);
+    }
+}
+
+static void conclude(const setup_t *setup, const tacit_clusters_t *clusters, const float *tokens, const float *rows,
+                     const float *replies, bool backward, float *out)
+{
+    const size_t dimension = setup->dimension;
+
+    for (size_t t = 0; t < setup->tokens; t++) {
+        const float *token = tokens + dimension * t, *row = rows + dimension * clusters->of[t];
+        const float *reply = replies + dimension * clusters->of[t];
+
+        if (backward) {
+            tacit__moe_gradient(reply, row, token, (float)clusters->members[clusters->of[t]], dimension, out + dimension * t);
+        } else {
+            tacit__moe_output(reply, row, token, dimension, out + dimension * t);
+        }
+    }
+}
+
 static void check_conclusion(const setup_t *setup, const tacit_clusters_t *cpu, const tacit_device_choices_t *choices,
                              bool backward, const void *tokens, const float *widened, const void *rows, const float *widened_rows)
 {
@@ -207,7 +238,7 @@ static void check_conclusion(const setup_t *setup, const tacit_clusters_t *cpu, 
         weights[t] = 1;
     }
     narrowed = rounded(setup, replies, replies_count);
-    (backward ? tacit__lsh_gradients : tacit__lsh_outputs)(cpu, widened, widened_rows, replies, setup->dimension, one);
+    conclude(setup, cpu, widened, widened_rows, replies, backward, one);
     MUST((backward ? cuda->spread_rows : cuda->combine_rows)(choices, weights, tokens, rows, narrowed, out, NULL));
     MUST(cuda->synchronize());
     same_rows(setup, backward ? "gradients" : "outputs", one, out, count);
@@ -230,7 +261,7 @@ static void check_rows(const setup_t *setup, const tacit_clusters_t *cpu, const 
     const tacit_device_choices_t choices = choices_of(setup, gpu, words);
 
     for (int backward = 0; backward < 2; backward++) {
-        (backward ? tacit__lsh_sums : tacit__lsh_centroids)(cpu, widened, setup->dimension, rows);
+        sum_tokens(setup, cpu, widened, !backward, rows);
         MUST(cuda->sum_rows(&shape, &lists, tokens, !backward, out, NULL));
         MUST(cuda->synchronize());
         same_rows(setup, backward ? "sums" : "centroids", rows, out, count);

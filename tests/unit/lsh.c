@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `lsh`: the worked example, codes and means by their definitions with each set of instructions, and what must hold for any token
-   and any expert. */
+/* `lsh`: the worked example's codes and clusters, both by their definitions with each set of instructions, and what must hold for
+   any token. What is computed of clusters: moe_rows.c, moe_lsh.c. */
 #include "compress.h"
 #include "hadamard.h"
 #include "lsh.h"
@@ -58,7 +58,7 @@ typedef struct layer {
     tacit_lsh_t       lsh;
     size_t            tokens, dimension;
     uint32_t         *signs, *codes, *room;
-    float            *scratch, *rows, *centroids, *replies, *outputs;
+    float            *scratch, *rows;
     tacit_rotations_t rotations;
     tacit_clusters_t  clusters;
 } layer_t;
@@ -82,17 +82,13 @@ static layer_t layer_of(int hashes, size_t tokens, size_t dimension)
     layer.room = zeros_of(tacit__lsh_room(tokens), 4);
     layer.scratch = zeros_of(tacit__lsh_scratch(&layer.lsh, dimension), 4);
     layer.rows = zeros_of(tokens * dimension, 4);
-    layer.centroids = zeros_of(tokens * dimension, 4);
-    layer.replies = zeros_of(tokens * dimension, 4);
-    layer.outputs = zeros_of(tokens * dimension, 4);
     layer.rotations = tacit__lsh_rotations(&layer.lsh, dimension, &key, layer.signs);
     return layer;
 }
 
 static void release(layer_t *layer)
 {
-    void *const memory[] = {layer->signs, layer->codes,     layer->room,    layer->scratch,
-                            layer->rows,  layer->centroids, layer->replies, layer->outputs};
+    void *const memory[] = {layer->signs, layer->codes, layer->room, layer->scratch, layer->rows};
 
     for (size_t i = 0; i < COUNT_OF(memory); i++) {
         free(memory[i]);
@@ -120,7 +116,6 @@ static void form_clusters(layer_t *layer)
 
     tacit__lsh_codes(&layer->rotations, layer->rows, layer->tokens, layer->scratch, layer->codes);
     layer->clusters = tacit__lsh_cluster(&coded, 0, layer->room);
-    tacit__lsh_centroids(&layer->clusters, layer->rows, layer->dimension, layer->centroids);
 }
 
 static layer_t clustered(int hashes)
@@ -139,8 +134,6 @@ START_TEST(worked_example)
     static const float tokens[5][4] = {{4, 1, 0, -1}, {4, 1, .5f, -1}, {-1, 3, 2, 0}, {-1, 3, 2.2f, 0}, {0, 0, -5, 1}};
     static const float rotated[5][4] = {{-8, 8, -32, 0}, {-8, 8, -32, -4}, {-24, 0, 8, -16}, {-24, 0, 8, -17.6f}, {0, -8, 0, 40}};
     static const uint32_t expected[] = {6, 6, 4, 4, 3}, of[] = {0, 0, 1, 1, 2}, members[] = {2, 2, 1}, first[] = {0, 2, 4};
-    static const float    exact[2][4] = {{6, 1, 0, 3}, {6, 1, 1.5f, 3}}, outputs[2][4] = {{6, 1, .5f, 3}, {6, 1, 1, 3}};
-    static const float    centroid[] = {4, 1, .25f, -1}, reply[] = {6, 1, .75f, 3};
     uint32_t              signs[] = {1u << 1, 1u << 2, 1u << 0}; /* of (1,-1,1,1), (1,1,-1,1), (-1,1,1,1) */
     layer_t               layer = layer_of(1, 5, 4);
 
@@ -164,16 +157,6 @@ START_TEST(worked_example)
     same_bytes(layer.clusters.of, of, sizeof of, "clusters");
     same_bytes(layer.clusters.members, members, sizeof members, "members");
     same_bytes(layer.clusters.first, first, sizeof first, "first tokens");
-    same_floats(layer.centroids, centroid, 4, "centroid");
-
-    /* max(0, Wx) of the first cluster; the others' replies do not matter here. */
-    memcpy(layer.replies, reply, sizeof reply);
-    tacit__lsh_outputs(&layer.clusters, layer.rows, layer.centroids, layer.replies, 4, layer.outputs);
-    same_floats(layer.outputs, outputs[0], 8, "outputs");
-    for (size_t t = 0; t < 2; t++) { /* a third of what the reply alone is off by is gone */
-        ck_assert_float_eq(fabsf(outputs[t][2] - exact[t][2]), .75f * 2 / 3);
-        ck_assert_float_eq(fabsf(reply[2] - exact[t][2]), .75f);
-    }
     release(&layer);
 }
 END_TEST
@@ -214,43 +197,6 @@ static void fill_token(float *token, size_t dimension, size_t t, harness_random_
     }
 }
 
-/* What the functions say of rows that are tokens, replies and gradients at once. */
-static void check_rows(layer_t *layer)
-{
-    const size_t            dimension = layer->dimension;
-    const tacit_clusters_t *clusters = &layer->clusters;
-    float                  *expected = zeros_of(layer->tokens * dimension, sizeof *expected);
-
-    for (size_t t = 0; t < layer->tokens; t++) {
-        for (size_t i = 0; i < dimension; i++) {
-            float *sum = &expected[dimension * clusters->of[t] + i];
-            *sum = clusters->first[clusters->of[t]] == t ? layer->rows[dimension * t + i] : *sum + layer->rows[dimension * t + i];
-        }
-    }
-    tacit__lsh_sums(clusters, layer->rows, dimension, layer->outputs);
-    same_floats(layer->outputs, expected, clusters->count * dimension, "sums");
-    for (size_t c = 0; c < clusters->count * dimension; c++) {
-        expected[c] /= (float)clusters->members[c / dimension];
-    }
-    same_floats(layer->centroids, expected, clusters->count * dimension, "centroids");
-    harness_fill(layer->replies, clusters->count * dimension, 7, 1);
-    for (size_t t = 0; t < layer->tokens * dimension; t++) {
-        const size_t at = dimension * clusters->of[t / dimension] + t % dimension;
-        expected[t] = layer->replies[at] - (layer->centroids[at] - layer->rows[t]);
-    }
-    memcpy(layer->outputs, layer->rows, layer->tokens * dimension * sizeof *layer->rows); /* in place */
-    tacit__lsh_outputs(clusters, layer->outputs, layer->centroids, layer->replies, dimension, layer->outputs);
-    same_floats(layer->outputs, expected, layer->tokens * dimension, "outputs");
-    for (size_t t = 0; t < layer->tokens * dimension; t++) {
-        const float  members = (float)clusters->members[clusters->of[t / dimension]];
-        const size_t at = dimension * clusters->of[t / dimension] + t % dimension;
-        expected[t] = layer->replies[at] / members - (layer->centroids[at] / members - layer->rows[t]);
-    }
-    tacit__lsh_gradients(clusters, layer->rows, layer->centroids, layer->replies, dimension, layer->rows);
-    same_floats(layer->rows, expected, layer->tokens * dimension, "gradients");
-    free(expected);
-}
-
 /* With each set of instructions, for any dimension. */
 START_TEST(definitions)
 {
@@ -278,7 +224,6 @@ START_TEST(definitions)
             ck_assert_msg(layer.codes[at] == nearest(v, padded), "dimension %zu, token %zu: code %u, not %u", dimension, at / 2,
                           layer.codes[at], nearest(v, padded));
         }
-        check_rows(&layer);
         release(&layer);
     }
 }
@@ -307,15 +252,12 @@ START_TEST(scaled_and_negated)
 }
 END_TEST
 
-/* Tokens that are not finite have codes that exist, the same ones alone as among others, spoil no other's, and are reported with
-   the centroids. */
+/* Tokens that are not finite have codes that exist, the same ones alone as among others, and spoil no other's. */
 START_TEST(not_finite)
 {
     layer_t  layer = clustered(3);
     uint32_t before[3];
-    uint8_t *payload = malloc(tacit__lsh_bound(&layer.lsh, TOKENS, DIMENSION));
 
-    ck_assert_uint_eq(tacit__lsh_encode(&layer.lsh, layer.centroids, layer.clusters.count, DIMENSION, payload), 0);
     memcpy(before, layer.codes + 3 * 8, sizeof before);
     for (size_t i = 0; i < DIMENSION; i++) {
         layer.rows[DIMENSION * 7 + i] = _i == 0 ? NAN : i % 2 ? -INFINITY : INFINITY;
@@ -333,9 +275,6 @@ START_TEST(not_finite)
             ck_assert(alone[0] < 2 * DIMENSION && alone[1] < 2 * DIMENSION && alone[2] < 2 * DIMENSION);
         }
     }
-    ck_assert_uint_eq(tacit__lsh_encode(&layer.lsh, layer.centroids, layer.clusters.count, DIMENSION, payload),
-                      TACIT_FAULT_NONFINITE);
-    free(payload);
     release(&layer);
 }
 END_TEST
@@ -461,196 +400,7 @@ START_TEST(no_tokens)
 
     form_clusters(&layer);
     ck_assert_uint_eq(layer.clusters.count, 0);
-    ck_assert_uint_eq(tacit__lsh_bound(&layer.lsh, 0, DIMENSION), 0);
-    ck_assert_uint_eq(tacit__lsh_encode(&layer.lsh, layer.centroids, 0, DIMENSION, NULL), 0);
-    tacit__lsh_outputs(&layer.clusters, layer.rows, layer.centroids, layer.replies, DIMENSION, layer.outputs);
     release(&layer);
-}
-END_TEST
-
-/* ---- Experts ---- */
-
-/* What tokens have beyond their centroid adds up to nothing, to rounding: that of a mean of up to TOKENS numbers below 8. */
-static const double rounding = TOKENS * 8 * 0x1p-24;
-
-START_TEST(residuals_add_up_to_nothing)
-{
-    layer_t layer = clustered(2);
-    double *sums = zeros_of(TOKENS * DIMENSION, sizeof *sums);
-
-    ck_assert(layer.clusters.count < TOKENS / 2);
-    for (size_t i = 0; i < TOKENS * DIMENSION; i++) {
-        const size_t at = DIMENSION * layer.clusters.of[i / DIMENSION] + i % DIMENSION;
-        sums[at] += (double)layer.rows[i] - (double)layer.centroids[at];
-    }
-    for (size_t i = 0; i < layer.clusters.count * DIMENSION; i++) {
-        ck_assert_double_le(fabs(sums[i]) / layer.clusters.members[i / DIMENSION], rounding);
-    }
-    free(sums);
-    release(&layer);
-}
-END_TEST
-
-/* An expert that changes nothing: tokens come back, to rounding, however coarsely centroids travel; and so do gradients. */
-START_TEST(identity)
-{
-    layer_t  layer = clustered(2);
-    uint8_t *payload;
-    float   *received;
-    int      values = _i;
-
-    layer.lsh.values = values;
-    ck_assert_uint_eq(tacit__lsh_bound(&layer.lsh, TOKENS, DIMENSION), TOKENS * DIMENSION * (values == 0 ? 4 : 2));
-    payload = malloc(tacit__lsh_bound(&layer.lsh, TOKENS, DIMENSION));
-    received = malloc(TOKENS * DIMENSION * sizeof *received);
-    for (int pass = 0; pass < 2; pass++) {
-        const size_t        count = layer.clusters.count * DIMENSION;
-        static const char  *names[] = {"none", "fp16", "bf16"};
-        const tacit_block_t block = {.count = count};
-        memcpy(received, layer.centroids, count * sizeof *received);
-        ck_assert_uint_eq(tacit__lsh_encode(&layer.lsh, layer.centroids, layer.clusters.count, DIMENSION, payload), 0);
-        ck_assert((memcmp(received, layer.centroids, count * sizeof *received) == 0) == (values == 0));
-        tacit__compressor_named(names[values])->kernels[TACIT_ISA_SCALAR]->decode(&block, payload, received, false);
-        same_floats(layer.centroids, received, count, "what the expert has seen");
-        (pass == 0 ? tacit__lsh_outputs : tacit__lsh_gradients)(&layer.clusters, layer.rows, layer.centroids, layer.centroids,
-                                                                DIMENSION, layer.outputs);
-        for (size_t i = 0; i < TOKENS * DIMENSION; i++) {
-            ck_assert_double_eq_tol((double)layer.outputs[i], (double)layer.rows[i], 16 * 0x1p-24);
-        }
-        tacit__lsh_sums(&layer.clusters, layer.rows, DIMENSION, layer.centroids);
-    }
-    free(payload);
-    free(received);
-    release(&layer);
-}
-END_TEST
-
-/* Wx + b, row by row. */
-static void linear(const float *weights, const float *rows, size_t count, float *out)
-{
-    for (size_t t = 0; t < count * DIMENSION; t++) {
-        double sum = 0.5;
-        for (size_t i = 0; i < DIMENSION; i++) {
-            sum += (double)weights[t % DIMENSION * DIMENSION + i] * (double)rows[t / DIMENSION * DIMENSION + i];
-        }
-        out[t] = (float)sum;
-    }
-}
-
-/* The mean of a cluster's outputs is that of what the expert makes of its tokens. */
-START_TEST(linear_expert)
-{
-    layer_t layer = clustered(2);
-    float   weights[DIMENSION * DIMENSION];
-    float  *exact = zeros_of(TOKENS * DIMENSION, sizeof *exact);
-    double *off = zeros_of(TOKENS * DIMENSION, sizeof *off);
-
-    harness_fill(weights, DIMENSION * DIMENSION, 9, 0.125f);
-    linear(weights, layer.rows, TOKENS, exact);
-    linear(weights, layer.centroids, layer.clusters.count, layer.replies);
-    tacit__lsh_outputs(&layer.clusters, layer.rows, layer.centroids, layer.replies, DIMENSION, layer.outputs);
-    for (size_t i = 0; i < TOKENS * DIMENSION; i++) {
-        off[DIMENSION * layer.clusters.of[i / DIMENSION] + i % DIMENSION] += (double)layer.outputs[i] - (double)exact[i];
-    }
-    for (size_t i = 0; i < layer.clusters.count * DIMENSION; i++) {
-        ck_assert_double_le(fabs(off[i]) / layer.clusters.members[i / DIMENSION], 4 * rounding);
-    }
-    free(exact);
-    free(off);
-    release(&layer);
-}
-END_TEST
-
-/* As many clusters as tokens: the layer without compression, to the bit, forward and backward; even the sign of a zero. */
-START_TEST(all_alone)
-{
-    layer_t layer = layer_of(8, 20, DIMENSION);
-
-    harness_fill(layer.rows, 20 * DIMENSION, 3, 1);
-    layer.rows[5] = -0.f;
-    form_clusters(&layer);
-    ck_assert_uint_eq(layer.clusters.count, 20);
-    same_floats(layer.centroids, layer.rows, 20 * DIMENSION, "centroids");
-    harness_fill(layer.replies, 20 * DIMENSION, 4, 100);
-    layer.replies[0] = -0.f;
-    layer.replies[1] = 0x1p-149f;
-    layer.replies[2] = FLT_MAX;
-    tacit__lsh_outputs(&layer.clusters, layer.rows, layer.centroids, layer.replies, DIMENSION, layer.outputs);
-    same_floats(layer.outputs, layer.replies, 20 * DIMENSION, "outputs");
-    tacit__lsh_sums(&layer.clusters, layer.rows, DIMENSION, layer.centroids);
-    same_floats(layer.centroids, layer.rows, 20 * DIMENSION, "sums");
-    tacit__lsh_gradients(&layer.clusters, layer.rows, layer.centroids, layer.replies, DIMENSION, layer.outputs);
-    same_floats(layer.outputs, layer.replies, 20 * DIMENSION, "gradients");
-    release(&layer);
-}
-END_TEST
-
-/* ---- Gradients ---- */
-
-enum { FEW = 5, WIDTH = 4 };
-
-/* An expert that bends: y_i = x_i^2 / 2 + x_i x_(i+1). */
-static void bend(const double *x, double *y)
-{
-    for (size_t i = 0; i < WIDTH; i++) {
-        y[i] = x[i] * x[i] / 2 + x[i] * x[(i + 1) % WIDTH];
-    }
-}
-
-/* The sum of weights times outputs, in float64. */
-static double loss_of(const tacit_clusters_t *clusters, double tokens[FEW][WIDTH], const float *weights)
-{
-    double loss = 0;
-
-    for (size_t c = 0; c < clusters->count; c++) {
-        double mean[WIDTH] = {0}, reply[WIDTH];
-        for (size_t i = 0; i < FEW * WIDTH; i++) {
-            mean[i % WIDTH] += clusters->of[i / WIDTH] == c ? tokens[i / WIDTH][i % WIDTH] / clusters->members[c] : 0;
-        }
-        bend(mean, reply);
-        for (size_t i = 0; i < FEW * WIDTH; i++) {
-            loss += clusters->of[i / WIDTH] == c
-                        ? (double)weights[i] * (reply[i % WIDTH] + tokens[i / WIDTH][i % WIDTH] - mean[i % WIDTH])
-                        : 0;
-        }
-    }
-    return loss;
-}
-
-/* Against differences of the loss, which for a polynomial of order two are exact but for rounding. */
-START_TEST(finite_differences)
-{
-    static const uint32_t  of[FEW] = {0, 1, 0, 2, 0}, members[] = {3, 1, 1}, first[] = {0, 1, 3};
-    const tacit_clusters_t clusters = {FEW, 3, of, members, first, 1};
-    float                  rows[FEW * WIDTH], weights[FEW * WIDTH], centroids[3 * WIDTH], sums[3 * WIDTH], replies[3 * WIDTH];
-    double                 tokens[FEW][WIDTH];
-
-    harness_fill(rows, FEW * WIDTH, 1, 1);
-    harness_fill(weights, FEW * WIDTH, 2, 1);
-    for (size_t i = 0; i < FEW * WIDTH; i++) {
-        tokens[i / WIDTH][i % WIDTH] = (double)rows[i];
-    }
-    tacit__lsh_centroids(&clusters, rows, WIDTH, centroids);
-    tacit__lsh_sums(&clusters, weights, WIDTH, sums);
-    for (size_t c = 0; c < 3; c++) {
-        for (size_t i = 0; i < WIDTH; i++) { /* the Jacobian, transposed */
-            const float *x = centroids + WIDTH * c, *u = sums + WIDTH * c;
-            const size_t next = (i + 1) % WIDTH, last = (i + WIDTH - 1) % WIDTH;
-            replies[WIDTH * c + i] = u[i] * (x[i] + x[next]) + u[last] * x[last];
-        }
-    }
-    tacit__lsh_gradients(&clusters, weights, sums, replies, WIDTH, weights);
-    for (size_t i = 0; i < FEW * WIDTH; i++) {
-        float   again[FEW * WIDTH];
-        double *x = &tokens[i / WIDTH][i % WIDTH], up, down;
-        harness_fill(again, FEW * WIDTH, 2, 1);
-        *x += 0.25;
-        up = loss_of(&clusters, tokens, again);
-        *x -= 0.5;
-        down = loss_of(&clusters, tokens, again);
-        *x += 0.25;
-        ck_assert_double_eq_tol((double)weights[i], (up - down) / 0.5, 1e-5);
-    }
 }
 END_TEST
 
@@ -671,13 +421,11 @@ START_TEST(parameters)
     ck_assert_int_eq(lsh->rounds, 2);
     ck_assert_double_eq(lsh->rate, 0.25);
     ck_assert_int_eq(lsh->residual, TACIT_RESIDUAL_DROP);
-    ck_assert_uint_eq(tacit__lsh_bound(lsh, 3, 5), 30);
     tacit__spec_release(&spec);
     spec = spec_of("lsh");
     lsh = spec.compressor_config;
     ck_assert_str_eq(spec.canonical, "lsh:hashes=6,rounds=2,values=fp32,rate=0,residual=add");
     ck_assert_int_eq(lsh->residual, TACIT_RESIDUAL_ADD);
-    ck_assert_uint_eq(tacit__lsh_bound(lsh, 3, 5), 60);
     tacit__spec_release(&spec);
     for (size_t i = 0; i < COUNT_OF(wrong); i++) {
         refused(wrong[i][0], wrong[i][1]);
@@ -699,11 +447,6 @@ int main(void)
     tcase_add_test(tests, keys);
     tcase_add_loop_test(tests, clusters_are_equal_codes, 0, 4);
     tcase_add_test(tests, no_tokens);
-    tcase_add_test(tests, residuals_add_up_to_nothing);
-    tcase_add_loop_test(tests, identity, 0, 3);
-    tcase_add_test(tests, linear_expert);
-    tcase_add_test(tests, all_alone);
-    tcase_add_test(tests, finite_differences);
     tcase_add_test(tests, parameters);
     suite_add_tcase(suite, tests);
     return harness_main(suite);
