@@ -267,5 +267,5 @@ tacit_clusters_t tacit__lsh_cluster(const tacit_coded_t *coded, double rate, uin
         first[of[t]] = (uint32_t)t;
         other[of[t]]++;
     }
-    return (tacit_clusters_t){tokens, count, of, other, first, hashes};
+    return (tacit_clusters_t){count, of, other, first, hashes};
 }

@@ -47,7 +47,7 @@ typedef struct tacit_coded {
 } tacit_coded_t;
 
 typedef struct tacit_clusters {
-    size_t          tokens, count;
+    size_t          count;
     const uint32_t *of;      /* a token's cluster */
     const uint32_t *members; /* how many tokens a cluster has */
     const uint32_t *first;   /* its first token */

@@ -24,7 +24,7 @@ typedef enum {
 /* Their names. */
 extern const char *const tacit__moe_exchanges[TACIT_MOE_EXCHANGES];
 
-enum { TACIT_MOE_ROWS = 6, TACIT_MOE_HASHED = 64 };
+enum { TACIT_MOE_ROWS = 5, TACIT_MOE_HASHED = 64 };
 
 struct tacit_moe {
     char              *name;
@@ -91,7 +91,6 @@ struct tacit_moe_pass {
     const void          *tokens;
     size_t               count;
     tacit_moe_sent_t     sent;
-    tacit_moe_arrival_t *arrivals;      /* of each rank */
     size_t               rows, replies; /* that have come */
     tacit_moe_batch_t    batch;
     void                *batch_rows;
@@ -102,6 +101,7 @@ struct tacit_moe_pass {
     size_t               choices;   /* that other ranks reply to */
     tacit_moe_counters_t tally;     /* of this pass, until it is dispatched */
     double               beyond, norm;
+    tacit_moe_arrival_t  arrivals[]; /* of each rank */
 };
 
 /* ---- For those who move messages (moe_message.c, and exchanges over a communicator) ---- */

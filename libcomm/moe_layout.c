@@ -208,12 +208,9 @@ static tacit_status_t make_copies(const tacit_moe_pass_t *pass, draft_t *draft)
 /* Experts that a token may have on one rank, at most. */
 static size_t width_of(const tacit_moe_t *moe)
 {
-    size_t most = 0;
+    const size_t ranks = (size_t)moe->ranks;
 
-    for (int r = 0; r < moe->ranks; r++) {
-        most = most < tacit__moe_experts_of(moe, r) ? tacit__moe_experts_of(moe, r) : most;
-    }
-    return tacit__min(most, moe->config.choices);
+    return tacit__min((moe->config.experts + ranks - 1) / ranks, moe->config.choices);
 }
 
 /* Whether one goes to another rank; not padding, which would be a cluster of its own. */
@@ -343,12 +340,6 @@ out:
 
 /* ---- What the pass keeps of all this ---- */
 
-/* A copy is its row's first one: rows are numbered as these come. */
-static bool begins_row(const draft_t *draft, size_t copy, size_t rows)
-{
-    return draft->row[copy] == rows;
-}
-
 static void fill_replies(tacit_moe_pass_t *pass, const draft_t *draft)
 {
     tacit_moe_sent_t *sent = &pass->sent;
@@ -357,7 +348,7 @@ static void fill_replies(tacit_moe_pass_t *pass, const draft_t *draft)
     for (size_t c = 0; c < draft->copies; c++) {
         uint32_t *reply = sent->reply + draft->token[c] * pass->moe->config.choices;
 
-        if (begins_row(draft, c, rows)) {
+        if (draft->row[c] == rows) { /* its first copy: rows are numbered as these come */
             for (uint32_t entry = draft->entry[c]; entry < draft->entry[c + 1]; entry++) {
                 sent->expert[replies] = draft->expert[entry];
                 sent->row[replies++] = rows;
@@ -368,6 +359,7 @@ static void fill_replies(tacit_moe_pass_t *pass, const draft_t *draft)
             reply[draft->choice[entry]] = sent->first_reply[draft->row[c]] + (entry - draft->entry[c]);
         }
     }
+    sent->replies = replies;
 }
 
 static void fill_members(tacit_moe_sent_t *sent, const draft_t *draft)
@@ -390,14 +382,9 @@ static void fill_members(tacit_moe_sent_t *sent, const draft_t *draft)
 static tacit_status_t fill_sent(tacit_moe_pass_t *pass, const draft_t *draft)
 {
     tacit_moe_sent_t *sent = &pass->sent;
-    size_t            rows = 0;
 
     sent->copies = draft->copies;
-    for (size_t c = 0; c < draft->copies; c++) {
-        sent->replies += begins_row(draft, c, rows) ? draft->entry[c + 1] - draft->entry[c] : 0;
-        rows += begins_row(draft, c, rows);
-    }
-    sent->words = tacit__alloc(2 * (sent->rows + 1) + sent->copies + 2 * sent->replies, sizeof *sent->words);
+    sent->words = tacit__alloc(2 * (sent->rows + 1) + sent->copies + 2 * draft->entries, sizeof *sent->words);
     if (sent->words == NULL) {
         return no_memory(pass);
     }
@@ -405,7 +392,7 @@ static tacit_status_t fill_sent(tacit_moe_pass_t *pass, const draft_t *draft)
     sent->first_member = sent->first_reply + sent->rows + 1;
     sent->members = sent->first_member + sent->rows + 1;
     sent->expert = sent->members + sent->copies;
-    sent->row = sent->expert + sent->replies;
+    sent->row = sent->expert + draft->entries; /* no more replies than these */
     fill_replies(pass, draft);
     fill_members(sent, draft);
     return TACIT_OK;
@@ -481,26 +468,25 @@ out:
     return status;
 }
 
-/* Rows, and replies, that another rank may send here. */
-static size_t rows_bound(const tacit_moe_t *moe)
+/* What another rank may send here, so many of each token, and of each expert its capacity. */
+static size_t bound(const tacit_moe_t *moe, size_t each)
 {
     size_t most = SIZE_MAX;
 
     if (moe->config.capacity != 0 && __builtin_mul_overflow(moe->config.capacity, moe->experts, &most)) {
         most = SIZE_MAX;
     }
-    return moe->experts == 0 ? 0 : tacit__min(moe->config.tokens, most);
+    return tacit__min(moe->config.tokens * tacit__min(each, moe->experts), most);
+}
+
+static size_t rows_bound(const tacit_moe_t *moe)
+{
+    return bound(moe, 1);
 }
 
 static size_t replies_bound(const tacit_moe_t *moe)
 {
-    const size_t each = tacit__min(moe->config.choices, moe->experts);
-    size_t       most = SIZE_MAX;
-
-    if (moe->config.capacity != 0 && __builtin_mul_overflow(moe->config.capacity, moe->experts, &most)) {
-        most = SIZE_MAX;
-    }
-    return tacit__min(moe->config.tokens * each, most);
+    return bound(moe, moe->config.choices);
 }
 
 size_t tacit__moe_head_bound(const tacit_moe_t *moe)

@@ -66,12 +66,10 @@ tacit_moe_parcel_t tacit__moe_incoming(const tacit_moe_pass_t *pass, int rank)
     };
 }
 
-/* Where the index-th row or reply that goes to a rank is written. */
-static void *slot_for(const tacit_moe_pass_t *pass, int rank, size_t index)
+/* Where the rows or replies that go to a rank are written. */
+static uint8_t *place_for(const tacit_moe_pass_t *pass, int rank)
 {
-    const tacit_moe_parcel_t parcel = rank == pass->moe->rank ? tacit__moe_incoming(pass, rank) : tacit__moe_outgoing(pass, rank);
-
-    return (uint8_t *)parcel.rows + index * pass->moe->row_bytes;
+    return (rank == pass->moe->rank ? tacit__moe_incoming(pass, rank) : tacit__moe_outgoing(pass, rank)).rows;
 }
 
 static bool is_own(const tacit_moe_pass_t *pass, size_t row)
@@ -312,18 +310,13 @@ tacit_status_t tacit_moe_dispatch_begin(tacit_moe_t *moe, const void *tokens, si
     const uint32_t    step = moe != NULL ? (uint32_t)moe->passes++ : 0; /* other ranks count a call that fails here, too */
 
     TRY(check_dispatch(moe, tokens, count, experts, pass_out));
-    pass = tacit__alloc(1, sizeof *pass);
+    pass = tacit__alloc(1, sizeof *pass + (size_t)moe->ranks * sizeof *pass->arrivals);
     if (pass == NULL) {
         return tacit__fail(TACIT_ERR_MEMORY, "rank %d: moe '%s': no memory for a pass", moe->rank, moe->name);
     }
     *pass = (tacit_moe_pass_t){.moe = moe, .step = step, .values = moe->values, .tokens = tokens, .count = count};
     pass->tally.passes = 1;
     pass->tally.tokens = count;
-    pass->arrivals = tacit__alloc((size_t)moe->ranks, sizeof *pass->arrivals);
-    if (pass->arrivals == NULL) {
-        status = tacit__fail(TACIT_ERR_MEMORY, "rank %d: moe '%s': no memory for a pass", moe->rank, moe->name);
-        goto out;
-    }
     TRY(tacit__moe_lay_out(pass, experts));
     enter(pass, TACIT_MOE_DISPATCH);
     pass->outgoing[TACIT_MOE_DISPATCH] = tacit__alloc_unset(pass->sent.rows * moe->row_bytes);
@@ -411,14 +404,14 @@ out:
 
 /* ---- Combine ---- */
 
-/* Replies, or gradients of them, between the batch's order and that of messages. */
+/* Replies from the batch's order to that of messages. */
 static void gather_replies(const tacit_moe_pass_t *pass, const void *batch)
 {
     const tacit_moe_t *moe = pass->moe;
 
     for (int r = 0; r < moe->ranks; r++) {
         const tacit_moe_arrival_t *arrival = &pass->arrivals[r];
-        uint8_t                   *to = slot_for(pass, r, 0);
+        uint8_t                   *to = place_for(pass, r);
 
         for (size_t i = 0; i < arrival->replies; i++) {
             memcpy(to + i * moe->row_bytes, (const uint8_t *)batch + arrival->expert[i] * moe->row_bytes, moe->row_bytes);
@@ -555,7 +548,7 @@ tacit_status_t tacit_moe_combine_backward_begin(tacit_moe_pass_t *pass, const vo
     }
     for (int r = 0; r < moe->ranks; r++) {
         const extent_t replies = extent_of(pass, r, true, true);
-        uint8_t       *to = slot_for(pass, r, 0);
+        uint8_t       *to = place_for(pass, r);
 
         for (size_t i = 0; i < replies.count; i++) {
             status = write_sum(pass, gradients, r, (uint32_t)(replies.first + i), to + i * moe->row_bytes);
@@ -610,7 +603,7 @@ tacit_status_t tacit_moe_dispatch_backward_begin(tacit_moe_pass_t *pass, const v
     moe = pass->moe;
     for (int r = 0; r < moe->ranks; r++) {
         const tacit_moe_arrival_t *arrival = &pass->arrivals[r];
-        uint8_t                   *to = slot_for(pass, r, 0);
+        uint8_t                   *to = place_for(pass, r);
         float                     *sum = moe->scratch[1];
 
         for (size_t row = 0; row < arrival->rows; row++) {
@@ -701,7 +694,7 @@ void tacit_moe_pass_destroy(tacit_moe_pass_t *pass)
         return;
     }
     unlink_pass(pass);
-    for (int r = 0; r < pass->moe->ranks && pass->arrivals != NULL; r++) {
+    for (int r = 0; r < pass->moe->ranks; r++) {
         tacit__free(pass->arrivals[r].first_reply);
         tacit__free(pass->arrivals[r].expert);
         tacit__free(pass->arrivals[r].memory);
@@ -711,7 +704,6 @@ void tacit_moe_pass_destroy(tacit_moe_pass_t *pass)
         tacit__free(pass->incoming[x]);
     }
     tacit__moe_sent_release(&pass->sent);
-    tacit__free(pass->arrivals);
     tacit__free(pass->batch_rows);
     tacit__free(pass->batch_first);
     tacit__free(pass->weights);
