@@ -532,15 +532,17 @@ tacit_status_t tacit_moe_combine_backward_begin(tacit_moe_pass_t *pass, const vo
 {
     tacit_status_t     status;
     const tacit_moe_t *moe;
+    bool               begun = false;
 
     TRY(begin(pass, TACIT_MOE_COMBINE_BACKWARD, gradients));
+    begun = true;
     moe = pass->moe;
     if (moe->residual) {
         pass->gradients = tacit__alloc_unset(pass->count * moe->row_bytes);
         if (pass->gradients == NULL) {
             status = tacit__fail(TACIT_ERR_MEMORY, "rank %d: moe '%s': no memory for the gradients of %zu tokens", moe->rank,
                                  moe->name, pass->count);
-            goto out_leave;
+            goto out;
         }
         if (pass->count != 0) {
             memcpy(pass->gradients, gradients, pass->count * moe->row_bytes);
@@ -551,19 +553,16 @@ tacit_status_t tacit_moe_combine_backward_begin(tacit_moe_pass_t *pass, const vo
         uint8_t       *to = place_for(pass, r);
 
         for (size_t i = 0; i < replies.count; i++) {
-            status = write_sum(pass, gradients, r, (uint32_t)(replies.first + i), to + i * moe->row_bytes);
-            if (status != TACIT_OK) {
-                goto out_leave;
-            }
+            TRY(write_sum(pass, gradients, r, (uint32_t)(replies.first + i), to + i * moe->row_bytes));
         }
     }
     if (weight_gradients != NULL) {
         fill_weight_gradients(pass, gradients, weight_gradients);
     }
-    goto out;
-out_leave:
-    tacit__moe_leave(pass);
 out:
+    if (status != TACIT_OK && begun) {
+        tacit__moe_leave(pass);
+    }
     return status;
 }
 
