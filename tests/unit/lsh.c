@@ -4,8 +4,6 @@
 #include "compress.h"
 #include "hadamard.h"
 #include "lsh.h"
-#include "param.h"
-#include "random.h"
 
 enum { TOKENS = 300, DIMENSION = 64, ROUNDS = 3, MOST = 16384 };
 
