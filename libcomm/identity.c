@@ -53,13 +53,13 @@ static const char *slot_named(const tacit_operation_t *operation, uint32_t hash)
     return hash == (uint32_t)tacit__hash_text(TACIT_ALLTOALL) ? TACIT_ALLTOALL : "(a group or an unknown slot)";
 }
 
-/* What a rank is at: a layer of experts counts no elements. Of a slot and a layer of one name it is what has as many. */
+/* What a rank is at. Of a slot and a layer of experts that have one name it is the layer, if that says so many elements. */
 enum { PLACE_BYTES = 160 };
 static const char *place(const tacit_operation_t *operation, uint32_t hash, uint32_t elements, char text[PLACE_BYTES])
 {
     const tacit_moe_t *moe = operation->comm->moes;
 
-    while (moe != NULL && (elements != 0 || (uint32_t)tacit__hash_text(moe->name) != hash)) {
+    while (moe != NULL && (elements != (uint32_t)tacit__moe_usual(moe) || (uint32_t)tacit__hash_text(moe->name) != hash)) {
         moe = moe->next;
     }
     if (moe != NULL) {

@@ -140,6 +140,8 @@ tacit_status_t tacit__moe_report(const tacit_moe_pass_t *pass, int rank, uint32_
 
 /* ---- Over a communicator (moe_comm.c) ---- */
 
+/* What all ranks know of the elements that one sends another: tacit_alltoall_t, usual. */
+size_t tacit__moe_usual(const tacit_moe_t *moe);
 /* The communicator's list of layers loses one. */
 void tacit__moe_unlink(tacit_moe_t *moe);
 

@@ -90,7 +90,7 @@ out:
 }
 
 /* Elements for another rank where each expert gets as much as any other. */
-static size_t usual_of(const tacit_moe_t *moe)
+size_t tacit__moe_usual(const tacit_moe_t *moe)
 {
     const size_t ranks = (size_t)moe->comm->ranks, copies = moe->config.tokens * tacit__min(moe->config.choices, ranks);
 
@@ -137,7 +137,7 @@ static tacit_status_t exchange(tacit_moe_t *moe, tacit_moe_pass_t *pass, const c
         job.step = pass->values.key.step;
         job.meet = pass->exchange == TACIT_MOE_DISPATCH ? meet : NULL;
         job.head_most = tacit__moe_head_bound(moe);
-        job.usual = usual_of(moe);
+        job.usual = tacit__moe_usual(moe);
         job.stages = tacit__moe_exchanges;
         job.stage_count = TACIT_MOE_EXCHANGES;
     }
