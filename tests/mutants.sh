@@ -369,7 +369,11 @@ mutant "lsh: tokens of two groups are alike" compressors/lsh.c lsh:lsh 's/\(befo
 mutant "lsh: the rate is passed once" compressors/lsh.c lsh:lsh 's/\(double\)pieces \//(double)count \//'
 mutant "lsh: no hash where one is too many" compressors/lsh.c lsh:lsh 's/hashes > 0 && \(double\)pieces/(double)pieces/'
 mutant "lsh: first tokens are those of a split not taken" compressors/lsh.c lsh:lsh 's/^        first\[of\[t\]\] = .*//'
-unchanged moe:moe moe_lsh:moe_lsh moe_faults:moe_faults moe_rows:moe_rows
+unchanged moe:moe moe_lsh:moe_lsh moe_faults:moe_faults moe_rows:moe_rows moe_comm:moe_comm
+mutant "moe: a call that ranks disagree on counts as a pass" libcomm/moe_comm.c moe_comm:moe_comm \
+    's/moe->passes = number;/(void)number;/'
+mutant "moe: blocks of any size" libcomm/moe_comm.c moe_comm:moe_comm \
+    's/mine = tacit__alltoall_check\(/(void)tacit__alltoall_check(/'
 mutant "moe: what a token has beyond its row counts twice" libcomm/moe_rows.c moe_rows:moe_rows \
     's/- \(centroid\[i\]/- 2 * (centroid[i]/'
 mutant "moe: a reply loses its sign where it is zero" libcomm/moe_rows.c moe_rows:moe_rows \
