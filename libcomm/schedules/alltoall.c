@@ -3,6 +3,7 @@
    that no link waits for another and encoding, wire and decoding overlap. Carries no item. */
 #include "alltoall_state.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "operation.h"
@@ -12,6 +13,18 @@ enum {
     AHEAD = 8,          /* that a rank is sent more of than have come from it: what is sent meanwhile keeps a link busy */
     OWN_BYTES = 1 << 18 /* of the own part are copied at once */
 };
+
+/* For messages: what is carried. */
+enum { TITLE_BYTES = 160 };
+static const char *title(const tacit_alltoall_t *job, char text[TITLE_BYTES])
+{
+    if (job->stages == NULL) {
+        snprintf(text, TITLE_BYTES, "%.80s", job->name);
+    } else {
+        snprintf(text, TITLE_BYTES, "moe '%.80s', %s", job->name, job->stages[job->step % job->stage_count]);
+    }
+    return text;
+}
 
 static const tacit_alltoall_t *job_of(const tacit_leg_t *leg)
 {
@@ -115,13 +128,14 @@ tacit_status_t tacit__alltoall_encode(const tacit_leg_t *leg, int rank, size_t c
     const tacit_alltoall_t *job = job_of(leg);
     tacit_to_t             *to = &((tacit_alltoall_state_t *)leg->state)->to[rank];
     const tacit_part_t     *part = &job->parts[rank];
+    char                    text[TITLE_BYTES];
 
     if (count != 0 && tacit__values_encode(job->values, part->in, to->elements, count, payload, part->decoded) != 0) {
         return tacit__fail(
             TACIT_ERR_VALUE,
             "rank %d: %s: what goes to rank %d holds NaN or infinity, or what '%s' cannot hold, from element %zu on; "
             "set nonfinite to pass, or look where it comes from",
-            leg->comm->rank, job->name, rank, job->values->spec.text, to->elements);
+            leg->comm->rank, title(job, text), rank, job->values->spec.text, to->elements);
     }
     to->elements += count;
     return TACIT_OK;
@@ -263,10 +277,11 @@ tacit_status_t tacit__alltoall_take_rows(tacit_leg_t *leg, const tacit_frame_t *
     tacit_from_t           *from = &state->from[frame->rank];
     const tacit_part_t     *part = &job->parts[frame->rank];
     const double            began = tacit__seconds();
+    char                    text[TITLE_BYTES];
 
     if (from->met && frame->total != (uint32_t)part->receive) {
         return tacit__fail(TACIT_ERR_MISMATCH, "rank %d sends rank %d %u elements in %s, where %zu are expected", frame->rank,
-                           leg->comm->rank, frame->total, job->name, part->receive);
+                           leg->comm->rank, frame->total, title(job, text), part->receive);
     }
     if (!from->met || frame->first != from->elements || frame->count > part->receive - from->elements ||
         frame->first % tacit__values_grain(job->values) != 0 || is_here(from, part) ||

@@ -3,6 +3,7 @@
    same, and the pass, or the layer, goes on. */
 #include "mixture.h"
 
+#include <math.h>
 #include <stdio.h>
 
 #include "ranks.h"
@@ -352,6 +353,39 @@ START_TEST(ranks_with_nothing)
 }
 END_TEST
 
+/* NaN in replies, where they lose something: the message says of which layer and exchange. */
+static void nan_body(tacit_comm_t *comm, void *arg)
+{
+    const tacit_moe_config_t config = config_of(2, 2, 2, 1, "bf16");
+    const float              tokens[4] = {1, 2, 3, 4}, weights[] = {1, 1};
+    const int32_t            experts[] = {0, 1};
+    const int                rank = tacit_comm_rank(comm);
+    float                    out[4], replies[8] = {1, rank == 1 ? NAN : 1, 1, rank == 1 ? NAN : 1};
+    char(*text)[TACIT_TEXT_BYTES] = arg;
+    tacit_moe_t      *moe;
+    tacit_moe_pass_t *pass;
+    tacit_moe_batch_t batch;
+
+    MUST(tacit_moe_create(comm, "layer", &config, &moe));
+    MUST(tacit_moe_dispatch(moe, tokens, 2, experts, &pass, &batch));
+    if (tacit_moe_combine(pass, replies, weights, out) == TACIT_ERR_VALUE) {
+        snprintf(text[rank], TACIT_TEXT_BYTES, "%s", tacit_last_error());
+    }
+    MUST(tacit_moe_combine(pass, batch.rows, weights, out));
+}
+
+START_TEST(where_not_finite)
+{
+    char text[2][TACIT_TEXT_BYTES] = {"", ""};
+
+    run_ranks(2, NULL, nan_body, text);
+    for (int rank = 0; rank < 2; rank++) {
+        ck_assert_msg(strstr(text[rank], "rank 1: moe 'layer', combine: what goes to rank 0 holds NaN") != NULL, "%s",
+                      text[rank]);
+    }
+}
+END_TEST
+
 /* A part of an all-to-all has fewer than 2^32 elements, which is known before anything is copied. */
 static void large_body(tacit_comm_t *comm, void *arg)
 {
@@ -432,6 +466,7 @@ int main(void)
     tcase_add_test(tcase, layers_that_differ);
     tcase_add_test(tcase, ranks_at_other_calls);
     tcase_add_loop_test(tcase, ranks_with_nothing, 0, COUNT_OF(specs));
+    tcase_add_test(tcase, where_not_finite);
     tcase_add_test(tcase, more_than_a_part_has);
     tcase_add_test(tcase, blocks_of_a_message);
     tcase_add_test(tcase, calls_that_cannot_be);
