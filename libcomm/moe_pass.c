@@ -502,9 +502,10 @@ static tacit_status_t write_sum(const tacit_moe_pass_t *pass, const void *gradie
 
     for (uint32_t i = first[0]; i < first[1]; i++) {
         const uint32_t token = pass->sent.members[i];
+        const float   *gradient = rank == moe->rank ? load(moe, gradients, token, moe->scratch[0])
+                                                    : load_clustered(moe, gradients, token, moe->scratch[0]);
 
-        tacit__moe_add(sum, weight_of(pass, token, reply), load_clustered(moe, gradients, token, moe->scratch[0]),
-                       moe->config.dimension, i == first[0]);
+        tacit__moe_add(sum, weight_of(pass, token, reply), gradient, moe->config.dimension, i == first[0]);
     }
     if (rank == moe->rank) {
         store(moe, sum, out);

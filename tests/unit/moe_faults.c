@@ -544,6 +544,27 @@ START_TEST(gradients_not_finite)
 }
 END_TEST
 
+/* What stays on its rank is as it is there, whatever the policy: tokens, and gradients, too. */
+START_TEST(own_not_finite)
+{
+    mixture_t mixture = layer_of("lsh:hashes=1", TACIT_NONFINITE_SKIP);
+
+    for (size_t t = 0; t < TOKENS; t++) {
+        mixture.experts[0][2 * t] = 0;
+        mixture.experts[0][2 * t + 1] = -1;
+    }
+    mixture.weights[0][0] = 1;
+    dispatch(&mixture);
+    combine(&mixture);
+    mixture.gradients[0][1] = NAN;
+    backward(&mixture);
+    ck_assert(isfinite(mixture.reply_gradients[0][0]));
+    ck_assert(isnan(mixture.reply_gradients[0][1]));
+    ck_assert(isnan(mixture.token_gradients[0][1]));
+    mixture_release(&mixture);
+}
+END_TEST
+
 /* ---- Memory ---- */
 
 /* Calls that fail are made again; what ranks count must stay the same, so all do. Returns whether one has failed. */
@@ -653,6 +674,7 @@ static Suite *suite(void)
     tcase_add_test(moe, hostile);
     tcase_add_loop_test(moe, not_finite, 0, 12);
     tcase_add_test(moe, gradients_not_finite);
+    tcase_add_test(moe, own_not_finite);
     tcase_add_loop_test(moe, no_memory, 0, 3);
     suite_add_tcase(all, moe);
     return all;
