@@ -152,11 +152,12 @@ static tacit_status_t mpi_allreduce_wait(void *context, const void *in, void *ou
     for (size_t done = 0; done < count || done == 0; done += PIECE) {
         int piece = count - done < PIECE ? (int)(count - done) : PIECE;
 
-        status =
-            checked(mpi, MPI_Allreduce(in == out ? MPI_IN_PLACE : from + done, to + done, piece, MPI_FLOAT, MPI_SUM, mpi->comm));
-        if (status != TACIT_OK) {
+        status = checked(mpi, MPI_Allreduce(in == out ? MPI_IN_PLACE : from, to, piece, MPI_FLOAT, MPI_SUM, mpi->comm));
+        if (status != TACIT_OK || piece == 0) { /* what has no elements may be NULL */
             break;
         }
+        from += piece;
+        to += piece;
     }
     return status;
 }

@@ -354,6 +354,7 @@ START_TEST(hostile_records)
     scene_t        scene = {.calls = 2, .straight = crime->deed == REPEAT || (crime->deed == DISGUISE && crime->from == 1)};
 
     court.crime = crime;
+    court.done = false;
     play(&scene, 3, "2,1", "two_level_alltoall", corrupt);
     ck_assert(court.done);
     for (int rank = 0; rank < 3; rank++) {
