@@ -43,7 +43,13 @@ typedef struct tacit_alltoall {
 
 /* Whether its elements can travel in messages of this communicator, or TACIT_ERR_UNSUPPORTED. The same on all ranks. */
 tacit_status_t tacit__alltoall_check(const tacit_comm_t *comm, const tacit_alltoall_t *alltoall);
-/* Runs it. `mine`: this rank's status so far, as tacit__comm_agree(). */
+/* As tacit__comm_enter(), of a call that cannot be part of a group: TACIT_ERR_STATE while one is open. */
+tacit_status_t tacit__alltoall_enter(tacit_comm_t *comm, const char *what);
+/* Its operation, which frees it if it is owned, also where this fails. `mine`: this rank's status so far, as tacit__comm_agree();
+   where that is a fault, alltoall may be NULL. */
+tacit_status_t tacit__alltoall_start(tacit_comm_t *comm, const char *what, tacit_alltoall_t *alltoall, tacit_status_t mine,
+                                     tacit_request_t **operation_out);
+/* The same, to its end. */
 tacit_status_t tacit__alltoall_run(tacit_comm_t *comm, const char *what, tacit_alltoall_t *alltoall, tacit_status_t mine);
 /* Its operation starts. */
 void tacit__alltoall_begin(tacit_alltoall_t *alltoall);

@@ -166,22 +166,16 @@ out:
 static tacit_status_t run_framed(tacit_comm_t *comm, const char *what, tacit_alltoall_t *job, tacit_status_t mine,
                                  tacit_request_t **request_out)
 {
-    tacit_operation_t *operation;
-    tacit_status_t     status = tacit__operation_create(comm, what, NULL, 0, mine, &operation);
+    tacit_status_t status;
 
-    if (status != TACIT_OK) {
-        tacit__alltoall_release(job);
-        return status;
-    }
-    operation->alltoall = job;
     if (request_out == NULL) {
-        return tacit__operation_wait(operation);
+        return tacit__alltoall_run(comm, what, job, mine);
     }
-    *request_out = operation;
-    if (comm->thread == NULL) {
-        (void)tacit__comm_progress(comm); /* the first messages go out now */
+    status = tacit__alltoall_start(comm, what, job, mine, request_out);
+    if (status == TACIT_OK) {
+        tacit__comm_set_going(comm);
     }
-    return TACIT_OK;
+    return status;
 }
 
 /* Whether it goes by the transport's own call: the same on all ranks, also where one has made a mistake. */
@@ -194,15 +188,11 @@ static bool goes_natively(const tacit_comm_t *comm, const char *spec, bool waits
 
 static tacit_status_t run(tacit_comm_t *comm, const char *what, const arguments_t *arguments, tacit_request_t **request_out)
 {
-    tacit_status_t    status = tacit__comm_enter(comm, false), mine;
+    tacit_status_t    status = tacit__alltoall_enter(comm, what), mine;
     tacit_alltoall_t *job = NULL;
 
     if (status != TACIT_OK) {
         return status;
-    }
-    if (comm->group_open) {
-        status = tacit__fail(TACIT_ERR_STATE, "rank %d: a group is open, of which %s() cannot be part", comm->rank, what);
-        goto out;
     }
     mine = make_job(comm, what, arguments, &job);
     if (goes_natively(comm, arguments->spec, request_out == NULL)) {

@@ -120,14 +120,6 @@ out:
     return status;
 }
 
-/* The first messages go out now, or as soon as the thread wakes: what encoding takes is not taken from the caller then. */
-static void set_going(tacit_comm_t *comm)
-{
-    if (comm->thread == NULL) {
-        (void)tacit__comm_progress(comm);
-    }
-}
-
 tacit_status_t tacit_iallreduce(tacit_slot_t *slot, const void *in, void *out, tacit_op_t op, tacit_request_t **request_out)
 {
     tacit_status_t status, mine;
@@ -152,7 +144,7 @@ tacit_status_t tacit_iallreduce(tacit_slot_t *slot, const void *in, void *out, t
         TRY(mine);
     }
     TRY(tacit__operation_create(comm, "tacit_iallreduce", &item, 1, mine, request_out));
-    set_going(comm);
+    tacit__comm_set_going(comm);
 out:
     tacit__comm_leave(comm);
     return status;
@@ -199,7 +191,7 @@ tacit_status_t tacit_group_end(tacit_comm_t *comm, tacit_request_t **request_out
     TRY(status);
     if (request_out != NULL) {
         *request_out = operation;
-        set_going(comm);
+        tacit__comm_set_going(comm);
     } else {
         TRY(tacit__operation_wait(operation));
     }

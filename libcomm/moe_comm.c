@@ -158,8 +158,6 @@ out:
 
 static tacit_status_t enter(tacit_moe_t *moe, const char *what)
 {
-    tacit_status_t status;
-
     if (moe == NULL) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "%s: the layer, or the pass, is NULL", what);
     }
@@ -167,12 +165,7 @@ static tacit_status_t enter(tacit_moe_t *moe, const char *what)
         return tacit__fail(TACIT_ERR_STATE, "rank %d: moe '%s' has no communicator: use %s_begin() and _end()", moe->rank,
                            moe->name, what);
     }
-    status = tacit__comm_enter(moe->comm, false);
-    if (status == TACIT_OK && moe->comm->group_open) {
-        status = tacit__fail(TACIT_ERR_STATE, "rank %d: a group is open, of which %s() cannot be part", moe->rank, what);
-        tacit__comm_leave(moe->comm);
-    }
-    return status;
+    return tacit__alltoall_enter(moe->comm, what);
 }
 
 tacit_status_t tacit_moe_dispatch(tacit_moe_t *moe, const void *tokens, size_t count, const int32_t *experts,

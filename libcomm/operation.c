@@ -637,6 +637,13 @@ bool tacit__comm_progress(tacit_comm_t *comm)
     return moved;
 }
 
+void tacit__comm_set_going(tacit_comm_t *comm)
+{
+    if (comm->thread == NULL) {
+        (void)tacit__comm_progress(comm);
+    }
+}
+
 /* Ranks may be more than cores, and a peer may be long in coming. */
 double tacit__idle(double since)
 {

@@ -58,6 +58,9 @@ tacit_status_t tacit__operation_create(tacit_comm_t *comm, const char *what, con
                                        tacit_status_t fault, tacit_operation_t **operation_out);
 /* Advances the queue once. Returns whether anything happened. */
 bool tacit__comm_progress(tacit_comm_t *comm);
+/* The first messages of a request go out now, or as soon as the thread wakes: what encoding takes is not taken from the caller
+   then. */
+void tacit__comm_set_going(tacit_comm_t *comm);
 /* Spins for a moment, then lets others run, then sleeps, by the time for which nothing has moved. Returns the time. */
 double tacit__idle(double since);
 /* Something has moved, for the first time since then: if there was waiting (comm->idle), the trace tells. */

@@ -360,13 +360,36 @@ void tacit__alltoall_begin(tacit_alltoall_t *alltoall)
     }
 }
 
+tacit_status_t tacit__alltoall_enter(tacit_comm_t *comm, const char *what)
+{
+    tacit_status_t status = tacit__comm_enter(comm, false);
+
+    if (status == TACIT_OK && comm->group_open) {
+        status = tacit__fail(TACIT_ERR_STATE, "rank %d: a group is open, of which %s() cannot be part", comm->rank, what);
+        tacit__comm_leave(comm);
+    }
+    return status;
+}
+
+tacit_status_t tacit__alltoall_start(tacit_comm_t *comm, const char *what, tacit_alltoall_t *alltoall, tacit_status_t mine,
+                                     tacit_request_t **operation_out)
+{
+    const tacit_status_t status = tacit__operation_create(comm, what, NULL, 0, mine, operation_out);
+
+    if (status == TACIT_OK) {
+        (*operation_out)->alltoall = alltoall;
+    } else {
+        tacit__alltoall_release(alltoall);
+    }
+    return status;
+}
+
 tacit_status_t tacit__alltoall_run(tacit_comm_t *comm, const char *what, tacit_alltoall_t *alltoall, tacit_status_t mine)
 {
     tacit_operation_t *operation;
     tacit_status_t     status;
 
-    TRY(tacit__operation_create(comm, what, NULL, 0, mine, &operation));
-    operation->alltoall = alltoall;
+    TRY(tacit__alltoall_start(comm, what, alltoall, mine, &operation));
     TRY(tacit__operation_wait(operation));
 out:
     return status;

@@ -11,6 +11,7 @@
 
 #include <string.h>
 
+#include "bits.h"
 #include "operation.h"
 
 enum {
@@ -49,18 +50,6 @@ static tacit_relay_t *relay_of(const tacit_leg_t *leg)
 
 /* ---- Records ---- */
 
-static void put32(uint8_t *at, uint32_t value)
-{
-    for (int i = 0; i < 4; i++) {
-        at[i] = (uint8_t)(value >> 8 * i);
-    }
-}
-
-static uint32_t get32(const uint8_t *at)
-{
-    return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
-}
-
 /* Writes the record of what goes to a rank, and moves *at behind it. */
 static tacit_status_t pack(const tacit_leg_t *leg, int rank, uint8_t **at)
 {
@@ -74,7 +63,7 @@ static tacit_status_t pack(const tacit_leg_t *leg, int rank, uint8_t **at)
 
     if (!to->relayed) {
         memset(record, 0, RECORD_BYTES);
-        put32(record, straight);
+        tacit__store32(record, straight);
         *at = payload;
         return TACIT_OK;
     }
@@ -84,10 +73,10 @@ static tacit_status_t pack(const tacit_leg_t *leg, int rank, uint8_t **at)
     to->elements = 0;
     TRY(tacit__alltoall_encode(leg, rank, part->send, payload + part->head_bytes));
     bytes = part->head_bytes + tacit__values_bytes(job->values, part->send);
-    put32(record, (uint32_t)part->head_bytes);
-    put32(record + 4, (uint32_t)(bytes - part->head_bytes));
-    put32(record + 8, (uint32_t)part->send);
-    put32(record + 12, tacit__payload_checksum(payload, bytes));
+    tacit__store32(record, (uint32_t)part->head_bytes);
+    tacit__store32(record + 4, (uint32_t)(bytes - part->head_bytes));
+    tacit__store32(record + 8, (uint32_t)part->send);
+    tacit__store32(record + 12, tacit__payload_checksum(payload, bytes));
     *at = payload + bytes;
 out:
     leg->operation->alltoall->encode_seconds += tacit__seconds() - began;
@@ -102,8 +91,8 @@ static bool read_record(const uint8_t *records, size_t end, size_t *at, size_t m
     if (end - *at < RECORD_BYTES) {
         return false;
     }
-    *record_out = (record_t){get32(records + *at), get32(records + *at + 4), get32(records + *at + 8), get32(records + *at + 12),
-                             records + *at + RECORD_BYTES};
+    *record_out = (record_t){tacit__load32(records + *at), tacit__load32(records + *at + 4), tacit__load32(records + *at + 8),
+                             tacit__load32(records + *at + 12), records + *at + RECORD_BYTES};
     bytes = record_out->head_bytes != straight ? (size_t)record_out->head_bytes + record_out->payload_bytes : 0;
     *at += RECORD_BYTES;
     if (bytes > most || bytes > end - *at) {
