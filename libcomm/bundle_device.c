@@ -290,12 +290,27 @@ void tacit__bundle_device_destroy(tacit_bundle_t *bundle)
 
 /* ---- A step ---- */
 
+/* What changes only outside of a capture is about to. */
+static tacit_status_t refuse_capture(const tacit_bundle_device_t *side)
+{
+    bool           capturing = false;
+    tacit_status_t status;
+
+    TRY(check(side->module->capturing(side->stream, &capturing), side, "its stream"));
+    if (capturing) {
+        status =
+            tacit__fail(TACIT_ERR_STATE, "bundle: the tensors are not where they were in the last step; make one with these, "
+                                         "outside of the capture, before it");
+    }
+out:
+    return status;
+}
+
 /* Makes the device's table of tensors say where they are now. in, out: NULL: as before. */
 static tacit_status_t update(tacit_bundle_t *bundle, const void *const *in, void *const *out)
 {
     tacit_bundle_device_t *side = bundle->device;
     tacit_status_t         status = TACIT_OK;
-    bool                   capturing = false;
 
     for (size_t i = 0; i < bundle->count; i++) {
         tacit_device_tensor_t *tensor = &side->tensors[i];
@@ -313,13 +328,7 @@ static tacit_status_t update(tacit_bundle_t *bundle, const void *const *in, void
     if (side->current) {
         goto out;
     }
-    TRY(check(side->module->capturing(side->stream, &capturing), side, "its stream"));
-    if (capturing) {
-        status =
-            tacit__fail(TACIT_ERR_STATE, "bundle: the tensors are not where they were in the last step; make one with these, "
-                                         "outside of the capture, before it");
-        goto out;
-    }
+    TRY(refuse_capture(side));
     TRY(check(side->module->copy(side->memory, side->tensors, bundle->count * sizeof *side->tensors, side->stream), side,
               "its table of tensors"));
     side->current = true;
@@ -351,6 +360,7 @@ static tacit_status_t prepare(tacit_bundle_t *bundle)
 
         p += owned;
         if (!tacit__codec_owns(codec, first, count, mean)) {
+            TRY(refuse_capture(bundle->device)); /* no memory can be got in one */
             tacit__codec_settle(codec);
             TRY(tacit__codec_own_part(codec, bundle->step, first, count, mean));
             if (!bundle->device->bundle.serves) {

@@ -130,7 +130,13 @@ START_TEST(unknown_codes)
     ck_assert_int_ne(cuda->reduce(&bundle, &tiles, NULL, NULL, NULL), 0);
     tiles = (tacit_device_tiles_t){.code = TACIT_CODE_ONEBIT, .width = TACIT_WIDTHS};
     ck_assert_int_ne(cuda->finish(&bundle, &tiles, NULL, NULL, NULL), 0);
-    for (int code = 0; code < TACIT_CODES; code++) { /* no tiles: nothing to do */
+    for (int code = TACIT_CODE_TOPK; code < TACIT_CODES; code++) { /* of whole tensors, which have no tiles */
+        tiles = (tacit_device_tiles_t){.code = (uint8_t)code};
+        ck_assert_int_ne(cuda->encode(&bundle, &tiles, NULL, NULL), 0);
+        ck_assert_int_ne(cuda->reduce(&bundle, &tiles, NULL, NULL, NULL), 0);
+        ck_assert_int_ne(cuda->finish(&bundle, &tiles, NULL, NULL, NULL), 0);
+    }
+    for (int code = 0; code < TACIT_CODE_TOPK; code++) { /* no tiles: nothing to do */
         tiles = (tacit_device_tiles_t){.code = (uint8_t)code};
         MUST(cuda->encode(&bundle, &tiles, NULL, NULL));
         MUST(cuda->reduce(&bundle, &tiles, NULL, NULL, NULL));
