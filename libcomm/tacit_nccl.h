@@ -28,7 +28,7 @@
    environment, calls that connect wait without a limit.
 
    A communicator and its groups are used by one thread at a time, with the same GPU present (cudaSetDevice()) from first to
-   last. No GPU has run this yet. */
+   last. What a GPU has run of it stands in doc/performance.md. */
 #ifndef TACIT_NCCL_H
 #define TACIT_NCCL_H
 
