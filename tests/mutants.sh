@@ -4,8 +4,8 @@
 # mutants.sh [BUILD_DIR [SOURCE_DIR [NAME]]]
 #
 # A mutant is a copy of one source file with a small change, linked in front of the library into unit tests that are built
-# already. One line each is printed, in the order in which they end; the exit status is 1 if a mutant survives. NAME: only
-# mutants with these words in their names. JOBS: how many at once (default: the number of processors).
+# already. One line each is printed, in the order in which they end, but for those that survive, which come last; the exit
+# status is 1 if there are any. NAME: only mutants with these words in their names. JOBS: how many at once (default: the number of processors).
 # shellcheck disable=SC2317 # functions are called through begin
 set -u
 build=${1:-.}
@@ -214,7 +214,8 @@ begin() {
     read -r -u 3
     mkdir "$place"
     {
-        if "$command" "$place" "$@"; then
+        if "$command" "$place" "$@" >"$place/said"; then
+            cat "$place/said"
             rm -rf "$place"
         fi
         echo >&3
@@ -1156,6 +1157,7 @@ kernel_mutant "kernels: NaN of a token passes" compressors/cuda/rows.cu lsh 's/s
 kernel_mutant "kernels: lists begin anew each 32 rows" compressors/cuda/rows.cu lsh 's/add\(base \+ i == 0,/add(i == 0,/'
 
 wait
+cat "$work"/*/said 2>/dev/null
 failed=$(find "$work" -mindepth 1 -maxdepth 1 -type d | wc -l)
 echo "$((started - failed)) of $started as they should be"
 exit $((failed != 0 || started == 0))
