@@ -148,7 +148,7 @@ tacit_status_t tacit__nccl_look(tacit_nccl_t *nccl, double began, const char *wh
     return look_at(nccl, nccl->comm, began, what, state_out);
 }
 
-/* A split is seen in the communicator that is split. */
+/* What has begun at a communicator. */
 static tacit_status_t complete_at(tacit_nccl_t *nccl, void *comm, int result, const char *what)
 {
     const double   began = tacit__seconds();
@@ -368,13 +368,21 @@ out:
     return status;
 }
 
+/* A split of a communicator that does not block returns success while it is in progress, which only that communicator tells. */
+static int split(const tacit_nccl_library_t *library, void *nccl_comm, int color, int rank, void **comm_out)
+{
+    tacit_nccl_config_t settings = TACIT_NCCL_CONFIG_INIT;
+    const int           result = library->split(nccl_comm, color, rank, comm_out, &settings);
+
+    return result == TACIT_NCCL_SUCCESS ? TACIT_NCCL_IN_PROGRESS : result;
+}
+
 /* A rank that cannot take part leaves the split to the others, instead of letting them wait in it. */
 static void stay_away(const tacit_nccl_library_t *library, void *nccl_comm, int rank)
 {
-    tacit_nccl_config_t settings = TACIT_NCCL_CONFIG_INIT;
-    const double        began = tacit__seconds();
-    void               *none = NULL;
-    int                 state = library->split(nccl_comm, TACIT_NCCL_NO_COLOR, rank, &none, &settings);
+    const double began = tacit__seconds();
+    void        *none = NULL;
+    int          state = split(library, nccl_comm, TACIT_NCCL_NO_COLOR, rank, &none);
 
     while (state == TACIT_NCCL_IN_PROGRESS && tacit__seconds() - began < 1e-3 * DEFAULT_TIMEOUT_MS &&
            library->async_error(nccl_comm, &state) == TACIT_NCCL_SUCCESS) {
@@ -384,7 +392,6 @@ static void stay_away(const tacit_nccl_library_t *library, void *nccl_comm, int 
 
 tacit_status_t tacit_nccl_create(void *nccl_comm, const tacit_config_t *config, tacit_nccl_t **nccl_out)
 {
-    tacit_nccl_config_t         settings = TACIT_NCCL_CONFIG_INIT;
     const tacit_nccl_library_t *library;
     tacit_nccl_t               *nccl = NULL;
     tacit_status_t              status;
@@ -401,7 +408,7 @@ tacit_status_t tacit_nccl_create(void *nccl_comm, const tacit_config_t *config, 
         stay_away(library, nccl_comm, rank);
         goto out;
     }
-    TRY(complete_at(nccl, nccl_comm, library->split(nccl_comm, 0, rank, nccl->made, &settings), "tacit_nccl_create"));
+    TRY(complete_at(nccl, nccl_comm, split(library, nccl_comm, 0, rank, nccl->made), "tacit_nccl_create"));
     nccl->comm = *nccl->made;
     TRY(tacit__nccl_complete(nccl, TACIT_NCCL_IN_PROGRESS, "tacit_nccl_create"));
     if (library->count(nccl->comm, &present) != TACIT_NCCL_SUCCESS || present != ranks) {

@@ -5,7 +5,8 @@
 #
 # A mutant is a copy of one source file with a small change, linked in front of the library into unit tests that are built
 # already. One line each is printed, in the order in which they end, but for those that survive, which come last; the exit
-# status is 1 if there are any. NAME: only mutants with these words in their names. JOBS: how many at once (default: the number of processors).
+# status is 1 if there are any. NAME: only mutants with these words in their names. JOBS: how many at once (default: the number
+# of processors).
 # shellcheck disable=SC2317 # functions are called through begin
 set -u
 build=${1:-.}

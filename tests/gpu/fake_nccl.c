@@ -488,10 +488,11 @@ int ncclCommInitAll(comm_t **out, int ranks, const int *devices)
     return SUCCESS;
 }
 
+/* As NCCL has it, success also while the parent is in progress. */
 int ncclCommSplit(comm_t *parent, int color, int key, comm_t **out, config_t *config)
 {
     const int split = parent->splits++;
-    int       child = 0;
+    int       child = 0, result;
 
     (void)key;
     if (split == SPLITS) {
@@ -507,13 +508,14 @@ int ncclCommSplit(comm_t *parent, int color, int key, comm_t **out, config_t *co
     if (color < 0) {
         atomic_fetch_add(&arena->world[child - 1].away, 1);
         atomic_fetch_add(&arena->world[child - 1].joined, 1);
-        return wait_for(parent);
+    } else {
+        parent->child_out = out;
+        if (join(&parent->child, child - 1, parent->rank, parent->ranks, config) == INVALID) {
+            return INVALID;
+        }
     }
-    parent->child_out = out;
-    if (join(&parent->child, child - 1, parent->rank, parent->ranks, config) == INVALID) {
-        return INVALID;
-    }
-    return wait_for(parent);
+    result = wait_for(parent);
+    return result == IN_PROGRESS ? SUCCESS : result;
 }
 
 int ncclCommFinalize(comm_t *comm)
