@@ -185,7 +185,7 @@ judge_preload() {
     mkdir "$place/as-it-is" "$place/changed"
     preload_fails "$place/as-it-is" "$file" '' "$@"
     if [ $? -ne 1 ]; then
-        echo "$name: '${*:2}' fails, or cannot be built, as it is"
+        echo "$name: '${*:2}' fails, or cannot be built, as it is: $(tail -n 5 "$place/as-it-is/log")"
         return 1
     fi
     preload_fails "$place/changed" "$file" "$script" "$@"
@@ -1079,7 +1079,7 @@ preload_mutant "nccl: verdicts are not heard" preload/nccl_policy.c 's/judged \&
     "TACIT_RULE=min=16K,after=40:onebit+ef TACIT_TIMEOUT_MS=300" broken 2 60
 preload_mutant "nccl: who aborts waits for ranks that meet" preload/nccl_companion.c \
     's/^ *pthread_mutex_(un)?lock\(&clique->lock\);//' \
-    "TACIT_ALLREDUCE=onebit TACIT_TIMEOUT_MS=5000" meeting 2 16
+    "TACIT_ALLREDUCE=onebit TACIT_TIMEOUT_MS=12000" meeting 2 16
 preload_mutant "nccl: nobody hears of an abort" preload/nccl_calls.c 's/preload_hurry\(clique\);//' \
     "TACIT_ALLREDUCE=onebit" step 2 40
 preload_mutant "nccl: communicators end in the midst of groups" preload/nccl_calls.c 's/is_busy\(comm\)\)/false)/' \
