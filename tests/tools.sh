@@ -98,8 +98,6 @@ ends 2 "$tools/tacit-bench" kernels --bytes 1X
 if [ -n "${MPIRUN-}" ]; then
     ends 2 "$tools/tacit-bench" allreduce --spec lsh
     says err "'lsh' is for tokens"
-    ends 2 "$tools/tacit-bench" alltoall --spec lsh:hashes=4
-    says err 'is for tokens that go to experts'
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1
     export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
     export OMPI_MCA_btl_vader_single_copy_mechanism=none
@@ -140,6 +138,13 @@ if [ -n "${MPIRUN-}" ]; then
     says err 'does not encode rows one by one'
     ends 1 ranks 2 "$tools/tacit-bench" alltoall --bytes 4
     says err 'a number for each of 2 ranks'
+    ends 0 ranks 3 "$tools/tacit-bench" alltoall --spec lsh --dimension 64 --bytes 400K --json
+    says out '"spec":"lsh","schedule":"alltoall","ranks":3,"nodes":1,"bytes":409344,' # 533 tokens for each
+    says out '"relative_error":0\.1.*"dimension":64,"rate":0\.6.*"hash_gbps":[0-9]'
+    ends 0 ranks 2 "$tools/tacit-bench" alltoall --spec lsh --bytes 1M --calls 9
+    says out 'hashing [0-9.]*, clusters'
+    ends 1 ranks 2 "$tools/tacit-bench" alltoall --spec lsh --bytes 4000
+    says err 'a token for each of 2 ranks'
 
     TACIT_TOPOLOGY=1,2 ends 0 ranks 3 "$tools/tacit-info" --topology
     says out '^# 2 hosts of 1 to 2 ranks; 1 rail$'

@@ -9,6 +9,8 @@
 
 #include <tacit.h>
 
+#include "json.h"
+
 enum { BENCH_SPECS = 64, BENCH_SIZES = 64, BENCH_SCHEDULES = 16 };
 
 typedef struct bench_options {
@@ -75,6 +77,18 @@ void *bench_memory(size_t bytes);
 
 /* Computes until this thread has had so many seconds of a processor. */
 void bench_compute(double seconds);
+
+/* ---- Tokens ---- */
+
+enum { BENCH_POINTS = 64 };
+
+/* BENCH_POINTS points of N(0,1), and tokens that are near to them. */
+void bench_make_tokens(bench_random_t *random, float *points, float *tokens, size_t count, size_t dimension);
+/* What one core needs for tokens of so many bytes; false after a message. */
+bool bench_measure_tokens(const bench_options_t *options, const char *spec, size_t bytes, bench_rates_t *rates_out);
+/* What of it is known of tokens alone. */
+void bench_print_hashing(const bench_rates_t *rates);
+void bench_add_hashing(json_t *json, const bench_rates_t *rates);
 
 /* ---- Memory of the process: anonymous pages, in bytes; NaN where the system does not tell ---- */
 

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tacit-bench alltoall: tacit_alltoall() and MPI_Alltoall() of one buffer, in turns. Data come from the seed, so that each rank
-   can make what others send it: what is checked never crosses the wire. */
+/* tacit-bench alltoall: tacit_alltoall() and MPI_Alltoall() of one buffer, in turns; or, with a spec for tokens,
+   tacit_moe_dispatch() of them in its place. Data come from the seed, so that each rank can make what others send it: what is
+   checked never crosses the wire. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <mpi.h>
+#include <tacit_moe.h>
 #include <tacit_mpi.h>
 
 #include "bench_pairs.h"
@@ -19,17 +22,34 @@ typedef struct alltoall {
     int                    rank, ranks, nodes;
     tacit_comm_t          *comm;
     float                 *in, *out, *expected;
+    tacit_moe_t           *moe;    /* of tokens, and NULL of other data … */
+    size_t                 tokens; /* … which have none, … */
+    int32_t               *chosen; /* … nor a rank each, in whose part it is */
+    bench_rates_t          rates;  /* of hashing, on rank 0 */
     bench_pairs_t          pairs;
     double                 relative_error; /* of the first call, over all ranks; NaN: there was none */
     double                 bytes[2];       /* that leave a rank in a call, and its host: means over ranks */
     double                 limit_seconds;
 } alltoall_t;
 
+static tacit_status_t dispatch(const alltoall_t *run)
+{
+    tacit_moe_pass_t    *pass = NULL;
+    tacit_moe_batch_t    batch;
+    const tacit_status_t status = tacit_moe_dispatch(run->moe, run->in, run->tokens, run->chosen, &pass, &batch);
+
+    tacit_moe_pass_destroy(pass);
+    return status;
+}
+
 static tacit_status_t call(void *context, int kind)
 {
     const alltoall_t *run = context;
     const int         part = (int)run->part;
 
+    if (kind == OURS && run->moe != NULL) {
+        return dispatch(run);
+    }
     if (kind == OURS) {
         return tacit_alltoall(run->comm, run->spec, TACIT_FLOAT32, run->in, run->part, run->out);
     }
@@ -43,7 +63,7 @@ static void collect(void *context, int kind)
     alltoall_t *run = context;
     double      squares[2] = {0}; /* of differences, of what is exact */
 
-    if (kind != OURS || !isnan(run->relative_error)) {
+    if (kind != OURS || run->moe != NULL || !isnan(run->relative_error)) {
         return;
     }
     for (size_t i = 0; i < run->count; i++) {
@@ -64,7 +84,32 @@ static void make_part(const alltoall_t *run, int from, int to, float *part)
     bench_normal(&random, part, run->part);
 }
 
-static void prepare(alltoall_t *run)
+/* Each rank has an expert, to which as many tokens go as to any other. */
+static tacit_status_t prepare_tokens(alltoall_t *run)
+{
+    const size_t       dimension = run->options->dimension;
+    bench_random_t     random = bench_random(run->options->seed, (uint64_t)run->rank, 0);
+    tacit_moe_config_t config = TACIT_MOE_CONFIG_INIT;
+    float             *points = bench_memory(BENCH_POINTS * dimension * sizeof *points);
+
+    run->tokens = run->count / dimension;
+    run->chosen = bench_memory(run->tokens * sizeof *run->chosen);
+    if (points == NULL || run->chosen == NULL) {
+        MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
+    }
+    bench_make_tokens(&random, points, run->in, run->tokens, dimension);
+    free(points);
+    for (size_t t = 0; t < run->tokens; t++) {
+        run->chosen[t] = (int32_t)(t * dimension / run->part);
+    }
+    config.dimension = dimension;
+    config.experts = (size_t)run->ranks;
+    config.tokens = run->tokens;
+    config.spec = run->spec;
+    return tacit_moe_create(run->comm, run->spec, &config, &run->moe);
+}
+
+static tacit_status_t prepare(alltoall_t *run)
 {
     const size_t bytes = run->count * sizeof(float);
 
@@ -74,10 +119,61 @@ static void prepare(alltoall_t *run)
     if (run->in == NULL || run->out == NULL || run->expected == NULL) {
         MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
     }
+    if (bench_is_for_tokens(run->spec)) {
+        return prepare_tokens(run);
+    }
     for (int rank = 0; rank < run->ranks; rank++) {
         make_part(run, run->rank, rank, run->in + (size_t)rank * run->part);
         make_part(run, rank, run->rank, run->expected + (size_t)rank * run->part);
     }
+    return TACIT_OK;
+}
+
+/* What has been sent so far. Of tokens only where ranks have hosts of their own, or one, is known what leaves it. */
+static tacit_status_t count_sent(const alltoall_t *run, tacit_counters_t *sent_out)
+{
+    tacit_moe_counters_t counters;
+    tacit_status_t       status;
+
+    if (run->moe == NULL) {
+        return tacit_alltoall_counters(run->comm, sent_out);
+    }
+    status = tacit_moe_counters(run->moe, &counters);
+    sent_out->calls = counters.passes;
+    sent_out->wire_bytes = counters.wire_bytes;
+    sent_out->network_bytes = run->nodes == 1 ? 0 : counters.wire_bytes;
+    return status;
+}
+
+/* On rank 0, while others sleep. */
+static tacit_status_t measure_hashing(alltoall_t *run)
+{
+    tacit_moe_counters_t counters;
+    double               sums[3];
+    MPI_Request          end;
+    int                  good = 1, done = 0;
+    tacit_status_t       status = tacit_moe_counters(run->moe, &counters);
+
+    if (status != TACIT_OK) {
+        return status;
+    }
+    sums[0] = (double)counters.rows;
+    sums[1] = (double)counters.copies;
+    sums[2] = counters.residual / run->ranks;
+    MPI_Allreduce(MPI_IN_PLACE, sums, 3, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
+    run->relative_error = sums[2];
+    if (run->nodes != 1 && run->nodes != run->ranks) {
+        run->bytes[1] = NAN;
+    }
+    if (run->rank == 0) {
+        good = bench_measure_tokens(run->options, run->spec, run->count * sizeof(float), &run->rates);
+        run->rates.rate = sums[0] / sums[1];
+    }
+    MPI_Ibcast(&good, 1, MPI_INT, 0, MPI_COMM_WORLD, &end);
+    while (MPI_Test(&end, &done, MPI_STATUS_IGNORE) == MPI_SUCCESS && !done) {
+        usleep(1000);
+    }
+    return good ? TACIT_OK : TACIT_ERR_MEMORY;
 }
 
 /* The larger of the wire's time and the memory's: what is sent is read, what comes is written. */
@@ -131,6 +227,9 @@ static void print_row(const alltoall_t *run, const bench_times_t *times)
         }
     }
     putchar('\n');
+    if (run->moe != NULL) {
+        bench_print_hashing(&run->rates);
+    }
     fflush(stdout);
 }
 
@@ -160,6 +259,9 @@ static void print_json(const alltoall_t *run, const bench_times_t *times)
     json_number(&json, "limit_seconds", run->limit_seconds);
     json_number(&json, "of_limit", run->limit_seconds / times->seconds);
     json_text(&json, "progress", tacit_comm_has_thread(run->comm) ? "thread" : "calls");
+    if (run->moe != NULL) {
+        bench_add_hashing(&json, &run->rates);
+    }
     json_close(&json, '}');
     json_end(&json);
 }
@@ -176,19 +278,24 @@ static void report(const alltoall_t *run)
 /* Every rank gets the same status from the library, and so takes the same way. */
 static tacit_status_t run_one(alltoall_t *run)
 {
-    tacit_counters_t before, after;
-    tacit_status_t   status = tacit_alltoall_counters(run->comm, &before);
+    tacit_counters_t before = {0}, after = {0};
+    tacit_status_t   status = prepare(run);
 
-    prepare(run);
+    if (status == TACIT_OK) {
+        status = count_sent(run, &before);
+    }
     run->pairs = (bench_pairs_t){.options = run->options, .context = run, .call = call, .collect = collect};
     if (status == TACIT_OK) {
         status = bench_measure(&run->pairs);
     }
     if (status == TACIT_OK) {
-        status = tacit_alltoall_counters(run->comm, &after);
+        status = count_sent(run, &after);
     }
     if (status == TACIT_OK) {
         bench_mean_bytes(&before, &after, run->ranks, run->bytes);
+        status = run->moe != NULL ? measure_hashing(run) : TACIT_OK;
+    }
+    if (status == TACIT_OK) {
         find_limit(run);
         if (run->rank == 0) {
             report(run);
@@ -199,10 +306,20 @@ static tacit_status_t run_one(alltoall_t *run)
         fprintf(stderr, "tacit-bench: %s: %s\n", run->spec, text[0] != '\0' ? text : tacit_strerror(status));
     }
     bench_forget(&run->pairs);
+    tacit_moe_destroy(run->moe);
+    free(run->chosen);
     free(run->in);
     free(run->out);
     free(run->expected);
     return status;
+}
+
+/* Elements for each rank: whole tokens, where it is those. */
+static size_t part_of(const bench_options_t *options, const char *spec, size_t bytes, int ranks)
+{
+    const size_t part = bytes / sizeof(float) / (size_t)ranks;
+
+    return bench_is_for_tokens(spec) ? part - part % options->dimension : part;
 }
 
 static tacit_status_t run_all(const bench_options_t *options, int rank, int ranks)
@@ -218,9 +335,10 @@ static tacit_status_t run_all(const bench_options_t *options, int rank, int rank
         print_title();
     }
     for (size_t i = 0; i < options->spec_count * options->size_count && status == TACIT_OK; i++) {
-        const size_t part = options->bytes[i % options->size_count] / sizeof(float) / (size_t)ranks;
+        const char  *spec = options->specs[i / options->size_count];
+        const size_t part = part_of(options, spec, options->bytes[i % options->size_count], ranks);
         alltoall_t   run = {.options = options,
-                            .spec = options->specs[i / options->size_count],
+                            .spec = spec,
                             .part = part,
                             .count = part * (size_t)ranks,
                             .rank = rank,
@@ -237,11 +355,14 @@ static tacit_status_t run_all(const bench_options_t *options, int rank, int rank
 
 static bool sizes_suit(const bench_options_t *options, int rank, int ranks)
 {
-    for (size_t i = 0; i < options->size_count; i++) {
-        if (options->bytes[i] / sizeof(float) < (size_t)ranks) {
+    for (size_t i = 0; i < options->spec_count * options->size_count; i++) {
+        const char  *spec = options->specs[i / options->size_count];
+        const size_t bytes = options->bytes[i % options->size_count];
+
+        if (part_of(options, spec, bytes, ranks) == 0) {
             if (rank == 0) {
-                fprintf(stderr, "tacit-bench: --bytes must have a number for each of %d ranks, not %zu bytes\n", ranks,
-                        options->bytes[i]);
+                fprintf(stderr, "tacit-bench: --bytes must have a %s for each of %d ranks, not %zu bytes\n",
+                        bench_is_for_tokens(spec) ? "token" : "number", ranks, bytes);
             }
             return false;
         }

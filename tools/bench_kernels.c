@@ -251,8 +251,7 @@ void bench_print_rates(const bench_rates_t *rates, const bench_options_t *option
                gigabytes / rates->decode_seconds, copy, stream, encode_limit / rates->encode_seconds,
                decode_limit / rates->decode_seconds);
         if (rates->dimension != 0) {
-            printf("  hashing %.2f, clusters %.2f GB/s; %.3f rows a token of %zu elements\n", gigabytes / rates->hash_seconds,
-                   gigabytes / rates->cluster_seconds, rates->rate, rates->dimension);
+            bench_print_hashing(rates);
         }
         return;
     }
@@ -271,10 +270,7 @@ void bench_print_rates(const bench_rates_t *rates, const bench_options_t *option
     json_number(&json, "decode_stream_gbps", gigabytes / rates->decode_stream_seconds);
     json_count(&json, "payload_bytes", rates->payload_bytes);
     if (rates->dimension != 0) {
-        json_count(&json, "dimension", rates->dimension);
-        json_number(&json, "rate", rates->rate);
-        json_number(&json, "hash_gbps", gigabytes / rates->hash_seconds);
-        json_number(&json, "cluster_gbps", gigabytes / rates->cluster_seconds);
+        bench_add_hashing(&json, rates);
     }
     json_close(&json, '}');
     json_end(&json);

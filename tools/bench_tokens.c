@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tacit-bench kernels of specs for tokens: what one core needs to make rows of tokens, and outputs of replies to these. */
+/* tacit-bench of specs for tokens: what one core needs to make rows of tokens, and outputs of replies to these. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +9,7 @@
 #include "codec.h"
 #include "moe.h"
 
-enum { PASSES = 7, POINTS = 64 };
+enum { PASSES = 7 };
 
 static const float noise = 0.25f; /* of tokens, relative to the points that they are near to */
 
@@ -43,7 +43,7 @@ static tacit_status_t prepare(tokens_t *run, const char *spec)
     run->lsh = run->spec.compressor_config;
     TRY(tacit__values_init(&run->values, spec, tacit__codec_cast((tacit_dtype_t)run->lsh->values), TACIT_FLOAT32,
                            TACIT_NONFINITE_PASS, &key));
-    run->points = bench_memory(POINTS * run->dimension * sizeof *run->points);
+    run->points = bench_memory(BENCH_POINTS * run->dimension * sizeof *run->points);
     run->rows = run->points != NULL ? bench_memory(bytes) : NULL;
     run->centroids = run->rows != NULL ? bench_memory(bytes) : NULL;
     run->replies = run->centroids != NULL ? bench_memory(bytes) : NULL;
@@ -74,18 +74,23 @@ static void release(tokens_t *run)
     tacit__spec_release(&run->spec);
 }
 
+void bench_make_tokens(bench_random_t *random, float *points, float *tokens, size_t count, size_t dimension)
+{
+    bench_normal(random, points, BENCH_POINTS * dimension);
+    bench_normal(random, tokens, count * dimension);
+    for (size_t t = 0; t < count; t++) {
+        const float *point = points + dimension * (t * t % BENCH_POINTS); /* some are more frequent */
+        for (size_t i = 0; i < dimension; i++) {
+            tokens[dimension * t + i] = point[i] + noise * tokens[dimension * t + i];
+        }
+    }
+}
+
 static void fill(tokens_t *run, uint64_t seed, uint64_t pass)
 {
     bench_random_t random = bench_random(seed, 0, pass);
 
-    bench_normal(&random, run->points, POINTS * run->dimension);
-    bench_normal(&random, run->rows, run->count * run->dimension);
-    for (size_t t = 0; t < run->count; t++) {
-        const float *point = run->points + run->dimension * (t * t % POINTS); /* some are more frequent */
-        for (size_t i = 0; i < run->dimension; i++) {
-            run->rows[run->dimension * t + i] = point[i] + noise * run->rows[run->dimension * t + i];
-        }
-    }
+    bench_make_tokens(&random, run->points, run->rows, run->count, run->dimension);
 }
 
 static void encode(const tokens_t *run)
@@ -139,7 +144,7 @@ static void perform(tokens_t *run, int operation)
     }
 }
 
-int bench_tokens(const bench_options_t *options, const char *spec, size_t bytes)
+bool bench_measure_tokens(const bench_options_t *options, const char *spec, size_t bytes, bench_rates_t *rates_out)
 {
     tokens_t      run = {.dimension = options->dimension};
     bench_rates_t rates = {.spec = spec,
@@ -153,7 +158,7 @@ int bench_tokens(const bench_options_t *options, const char *spec, size_t bytes)
     if (prepare(&run, spec) != TACIT_OK) {
         fprintf(stderr, "tacit-bench: %s: %s\n", spec, tacit_last_error());
         release(&run);
-        return EXIT_FAILURE;
+        return false;
     }
     for (int pass = -1; pass < PASSES; pass++) { /* the first warms up */
         fill(&run, options->seed, (uint64_t)(pass + 1));
@@ -173,7 +178,37 @@ int bench_tokens(const bench_options_t *options, const char *spec, size_t bytes)
     rates.cluster_seconds = bench_median(run.seconds[CLUSTER], PASSES);
     rates.encode_seconds = rates.hash_seconds + rates.cluster_seconds + bench_median(run.seconds[ENCODE], PASSES);
     rates.decode_seconds = bench_median(run.seconds[DECODE], PASSES);
-    bench_print_rates(&rates, options);
     release(&run);
+    *rates_out = rates;
+    return true;
+}
+
+static double rate_of(const bench_rates_t *rates, double seconds)
+{
+    return 1e-9 * (double)rates->bytes / seconds;
+}
+
+void bench_print_hashing(const bench_rates_t *rates)
+{
+    printf("  hashing %.2f, clusters %.2f GB/s; %.3f rows a token of %zu elements\n", rate_of(rates, rates->hash_seconds),
+           rate_of(rates, rates->cluster_seconds), rates->rate, rates->dimension);
+}
+
+void bench_add_hashing(json_t *json, const bench_rates_t *rates)
+{
+    json_count(json, "dimension", rates->dimension);
+    json_number(json, "rate", rates->rate);
+    json_number(json, "hash_gbps", rate_of(rates, rates->hash_seconds));
+    json_number(json, "cluster_gbps", rate_of(rates, rates->cluster_seconds));
+}
+
+int bench_tokens(const bench_options_t *options, const char *spec, size_t bytes)
+{
+    bench_rates_t rates;
+
+    if (!bench_measure_tokens(options, spec, bytes, &rates)) {
+        return EXIT_FAILURE;
+    }
+    bench_print_rates(&rates, options);
     return EXIT_SUCCESS;
 }
