@@ -89,7 +89,21 @@ tacit_rotations_t tacit__lsh_rotations(const tacit_lsh_t *lsh, size_t dimension,
     for (size_t i = 0; i < tacit__lsh_words(lsh, dimension); i++) {
         signs[i] = tacit__random(&stream, i);
     }
-    return (tacit_rotations_t){(size_t)lsh->hashes, (size_t)lsh->rounds, dimension, padded_of(dimension), signs};
+    return (tacit_rotations_t){.hashes = (size_t)lsh->hashes,
+                               .rounds = (size_t)lsh->rounds,
+                               .dimension = dimension,
+                               .padded = padded_of(dimension),
+                               .signs = signs,
+                               .stride = (size_t)lsh->hashes};
+}
+
+tacit_rotations_t tacit__lsh_some(const tacit_rotations_t *all, size_t first, size_t count)
+{
+    tacit_rotations_t some = *all;
+
+    some.hashes = count;
+    some.signs += first * all->rounds * words_of(all->padded);
+    return some;
 }
 
 #include "lsh_avx512.h"
@@ -174,7 +188,7 @@ TACIT_ALWAYS_INLINE void codes_loop(const tacit_rotations_t *rotations, const fl
                 tacit__hadamard_any(isa, scratch, padded);
                 signs += words;
             }
-            out[rotations->hashes * t + h] = code_of(isa, scratch, padded);
+            out[rotations->stride * t + h] = code_of(isa, scratch, padded);
         }
     }
 }

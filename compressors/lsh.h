@@ -25,12 +25,15 @@ typedef struct tacit_rotations {
     size_t          hashes, rounds, dimension;
     size_t          padded; /* the next power of two */
     const uint32_t *signs;  /* of each hash, of each round, of each element a bit; each round begins a word */
+    size_t          stride; /* from a token's codes to the next one's */
 } tacit_rotations_t;
 
 /* Words of signs. */
 size_t tacit__lsh_words(const tacit_lsh_t *lsh, size_t dimension);
 /* Those of a key. Ranks that have others form other clusters, and nothing else. */
 tacit_rotations_t tacit__lsh_rotations(const tacit_lsh_t *lsh, size_t dimension, const tacit_key_t *key, uint32_t *signs);
+/* Those of some hashes, whose codes take their places among all. */
+tacit_rotations_t tacit__lsh_some(const tacit_rotations_t *all, size_t first, size_t count);
 /* Floats of scratch for codes. */
 size_t tacit__lsh_scratch(const tacit_lsh_t *lsh, size_t dimension);
 /* codes: `hashes` of each token. A token that is not finite has some code, too. */

@@ -253,7 +253,7 @@ TACIT_TARGET_AVX512 static size_t codes_of_eights(const tacit_rotations_t *rotat
             }
             nearest_avx512(work, half, code);
             for (size_t i = 0; i < EIGHT; i++) {
-                out[rotations->hashes * (t + i) + h] = code[i];
+                out[rotations->stride * (t + i) + h] = code[i];
             }
         }
     }

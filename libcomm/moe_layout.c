@@ -13,6 +13,10 @@
    lost in a cluster buys next to nothing then, and most of the few clusters are of two tokens that met by chance. */
 enum { LEAST_SAVED = 8 };
 
+/* Hashes are most of what a pass computes. Where a rate may do without some, they are made so many at a time, until there are
+   enough for each rank. */
+enum { HASHES_AT_ONCE = 4 };
+
 enum {
     HEAD_BYTES = 4, /* the number of rows; behind it 2 bytes a reply */
     LAST = 0x8000   /* the last reply of its row */
@@ -31,8 +35,9 @@ typedef struct draft {
     uint32_t      *choice;                   /* of an entry */
     size_t        *ranks;                    /* memory of the first four … */
     uint32_t      *words;                    /* … and of the others */
-    uint32_t      *codes;                    /* where tokens are clustered: of each token, hashes … */
-    uint32_t      *room;                     /* … and room for one rank's clusters */
+    uint32_t      *codes;                    /* where tokens are clustered: room for all hashes of each token … */
+    uint32_t      *room;                     /* … and for one rank's clusters */
+    size_t         hashes;                   /* of each token that leaves, which are made */
 } draft_t;
 
 static void draft_release(draft_t *draft)
@@ -227,11 +232,10 @@ static bool leaves(const tacit_moe_pass_t *pass, const int32_t *experts, size_t 
     return false;
 }
 
-/* Hashes each token that leaves this rank, once; those that lie side by side together. */
-static tacit_status_t make_codes(const tacit_moe_pass_t *pass, draft_t *draft)
+static tacit_status_t make_room(const tacit_moe_pass_t *pass, draft_t *draft)
 {
     const tacit_moe_t *moe = pass->moe;
-    const size_t       hashes = moe->rotations.hashes, dimension = moe->config.dimension;
+    const size_t       hashes = moe->rotations.hashes;
     size_t             most = 0;
 
     for (int r = 0; r < moe->ranks; r++) {
@@ -241,9 +245,17 @@ static tacit_status_t make_codes(const tacit_moe_pass_t *pass, draft_t *draft)
     }
     draft->codes = tacit__alloc_unset(pass->count * hashes * sizeof *draft->codes);
     draft->room = tacit__alloc_unset((most * (hashes + 1 + width_of(moe)) + 2 * tacit__lsh_room(most)) * sizeof *draft->room);
-    if (draft->codes == NULL || draft->room == NULL) {
-        return no_memory(pass);
-    }
+    return draft->codes != NULL && draft->room != NULL ? TACIT_OK : no_memory(pass);
+}
+
+/* Makes the next hashes of each token that leaves this rank; of those that lie side by side together. */
+static tacit_status_t make_codes(const tacit_moe_pass_t *pass, draft_t *draft)
+{
+    const tacit_moe_t      *moe = pass->moe;
+    const size_t            all = moe->rotations.hashes, dimension = moe->config.dimension, left = all - draft->hashes;
+    const size_t            more = moe->lsh.rate > 0 ? tacit__min(left, HASHES_AT_ONCE) : left;
+    const tacit_rotations_t rotations = tacit__lsh_some(&moe->rotations, draft->hashes, more);
+
     for (size_t t = 0, count; t < pass->count; t += count != 0 ? count : 1) {
         const float *tokens;
 
@@ -257,20 +269,37 @@ static tacit_status_t make_codes(const tacit_moe_pass_t *pass, draft_t *draft)
                                    t + i);
             }
         }
-        tacit__lsh_codes(&moe->rotations, tokens, count, moe->hashing, draft->codes + hashes * t);
+        tacit__lsh_codes(&rotations, tokens, count, moe->hashing, draft->codes + all * t + draft->hashes);
     }
+    draft->hashes += more;
     return TACIT_OK;
 }
 
-/* Makes rows of the copies that go to a rank; *rows counts those of all ranks. Only tokens that go to the same experts are alike.
-   Returns how many hashes tell rows apart. */
-static size_t cluster(const tacit_moe_t *moe, draft_t *draft, int rank, uint32_t *rows)
+/* Clusters of the copies that go to a rank, within groups, by the hashes that are made. */
+static tacit_clusters_t clusters_of(const tacit_moe_t *moe, const draft_t *draft, int rank, const uint32_t *groups,
+                                    uint32_t *room)
 {
-    const size_t  first = draft->first_copy[rank], copies = draft->first_copy[rank + 1] - first;
-    const size_t  hashes = moe->rotations.hashes, width = width_of(moe);
-    uint32_t     *sets = draft->room, *codes = sets + width * copies, *counts = codes + hashes * copies, *room = counts + copies;
-    tacit_coded_t coded = {.tokens = copies, .codes = sets, .stride = width, .hashes = width};
-    tacit_clusters_t groups, clusters;
+    const size_t        first = draft->first_copy[rank], copies = draft->first_copy[rank + 1] - first;
+    const size_t        all = moe->rotations.hashes, made = draft->hashes;
+    const tacit_coded_t coded = {.tokens = copies, .groups = groups, .codes = room, .stride = made, .hashes = made};
+
+    for (size_t c = 0; c < copies; c++) {
+        memcpy(room + made * c, draft->codes + all * draft->token[first + c], made * sizeof *room);
+    }
+    return tacit__lsh_cluster(&coded, moe->lsh.rate, room + made * copies);
+}
+
+/* Makes rows of the copies that go to a rank; *rows counts those of all ranks. Only tokens that go to the same experts are alike.
+   Adds to the tally how many hashes tell rows apart. */
+static tacit_status_t cluster(tacit_moe_pass_t *pass, draft_t *draft, int rank, uint32_t *rows)
+{
+    const tacit_moe_t  *moe = pass->moe;
+    const size_t        first = draft->first_copy[rank], copies = draft->first_copy[rank + 1] - first;
+    const size_t        width = width_of(moe);
+    uint32_t           *sets = draft->room, *counts = sets + width * copies, *room = counts + copies;
+    const tacit_coded_t coded = {.tokens = copies, .codes = sets, .stride = width, .hashes = width};
+    tacit_clusters_t    groups, clusters;
+    tacit_status_t      status = TACIT_OK;
 
     for (size_t c = 0; c < copies; c++) {
         const uint32_t *entry = draft->entry + first + c;
@@ -278,11 +307,14 @@ static size_t cluster(const tacit_moe_t *moe, draft_t *draft, int rank, uint32_t
         for (size_t k = 0; k < width; k++) {
             sets[width * c + k] = entry[0] + k < entry[1] ? draft->expert[entry[0] + k] : TACIT_MOE_NOWHERE;
         }
-        memcpy(codes + hashes * c, draft->codes + hashes * draft->token[first + c], hashes * sizeof *codes);
     }
     groups = tacit__lsh_cluster(&coded, 0, room);
-    coded = (tacit_coded_t){.tokens = copies, .groups = groups.of, .codes = codes, .stride = hashes, .hashes = hashes};
-    clusters = tacit__lsh_cluster(&coded, moe->lsh.rate, room + tacit__lsh_room(copies));
+    room += tacit__lsh_room(copies);
+    clusters = clusters_of(moe, draft, rank, groups.of, room);
+    while (clusters.hashes == draft->hashes && draft->hashes < moe->rotations.hashes) { /* the next may be within the rate */
+        TRY(make_codes(pass, draft));
+        clusters = clusters_of(moe, draft, rank, groups.of, room);
+    }
     memset(counts, 0, groups.count * sizeof *counts);
     for (size_t k = 0; k < clusters.count; k++) {
         counts[groups.of[clusters.first[k]]]++;
@@ -294,7 +326,9 @@ static size_t cluster(const tacit_moe_t *moe, draft_t *draft, int rank, uint32_t
 
         draft->row[first + c] = alone || head == c ? (*rows)++ : draft->row[first + head];
     }
-    return clusters.hashes;
+    pass->tally.hashes += (double)clusters.hashes;
+out:
+    return status;
 }
 
 /* Rows of all ranks; sent->first_row, too. */
@@ -312,13 +346,14 @@ static tacit_status_t make_rows(tacit_moe_pass_t *pass, draft_t *draft)
     }
     sent->first_head = sent->first_row + moe->ranks + 1;
     if (moe->clusters) {
+        TRY(make_room(pass, draft));
         TRY(make_codes(pass, draft));
     }
     for (int r = 0; r < moe->ranks; r++) {
         const size_t copies = draft->first_copy[r + 1] - draft->first_copy[r];
 
         if (moe->clusters && r != moe->rank && copies != 0) {
-            pass->tally.hashes += (double)cluster(moe, draft, r, &rows);
+            TRY(cluster(pass, draft, r, &rows));
             receivers++;
         } else {
             for (size_t c = draft->first_copy[r]; c < draft->first_copy[r + 1]; c++) {

@@ -371,6 +371,8 @@ mutant "lsh: tokens of two groups are alike" compressors/lsh.c lsh:lsh 's/\(befo
 mutant "lsh: the rate is passed once" compressors/lsh.c lsh:lsh 's/\(double\)pieces \//(double)count \//'
 mutant "lsh: no hash where one is too many" compressors/lsh.c lsh:lsh 's/hashes > 0 && \(double\)pieces/(double)pieces/'
 mutant "lsh: first tokens are those of a split not taken" compressors/lsh.c lsh:lsh 's/^        first\[of\[t\]\] = .*//'
+mutant "lsh: some hashes have all hashes' signs" compressors/lsh.c lsh:lsh 's/^    some.signs \+= .*//'
+mutant "lsh: codes of some hashes lie side by side" compressors/lsh.c lsh:lsh 's/out\[rotations->stride/out[rotations->hashes/'
 unchanged moe:moe moe_lsh:moe_lsh moe_faults:moe_faults moe_rows:moe_rows moe_comm:moe_comm
 mutant "moe: a call that ranks disagree on counts as a pass" libcomm/moe_comm.c moe_comm:moe_comm \
     's/moe->passes = number;/(void)number;/'
@@ -401,9 +403,15 @@ mutant "moe: a row is what was sent, not what has come" libcomm/moe_pass.c moe:m
 mutant "moe: gradients of ranks from the last to the first" libcomm/moe_pass.c moe:moe \
     's/rows\[place\] < row\)/rows[place] > row)/'
 mutant "moe: clusters of tokens for other experts" libcomm/moe_layout.c moe:moe \
-    's/\.groups = groups\.of/.groups = NULL/'
+    's/\.groups = groups,/.groups = NULL,/'
 mutant "moe: clusters however little they save" libcomm/moe_layout.c "moe:moe moe_lsh:moe_lsh" \
     's/LEAST_SAVED < tokens/LEAST_SAVED < 0/'
+mutant "moe: hashes are made once, though more of them keep the rate" libcomm/moe_layout.c moe:moe \
+    's/while \(clusters.hashes == .*/while (false) {/'
+mutant "moe: hashes are made twice at most" libcomm/moe_layout.c moe:moe \
+    's/while \(clusters.hashes == /if (clusters.hashes == /'
+mutant "moe: later hashes are the first ones" libcomm/moe_layout.c moe:moe \
+    's/tacit__lsh_some\(&moe->rotations, draft->hashes,/tacit__lsh_some(\&moe->rotations, 0,/'
 mutant "moe: one token more than the capacity" libcomm/moe_layout.c moe:moe \
     's/taken\[experts\[i\]\] == capacity/taken[experts[i]] > capacity/'
 mutant "moe: experts of a row in any order" libcomm/moe_layout.c moe_faults:moe_faults \

@@ -176,7 +176,7 @@ __global__ void __launch_bounds__(THREADS, 2)
         nearest = nearest_of(nearest, (1u << width) / SIDE);
         if (own < shape.count && (threadIdx.x * SIDE & ((1u << width) - 1)) == 0) {
             const uint32_t code = ~(uint32_t)nearest;
-            codes[rotations.hashes * own + h] = nearest == 0 ? 0 : code / 2 + (code % 2 != 0 ? padded : 0);
+            codes[rotations.stride * own + h] = nearest == 0 ? 0 : code / 2 + (code % 2 != 0 ? padded : 0);
         }
     }
 }

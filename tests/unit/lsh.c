@@ -313,6 +313,29 @@ START_TEST(keys)
 }
 END_TEST
 
+/* However many at once, hashes are what they are together; tokens in eights and those left over. */
+START_TEST(some_hashes)
+{
+    enum { HASHES = 7 };
+    layer_t   layer = layer_of(HASHES, 8 + 3, 100);
+    uint32_t *codes = zeros_of(layer.tokens * HASHES, sizeof *codes);
+
+    fill_points(&layer, 6);
+    form_clusters(&layer);
+    for (size_t step = 1; step <= HASHES; step++) {
+        memset(codes, 0xff, layer.tokens * HASHES * sizeof *codes);
+        for (size_t first = 0; first < HASHES; first += step) {
+            const size_t            count = first + step < HASHES ? step : HASHES - first;
+            const tacit_rotations_t some = tacit__lsh_some(&layer.rotations, first, count);
+            tacit__lsh_codes(&some, layer.rows, layer.tokens, layer.scratch, codes + first);
+        }
+        same_bytes(codes, layer.codes, layer.tokens * HASHES * sizeof *codes, "codes");
+    }
+    free(codes);
+    release(&layer);
+}
+END_TEST
+
 /* ---- Clusters ---- */
 
 /* A token's clusters by their definition, of so many codes: the first tokens that are like each. Returns how many there are. */
@@ -442,6 +465,7 @@ int main(void)
     tcase_add_loop_test(tests, not_finite, 0, 2);
     tcase_add_test(tests, nan_is_code_0);
     tcase_add_test(tests, keys);
+    tcase_add_test(tests, some_hashes);
     tcase_add_loop_test(tests, clusters_are_equal_codes, 0, 4);
     tcase_add_test(tests, no_tokens);
     tcase_add_test(tests, parameters);

@@ -9,6 +9,7 @@ typedef struct link {
     const mixture_t *mixture;
     int              from, to;
     size_t           rows, experts;  /* those of `to` */
+    size_t           hashes;         /* that tell rows apart */
     size_t          *row;            /* of each token; SIZE_MAX */
     size_t          *members, *head; /* of each row: how many tokens, and the first of them */
     float           *means;          /* of each row, as experts see it */
@@ -113,6 +114,7 @@ static void make_rows(link_t *link, const bool *goes)
                (double)clusters_of(link, goes, codes, hashes, SIZE_MAX, &tokens) > moe->lsh.rate * (double)tokens) {
             hashes--;
         }
+        link->hashes = hashes;
     }
     for (size_t t = 0; t < mixture->count[link->from]; t++) {
         size_t first = t, saved;
@@ -379,6 +381,7 @@ static void check_counters(const mixture_t *mixture, int rank, const link_t *lin
     bool                     *goes = admitted(mixture, rank);
     tacit_moe_counters_t      counters;
     uint64_t                  copies = 0, rows = 0, overflows = 0, dense = 0;
+    double                    hashes = 0, receivers = 0;
 
     for (size_t i = 0; i < mixture->count[rank] * config->choices; i++) {
         const int32_t expert = mixture->experts[rank][i];
@@ -391,12 +394,17 @@ static void check_counters(const mixture_t *mixture, int rank, const link_t *lin
             rows++;
             copies += links[r].members[row];
         }
+        if (r != rank && links[r].rows != 0) {
+            hashes += (double)links[r].hashes;
+            receivers++;
+        }
     }
     succeed(tacit_moe_counters(mixture->moe[rank], &counters));
     ck_assert_uint_eq(counters.passes - before->passes, 1);
     ck_assert_uint_eq(counters.tokens - before->tokens, mixture->count[rank]);
     ck_assert_uint_eq(counters.copies - before->copies, copies);
     ck_assert_uint_eq(counters.rows - before->rows, rows);
+    ck_assert_double_eq(counters.hashes, receivers != 0 ? hashes / receivers : 0);
     ck_assert_uint_eq(counters.overflows - before->overflows, overflows);
     ck_assert_uint_eq(counters.dense_bytes - before->dense_bytes, dense + 2 * copies * config->dimension * sizeof(float));
     free(goes);
@@ -500,6 +508,8 @@ START_TEST(clustered)
         {20, 4, 30, 2, 0, 0, TACIT_BFLOAT16, "lsh:hashes=2"},
         {32, 4, 40, 2, 0, 0, TACIT_FLOAT32, "lsh:hashes=8,rate=0.6,values=fp16"},
         {32, 4, 40, 2, 0, 0, TACIT_FLOAT32, "lsh:hashes=16,rounds=1"},
+        {32, 4, 40, 2, 0, 0, TACIT_FLOAT32, "lsh:hashes=14,rate=0.7"}, /* from 5 to 12 of them */
+        {32, 4, 40, 2, 0, 0, TACIT_FLOAT32, "lsh:hashes=10,rate=0.9"}, /* all of them, too */
     };
 
     for (size_t c = 0; c < COUNT_OF(cases); c++) {
