@@ -26,6 +26,8 @@ enum {
 typedef struct draft {
     const int32_t *experts; /* as given */
     size_t         copies, entries;
+    uint32_t      *going;                    /* of a token, choices that go somewhere … */
+    uint32_t      *order;                    /* … and these, by experts */
     size_t        *first_copy, *first_entry; /* of a rank; ranks + 1 */
     size_t        *copy_end, *entry_end;     /* while they are filled */
     uint32_t      *token;                    /* of a copy */
@@ -33,8 +35,8 @@ typedef struct draft {
     uint32_t      *row;                      /* of a copy, as sent numbers them */
     uint32_t      *expert;                   /* of an entry, among those of its rank; they ascend within a copy */
     uint32_t      *choice;                   /* of an entry */
-    size_t        *ranks;                    /* memory of the first four … */
-    uint32_t      *words;                    /* … and of the others */
+    size_t        *ranks;                    /* memory of the four of ranks … */
+    uint32_t      *words;                    /* … and of all from then on */
     uint32_t      *codes;                    /* where tokens are clustered: room for all hashes of each token … */
     uint32_t      *room;                     /* … and for one rank's clusters */
     size_t         hashes;                   /* of each token that leaves, which are made */
@@ -42,6 +44,7 @@ typedef struct draft {
 
 static void draft_release(draft_t *draft)
 {
+    tacit__free(draft->going);
     tacit__free(draft->ranks);
     tacit__free(draft->words);
     tacit__free(draft->codes);
@@ -65,24 +68,31 @@ static tacit_status_t no_memory(const tacit_moe_pass_t *pass)
 
 /* ---- Choices ---- */
 
-static tacit_status_t check_choice(const tacit_moe_t *moe, const int32_t *experts, size_t token, size_t choice)
+/* seen: of each expert the last token that went there, plus one. */
+static tacit_status_t check_choice(const tacit_moe_t *moe, const int32_t *experts, size_t token, size_t choice, size_t *seen)
 {
-    const int32_t *own = experts + token * moe->config.choices;
+    const int32_t *own = experts + token * moe->config.choices, expert = own[choice];
+    size_t         first = 0;
 
-    if (own[choice] < -1 || (own[choice] >= 0 && (size_t)own[choice] >= moe->config.experts)) {
+    if (expert < -1 || (expert >= 0 && (size_t)expert >= moe->config.experts)) {
         return tacit__fail(TACIT_ERR_ARGUMENT,
                            "rank %d: moe '%s': token %zu goes as its choice %zu to expert %" PRId32
                            "; there are %zu, from 0 on, and -1 is none",
-                           moe->rank, moe->name, token, choice, own[choice], moe->config.experts);
+                           moe->rank, moe->name, token, choice, expert, moe->config.experts);
     }
-    for (size_t j = 0; own[choice] >= 0 && j < choice; j++) {
-        if (own[j] == own[choice]) {
-            return tacit__fail(TACIT_ERR_ARGUMENT,
-                               "rank %d: moe '%s': token %zu goes to expert %" PRId32 " twice, as its choices %zu and %zu",
-                               moe->rank, moe->name, token, own[choice], j, choice);
-        }
+    if (expert < 0) {
+        return TACIT_OK;
     }
-    return TACIT_OK;
+    if (seen[expert] != token + 1) {
+        seen[expert] = token + 1;
+        return TACIT_OK;
+    }
+    while (own[first] != expert) {
+        first++;
+    }
+    return tacit__fail(TACIT_ERR_ARGUMENT,
+                       "rank %d: moe '%s': token %zu goes to expert %" PRId32 " twice, as its choices %zu and %zu", moe->rank,
+                       moe->name, token, expert, first, choice);
 }
 
 /* Marks in sent->reply what goes nowhere: padding, and what is beyond an expert's capacity. */
@@ -91,7 +101,7 @@ static tacit_status_t admit(tacit_moe_pass_t *pass, const int32_t *experts)
     const tacit_moe_t *moe = pass->moe;
     const size_t       choices = moe->config.choices, capacity = moe->config.capacity;
     tacit_status_t     status;
-    size_t            *taken = tacit__alloc(moe->config.experts, sizeof *taken);
+    size_t            *taken = tacit__alloc(2 * moe->config.experts, sizeof *taken);
 
     pass->sent.reply = tacit__alloc(pass->count * choices, sizeof *pass->sent.reply);
     if (taken == NULL || pass->sent.reply == NULL) {
@@ -99,7 +109,7 @@ static tacit_status_t admit(tacit_moe_pass_t *pass, const int32_t *experts)
         goto out;
     }
     for (size_t i = 0; i < pass->count * choices; i++) {
-        TRY(check_choice(moe, experts, i / choices, i % choices));
+        TRY(check_choice(moe, experts, i / choices, i % choices, taken + moe->config.experts));
         if (experts[i] < 0) {
             pass->sent.reply[i] = TACIT_MOE_NOWHERE;
         } else if (capacity != 0 && taken[experts[i]] == capacity) {
@@ -115,28 +125,40 @@ out:
     return status;
 }
 
-/* A token's choices that go somewhere, in the order of their experts, into moe->order. */
-static size_t sort_choices(const tacit_moe_pass_t *pass, const int32_t *experts, size_t token)
+/* Each token's choices that go somewhere, in the order of their experts: dealt out from all tokens' in that order. */
+static tacit_status_t sort_choices(const tacit_moe_pass_t *pass, draft_t *draft)
 {
-    const size_t    choices = pass->moe->config.choices;
-    const int32_t  *own = experts + token * choices;
-    const uint32_t *reply = pass->sent.reply + token * choices;
-    uint32_t       *order = pass->moe->order;
-    size_t          count = 0;
+    const size_t    experts = pass->moe->config.experts;
+    const uint32_t  choices = (uint32_t)pass->moe->config.choices, all = (uint32_t)pass->count * choices;
+    const uint32_t *reply = pass->sent.reply;
+    uint32_t       *end = tacit__alloc(experts + 1, sizeof *end); /* of an expert's choices in the list, so far */
+    uint32_t       *list;
 
-    for (size_t j = 0; j < choices; j++) {
-        size_t at = count;
-
-        if (reply[j] == TACIT_MOE_NOWHERE) {
-            continue;
-        }
-        for (; at > 0 && own[order[at - 1]] > own[j]; at--) {
-            order[at] = order[at - 1];
-        }
-        order[at] = (uint32_t)j;
-        count++;
+    draft->going = tacit__alloc(pass->count + 2 * (size_t)all, sizeof *draft->going);
+    if (end == NULL || draft->going == NULL) {
+        tacit__free(end);
+        return no_memory(pass);
     }
-    return count;
+    draft->order = draft->going + pass->count;
+    list = draft->order + all;
+    for (uint32_t i = 0; i < all; i++) {
+        end[draft->experts[i] + 1] += reply[i] != TACIT_MOE_NOWHERE;
+    }
+    for (size_t e = 0; e < experts; e++) {
+        end[e + 1] += end[e];
+    }
+    for (uint32_t i = 0; i < all; i++) {
+        if (reply[i] != TACIT_MOE_NOWHERE) {
+            list[end[draft->experts[i]]++] = i;
+        }
+    }
+    for (uint32_t i = 0; i < end[experts]; i++) {
+        const uint32_t token = list[i] / choices;
+
+        draft->order[token * choices + draft->going[token]++] = list[i] % choices;
+    }
+    tacit__free(end);
+    return TACIT_OK;
 }
 
 static int rank_of(const tacit_moe_t *moe, int32_t expert)
@@ -150,11 +172,11 @@ static void walk(const tacit_moe_pass_t *pass, draft_t *draft, bool fill)
     const tacit_moe_t *moe = pass->moe;
 
     for (size_t t = 0; t < pass->count; t++) {
-        const size_t count = sort_choices(pass, draft->experts, t);
-        int          last = -1;
+        const uint32_t *order = draft->order + t * moe->config.choices;
+        int             last = -1;
 
-        for (size_t i = 0; i < count; i++) {
-            const int32_t expert = draft->experts[t * moe->config.choices + moe->order[i]];
+        for (size_t i = 0; i < draft->going[t]; i++) {
+            const int32_t expert = draft->experts[t * moe->config.choices + order[i]];
             const int     rank = rank_of(moe, expert);
             const size_t  entry = draft->entry_end[rank]++;
 
@@ -165,7 +187,7 @@ static void walk(const tacit_moe_pass_t *pass, draft_t *draft, bool fill)
             draft->copy_end[rank] += rank != last;
             if (fill) {
                 draft->expert[entry] = (uint32_t)((size_t)expert - tacit__moe_first_expert(moe, rank));
-                draft->choice[entry] = moe->order[i];
+                draft->choice[entry] = order[i];
             }
             last = rank;
         }
@@ -494,6 +516,7 @@ tacit_status_t tacit__moe_lay_out(tacit_moe_pass_t *pass, const int32_t *experts
     tacit_status_t status;
 
     TRY(admit(pass, experts));
+    TRY(sort_choices(pass, &draft));
     TRY(make_copies(pass, &draft));
     TRY(make_rows(pass, &draft));
     TRY(fill_sent(pass, &draft));

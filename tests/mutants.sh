@@ -412,6 +412,11 @@ mutant "moe: hashes are made twice at most" libcomm/moe_layout.c moe:moe \
     's/while \(clusters.hashes == /if (clusters.hashes == /'
 mutant "moe: later hashes are the first ones" libcomm/moe_layout.c moe:moe \
     's/tacit__lsh_some\(&moe->rotations, draft->hashes,/tacit__lsh_some(\&moe->rotations, 0,/'
+mutant "moe: choices go in the order in which they are given" libcomm/moe_layout.c moe:moe \
+    's/list\[end\[draft->experts\[i\]\]\+\+\]/list[end[0]++]/'
+mutant "moe: a token may go to an expert twice" libcomm/moe_layout.c moe_faults:moe_faults \
+    's/seen\[expert\] != token \+ 1/true/'
+mutant "moe: two tokens may not go to one expert" libcomm/moe_layout.c moe:moe 's/seen\[expert\] != token \+ 1/seen[expert] == 0/'
 mutant "moe: one token more than the capacity" libcomm/moe_layout.c moe:moe \
     's/taken\[experts\[i\]\] == capacity/taken[experts[i]] > capacity/'
 mutant "moe: experts of a row in any order" libcomm/moe_layout.c moe_faults:moe_faults \

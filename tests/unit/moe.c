@@ -489,7 +489,7 @@ START_TEST(one_by_one)
         {64, 20, 25, 4, 3, 0, TACIT_FLOAT16, "none"}, {20, 7, 25, 2, 0, 4, TACIT_BFLOAT16, "none"},
         {4, 40, 9, 5, 1, 0, TACIT_FLOAT32, "none"},   {3, 2, 10, 2, 0, 1, TACIT_FLOAT32, "none"},
         {65, 6, 20, 2, 0, 0, TACIT_FLOAT32, "bf16"},  {16, 5, 20, 3, 0, 0, TACIT_FLOAT32, "fp16"},
-        {10, 5, 20, 3, 0, 0, TACIT_FLOAT16, "bf16"},
+        {10, 5, 20, 3, 0, 0, TACIT_FLOAT16, "bf16"},  {2, 150, 12, 140, 0, 9, TACIT_FLOAT32, "none"},
     };
 
     for (size_t c = 0; c < COUNT_OF(cases); c++) {
