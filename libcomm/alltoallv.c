@@ -32,6 +32,43 @@ static tacit_status_t check_counts(const tacit_comm_t *comm, const char *what, c
     return TACIT_OK;
 }
 
+static size_t sends(const arguments_t *arguments, int rank)
+{
+    return arguments->even ? arguments->count : arguments->send_counts[rank];
+}
+
+static size_t receives(const arguments_t *arguments, int rank)
+{
+    return arguments->even ? arguments->count : arguments->receive_counts[rank];
+}
+
+static size_t element_of(const arguments_t *arguments)
+{
+    return arguments->dtype == TACIT_FLOAT32 ? sizeof(float) : sizeof(uint16_t);
+}
+
+static tacit_status_t check_buffers(const tacit_comm_t *comm, const char *what, const arguments_t *arguments)
+{
+    const uintptr_t in = (uintptr_t)arguments->in, out = (uintptr_t)arguments->out;
+    size_t          sent = 0, received = 0;
+
+    for (int rank = 0; rank < comm->ranks; rank++) {
+        sent += sends(arguments, rank) * element_of(arguments);
+        received += receives(arguments, rank) * element_of(arguments);
+    }
+    if ((sent != 0 && in == 0) || (received != 0 && out == 0)) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: %s: in or out is NULL", comm->rank, what);
+    }
+    if (sends(arguments, comm->rank) != receives(arguments, comm->rank)) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: %s: it sends itself %zu elements, and receives %zu of them", comm->rank,
+                           what, sends(arguments, comm->rank), receives(arguments, comm->rank));
+    }
+    if (sent != 0 && received != 0 && in < out + received && out < in + sent) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: %s: in and out overlap", comm->rank, what);
+    }
+    return TACIT_OK;
+}
+
 static tacit_status_t check(const tacit_comm_t *comm, const char *what, const arguments_t *arguments)
 {
     tacit_status_t status;
@@ -47,26 +84,22 @@ static tacit_status_t check(const tacit_comm_t *comm, const char *what, const ar
                      : tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: %s: count is %zu; a part has fewer than 2^32 elements",
                                    comm->rank, what, arguments->count);
     }
+    if (status == TACIT_OK) {
+        status = check_buffers(comm, what, arguments);
+    }
 out:
     return status;
 }
 
-static tacit_status_t check_buffers(const tacit_comm_t *comm, const char *what, const arguments_t *arguments, size_t sent,
-                                    size_t received)
+/* Bytes of what it sends other ranks. */
+static size_t dense_bytes(const tacit_comm_t *comm, const arguments_t *arguments)
 {
-    const uintptr_t in = (uintptr_t)arguments->in, out = (uintptr_t)arguments->out;
+    size_t bytes = 0;
 
-    if ((sent != 0 && in == 0) || (received != 0 && out == 0)) {
-        return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: %s: in or out is NULL", comm->rank, what);
+    for (int rank = 0; rank < comm->ranks; rank++) {
+        bytes += rank != comm->rank ? sends(arguments, rank) * element_of(arguments) : 0;
     }
-    if (!arguments->even && arguments->send_counts[comm->rank] != arguments->receive_counts[comm->rank]) {
-        return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: %s: it sends itself %zu elements, and receives %zu of them", comm->rank,
-                           what, arguments->send_counts[comm->rank], arguments->receive_counts[comm->rank]);
-    }
-    if (sent != 0 && received != 0 && in < out + received && out < in + sent) {
-        return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: %s: in and out overlap", comm->rank, what);
-    }
-    return TACIT_OK;
+    return bytes;
 }
 
 /* ---- What is carried ---- */
@@ -77,7 +110,7 @@ static tacit_status_t make_job(tacit_comm_t *comm, const char *what, const argum
     const tacit_key_t key = {comm->config.seed, tacit__hash_text(TACIT_ALLTOALL), 0, (uint64_t)comm->rank};
     tacit_alltoall_t *job = NULL;
     tacit_status_t    status;
-    size_t            sent = 0, received = 0, element;
+    size_t            sent = 0, received = 0;
 
     TRY(check(comm, what, arguments));
     job = tacit__alloc(1, sizeof *job + sizeof *job->values + (size_t)comm->ranks * sizeof *job->parts);
@@ -90,20 +123,18 @@ static tacit_status_t make_job(tacit_comm_t *comm, const char *what, const argum
     job->parts = (void *)(job->values + 1);
     TRY(tacit__values_init(job->values, what, comm->environment.disable != 0 ? NULL : arguments->spec, arguments->dtype,
                            (tacit_nonfinite_t)comm->config.nonfinite, &key));
-    element = tacit__values_element_bytes(job->values);
     for (int rank = 0; rank < comm->ranks; rank++) {
         tacit_part_t *part = &job->parts[rank];
 
-        part->send = arguments->even ? arguments->count : arguments->send_counts[rank];
-        part->receive = arguments->even ? arguments->count : arguments->receive_counts[rank];
+        part->send = sends(arguments, rank);
+        part->receive = receives(arguments, rank);
         part->in = arguments->in != NULL ? (const uint8_t *)arguments->in + sent : NULL;
         part->out = arguments->out != NULL ? (uint8_t *)arguments->out + received : NULL;
-        sent += part->send * element;
-        received += part->receive * element;
+        sent += part->send * element_of(arguments);
+        received += part->receive * element_of(arguments);
     }
     job->usual = arguments->even ? arguments->count : 0;
-    job->dense_bytes = sent - job->parts[comm->rank].send * element;
-    TRY(check_buffers(comm, what, arguments, sent, received));
+    job->dense_bytes = dense_bytes(comm, arguments);
 
     *job_out = job;
     job = NULL;
@@ -114,59 +145,64 @@ out:
 
 /* ---- Running ---- */
 
-static void trace(const tacit_comm_t *comm, const tacit_alltoall_t *job, double began)
+static void trace(const tacit_comm_t *comm, size_t bytes, double began)
 {
     tacit_event_t event = tacit__trace_event(TACIT_TRACE_NATIVE, began, tacit__seconds());
 
-    event.bytes = job->dense_bytes;
-    tacit__trace_begin(comm->trace, job->name, 0);
+    event.bytes = bytes;
+    tacit__trace_begin(comm->trace, TACIT_ALLTOALL, 0);
     tacit__trace_add(comm->trace, &event);
 }
 
-/* The transport's own call, and nothing of ours but counters. */
-static tacit_status_t run_native(tacit_comm_t *comm, const tacit_alltoall_t *job)
+/* The transport's own call, and nothing of ours but checks and counters. A fault is this rank's alone: the others are in that
+   call, and hear nothing else. */
+static tacit_status_t run_native(tacit_comm_t *comm, const char *what, const arguments_t *arguments)
 {
     const tacit_transport_t *transport = &comm->transport;
-    const size_t             ranks = (size_t)comm->ranks, element = tacit__values_element_bytes(job->values);
-    const double             began = tacit__seconds();
+    const size_t             element = element_of(arguments);
+    const size_t            *send_counts = arguments->even ? comm->even_counts : arguments->send_counts;
+    const size_t            *receive_counts = arguments->even ? comm->even_counts : arguments->receive_counts;
     tacit_counters_t        *counters = &comm->alltoalls;
-    size_t                  *counts = tacit__alloc(2 * ranks, sizeof *counts);
     tacit_status_t           status;
+    double                   began;
+    size_t                   bytes;
 
-    if (counts == NULL) {
-        return tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for the counts of %d ranks", comm->rank, comm->ranks);
+    TRY(check(comm, what, arguments));
+    TRY(tacit__comm_drain(comm));
+    for (int rank = 0; rank < comm->ranks && arguments->even; rank++) {
+        comm->even_counts[rank] = arguments->count;
     }
-    for (size_t rank = 0; rank < ranks; rank++) {
-        counts[rank] = job->parts[rank].send;
-        counts[ranks + rank] = job->parts[rank].receive;
-    }
-    TRY(transport->alltoallv_wait(transport->context, job->parts[0].in, counts, job->parts[0].out, counts + ranks, element));
-    tacit__native_note_call(comm, job->values->key.slot, comm->alltoalls_made++);
-    if (comm->trace != NULL) {
-        trace(comm, job, began);
-    }
-    counters->calls++;
-    counters->bytes_in += job->dense_bytes;
-    counters->dense_bytes += job->dense_bytes;
-    counters->wire_bytes += job->dense_bytes;
-    counters->wire_seconds += tacit__seconds() - began;
-    for (size_t rank = 0; rank < ranks; rank++) {
-        counters->network_bytes +=
-            (int)rank == comm->rank || comm->exchange.peers[rank].near ? 0 : job->parts[rank].send * element;
-    }
-out:
-    tacit__free(counts);
+    began = tacit__seconds();
+    status =
+        transport->alltoallv_wait(transport->context, arguments->in, send_counts, arguments->out, receive_counts, element);
     if (status != TACIT_OK) {
         tacit__comm_break(comm);
+        goto out;
     }
+    bytes = dense_bytes(comm, arguments);
+    tacit__native_note_call(comm, tacit__hash_text(TACIT_ALLTOALL), comm->alltoalls_made++);
+    if (comm->trace != NULL) {
+        trace(comm, bytes, began);
+    }
+    counters->calls++;
+    counters->bytes_in += bytes;
+    counters->dense_bytes += bytes;
+    counters->wire_bytes += bytes;
+    counters->wire_seconds += tacit__seconds() - began;
+    for (int rank = 0; rank < comm->ranks; rank++) {
+        counters->network_bytes += rank == comm->rank || comm->exchange.peers[rank].near ? 0 : send_counts[rank] * element;
+    }
+out:
     return status;
 }
 
-/* By frames; request_out NULL: waits. Takes the job, which is NULL where `mine` is a fault. */
-static tacit_status_t run_framed(tacit_comm_t *comm, const char *what, tacit_alltoall_t *job, tacit_status_t mine,
+/* By frames; request_out NULL: waits. */
+static tacit_status_t run_framed(tacit_comm_t *comm, const char *what, const arguments_t *arguments,
                                  tacit_request_t **request_out)
 {
-    tacit_status_t status;
+    tacit_alltoall_t    *job = NULL;
+    const tacit_status_t mine = make_job(comm, what, arguments, &job);
+    tacit_status_t       status;
 
     if (request_out == NULL) {
         return tacit__alltoall_run(comm, what, job, mine);
@@ -188,26 +224,13 @@ static bool goes_natively(const tacit_comm_t *comm, const char *spec, bool waits
 
 static tacit_status_t run(tacit_comm_t *comm, const char *what, const arguments_t *arguments, tacit_request_t **request_out)
 {
-    tacit_status_t    status = tacit__alltoall_enter(comm, what), mine;
-    tacit_alltoall_t *job = NULL;
+    tacit_status_t status = tacit__alltoall_enter(comm, what);
 
-    if (status != TACIT_OK) {
-        return status;
+    if (status == TACIT_OK) {
+        status = goes_natively(comm, arguments->spec, request_out == NULL) ? run_native(comm, what, arguments)
+                                                                           : run_framed(comm, what, arguments, request_out);
+        tacit__comm_leave(comm);
     }
-    mine = make_job(comm, what, arguments, &job);
-    if (goes_natively(comm, arguments->spec, request_out == NULL)) {
-        TRY(mine); /* the others are in their transport's call, and hear nothing else */
-        TRY(tacit__comm_drain(comm));
-        TRY(run_native(comm, job));
-    } else {
-        tacit_alltoall_t *carried = job;
-
-        job = NULL;
-        TRY(run_framed(comm, what, carried, mine, request_out));
-    }
-out:
-    tacit__alltoall_release(job);
-    tacit__comm_leave(comm);
     return status;
 }
 

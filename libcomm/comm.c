@@ -203,8 +203,9 @@ tacit_status_t tacit_comm_create(const tacit_transport_t *transport, const tacit
     if (comm != NULL) {
         memcpy(&comm->transport, transport, tacit__min(transport->struct_bytes, sizeof comm->transport));
         comm->spare = tacit__alloc(1, sizeof *comm->spare);
+        comm->even_counts = tacit__alloc((size_t)transport->ranks, sizeof *comm->even_counts);
     }
-    if (comm == NULL || comm->spare == NULL) {
+    if (comm == NULL || comm->spare == NULL || comm->even_counts == NULL) {
         status = tacit__fail(TACIT_ERR_MEMORY, "rank %d: no memory for a communicator", transport->rank);
         goto out;
     }
@@ -283,6 +284,7 @@ void tacit_comm_destroy(tacit_comm_t *comm)
     tacit__operation_free(comm->spare);
     tacit__operation_free(comm->recent);
     tacit__free(comm->group);
+    tacit__free(comm->even_counts);
     tacit__free(comm->spec);
     tacit__free(comm);
     (void)tacit__fail_text(TACIT_OK, error);

@@ -73,6 +73,7 @@ struct tacit_comm {
     void               *stream;  /* on a GPU: on which `in` is produced */
     tacit_staging_t    *staging; /* NULL before the first slot on a GPU */
     tacit_tie_t        *ties;
+    size_t             *even_counts; /* room for those of an all-to-all with the same for every rank */
     uint64_t            alltoalls_made;
     tacit_counters_t    alltoalls;
     struct tacit_moe   *moes; /* tacit_moe.h */

@@ -21,6 +21,8 @@ typedef struct tacit_mpi {
     int           keyval; /* of the attribute by which MPI_Finalize() tells us */
     bool          gone;   /* it has */
     bool          failed; /* messages may still be on their way here */
+    int           ranks;
+    int          *parts; /* room for an all-to-all's counts, sent and received, and where these begin */
     char          host[MPI_MAX_PROCESSOR_NAME + 1];
     char          build[MPI_MAX_LIBRARY_VERSION_STRING + 1];
 } tacit_mpi_t;
@@ -204,27 +206,13 @@ static tacit_status_t mpi_alltoallv_wait(void *context, const void *in, const si
 {
     const tacit_mpi_t *mpi = context;
     const MPI_Datatype type = element_bytes == 4 ? MPI_UINT32_T : MPI_UINT16_T;
-    int                ranks = 0, *ints;
-    tacit_status_t     status = checked(mpi, MPI_SUCCESS);
+    int *const         sends = mpi->parts, *const send_at = sends + mpi->ranks;
+    int *const         receives = send_at + mpi->ranks, *const receive_at = receives + mpi->ranks;
 
-    if (status == TACIT_OK) {
-        status = checked(mpi, MPI_Comm_size(mpi->comm, &ranks));
+    if (!as_ints(send_counts, mpi->ranks, sends, send_at) || !as_ints(receive_counts, mpi->ranks, receives, receive_at)) {
+        return tacit_transport_fail(TACIT_ERR_UNSUPPORTED, "MPI_Alltoallv() takes parts that begin below 2^31 elements only");
     }
-    if (status != TACIT_OK) {
-        return status;
-    }
-    ints = calloc(4 * (size_t)ranks, sizeof *ints);
-    if (ints == NULL) {
-        return tacit_transport_fail(TACIT_ERR_MEMORY, "no memory for an all-to-all's counts");
-    }
-    if (!as_ints(send_counts, ranks, ints, ints + ranks) || !as_ints(receive_counts, ranks, ints + 2 * ranks, ints + 3 * ranks)) {
-        status = tacit_transport_fail(TACIT_ERR_UNSUPPORTED, "MPI_Alltoallv() takes parts that begin below 2^31 elements only");
-    } else {
-        status =
-            checked(mpi, MPI_Alltoallv(in, ints, ints + ranks, type, out, ints + 2 * ranks, ints + 3 * ranks, type, mpi->comm));
-    }
-    free(ints);
-    return status;
+    return checked(mpi, mpi->gone ? 0 : MPI_Alltoallv(in, sends, send_at, type, out, receives, receive_at, type, mpi->comm));
 }
 
 /* ---- Making and ending; MPI may end first ---- */
@@ -250,6 +238,7 @@ static void mpi_destroy(void *context)
     if (!mpi->gone && MPI_Comm_delete_attr(MPI_COMM_SELF, mpi->keyval) == MPI_SUCCESS) {
         (void)MPI_Comm_free_keyval(&mpi->keyval);
     }
+    free(mpi->parts);
     free(mpi);
 }
 
@@ -271,7 +260,11 @@ static tacit_status_t init(tacit_mpi_t *mpi, MPI_Comm mpi_comm, tacit_transport_
         status = checked(mpi, MPI_Comm_rank(mpi->comm, &transport->rank));
     }
     if (status == TACIT_OK) {
-        status = checked(mpi, MPI_Comm_size(mpi->comm, &transport->ranks));
+        status = checked(mpi, MPI_Comm_size(mpi->comm, &mpi->ranks));
+        transport->ranks = mpi->ranks;
+    }
+    if (status == TACIT_OK && (mpi->parts = calloc(4 * (size_t)mpi->ranks, sizeof *mpi->parts)) == NULL) {
+        status = tacit_transport_fail(TACIT_ERR_MEMORY, "no memory for an MPI transport");
     }
     if (status == TACIT_OK) {
         status = checked(mpi, MPI_Get_processor_name(mpi->host, &length));
@@ -325,6 +318,7 @@ tacit_status_t tacit_comm_create_mpi(MPI_Comm mpi_comm, const tacit_config_t *co
     }
     status = init(mpi, mpi_comm, &transport);
     if (status != TACIT_OK) {
+        free(mpi->parts);
         free(mpi);
         return status;
     }

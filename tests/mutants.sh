@@ -1050,7 +1050,11 @@ mutant "alltoall: of any type" libcomm/identity.c alltoall:alltoall \
     's/spec = tacit__hash\((operation->alltoall->values->spec.hash), .*/spec = \1;/'
 mutant "alltoall: in place" libcomm/alltoallv.c alltoall:alltoall 's/in < out \+ received \&\& out < in \+ sent/false/'
 mutant "alltoall: what stays is not compared" libcomm/alltoallv.c alltoall:alltoall \
-    's/arguments->send_counts\[comm->rank\] != arguments->receive_counts\[comm->rank\]/false/'
+    's/sends\(arguments, comm->rank\) != receives\(arguments, comm->rank\)/false/'
+mutant "alltoall: a native call has no counts of even parts" libcomm/alltoallv.c alltoall:alltoall \
+    's/^        comm->even_counts\[rank\] = .*//'
+mutant "alltoall: a native call takes memory" libcomm/alltoallv.c alltoall:alltoall \
+    's/waits \&\& exact \&\&/waits \&\& exact \&\& false \&\&/'
 mutant "alltoall: messages under way are written over" libcomm/outbox.c alltoall:alltoall \
     's/return outbox->count >= most .*/return false;/; s/message != NULL \&\& is_gone\(message, exchange\)/outbox->count == 4/'
 mutant "values: senders know nothing of later elements" libcomm/values.c alltoall_frames:alltoall_frames \
