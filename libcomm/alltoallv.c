@@ -173,8 +173,7 @@ static tacit_status_t run_native(tacit_comm_t *comm, const char *what, const arg
         comm->even_counts[rank] = arguments->count;
     }
     began = tacit__seconds();
-    status =
-        transport->alltoallv_wait(transport->context, arguments->in, send_counts, arguments->out, receive_counts, element);
+    status = transport->alltoallv_wait(transport->context, arguments->in, send_counts, arguments->out, receive_counts, element);
     if (status != TACIT_OK) {
         tacit__comm_break(comm);
         goto out;

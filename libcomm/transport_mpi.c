@@ -206,8 +206,8 @@ static tacit_status_t mpi_alltoallv_wait(void *context, const void *in, const si
 {
     const tacit_mpi_t *mpi = context;
     const MPI_Datatype type = element_bytes == 4 ? MPI_UINT32_T : MPI_UINT16_T;
-    int *const         sends = mpi->parts, *const send_at = sends + mpi->ranks;
-    int *const         receives = send_at + mpi->ranks, *const receive_at = receives + mpi->ranks;
+    int *const sends = mpi->parts, *const send_at = sends + mpi->ranks;
+    int *const receives = send_at + mpi->ranks, *const receive_at = receives + mpi->ranks;
 
     if (!as_ints(send_counts, mpi->ranks, sends, send_at) || !as_ints(receive_counts, mpi->ranks, receives, receive_at)) {
         return tacit_transport_fail(TACIT_ERR_UNSUPPORTED, "MPI_Alltoallv() takes parts that begin below 2^31 elements only");

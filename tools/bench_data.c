@@ -166,13 +166,20 @@ double bench_median(double *values, size_t count)
     return (values[(count - 1) / 2] + values[count / 2]) / 2;
 }
 
+/* That just so many of `count` values lie below their median: binomial, p = 1/2. By logarithms, since 0.5^1100 is 0. */
+static double chance_of(size_t below, size_t count)
+{
+    return exp(lgamma((double)count + 1) - lgamma((double)below + 1) - lgamma((double)(count - below) + 1) -
+               (double)count * log(2));
+}
+
 double bench_median_low(double *values, size_t count)
 {
-    double term = pow(0.5, (double)count), below = term;
+    double chance = chance_of(0, count);
     size_t order = 0;
 
-    /* The order-th value (from 0) exceeds the median where at most `order` values lie below it: binomial, p = 1/2. */
-    while (order + 1 < count && (below += (term *= (double)(count - order) / (double)(order + 1))) <= 0.025) {
+    /* The order-th value (from 0) exceeds the median where at most `order` values lie below it. */
+    while (order + 1 < count && (chance += chance_of(order + 1, count)) <= 0.025) {
         order++;
     }
     if (count == 0) {
