@@ -265,6 +265,34 @@ def backward_faults(rank, ranks):
     return (good, after, passed), again, bad, bool(spoilt.isnan().all()), torch.equal(first, last), damaged
 
 
+def damage(rank, ranks):
+    """What is raised where a message of one of the four exchanges comes to rank 1 damaged, and whether the exchange goes on after it."""
+    exchange, experts, texts = TokenExchange("layer", DIMENSION, 4, 12, spec="bf16"), experts_of(4), []
+    own = torch.nn.ModuleList([experts[number] for number in exchange.local_experts])
+    trade = exchange._trade
+
+    def step(damaged=None):
+        messages = 0
+
+        def disturbed(sent, *lengths):
+            nonlocal messages
+            received = trade(sent, *lengths)
+            messages += sent.dtype == torch.uint8
+            return received ^ 1 if sent.dtype == torch.uint8 and messages - 1 == damaged and rank == 1 else received
+
+        exchange._trade = disturbed
+        mine = Tokens(rank, 6, 4, 2, 3)
+        batch = exchange.dispatch(mine.tokens, mine.experts)
+        output = exchange.combine(batch, replies_of(own, batch), mine.weights)
+        output.backward(mine.gradients)
+        return distance(output, plain(experts, mine))
+
+    for message in range(4):
+        texts.append(raised(lambda: step(message)))
+        texts.append(step() < 0.02)
+    return texts
+
+
 def refusals(rank, ranks):
     settings = {"name": "layer", "dimension": DIMENSION, "experts": 4, "tokens": 8}
     wrong = [{"spec": "lhs"}, {"spec": "onebit+ef"}, {"dtype": torch.float64}, {"dimension": -1}, {"choices": 5}]
@@ -371,6 +399,14 @@ class TokenExchangeTest(unittest.TestCase):
             self.assertTrue(spoilt and same)
             self.assertIn("once", again)
             self.assertRegex(damaged, "^ERR_FRAME moe 'layer1'.* the message of rank 0")
+
+    def test_damage_is_everybodys(self):
+        by_rank = processes(3, damage)
+        for texts in by_rank.values():
+            self.assertEqual(texts, by_rank[1])
+            self.assertTrue(all(texts[1::2]), texts)
+            for text in texts[::2]:
+                self.assertRegex(text, "^ERR_FRAME moe 'layer'.* the message of rank 0")
 
     def test_refusals(self):
         for texts in processes(2, refusals).values():

@@ -2,7 +2,9 @@
 """Tokens on their way to experts on other ranks, and back: tacit_moe.h, over a process group.
 
 Each of a pass's four exchanges is a call of the library that begins, two all-to-alls, of lengths and of messages, and a call that
-ends. A rank that cannot begin says so in place of lengths, so that no rank waits for it, and all raise what it has found.
+ends. A rank that cannot begin says so in place of lengths, so that no rank waits for it, and all raise what it has found. What it finds
+in a message that has come to it, it says in the next exchange, and goes on as if it had got nothing; after the last one of the forward
+pass, or of the backward pass, there is an all-to-all for that.
 """
 
 from __future__ import annotations
@@ -145,10 +147,13 @@ class TokenExchange:
         with self._lock:  # passes may end in any thread
             check(function(*arguments))
 
-    def _exchange(self, transit: _Transit, begin: Callable[[], None]) -> None:
+    def _exchange(self, transit: _Transit, begin: Callable[[], None], end: Callable[[], None], last: bool) -> bool:
+        """Raises what any rank has found until now. False: this rank found something in what has come, which all are told later."""
         failure: TacitError | None = None
         sent = torch.empty(0, dtype=torch.uint8)
         try:
+            if transit.failure is not None:
+                raise transit.failure
             begin()
             lengths = [library.tacit_moe_message_bytes(transit.handle, rank) for rank in range(self._ranks)]
             sent = torch.empty(sum(lengths), dtype=torch.uint8)
@@ -161,9 +166,18 @@ class TokenExchange:
         coming = self._trade(torch.tensor(lengths), [1] * self._ranks, [1] * self._ranks).tolist()
         self._raise(coming, failure)
         received = self._trade(sent, lengths, coming) if self._ranks > 1 else sent
-        for rank, message in enumerate(torch.split(received, coming)):
-            if rank != self._rank:
-                self._call(library.tacit_moe_read, transit.handle, rank, message.data_ptr(), message.numel())
+        try:
+            for rank, message in enumerate(torch.split(received, coming)):
+                if rank != self._rank:
+                    self._call(library.tacit_moe_read, transit.handle, rank, message.data_ptr(), message.numel())
+            end()
+        except TacitError as error:
+            transit.failure = error
+        if last:
+            status = 0 if transit.failure is None else int(transit.failure.status)
+            ones = [1] * self._ranks
+            self._raise(self._trade(torch.tensor([status] * self._ranks), ones, ones).tolist(), transit.failure)
+        return transit.failure is None
 
     def _trade(self, sent: torch.Tensor, lengths: list[int], coming: list[int]) -> torch.Tensor:
         there = sent.to(self._device)
@@ -193,7 +207,7 @@ class _Transit:
 
     def __init__(self, exchange: TokenExchange) -> None:
         self.handle, self.exchange = c_void_p(), exchange
-        self.failure: TacitError | None = None  # of a backward pass: what its other exchange begins with
+        self.failure: TacitError | None = None  # which the next exchange begins with
 
     def __del__(self) -> None:
         with self.exchange._lock:
@@ -219,8 +233,12 @@ class _Transit:
                 raise
             self._begin(self.tokens.data_ptr(), self.count, numbers.data_ptr())
 
-        exchange._exchange(self, begin)
-        exchange._call(library.tacit_moe_dispatch_end, self.handle, byref(batch))
+        def end() -> None:
+            exchange._call(library.tacit_moe_dispatch_end, self.handle, byref(batch))
+
+        if not exchange._exchange(self, begin, end, last=False):
+            self.counts = [0] * len(exchange.local_experts)
+            return self._rows(0).to(self.device)
         self.counts = [batch.first[i + 1] - batch.first[i] for i in range(batch.experts)]
         return self._view(batch.rows).to(self.device)
 
@@ -239,8 +257,10 @@ class _Transit:
             self._unchanged()
             self.exchange._call(library.tacit_moe_combine_begin, self.handle, given.data_ptr())
 
-        self.exchange._exchange(self, begin)
-        self.exchange._call(library.tacit_moe_combine_end, self.handle, factors.data_ptr(), outputs.data_ptr())
+        def end() -> None:
+            self.exchange._call(library.tacit_moe_combine_end, self.handle, factors.data_ptr(), outputs.data_ptr())
+
+        self.exchange._exchange(self, begin, end, last=True)
         return outputs.to(self.device)
 
     def combine_backward(self, gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -253,7 +273,10 @@ class _Transit:
                 library.tacit_moe_combine_backward_begin, self.handle, given.data_ptr(), weights.data_ptr()
             )
 
-        self._backward(begin, library.tacit_moe_combine_backward_end, replies, weights)
+        def end() -> None:
+            self.exchange._call(library.tacit_moe_combine_backward_end, self.handle, replies.data_ptr())
+
+        self._backward(begin, end, False, replies, weights)
         return replies.to(self.device), weights.to(self.device)
 
     def dispatch_backward(self, row_gradients: torch.Tensor) -> torch.Tensor:
@@ -263,24 +286,21 @@ class _Transit:
             given = self._given("gradients", row_gradients, self.exchange.dtype, self.exchange.dimension, sum(self.counts))
             self.exchange._call(library.tacit_moe_dispatch_backward_begin, self.handle, given.data_ptr())
 
-        self._backward(begin, library.tacit_moe_dispatch_backward_end, tokens)
+        def end() -> None:
+            self.exchange._call(library.tacit_moe_dispatch_backward_end, self.handle, tokens.data_ptr())
+
+        self._backward(begin, end, True, tokens)
         return tokens.to(self.device)
 
-    def _backward(self, begin: Callable[[], None], end: Callable[..., int], *results: torch.Tensor) -> None:
+    def _backward(self, begin: Callable[[], None], end: Callable[[], None], last: bool, *results: torch.Tensor) -> None:
         """After a fault the results are NaN, the other exchange fails on all ranks too, and backward() raises at its end."""
-
-        def go_on() -> None:
-            if self.failure is not None:
-                raise self.failure
-            begin()
-
         self.exchange._faults.watch()
         try:
-            self.exchange._exchange(self, go_on)
-            self.exchange._call(end, self.handle, results[0].data_ptr())
+            self.exchange._exchange(self, begin, end, last)
         except TacitError as error:
             self.failure = error
-            self.exchange._faults.note(error)
+        if self.failure is not None:
+            self.exchange._faults.note(self.failure)
             for tensor in results:
                 tensor.fill_(torch.nan)
 
