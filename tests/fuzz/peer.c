@@ -1,34 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Fuzzes operations with a hostile peer: rank 0 of two reduces a group, or trades parts, over a transport whose other end sends
-   frames that are whole, with the right identity, and say anything else. Input: 12 bytes of header a message, then its payload.
-   Every plan meets it. */
+/* Fuzzes operations with hostile peers: rank 0 of two reduces a group, or trades parts, or rank 0 of four does on two hosts. The
+   other ends of the transport send frames that are whole, with the right identity, and say anything else. Input: 12 bytes of
+   header a message, then its payload. Every plan meets it. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "alltoall.h"
+#include "bits.h"
 #include "frame.h"
+#include "topology.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
-enum { COUNT = 300, PART = 200, SLOTS = 5, HEAD = 12, WINDOW = 8 };
+enum { COUNT = 300, PART = 200, SLOTS = 5, HEAD = 12, WINDOW = 8, RANKS = 4, RECORD = 16 };
 
 /* What a group is made of, and which schedule is asked for: it takes what it carries. */
 static const struct {
     const char *plan;
+    int         ranks;
     const char *specs[SLOTS]; /* NULL: no more; of none: all-to-alls */
 } plans[] = {
-    {"ring", {"onebit:block=64+ef", "topk:ratio=0.1+ef", "randk:ratio=0.1+ef", "topk:ratio=0.2,values=fp16", "none"}},
-    {"sparse-scatter", {"topk:ratio=0.1+ef", "topk:ratio=0.2", "topk:ratio=0.3,values=fp16+econtrol"}},
-    {"ring", {NULL}},
+    {"ring", 2, {"onebit:block=64+ef", "topk:ratio=0.1+ef", "randk:ratio=0.1+ef", "topk:ratio=0.2,values=fp16", "none"}},
+    {"sparse-scatter", 2, {"topk:ratio=0.1+ef", "topk:ratio=0.2", "topk:ratio=0.3,values=fp16+econtrol"}},
+    {"ring", 2, {NULL}},
+    {"two_level_alltoall", RANKS, {NULL}}, /* two on each host */
 };
 
-/* The wire from and to the peer. */
-typedef struct wire {
-    const uint8_t *data;
-    size_t         bytes;
-    bool           hostile; /* before that, the peer says what this rank says */
-    bool           spoken;  /* this rank has begun the operation, so that the peer knows how its frames are marked */
-    tacit_frame_t  last;    /* what this rank has sent last */
+/* From a peer. */
+typedef struct lane {
     struct {
         uint8_t *data;
         size_t   capacity, arrived;
@@ -37,47 +37,79 @@ typedef struct wire {
     size_t   posted, delivered;
     uint8_t *echo[WINDOW]; /* messages to give back */
     size_t   echo_bytes[WINDOW], echoes, echoed;
+} lane_t;
+
+/* The wire from and to the peers. */
+typedef struct wire {
+    const uint8_t *data;
+    size_t         bytes;
+    int            ranks;
+    bool           hostile; /* before that, peers say what this rank says */
+    bool           spoken;  /* this rank has begun the operation, so that peers know how its frames are marked */
+    tacit_frame_t  last;    /* what this rank has sent last */
+    lane_t         lanes[RANKS];
 } wire_t;
 
-static void put_echo(wire_t *wire, const uint8_t *message, size_t bytes)
+static void put_echo(wire_t *wire, int peer, const uint8_t *message, size_t bytes)
 {
     tacit_frame_t frame = wire->last;
+    lane_t       *lane = &wire->lanes[peer];
     uint8_t      *copy = malloc(bytes);
 
     memcpy(copy, message, bytes);
-    frame.rank = 1;
+    frame.rank = (uint16_t)peer;
     tacit__frame_write(&frame, copy);
-    wire->echo[wire->echoes % WINDOW] = copy;
-    wire->echo_bytes[wire->echoes++ % WINDOW] = bytes;
+    lane->echo[lane->echoes % WINDOW] = copy;
+    lane->echo_bytes[lane->echoes++ % WINDOW] = bytes;
 }
 
 static tacit_status_t wire_send(void *context, int peer, const void *data, size_t bytes, tacit_ticket_t *ticket)
 {
     wire_t *wire = context;
 
-    (void)peer;
     *ticket = (tacit_ticket_t){{NULL, NULL}};
     if (tacit__frame_parse(data, bytes, &wire->last) != NULL) {
         abort();
     }
     wire->spoken = true;
     if (!wire->hostile) {
-        put_echo(wire, data, bytes);
+        put_echo(wire, peer, data, bytes);
     }
     return TACIT_OK;
 }
 
 static tacit_status_t wire_receive(void *context, int peer, void *data, size_t capacity, tacit_ticket_t *ticket)
 {
-    wire_t *wire = context;
-    size_t  i = wire->posted++ % WINDOW;
+    lane_t *lane = &((wire_t *)context)->lanes[peer];
+    size_t  i = lane->posted++ % WINDOW;
 
-    (void)peer;
-    wire->receives[i].data = data;
-    wire->receives[i].capacity = capacity;
-    wire->receives[i].done = wire->receives[i].withdrawn = false;
-    *ticket = (tacit_ticket_t){{(void *)(uintptr_t)(i + 1), NULL}};
+    lane->receives[i].data = data;
+    lane->receives[i].capacity = capacity;
+    lane->receives[i].done = lane->receives[i].withdrawn = false;
+    *ticket = (tacit_ticket_t){{(void *)(uintptr_t)(i + 1), lane}};
     return TACIT_OK;
+}
+
+/* Records have the right checksums, as frames have. */
+static void seal(uint8_t *records, size_t bytes)
+{
+    for (size_t at = 0; bytes - at >= RECORD;) {
+        uint8_t     *record = records + at;
+        const size_t head = tacit__load32(record), rows = tacit__load32(record + 4);
+        const size_t payload = head != UINT32_MAX ? head + rows : 0;
+
+        if (payload > bytes - at - RECORD) {
+            return;
+        }
+        tacit__store32(record + 12, tacit__payload_checksum(record + RECORD, payload));
+        at += RECORD + payload;
+    }
+}
+
+/* Whose the next message of the input is. */
+static int next_rank(const wire_t *wire)
+{
+    return wire->bytes >= HEAD ? 1 + wire->data[10] % (wire->ranks - 1) : 1;
 }
 
 /* Takes the next message from the input; 0: there is none. */
@@ -91,7 +123,7 @@ static size_t next_message(wire_t *wire, uint8_t *message, size_t capacity)
         return 0;
     }
     payload = tacit__min(tacit__min((size_t)(head[8] | head[9] << 8), wire->bytes - HEAD), capacity - TACIT_FRAME_HEADER_BYTES);
-    frame.rank = 1;
+    frame.rank = (uint16_t)next_rank(wire);
     frame.kind = head[0];
     frame.round = head[1];
     frame.index = head[2];
@@ -103,54 +135,58 @@ static size_t next_message(wire_t *wire, uint8_t *message, size_t capacity)
     frame.sequence += (head[11] ^ 0x80u) - 0x80u; /* a signed byte */
     frame.payload_bytes = (uint32_t)payload;
     memcpy(message + TACIT_FRAME_HEADER_BYTES, head + HEAD, payload);
+    if (frame.kind == TACIT_FRAME_PARCELS) {
+        seal(message + TACIT_FRAME_HEADER_BYTES, payload);
+    }
     wire->data += HEAD + payload;
     wire->bytes -= HEAD + payload;
     return tacit__frame_write(&frame, message);
 }
 
-static size_t next_echo(wire_t *wire, uint8_t *message)
+static size_t next_echo(lane_t *lane, uint8_t *message)
 {
-    size_t i = wire->echoed % WINDOW, bytes = wire->echo_bytes[i];
+    size_t i = lane->echoed % WINDOW, bytes = lane->echo_bytes[i];
 
-    if (wire->echoed == wire->echoes) {
+    if (lane->echoed == lane->echoes) {
         return 0;
     }
-    memcpy(message, wire->echo[i], bytes);
-    free(wire->echo[i]);
-    wire->echoed++;
+    memcpy(message, lane->echo[i], bytes);
+    free(lane->echo[i]);
+    lane->echoed++;
     return bytes;
 }
 
 static tacit_status_t wire_test(void *context, tacit_ticket_t *ticket, size_t *bytes_out)
 {
     wire_t *wire = context;
+    lane_t *lane = ticket->opaque[1];
     size_t  i = (size_t)(uintptr_t)ticket->opaque[0];
 
     if (i-- == 0) {
         return TACIT_OK;
     }
-    while (!wire->receives[i].done) {
-        size_t   next = wire->delivered % WINDOW;
-        uint8_t *message = wire->receives[next].data;
+    while (!lane->receives[i].done) {
+        size_t   next = lane->delivered % WINDOW;
+        uint8_t *message = lane->receives[next].data;
         size_t   bytes;
 
-        if (wire->receives[next].withdrawn) {
-            wire->delivered++;
+        if (lane->receives[next].withdrawn) {
+            lane->delivered++;
             continue;
         }
-        bytes = next_echo(wire, message);
-        if (bytes == 0 && !(wire->hostile && wire->spoken)) {
+        bytes = next_echo(lane, message);
+        if (bytes == 0 && (!wire->hostile || !wire->spoken || (wire->bytes >= HEAD && lane != &wire->lanes[next_rank(wire)]))) {
             return TACIT_PENDING;
         }
-        bytes = bytes == 0 ? next_message(wire, message, wire->receives[next].capacity) : bytes;
+        bytes = bytes == 0 ? next_message(wire, message, lane->receives[next].capacity) : bytes;
         if (bytes == 0) {
             return TACIT_ERR_TRANSPORT;
         }
-        wire->receives[next].arrived = bytes;
-        wire->receives[next].done = true;
-        wire->delivered++;
+        lane->receives[next].arrived = bytes;
+        lane->receives[next].done = true;
+        lane->delivered++;
     }
-    *bytes_out = wire->receives[i].arrived;
+    *bytes_out = lane->receives[i].arrived;
     ticket->opaque[0] = NULL;
     return TACIT_OK;
 }
@@ -158,14 +194,15 @@ static tacit_status_t wire_test(void *context, tacit_ticket_t *ticket, size_t *b
 /* Receives are withdrawn to be posted anew, larger, or for good. */
 static tacit_status_t wire_cancel(void *context, tacit_ticket_t *ticket)
 {
-    wire_t *wire = context;
+    lane_t *lane = ticket->opaque[1];
     size_t  i = (size_t)(uintptr_t)ticket->opaque[0];
 
-    if (i != 0 && wire->receives[i - 1].done) {
+    (void)context;
+    if (i != 0 && lane->receives[i - 1].done) {
         return TACIT_PENDING;
     }
     if (i != 0) {
-        wire->receives[i - 1].withdrawn = true;
+        lane->receives[i - 1].withdrawn = true;
     }
     return TACIT_OK;
 }
@@ -215,11 +252,12 @@ static tacit_status_t meet(void *context, int rank, const uint8_t *head, size_t 
 static void trade(wire_t *wire, tacit_comm_t *comm)
 {
     static const uint8_t head = PART;
-    static float         in[2 * PART], out[2 * PART];
+    static float         in[RANKS * PART], out[RANKS * PART];
     const tacit_key_t    key = {0};
     tacit_counters_t     counters = {0};
     tacit_values_t       values;
-    tacit_part_t         parts[2] = {{0}, {.head = &head, .head_bytes = 1, .in = in, .send = PART}};
+    const tacit_part_t   part = {.head = &head, .head_bytes = 1, .in = in, .send = PART};
+    tacit_part_t         parts[RANKS] = {{0}, part, part, part};
     tacit_alltoall_t     job = {
             .name = "job",
             .values = &values,
@@ -244,16 +282,17 @@ static void trade(wire_t *wire, tacit_comm_t *comm)
 
 static void run(size_t plan, const uint8_t *data, size_t bytes)
 {
-    wire_t            wire = {.data = data, .bytes = bytes};
+    const int         ranks = plans[plan].ranks;
+    wire_t            wire = {.data = data, .bytes = bytes, .ranks = ranks};
     tacit_config_t    config = TACIT_CONFIG_INIT;
     tacit_transport_t transport = {.struct_bytes = sizeof transport,
                                    .name = "hostile",
                                    .context = &wire,
-                                   .ranks = 2,
                                    .send = wire_send,
                                    .receive = wire_receive,
                                    .test = wire_test,
-                                   .cancel = wire_cancel};
+                                   .cancel = wire_cancel,
+                                   .ranks = ranks};
     tacit_comm_t     *comm;
     tacit_slot_t     *slots[SLOTS];
     size_t            count = 0;
@@ -263,6 +302,10 @@ static void run(size_t plan, const uint8_t *data, size_t bytes)
     if (setenv("TACIT_PLAN", plans[plan].plan, 1) != 0 || tacit_comm_create(&transport, &config, &comm) != TACIT_OK) {
         abort();
     }
+    for (int rank = 0; rank < ranks && ranks > 2; rank++) {
+        snprintf(comm->topology->lines + rank * TACIT_PLACE_BYTES, TACIT_PLACE_BYTES, "host=%d", rank / 2);
+    }
+    tacit__topology_fill(comm->topology);
     for (; count < SLOTS && plans[plan].specs[count] != NULL; count++) {
         slots[count] = add_slot(comm, count, plans[plan].specs[count]);
     }
@@ -275,8 +318,12 @@ static void run(size_t plan, const uint8_t *data, size_t bytes)
         }
     }
     tacit_comm_destroy(comm);
-    while (wire.echoed != wire.echoes) {
-        free(wire.echo[wire.echoed++ % WINDOW]);
+    for (int rank = 1; rank < ranks; rank++) {
+        lane_t *lane = &wire.lanes[rank];
+
+        while (lane->echoed != lane->echoes) {
+            free(lane->echo[lane->echoed++ % WINDOW]);
+        }
     }
 }
 
