@@ -56,7 +56,7 @@ done
 passes() {
     local place=$1 objects=$build/tests/unit/$2.o
     case $2 in
-    cycle | rules) objects=$build/tests/unit/$2-$2.o ;;
+    cycle | gain | rules) objects=$build/tests/unit/$2-$2.o ;;
     experts) objects=$experts_objects ;;
     transformer) objects=$transformer_objects ;;
     gpu) objects="${gpu_objects% *} $build/tests/gpu/trainer_emulated.o" ;;
@@ -912,6 +912,20 @@ mutant "preload: few signs make a step" preload/cycle.c cycle:cycle 's/same >= A
 mutant "preload: no step is waited for" preload/cycle.c cycle:cycle 's/begins \? PRELOAD_HISTORY : 0/0/'
 mutant "preload: what places showed does for ever" preload/cycle.c cycle:cycle 's/^    cycle->shown = .* : cycle->shown;//'
 mutant "preload: chance is never suspected" preload/cycle.c cycle:cycle 's/^    cycle->chance = .*//'
+mutant "preload: exact calls save something" preload/gain.c gain:gain 's/part = part_of_calls\(numbers\)/part = 1.0/'
+mutant "preload: few sums are no matter" preload/gain.c gain:gain 's/fmax\(2\.0 \/ steps, 16\.0 \/ sums\)/2.0 \/ steps/'
+mutant "preload: steps are no matter" preload/gain.c gain:gain 's/fmax\(2\.0 \/ steps, 16\.0 \/ sums\)/16.0 \/ sums/'
+mutant "preload: specs where they lose" preload/gain.c gain:gain 's/fmax\(0\.0, (gain\.saved.*)\);/\1;/'
+mutant "preload: small sums do not wait" preload/gain.c gain:gain 's/preload_bytes_of\(site\) < LEAST_BYTES \?/false ?/'
+mutant "preload: late ranks are waited for in vain" preload/gain.c gain:gain \
+    's/least \/ preload_seconds_in_sums\(\)/1.0/'
+mutant "preload: sums of some ranks count for all" preload/gain.c gain:gain 's/ \&\& site->key\.group->whole;/;/'
+mutant "preload: the first spec is the best" preload/gain.c gain:gain \
+    's/> gain\.total\[gain\.best\] \? j/> 0.0 \&\& gain.best == 0 ? j/'
+mutant "preload: any gain is one" preload/gain.c gain:gain 's/1\.01 \*/1.0 */'
+mutant "preload: sites as they come" preload/gain.c gain:gain \
+    's/preload_seconds_of\(chosen\[place - 1\]\) < preload_seconds_of\(site\)/false/'
+mutant "preload: predictions of what Tacit did" preload/gain.c gain:gain 's/atomic_load\(\&site->taken\) != 0/false/'
 mutant "preload: rules of any size" preload/rules.c rules:rules 's/target->bytes <= rule->max_bytes/true/'
 mutant "preload: a key of a rule twice" preload/rules.c rules:rules 's/\*number == 0 \&\& //'
 mutant "parcels: sent on before all are here" libcomm/schedules/two_level_alltoall.c alltoall:alltoall \
