@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "gaps.h"
 #include "mpi_library.h"
 #include "policy.h"
 #include "rules.h"
@@ -136,6 +137,19 @@ bool preload_take(const preload_call_t *call, const void *in, void *out, int *st
     return preload_reduce(mpi, group, &sum, status);
 }
 
+/* Ranks that leave a large call early wait in the next one. */
+static void note(preload_site_t *site, uint64_t entered, uint64_t left)
+{
+    static preload_site_t *_Atomic latest;
+    preload_site_t                *before = atomic_load_explicit(&latest, memory_order_relaxed);
+
+    atomic_store_explicit(&latest, site, memory_order_relaxed);
+    if (before != NULL && preload_is_large(before) && !preload_is_large(site)) {
+        atomic_fetch_add_explicit(&before->behind, left - entered, memory_order_relaxed);
+    }
+    preload_note_gap(entered, left);
+}
+
 uint64_t preload_enter(void)
 {
     return depth++ == 0 ? now() : 0;
@@ -144,7 +158,7 @@ uint64_t preload_enter(void)
 void preload_leave(uint64_t entered, const preload_call_t *call, bool succeeded)
 {
     if (--depth == 0 && succeeded) {
-        const uint64_t  nanoseconds = now() - entered;
+        const uint64_t  left = now();
         cached_t       *place = place_of(call);
         preload_site_t *site;
 
@@ -153,7 +167,10 @@ void preload_leave(uint64_t entered, const preload_call_t *call, bool succeeded)
         depth--;
         if (site != NULL) {
             atomic_fetch_add_explicit(&site->calls, 1, memory_order_relaxed);
-            atomic_fetch_add_explicit(&site->nanoseconds, nanoseconds, memory_order_relaxed);
+            atomic_fetch_add_explicit(&site->nanoseconds, left - entered, memory_order_relaxed);
+        }
+        if (site != NULL && preload_waits(site)) {
+            note(site, entered, left);
         }
     }
 }

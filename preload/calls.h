@@ -20,6 +20,20 @@ typedef struct preload_call {
     bool        fortran; /* the handles are Fortran's */
 } preload_call_t;
 
+/* Below, a call takes so little time that compressing it wins nothing. */
+enum { PRELOAD_LEAST_BYTES = 32 << 10 };
+
+static inline bool preload_is_large(const preload_site_t *site)
+{
+    return site->key.count * site->key.type_bytes >= PRELOAD_LEAST_BYTES;
+}
+
+/* Whether its calls wait for each other, over all ranks. */
+static inline bool preload_waits(const preload_site_t *site)
+{
+    return site->key.function == preload_allreduce && site->key.group->whole;
+}
+
 /* The time; 0 inside of another call, since some MPIs call themselves, and Fortran's functions those of C. */
 uint64_t preload_enter(void);
 /* After that: Tacit reduces it, if rules ask for it, and *status is what the caller gets. False: MPI is to do it, and nothing has

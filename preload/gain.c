@@ -5,9 +5,6 @@
 #include <math.h>
 #include <string.h>
 
-/* Below, a call takes so little time that nothing is won. */
-enum { LEAST_BYTES = 32 << 10 };
-
 /* ---- Sites ---- */
 
 double preload_seconds_of(const preload_site_t *site)
@@ -51,7 +48,7 @@ const char *preload_why_not(const preload_site_t *site)
     if (key->group->ranks < 2) {
         return "one rank";
     }
-    if (preload_bytes_of(site) < LEAST_BYTES) {
+    if (!preload_is_large(site)) {
         return "under 32 KiB";
     }
     return key->count > INT32_MAX ? "2^31 elements or more" : NULL;
@@ -86,38 +83,35 @@ void preload_choose(size_t numbers_out[PRELOAD_SITES], uint64_t counts_out[PRELO
 
 /* ---- Seconds ---- */
 
-static bool is_counted(const preload_site_t *site)
-{
-    return site->key.function == preload_allreduce && site->key.group->whole;
-}
-
-double preload_seconds_in_sums(void)
+double preload_seconds_in_calls(void)
 {
     const preload_site_t *site;
     double                seconds = 0.0;
 
     for (size_t index = 0; (site = preload_site_at(index)) != NULL; index++) {
-        seconds += is_counted(site) ? preload_seconds_of(site) : 0.0;
+        seconds += preload_waits(site) ? preload_seconds_of(site) : 0.0;
     }
     return seconds;
 }
 
-/* How much calls of MPI's own count, so that all together count for what they took in the run; `least` of it on the rank that
-   waited least for others. Ranks that leave a large sum early wait in the next small one: such are added. */
-static double native_scale(const size_t numbers[PRELOAD_SITES], preload_measured_t measured[PRELOAD_SITES][PRELOAD_TRIED],
-                           double least)
+/* How much longer calls took in the run than in trials: those of MPI's own, all together, with what ranks that left them early
+   waited behind them, and without what was waiting for ranks that came late, which would come as late with any spec. Whatever it
+   is, a busy processor or a busy link, it is the same with specs. */
+static double slowdown(const size_t numbers[PRELOAD_SITES], preload_measured_t measured[PRELOAD_SITES][PRELOAD_TRIED],
+                       double waited)
 {
-    const preload_site_t *site;
-    double                had = 0.0, counted = 0.0;
+    double had = 0.0, counted = 0.0;
 
     for (int i = 0; i < PRELOAD_SITES && numbers[i] != 0; i++) {
-        had += preload_seconds_of(preload_site_at(numbers[i] - 1));
-        counted += calls_of(preload_site_at(numbers[i] - 1)) * measured[i][0].seconds;
+        const preload_site_t *site = preload_site_at(numbers[i] - 1);
+
+        if (measured[i][0].trials == 0) {
+            continue;
+        }
+        had += preload_seconds_of(site) + 1e-9 * (double)atomic_load(&site->behind);
+        counted += calls_of(site) * measured[i][0].seconds;
     }
-    for (size_t index = 0; (site = preload_site_at(index)) != NULL; index++) {
-        had += is_counted(site) && preload_bytes_of(site) < LEAST_BYTES ? preload_seconds_of(site) : 0.0;
-    }
-    return counted > 0.0 ? had * least / preload_seconds_in_sums() / counted : 1.0;
+    return counted > 0.0 ? had * fmax(0.0, 1.0 - waited / preload_seconds_in_calls()) / counted : 1.0;
 }
 
 /* The part of the calls that is compressed: sums of floats stay exact until two steps, and 16 sums, were alike. A step is taken
@@ -133,15 +127,15 @@ static double part_of_calls(const size_t numbers[PRELOAD_SITES])
         steps = steps == 0.0 || calls < steps ? calls : steps;
     }
     for (size_t index = 0; (site = preload_site_at(index)) != NULL; index++) {
-        sums += is_counted(site) && is_float32(&site->key) && strcmp(site->key.op, "MPI_SUM") == 0 ? calls_of(site) : 0.0;
+        sums += preload_waits(site) && is_float32(&site->key) && strcmp(site->key.op, "MPI_SUM") == 0 ? calls_of(site) : 0.0;
     }
     return fmax(0.0, 1.0 - fmax(2.0 / steps, 16.0 / sums));
 }
 
-void preload_gain(const size_t numbers[PRELOAD_SITES], preload_measured_t measured[PRELOAD_SITES][PRELOAD_TRIED], double least,
+void preload_gain(const size_t numbers[PRELOAD_SITES], preload_measured_t measured[PRELOAD_SITES][PRELOAD_TRIED], double waited,
                   double run, preload_gain_t *gain_out)
 {
-    const double   scale = native_scale(numbers, measured, least), part = part_of_calls(numbers);
+    const double   slower = slowdown(numbers, measured, waited), part = part_of_calls(numbers);
     preload_gain_t gain = {0};
 
     for (int i = 0; i < PRELOAD_SITES && numbers[i] != 0; i++) {
@@ -149,7 +143,7 @@ void preload_gain(const size_t numbers[PRELOAD_SITES], preload_measured_t measur
 
         for (int j = 1; j < PRELOAD_TRIED && measured[i][0].trials > 0; j++) {
             if (measured[i][j].trials > 0) {
-                gain.saved[i][j] = calls * (scale * measured[i][0].seconds - measured[i][j].seconds);
+                gain.saved[i][j] = calls * slower * (measured[i][0].seconds - measured[i][j].seconds);
                 gain.total[j] += fmax(0.0, gain.saved[i][j]);
             }
         }

@@ -18,10 +18,10 @@ uint64_t preload_bytes_of(const preload_site_t *site);
 const char *preload_why_not(const preload_site_t *site);
 /* The numbers and the counts of the sites to predict for, which Tacit has not taken, the most time first; 0: none. */
 void preload_choose(size_t numbers_out[PRELOAD_SITES], uint64_t counts_out[PRELOAD_SITES]);
-/* What this rank spent in sums that wait for each other, over all ranks. */
-double preload_seconds_in_sums(void);
-/* Of these sites, in a run of so many seconds. least: in sums, on the rank that waited least for others. */
-void preload_gain(const size_t numbers[PRELOAD_SITES], preload_measured_t measured[PRELOAD_SITES][PRELOAD_TRIED], double least,
+/* What this rank spent in calls that wait for each other, over all ranks. */
+double preload_seconds_in_calls(void);
+/* Of these sites, in a run of so many seconds. waited: of those in calls, for ranks that came late. */
+void preload_gain(const size_t numbers[PRELOAD_SITES], preload_measured_t measured[PRELOAD_SITES][PRELOAD_TRIED], double waited,
                   double run, preload_gain_t *gain_out);
 
 #endif

@@ -9,13 +9,19 @@
 #include <string.h>
 #include <time.h>
 
+#include "gaps.h"
 #include "library.h"
 
 /* TRIALS: the first one only warms up, if there are others. */
 enum { TRIALS = 10 };
-/* What ranks tell each other at first, of which each gets the largest: the counts of rank 0's sites, and less than nothing. */
-enum { SECONDS = PRELOAD_SITES, NUMBERS };
+/* What ranks tell each other at first, of which each gets the largest: the counts of rank 0's sites, and how many gaps it has
+   between sums. */
+enum { GAPS = PRELOAD_SITES, NUMBERS };
+/* Of these, so many at once. */
+enum { GAPS_AT_ONCE = 512 };
 static const double seconds_each = 0.4;
+/* What is tried remembers together about as much as five of the site's tensors: no more than a GiB or so. */
+enum { MOST_TOGETHER = 1 << 26 };
 
 const char *const preload_tried[PRELOAD_TRIED] = {"MPI_Allreduce", "onebit+ef", "qsgd:bits=8+ef", "rotq:bits=4+ef",
                                                   "topk:ratio=0.01+ef"};
@@ -96,6 +102,26 @@ static bool all_can(const preload_mpi_t *mpi, bool can)
     return mpi->reduce(PRELOAD_MAX_INT, &mine, &most, 1, mpi->world()) && most == 0;
 }
 
+/* What this rank waited for others in sums: each has begun when the last rank came there. Less than 0: MPI reports an error. */
+static double seconds_waited(const preload_mpi_t *mpi, size_t gaps)
+{
+    static double mine[GAPS_AT_ONCE], most[GAPS_AT_ONCE];
+    double        waited = 0.0;
+
+    for (size_t first = 0; first < gaps; first += GAPS_AT_ONCE) {
+        for (size_t i = 0; i < GAPS_AT_ONCE; i++) {
+            mine[i] = (double)preload_gap(first + i);
+        }
+        if (!mpi->reduce(PRELOAD_MAX_DOUBLE, mine, most, GAPS_AT_ONCE, mpi->world())) {
+            return -1.0;
+        }
+        for (size_t i = 0; i < GAPS_AT_ONCE; i++) {
+            waited += most[i] - mine[i];
+        }
+    }
+    return 1e-9 * waited;
+}
+
 /* ---- Trials ---- */
 
 /* Sums of four uniform numbers: as gradients, most of them small. */
@@ -146,44 +172,61 @@ static double median(double *seconds, int trials)
     return seconds[trials / 2];
 }
 
-static void measure(const laboratory_t *lab, tacit_slot_t *slot, preload_measured_t *measured_out)
+/* From `first` on, `count` of what is tried, in turn. A NULL slot: MPI's own, or one that could not be had. */
+static void measure(const laboratory_t *lab, int first, int count, tacit_slot_t *const slots[PRELOAD_TRIED],
+                    preload_measured_t measured_out[PRELOAD_TRIED])
 {
     const preload_mpi_t *mpi = lab->mpi;
-    double               mine[TRIALS] = {0}, slowest[TRIALS] = {0};
-    const double         end = now() + seconds_each;
-    int                  trials = 0, first;
+    double               mine[PRELOAD_TRIED][TRIALS] = {{0}}, slowest[PRELOAD_TRIED][TRIALS] = {{0}};
+    const double         end = now() + seconds_each * count;
+    int                  trials = 0, cold;
     bool                 good = true;
 
     while (trials < TRIALS && all_can(mpi, good && (trials == 0 || now() < end))) {
-        mine[trials] = attempt(lab, slot);
-        good = mine[trials] > 0.0;
+        for (int i = first; i < first + count; i++) {
+            if (i == 0 || slots[i] != NULL) {
+                mine[i][trials] = attempt(lab, slots[i]);
+                good = good && mine[i][trials] > 0.0;
+            }
+        }
         trials++;
     }
     if (!all_can(mpi, good)) {
-        say(lab->why, "a trial failed: %s", slot != NULL ? lab->tacit->last_error() : "MPI reports an error");
+        say(lab->why, "a trial failed: %s", good ? "another rank reports an error" : lab->tacit->last_error());
         return;
     }
-    mpi->reduce(PRELOAD_MAX_DOUBLE, mine, slowest, TRIALS, mpi->world());
-    first = trials > 1;
-    *measured_out = (preload_measured_t){trials - first, median(slowest + first, trials - first)};
+    mpi->reduce(PRELOAD_MAX_DOUBLE, mine, slowest, PRELOAD_TRIED * TRIALS, mpi->world());
+    cold = trials > 1;
+    for (int i = first; i < first + count; i++) {
+        if (i == 0 || slots[i] != NULL) {
+            measured_out[i] = (preload_measured_t){trials - cold, median(slowest[i] + cold, trials - cold)};
+        }
+    }
 }
 
+/* In turn, so that what else the machine does slows all of them down alike, and that no call finds in the caches what it left
+   there, as in a step of several tensors. */
 static void measure_all(const laboratory_t *lab, preload_measured_t measured_out[PRELOAD_TRIED])
 {
+    const int           together = lab->count <= MOST_TOGETHER ? PRELOAD_TRIED : 1;
     tacit_slot_config_t config = TACIT_SLOT_CONFIG_INIT;
+    tacit_slot_t       *slots[PRELOAD_TRIED] = {NULL};
 
     config.count = lab->count;
-    measure(lab, NULL, &measured_out[0]);
-    for (int i = 1; i < PRELOAD_TRIED; i++) {
-        tacit_slot_t *slot = NULL;
-
-        config.spec = preload_tried[i];
-        if (all_can(lab->mpi, lab->tacit->slot_create(lab->comm, preload_tried[i], &config, &slot) == TACIT_OK)) {
-            measure(lab, slot, &measured_out[i]);
-        } else {
-            say(lab->why, "no slot of '%s': %s", preload_tried[i], lab->tacit->last_error());
+    for (int first = 0; first < PRELOAD_TRIED; first += together) {
+        for (int i = first; i < first + together; i++) {
+            config.spec = preload_tried[i];
+            if (i > 0 &&
+                !all_can(lab->mpi, lab->tacit->slot_create(lab->comm, preload_tried[i], &config, &slots[i]) == TACIT_OK)) {
+                say(lab->why, "no slot of '%s': %s", preload_tried[i], lab->tacit->last_error());
+                lab->tacit->slot_destroy(slots[i]);
+                slots[i] = NULL;
+            }
         }
-        lab->tacit->slot_destroy(slot);
+        measure(lab, first, together, slots, measured_out);
+        for (int i = first; i < first + together; i++) {
+            lab->tacit->slot_destroy(slots[i]);
+        }
     }
 }
 
@@ -206,7 +249,7 @@ static void measure_sites(laboratory_t *lab, int rank, const double counts[PRELO
     }
 }
 
-void preload_predict(const preload_mpi_t *mpi, const uint64_t counts[PRELOAD_SITES], double *seconds,
+void preload_predict(const preload_mpi_t *mpi, const uint64_t counts[PRELOAD_SITES], double *waited_out,
                      preload_measured_t measured_out[PRELOAD_SITES][PRELOAD_TRIED], char why[256])
 {
     laboratory_t   lab = {.mpi = mpi, .why = why};
@@ -216,15 +259,16 @@ void preload_predict(const preload_mpi_t *mpi, const uint64_t counts[PRELOAD_SIT
     static double  numbers[NUMBERS], agreed[NUMBERS]; /* MPI may still write there when this rank has given up */
 
     why[0] = '\0';
+    *waited_out = -1.0;
     for (int i = 0; i < PRELOAD_SITES && rank == 0; i++) {
         numbers[i] = (double)counts[i];
     }
-    numbers[SECONDS] = -*seconds;
+    numbers[GAPS] = (double)preload_gaps();
     if (!all_are_here(mpi, numbers, agreed)) {
         say(why, "not all ranks came to MPI_Finalize() within %g s: perhaps some of them run without the interposer", patience());
         return;
     }
-    *seconds = -agreed[SECONDS];
+    *waited_out = seconds_waited(mpi, (size_t)agreed[GAPS]);
     if (!(agreed[0] > 0.0)) {
         return;
     }

@@ -18,8 +18,9 @@ typedef struct preload_measured {
 
 /* Measures sums of counts[i] float32 of rank 0 (0: nothing) over MPI_COMM_WORLD. Collective over it: every rank comes here once,
    before MPI_Finalize(); where one does not in time, nothing is measured. Writes why nothing was, or not all, into `why`, and
-   nothing if all was. *seconds: what this rank spent in sums; then the least that a rank did. */
-void preload_predict(const preload_mpi_t *mpi, const uint64_t counts[PRELOAD_SITES], double *seconds,
+   nothing if all was. *waited_out: of what this rank spent in sums, the seconds that it waited for others to come; less than 0:
+   it is not known. */
+void preload_predict(const preload_mpi_t *mpi, const uint64_t counts[PRELOAD_SITES], double *waited_out,
                      preload_measured_t measured_out[PRELOAD_SITES][PRELOAD_TRIED], char why[256]);
 
 #endif

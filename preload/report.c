@@ -38,7 +38,8 @@ static void print_taken(FILE *out, const preload_site_t *site)
     }
 }
 
-static void print_table(FILE *out, int ranks, double run)
+/* waited: less than 0 where it is not known. */
+static void print_table(FILE *out, int ranks, double waited, double run)
 {
     const preload_site_t *site;
     bool                  deferred = false;
@@ -55,6 +56,10 @@ static void print_table(FILE *out, int ranks, double run)
     }
     if (deferred) {
         fprintf(out, "\nOf MPI_Iallreduce, the time is that of the call alone, without the waiting for its end.\n");
+    }
+    if (waited >= 0.0) {
+        fprintf(out, "\nOf %.4f s in blocking calls over all ranks, %.4f s were waiting for ranks that came late.\n",
+                preload_seconds_in_calls(), waited);
     }
     if (preload_lost() != 0) {
         fprintf(out, "\n%" PRIu64 " more calls belong to sites for which there was no room.\n", preload_lost());
@@ -113,13 +118,13 @@ static void print_best(FILE *out, const size_t numbers[PRELOAD_SITES], const pre
 }
 
 static void print_predictions(FILE *out, const size_t numbers[PRELOAD_SITES],
-                              preload_measured_t measured[PRELOAD_SITES][PRELOAD_TRIED], double least, double run,
+                              preload_measured_t measured[PRELOAD_SITES][PRELOAD_TRIED], double waited, double run,
                               const char *why)
 {
     preload_gain_t gain;
     bool           any = false;
 
-    preload_gain(numbers, measured, least, run, &gain);
+    preload_gain(numbers, measured, fmax(0.0, waited), run, &gain);
     for (int i = 0; i < PRELOAD_SITES && numbers[i] != 0; i++) {
         if (measured[i][0].trials > 0) {
             print_prediction(out, numbers[i], measured[i], gain.saved[i], run);
@@ -145,7 +150,7 @@ static void print_predictions(FILE *out, const size_t numbers[PRELOAD_SITES],
 static void report(const preload_mpi_t *mpi)
 {
     const double       run = preload_run_seconds();
-    double             least = preload_seconds_in_sums();
+    double             waited = -1.0;
     size_t             numbers[PRELOAD_SITES] = {0}, bytes = 0;
     uint64_t           counts[PRELOAD_SITES] = {0};
     preload_measured_t measured[PRELOAD_SITES][PRELOAD_TRIED] = {0};
@@ -159,12 +164,12 @@ static void report(const preload_mpi_t *mpi)
         preload_choose(numbers, counts);
     }
     if (world.ranks > 1) {
-        preload_predict(mpi, counts, &least, measured, why);
+        preload_predict(mpi, counts, &waited, measured, why);
     }
     out = rank == 0 ? open_memstream(&text, &bytes) : NULL;
     if (out != NULL) {
-        print_table(out, world.ranks, run);
-        print_predictions(out, numbers, measured, least, run, why);
+        print_table(out, world.ranks, waited, run);
+        print_predictions(out, numbers, measured, waited, run, why);
         fclose(out);
         preload_deliver(text, bytes);
         free(text);

@@ -30,6 +30,7 @@ typedef struct preload_site {
     preload_key_t       key;
     size_t              number; /* 1 for the first one */
     _Atomic uint64_t    calls, nanoseconds;
+    _Atomic uint64_t    behind;          /* nanoseconds of small calls each of which came next after one of these */
     const char *_Atomic spec;            /* by which calls were taken; NULL: none were */
     _Atomic uint64_t    taken;           /* of the calls */
     _Atomic uint64_t    slots;           /* that were made for them */

@@ -56,7 +56,7 @@ done
 passes() {
     local place=$1 objects=$build/tests/unit/$2.o
     case $2 in
-    cycle | gain | rules) objects=$build/tests/unit/$2-$2.o ;;
+    cycle | gain | gaps | rules) objects=$build/tests/unit/$2-$2.o ;;
     experts) objects=$experts_objects ;;
     transformer) objects=$transformer_objects ;;
     gpu) objects="${gpu_objects% *} $build/tests/gpu/trainer_emulated.o" ;;
@@ -916,10 +916,17 @@ mutant "preload: exact calls save something" preload/gain.c gain:gain 's/part = 
 mutant "preload: few sums are no matter" preload/gain.c gain:gain 's/fmax\(2\.0 \/ steps, 16\.0 \/ sums\)/2.0 \/ steps/'
 mutant "preload: steps are no matter" preload/gain.c gain:gain 's/fmax\(2\.0 \/ steps, 16\.0 \/ sums\)/16.0 \/ sums/'
 mutant "preload: specs where they lose" preload/gain.c gain:gain 's/fmax\(0\.0, (gain\.saved.*)\);/\1;/'
-mutant "preload: small sums do not wait" preload/gain.c gain:gain 's/preload_bytes_of\(site\) < LEAST_BYTES \?/false ?/'
-mutant "preload: late ranks are waited for in vain" preload/gain.c gain:gain \
-    's/least \/ preload_seconds_in_sums\(\)/1.0/'
-mutant "preload: sums of some ranks count for all" preload/gain.c gain:gain 's/ \&\& site->key\.group->whole;/;/'
+mutant "preload: nobody waits behind large sums" preload/gain.c gain:gain 's/ \+ 1e-9 \* .*behind\);/;/'
+mutant "preload: waiting is saved" preload/gain.c gain:gain \
+    's/waited \/ preload_seconds_in_calls\(\)/0.0/'
+mutant "preload: sums of some ranks count for all" preload/gain.c gain:gain \
+    's/preload_waits\(site\) \? preload_seconds_of/true ? preload_seconds_of/'
+mutant "preload: specs are as fast as in trials" preload/gain.c gain:gain \
+    's/calls \* slower \* \(measured(.*) - measured(.*)\);/calls * (slower * measured\1 - measured\2);/'
+mutant "preload: what failed in trials is won" preload/gain.c gain:gain 's/measured\[i\]\[0\]\.trials == 0/false/'
+mutant "preload: sums share gaps too early" preload/gaps.c gaps:gaps 's/sum \/ HALF \| 1/sum \/ (HALF \/ 2) | 1/'
+mutant "preload: sums side by side have gaps" preload/gaps.c gaps:gaps 's/began > before \&\& //'
+mutant "preload: the first gap is none" preload/gaps.c gaps:gaps 's/before = ended - .*/before = began;/'
 mutant "preload: the first spec is the best" preload/gain.c gain:gain \
     's/> gain\.total\[gain\.best\] \? j/> 0.0 \&\& gain.best == 0 ? j/'
 mutant "preload: any gain is one" preload/gain.c gain:gain 's/1\.01 \*/1.0 */'

@@ -105,6 +105,7 @@ with() {
     compile "${CC:-cc}" late.c late "$3"
     compile "${CC:-cc}" recurrence.c recurrence "$3 -lm"
     compile "${CC:-cc}" training.c training "$3 -lm"
+    compile "${CC:-cc}" turns.c turns "$3"
     feedback=("$run" --report "$folder/report" --allreduce onebit+ef --min-bytes 15K)
     recurrence=("$mpirun" -n 2 "$folder/recurrence")
 }
@@ -168,6 +169,13 @@ late() {
     [ "$(grep -c '^told$' "$folder/out")" -eq 2 ] || fail "not all were told: $(cat "$folder/out" "$folder/err")"
     says err 'nothing from rank 1 for 200 ms'
     says report '^Site 1: 1 of 1 calls'
+}
+
+# Waiting for ranks that come late is known, though none comes later than others on the whole: 10 times 50 ms, or nearly.
+in_turn() {
+    ends 0 "$run" --report "$folder/report" -- "$mpirun" -n 2 "$folder/turns"
+    awk '/^Of .* waiting for ranks/ { known = $(NF - 8) >= 0.35 && $2 >= $(NF - 8) } END { exit !known }' "$folder/report" ||
+        fail "ranks waited otherwise: $(cat "$folder/report")"
 }
 
 # lacks LOW HIGH: of every tensor.
@@ -253,6 +261,7 @@ says out '^right$' '^counted 14$'
 says report "^Site 1: 10 of 10 calls were reduced by 'none'" "^Site 2: 3 of 3 calls were reduced by 'none'" \
     " 8 MPI_Iallreduce 1 (world) 2 MPI_INT MPI_MAX 1 3 4 "
 late
+in_turn
 for how in same apart one; do
     fed_back $how 200 4
 done
@@ -337,6 +346,7 @@ else
     taken 3
     all_taken
     late
+    in_turn
     fed_back same 200 4
     from_fortran
 fi
