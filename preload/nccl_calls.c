@@ -175,7 +175,8 @@ static void end_clique(const void *comm, preload_end_t how)
     if (clique == NULL) {
         return;
     }
-    if (how == PRELOAD_ABORTED) {
+    atomic_store(&clique->stays, how == PRELOAD_BROKEN_OFF);
+    if (how == PRELOAD_ABORTED || how == PRELOAD_BROKEN_OFF) {
         atomic_store(&clique->aborted, true); /* whoever waits with the lock gives up */
         preload_hurry(clique);
     }
@@ -183,12 +184,12 @@ static void end_clique(const void *comm, preload_end_t how)
     preload_nccl_end_plan(clique);
     if (driver != NULL && how == PRELOAD_FINALIZED) {
         preload_read(&clique->watch, driver);
-    } else if (driver != NULL) {
+    } else if (driver != NULL && how != PRELOAD_BROKEN_OFF) {
         preload_end_watch(&clique->watch, driver);
     }
     pthread_mutex_unlock(&clique->lock);
     pthread_mutex_lock(&lock);
-    if (how != PRELOAD_FINALIZED) {
+    if (how == PRELOAD_DESTROYED || how == PRELOAD_ABORTED) {
         clique->comm = NULL; /* the next one may have its address */
     }
     pthread_mutex_unlock(&lock);
@@ -236,6 +237,13 @@ int preload_nccl_end(void *comm, preload_end_t how, int (*end)(void *comm))
     }
     depth--;
     return status;
+}
+
+void preload_nccl_break_off(void *comm)
+{
+    depth++;
+    end_clique(comm, PRELOAD_BROKEN_OFF);
+    depth--;
 }
 
 /* The worst of several: an error, or that something is in progress. */
@@ -300,7 +308,7 @@ static entry_t entry_of(const preload_nccl_call_t *call)
 static int pass(entry_t *entry)
 {
     entry->made = true;
-    if (entry->clique != NULL && atomic_load(&entry->clique->aborted)) { /* since it was kept back */
+    if (entry->clique != NULL && atomic_load(&entry->clique->aborted) && !atomic_load(&entry->clique->stays)) { /* kept back */
         return NCCL_SYSTEM_ERROR;
     }
     return entry->call.pass(&entry->call);

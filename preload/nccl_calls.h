@@ -36,7 +36,8 @@ typedef struct preload_clique {
     struct preload_clique *next;
     void                  *comm; /* NULL: it has ended */
     int                    rank, device;
-    atomic_bool            aborted;
+    atomic_bool            aborted;   /* nothing waits for other ranks any more */
+    atomic_bool            stays;     /* nevertheless: what may be called is NCCL's to say */
     void                  *nccl;      /* Tacit's communicator; NULL: not needed yet */
     pthread_mutex_t        nccl_lock; /* of whether it is there */
     pthread_mutex_t        lock;      /* of what follows, and group.plan */
@@ -58,8 +59,10 @@ int preload_nccl_give_back(void);
 /* … and behind it: ends what was kept back. Returns `status`, or what is worse. */
 int preload_nccl_end_kept(int status);
 /* Finalizes, destroys or aborts a communicator by `end`, behind what it has here; in a group, perhaps at its end. */
-typedef enum { PRELOAD_FINALIZED, PRELOAD_DESTROYED, PRELOAD_ABORTED } preload_end_t;
+typedef enum { PRELOAD_FINALIZED, PRELOAD_DESTROYED, PRELOAD_ABORTED, PRELOAD_BROKEN_OFF } preload_end_t;
 int preload_nccl_end(void *comm, preload_end_t how, int (*end)(void *comm));
+/* Ends at once what a communicator has here that is about to be revoked, or shrunk without what is under way in it. */
+void preload_nccl_break_off(void *comm);
 
 /* Whether this process has called NCCL on several GPUs. */
 bool preload_has_several_devices(void);

@@ -21,7 +21,9 @@ enum {
     NCCL_SUM = 0, /* ncclRedOp_t */
     NCCL_MAX = 2,
     NCCL_AVG = 4,
-    NCCL_OPS = 5
+    NCCL_OPS = 5,
+
+    PRELOAD_SHRINK_ABORT = 1 /* NCCL_SHRINK_ABORT, which is a macro where there is one */
 };
 
 /* field, name, arguments */

@@ -12,6 +12,8 @@ PRELOAD_API int ncclGroupSimulateEnd(void *info);
 PRELOAD_API int ncclCommFinalize(void *comm);
 PRELOAD_API int ncclCommDestroy(void *comm);
 PRELOAD_API int ncclCommAbort(void *comm);
+PRELOAD_API int ncclCommRevoke(void *comm, int flags);
+PRELOAD_API int ncclCommShrink(void *comm, int *excluded, int count, void **comm_out, void *config, int flags);
 
 #define NAMES(X)                                                                                                                 \
     X(ncclAllGather)                                                                                                             \
@@ -22,7 +24,9 @@ PRELOAD_API int ncclCommAbort(void *comm);
     X(ncclGroupSimulateEnd)                                                                                                      \
     X(ncclCommFinalize)                                                                                                          \
     X(ncclCommDestroy)                                                                                                           \
-    X(ncclCommAbort)
+    X(ncclCommAbort)                                                                                                             \
+    X(ncclCommRevoke)                                                                                                            \
+    X(ncclCommShrink)
 
 #define NEXT(symbol) static preload_next_t next_##symbol = {.name = #symbol, .own = "p" #symbol};
 NAMES(NEXT)
@@ -121,4 +125,23 @@ int ncclCommAbort(void *comm)
 {
     BEHIND(function, ncclCommAbort)
     return preload_is_inner() ? function(comm) : preload_nccl_end(comm, PRELOAD_ABORTED, function);
+}
+
+/* Since NCCL 2.28 and 2.27: the communicator stays, without what is under way in it. */
+int ncclCommRevoke(void *comm, int flags)
+{
+    BEHIND(function, ncclCommRevoke)
+    if (!preload_is_inner()) {
+        preload_nccl_break_off(comm);
+    }
+    return function(comm, flags);
+}
+
+int ncclCommShrink(void *comm, int *excluded, int count, void **comm_out, void *config, int flags)
+{
+    BEHIND(function, ncclCommShrink)
+    if (!preload_is_inner() && (flags & PRELOAD_SHRINK_ABORT) != 0) {
+        preload_nccl_break_off(comm);
+    }
+    return function(comm, excluded, count, comm_out, config, flags);
 }

@@ -1120,6 +1120,12 @@ preload_mutant "nccl: who aborts waits for ranks that meet" preload/nccl_compani
     "TACIT_ALLREDUCE=onebit TACIT_TIMEOUT_MS=12000" meeting 2 16
 preload_mutant "nccl: nobody hears of an abort" preload/nccl_calls.c 's/preload_hurry\(clique\);//' \
     "TACIT_ALLREDUCE=onebit" step 2 40
+preload_mutant "nccl: nobody hears of what is revoked" preload/preload_nccl.c \
+    '/^int ncclCommRevoke/,/^}/s/preload_nccl_break.*//' "TACIT_ALLREDUCE=onebit TACIT_TIMEOUT_MS=-1" step 2 40 revoke
+preload_mutant "nccl: nobody hears of what is shrunk" preload/preload_nccl.c \
+    '/^int ncclCommShrink/,/^}/s/preload_nccl_break.*//' "TACIT_ALLREDUCE=onebit TACIT_TIMEOUT_MS=-1" step 2 40 shrink
+preload_mutant "nccl: what is revoked is not asked for" preload/nccl_calls.c \
+    's/ && !atomic_load\(&entry->clique->stays\)//' "TACIT_ALLREDUCE=onebit" step 2 40 revoke
 preload_mutant "nccl: communicators end in the midst of groups" preload/nccl_calls.c 's/is_busy\(comm\)\)/false)/' \
     "TACIT_ALLREDUCE=none" ended 2 40
 

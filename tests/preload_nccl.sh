@@ -189,9 +189,11 @@ lacks 0 0
 says_once err 'communicator 1: nothing is compressed: a rank cannot take part'
 ends 1 env LD_PRELOAD="$folder/libtacit_preload_nccl.so" TACIT_RULE=min=16K:onebit TACIT_TIMEOUT_MS=300 "$folder/linked" late 2 60
 says_once err 'communicator 1: rank 0 has not heard of other ranks within 300 ms'
-# One thread aborts a communicator while another one waits for a rank in it.
-by TACIT_ALLREDUCE=onebit "$folder/linked" step 2 40
-by "TACIT_ALLREDUCE=onebit TACIT_TIMEOUT_MS=12000" "$folder/linked" meeting 2 16
+# One thread aborts a communicator, revokes it, or shrinks it, while another one waits for a rank in it.
+for how in abort revoke shrink; do
+    by TACIT_ALLREDUCE=onebit "$folder/linked" step 2 40 $how
+    by "TACIT_ALLREDUCE=onebit TACIT_TIMEOUT_MS=12000" "$folder/linked" meeting 2 16 $how
+done
 # The end of a communicator inside of a group, behind a sum.
 by TACIT_ALLREDUCE=none "$folder/linked" ended 2 40
 # Everything else is exact.

@@ -29,6 +29,13 @@ ncclResult_t (*give_up)(ncclComm_t) = ncclCommAbort;
 #if NCCL_VERSION_CODE >= NCCL_VERSION(2, 22, 0)
 ncclResult_t (*simulate)(ncclSimInfo_t *) = ncclGroupSimulateEnd;
 #endif
+#ifdef NCCL_SHRINK_DEFAULT
+_Static_assert(NCCL_SHRINK_ABORT == PRELOAD_SHRINK_ABORT, "flags");
+ncclResult_t (*shrink)(ncclComm_t, int *, int, ncclComm_t *, ncclConfig_t *, int) = ncclCommShrink;
+#endif
+#ifdef NCCL_REVOKE_DEFAULT
+ncclResult_t (*revoke)(ncclComm_t, int) = ncclCommRevoke;
+#endif
 
 /* … that are behind these names, too, … */
 ncclResult_t (*profiled)(const void *, void *, size_t, ncclDataType_t, ncclRedOp_t, ncclComm_t, cudaStream_t) = pncclAllReduce;

@@ -61,8 +61,8 @@ if [ -e .libs/libtacit_preload_mpi.so ]; then
 fi
 if [ -e .libs/libtacit_preload_nccl.so ]; then
     exported=$(${NM:-nm} -D --defined-only .libs/libtacit_preload_nccl.so | sed 's/.* //' | LC_ALL=C sort | tr '\n' ' ')
-    if [ "$exported" != "dlsym ncclAllGather ncclAllReduce ncclCommAbort ncclCommDestroy ncclCommFinalize ncclGroupEnd \
-ncclGroupSimulateEnd ncclGroupStart ncclReduceScatter " ]; then
+    if [ "$exported" != "dlsym ncclAllGather ncclAllReduce ncclCommAbort ncclCommDestroy ncclCommFinalize ncclCommRevoke \
+ncclCommShrink ncclGroupEnd ncclGroupSimulateEnd ncclGroupStart ncclReduceScatter " ]; then
         echo "libtacit_preload_nccl exports other names than its own: $exported"
         failed=1
     fi

@@ -94,8 +94,10 @@ typedef struct comm {
     int           op_count, ready; /* operations noted, and those of groups that have ended */
     int           used;            /* there were operations */
     int           ends;            /* it was finalized in a group, with which that takes place */
-    struct comm  *child;           /* that it is being split into, … */
-    struct comm **child_out;       /* … and where that goes once all have joined it */
+    int           revoked;
+    struct comm  *aborted;   /* before this one */
+    struct comm  *child;     /* that it is being split into, … */
+    struct comm **child_out; /* … and where that goes once all have joined it */
 } comm_t;
 
 typedef struct unique {
@@ -399,6 +401,8 @@ EXPORT int         ncclCommSplit(comm_t *parent, int color, int key, comm_t **ou
 EXPORT int         ncclCommFinalize(comm_t *comm);
 EXPORT int         ncclCommDestroy(comm_t *comm);
 EXPORT int         ncclCommAbort(comm_t *comm);
+EXPORT int         ncclCommRevoke(comm_t *comm, int flags);
+EXPORT int         ncclCommShrink(comm_t *parent, int *excluded, int count, comm_t **out, config_t *config, int flags);
 EXPORT int         ncclCommGetAsyncError(comm_t *comm, int *error);
 EXPORT int         ncclCommCount(const comm_t *comm, int *ranks);
 EXPORT int         ncclCommUserRank(const comm_t *comm, int *rank);
@@ -531,13 +535,39 @@ int ncclCommDestroy(comm_t *comm)
     return SUCCESS;
 }
 
+/* Its memory stays: another thread may be asking for an event that is behind it. */
 int ncclCommAbort(comm_t *comm)
 {
+    static comm_t *latest_aborted;
+
+    comm->aborted = latest_aborted;
+    latest_aborted = comm;
     aborts++;
     is_stuck = 0;
     list(comm, NULL);
-    free(comm);
     return SUCCESS;
+}
+
+/* What is under way is no more; but the communicator is. */
+int ncclCommRevoke(comm_t *comm, int flags)
+{
+    comm->op_count = comm->ready = 0;
+    comm->revoked = 1;
+    return flags == 0 ? SUCCESS : INVALID;
+}
+
+/* To one rank, which is enough for tests: others would have to find each other. */
+int ncclCommShrink(comm_t *parent, int *excluded, int count, comm_t **out, config_t *config, int flags)
+{
+    const config_t own = {sizeof own, 0xcafebeef, 0, 1};
+
+    if (excluded == NULL || count != parent->ranks - 1) {
+        return INVALID;
+    }
+    if (flags == 1) {
+        parent->op_count = parent->ready = 0;
+    }
+    return join(out, atomic_fetch_add(&arena->worlds, 1), 0, 1, config != NULL ? config : &own);
 }
 
 int ncclCommGetAsyncError(comm_t *comm, int *error)
@@ -674,7 +704,7 @@ int ncclAllReduce(const void *in, void *out, size_t count, int dtype, int op, co
         loses = 1;
         return SUCCESS;
     }
-    return start_reduction(in, out, count, dtype, op, comm);
+    return comm->revoked ? INVALID : start_reduction(in, out, count, dtype, op, comm);
 }
 
 /* Each rank's part of what the others have. Of one rank it is an all-reduce: NCCL calls itself, too. */
@@ -726,6 +756,8 @@ PROFILED(ncclAllReduce)
 PROFILED(ncclCommAbort)
 PROFILED(ncclCommDestroy)
 PROFILED(ncclCommFinalize)
+PROFILED(ncclCommRevoke)
+PROFILED(ncclCommShrink)
 PROFILED(ncclGroupEnd)
 PROFILED(ncclGroupSimulateEnd)
 PROFILED(ncclGroupStart)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Calls of NCCL whose results are known, on ranks that are forked from one process: of preload_nccl.sh. With -DLINKED NCCL is
-   linked, else it is loaded, and functions are looked up by its handle. Arguments: what to do; ranks; steps. */
+   linked, else it is loaded, and functions are looked up by its handle. Arguments: what to do; ranks; steps; how that is broken
+   off. */
 #include <dlfcn.h>
 #include <math.h>
 #include <pthread.h>
@@ -16,7 +17,19 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { TENSORS = 4, COUNT = 4096, IN_PROGRESS = 7, INT32 = 2, FLOAT16 = 6, FLOAT32 = 7, FLOAT64 = 8, SUM = 0, AVG = 4, USER = 5 };
+enum {
+    TENSORS = 4,
+    COUNT = 4096,
+    INVALID = 4,
+    IN_PROGRESS = 7,
+    INT32 = 2,
+    FLOAT16 = 6,
+    FLOAT32 = 7,
+    FLOAT64 = 8,
+    SUM = 0,
+    AVG = 4,
+    USER = 5
+};
 
 typedef struct unique {
     char bytes[128];
@@ -36,6 +49,8 @@ typedef struct config {
     X(ncclCommSplit, (void *, int, int, void **, config_t *))                                                                    \
     X(ncclCommDestroy, (void *))                                                                                                 \
     X(ncclCommAbort, (void *))                                                                                                   \
+    X(ncclCommRevoke, (void *, int))                                                                                             \
+    X(ncclCommShrink, (void *, int *, int, void **, config_t *, int))                                                            \
     X(ncclGroupStart, (void))                                                                                                    \
     X(ncclGroupEnd, (void))                                                                                                      \
     X(ncclGroupSimulateEnd, (void *))                                                                                            \
@@ -413,19 +428,29 @@ static double now(void)
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
-static void *abort_later(void *took)
+static const char *breaks = "abort"; /* a communicator off, or: "revoke", "shrink" */
+static void       *rest;             /* what is left of it */
+
+static void *break_later(void *took)
 {
+    int    last = ranks - 1;
     double began;
 
     sleep(1);
     began = now();
-    expect(call_ncclCommAbort(world) == 0, "nothing is aborted");
+    if (strcmp(breaks, "revoke") == 0) {
+        expect(call_ncclCommRevoke(world, 0) == 0, "nothing is revoked");
+    } else if (strcmp(breaks, "shrink") == 0) {
+        expect(call_ncclCommShrink(world, &last, 1, &rest, NULL, 1) == 0, "nothing is left");
+    } else {
+        expect(call_ncclCommAbort(world) == 0, "nothing is aborted");
+    }
     *(double *)took = now() - began;
     return NULL;
 }
 
-/* The last rank leaves before that step, and others wait for it until a thread aborts the communicator: by "step" in a step, by
-   "meeting" where they meet. */
+/* The last rank leaves before that step, and others wait for it until a thread breaks the communicator off: by "step" in a step,
+   by "meeting" where they meet. Of one that is not aborted, what NCCL allows is possible. */
 static void be_watched(int meets, int last)
 {
     double    took = 1e9;
@@ -438,7 +463,7 @@ static void be_watched(int meets, int last)
             exit(wrong);
         }
         if (step == last) {
-            (void)pthread_create(&thread, NULL, abort_later, &took);
+            (void)pthread_create(&thread, NULL, break_later, &took);
         }
         status = call_ncclAllReduce(buffers[0], buffers[0], COUNT, FLOAT32, SUM, world, NULL);
         while (step < last && !call_fake_reached(call_fake_mark())) {
@@ -447,7 +472,17 @@ static void be_watched(int meets, int last)
     }
     expect(meets || status != 0, "a step succeeds without one of the ranks");
     (void)pthread_join(thread, NULL);
-    expect(took < 6.0, "to abort takes long"); /* half of the time for which ranks would wait */
+    expect(took < 6.0, "to break it off takes long"); /* half of the time for which ranks would wait */
+    expect(strcmp(breaks, "revoke") != 0 ||
+               call_ncclAllReduce(buffers[0], buffers[0], COUNT, FLOAT32, SUM, world, NULL) == INVALID,
+           "NCCL is not asked any more");
+    expect(strcmp(breaks, "abort") == 0 || call_ncclCommDestroy(world) == 0, "it is not destroyed");
+    if (rest != NULL) {
+        ranks = 1;
+        all_reduce(rest, buffers[0], COUNT, SUM);
+        expect(inexact(buffers[0], 0, COUNT, 1.0f) == 0, "a sum of what is left is not exact");
+        expect(call_ncclCommDestroy(rest) == 0, "what is left is not destroyed");
+    }
     exit(wrong);
 }
 
@@ -553,6 +588,7 @@ int main(int argc, char **argv)
 #endif
     find_functions();
     ranks = argc > 2 ? atoi(argv[2]) : 2;
+    breaks = argc > 4 ? argv[4] : breaks;
     for (int tensor = 0; tensor < TENSORS; tensor++) {
         buffers[tensor] = malloc(COUNT * sizeof **buffers);
         for (int i = 0; i < COUNT; i++) {
