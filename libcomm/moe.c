@@ -117,6 +117,7 @@ tacit_status_t tacit__moe_create(const char *name, const tacit_moe_config_t *moe
     moe->config = *moe_config;
     moe->config.choices = moe->config.choices != 0 ? moe->config.choices : 1;
     moe->config.spec = NULL;
+    moe->work = &tacit__moe_cpu;
     moe->rank = rank;
     moe->ranks = ranks;
     moe->nonfinite = (tacit_nonfinite_t)config->nonfinite;

@@ -26,28 +26,43 @@ extern const char *const tacit__moe_exchanges[TACIT_MOE_EXCHANGES];
 
 enum { TACIT_MOE_ROWS = 5, TACIT_MOE_HASHED = 64 };
 
+/* What calls compute, where tokens are. */
+typedef struct tacit_moe_work {
+    tacit_status_t (*write_rows)(tacit_moe_pass_t *pass);                        /* tokens to what goes to other ranks … */
+    tacit_status_t (*fill_batch)(tacit_moe_pass_t *pass);                        /* … and what has come to the batch */
+    tacit_status_t (*gather_replies)(tacit_moe_pass_t *pass, const void *batch); /* from its order to that of messages */
+    tacit_status_t (*combine)(tacit_moe_pass_t *pass, const float *weights, void *out);
+    tacit_status_t (*write_sums)(tacit_moe_pass_t *pass, const void *gradients, float *weight_gradients);
+    tacit_status_t (*scatter_sums)(tacit_moe_pass_t *pass, void *batch);
+    tacit_status_t (*write_gradients)(tacit_moe_pass_t *pass, const void *batch);
+    tacit_status_t (*spread)(tacit_moe_pass_t *pass, void *token_gradients);
+} tacit_moe_work_t;
+
+extern const tacit_moe_work_t tacit__moe_cpu;
+
 struct tacit_moe {
-    char              *name;
-    int                rank, ranks;
-    tacit_moe_config_t config;
-    size_t             row_bytes; /* of a token as it is in memory */
-    size_t             experts;   /* here */
-    tacit_nonfinite_t  nonfinite;
-    uint64_t           spec_hash;
-    tacit_values_t     values;   /* how rows travel; passes have copies with keys of their own */
-    bool               clusters; /* `lsh` … */
-    bool               residual; /* … and what tokens have beyond their rows is added to replies */
-    tacit_lsh_t        lsh;
-    tacit_rotations_t  rotations;
-    uint32_t          *signs;
-    float             *scratch[TACIT_MOE_ROWS]; /* rows as float32 */
-    float             *hashing;
-    float             *hashed; /* room for so many tokens as float32 */
-    uint32_t          *order;  /* room to sort a token's choices */
-    tacit_comm_t      *comm;   /* NULL: it has none, and the next two neither */
-    tacit_moe_t       *next;   /* of its layers */
-    uint64_t           passes; /* begun */
-    tacit_moe_pass_t  *first;  /* those that live */
+    char                   *name;
+    const tacit_moe_work_t *work;
+    int                     rank, ranks;
+    tacit_moe_config_t      config;
+    size_t                  row_bytes; /* of a token as it is in memory */
+    size_t                  experts;   /* here */
+    tacit_nonfinite_t       nonfinite;
+    uint64_t                spec_hash;
+    tacit_values_t          values;   /* how rows travel; passes have copies with keys of their own */
+    bool                    clusters; /* `lsh` … */
+    bool                    residual; /* … and what tokens have beyond their rows is added to replies */
+    tacit_lsh_t             lsh;
+    tacit_rotations_t       rotations;
+    uint32_t               *signs;
+    float                  *scratch[TACIT_MOE_ROWS]; /* rows as float32 */
+    float                  *hashing;
+    float                  *hashed; /* room for so many tokens as float32 */
+    uint32_t               *order;  /* room to sort a token's choices */
+    tacit_comm_t           *comm;   /* NULL: it has none, and the next two neither */
+    tacit_moe_t            *next;   /* of its layers */
+    uint64_t                passes; /* begun */
+    tacit_moe_pass_t       *first;  /* those that live */
 
     tacit_moe_counters_t counters;
     double               beyond, norm; /* of tokens: squares of what they have beyond their rows, and theirs */
@@ -122,6 +137,13 @@ typedef struct tacit_moe_parcel {
     void          *decoded;  /* to be sent: where what receivers decode is to be written, which may be rows; NULL: nobody asks */
 } tacit_moe_parcel_t;
 
+/* Rows or replies, numbered through. */
+typedef struct tacit_moe_extent {
+    size_t first, count;
+} tacit_moe_extent_t;
+
+/* Those of this rank's tokens that go to `rank`, or those that have come from there. */
+tacit_moe_extent_t tacit__moe_extent(const tacit_moe_pass_t *pass, int rank, bool home, bool replies);
 tacit_moe_parcel_t tacit__moe_outgoing(const tacit_moe_pass_t *pass, int rank);
 /* In dispatch only after meet(). */
 tacit_moe_parcel_t tacit__moe_incoming(const tacit_moe_pass_t *pass, int rank);

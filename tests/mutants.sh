@@ -388,19 +388,19 @@ mutant "moe: each token gets the gradient of its whole row" libcomm/moe_rows.c m
     's/reply\[i\] \/ members -/reply[i] -/'
 mutant "moe: products of a long row are those of its last block" libcomm/moe_rows.c moe_rows:moe_rows \
     's/total \+= \(double\)/total = (double)/'
-mutant "moe: one of a row's experts has a gradient for it" libcomm/moe_pass.c moe:moe \
+mutant "moe: one of a row's experts has a gradient for it" libcomm/moe_cpu.c moe:moe \
     's/i == arrival->first_reply\[row\]\)/true)/'
-mutant "moe: one of a row's gradients goes past experts" libcomm/moe_pass.c moe:moe 's/i == reply\[0\]\)/true)/'
-mutant "moe: weights count twice" libcomm/moe_pass.c moe:moe \
+mutant "moe: one of a row's gradients goes past experts" libcomm/moe_cpu.c moe:moe 's/i == reply\[0\]\)/true)/'
+mutant "moe: weights count twice" libcomm/moe_cpu.c moe:moe \
     's/\(sum, weights\[at\], /(sum, weights[at] * weights[at], /'
-mutant "moe: gradients of replies without weights" libcomm/moe_pass.c moe:moe \
+mutant "moe: gradients of replies without weights" libcomm/moe_cpu.c moe:moe \
     's/\(sum, weight_of\(pass, token, reply\), /(sum, 1, /'
-mutant "moe: the own rows come in another order" libcomm/moe_pass.c moe:moe \
+mutant "moe: the own rows come in another order" libcomm/moe_cpu.c moe:moe \
     's/first_row\[r\] \+ row\]\]/first_row[r] + arrival->rows - 1 - row]]/'
-mutant "moe: own tokens have something beyond their rows" libcomm/moe_pass.c moe:moe \
+mutant "moe: own tokens have something beyond their rows" libcomm/moe_cpu.c moe:moe \
     's/^    return row >= first\[0\] .*/    return false;/'
 mutant "moe: a row is what was sent, not what has come" libcomm/moe_pass.c moe:moe 's/^    parcel.decoded = .*//'
-mutant "moe: gradients of ranks from the last to the first" libcomm/moe_pass.c moe:moe \
+mutant "moe: gradients of ranks from the last to the first" libcomm/moe_cpu.c moe:moe \
     's/rows\[place\] < row\)/rows[place] > row)/'
 mutant "moe: clusters of tokens for other experts" libcomm/moe_layout.c moe:moe \
     's/\.groups = groups,/.groups = NULL,/'
