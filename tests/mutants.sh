@@ -1199,6 +1199,16 @@ kernel_mutant "kernels: rows that stay have more beyond" compressors/cuda/rows.c
 kernel_mutant "kernels: the last reply is the sum of all" compressors/cuda/rows.cu rows \
     's/add\(reply == begin, 1, x, sum\)/add(true, 1, x, sum)/'
 kernel_mutant "kernels: NaN of a token passes" compressors/cuda/rows.cu lsh 's/shape.skip \&\& !is_finite\(x\[c\]\) \? 0.0f : //'
+kernel_mutant "kernels: infinity is finite" compressors/cuda/rows.cu rows \
+    's/finite = finite \&\& is_finite\(x\[c\]\)/finite = finite \&\& x[c] == x[c]/'
+kernel_mutant "kernels: what is not finite is in the first stretch" compressors/cuda/rows.cu rows \
+    's/first < shape.dimension; first \+= ROW/first < ROW; first += ROW/'
+kernel_mutant "kernels: a token alone has something beyond its row" compressors/cuda/rows.cu rows \
+    's/alone \? 0 : beyond/beyond/'
+kernel_mutant "kernels: squares of a long token are those of its last block" compressors/cuda/rows.cu rows \
+    's/norm = add_block\(norm, /norm = add_block(0, /'
+kernel_mutant "kernels: sums are as float32 what they are in 16 bits" compressors/cuda/rows.cu rows \
+    's/^        store\(wide \+ .*/        load_row(shape, out, own.row, own, sum); &/'
 kernel_mutant "kernels: lists begin anew each 32 rows" compressors/cuda/rows.cu lsh 's/add\(base \+ i == 0,/add(i == 0,/'
 
 wait

@@ -363,6 +363,13 @@ typedef struct tacit_device_lists {
     const float    *weights;         /* … these it is; NULL: 1 */
 } tacit_device_lists_t;
 
+/* Tokens that are in rows of which each is the mean of some. */
+typedef struct tacit_device_members {
+    uint32_t        count;
+    const uint32_t *token, *row; /* of each */
+    const uint32_t *first;       /* of each row, and behind the last */
+} tacit_device_members_t;
+
 /* Where a rank's tokens have gone (tacit_moe_sent_t). */
 typedef struct tacit_device_choices {
     tacit_device_tokens_t tokens;
@@ -437,9 +444,15 @@ typedef struct tacit_cuda_module {
     /* Rows of so many bytes: to[to_index[i]] = from[from_index[i]]; without an index it is i. Bytes and addresses are even. */
     int (*copy_rows)(const void *from, const uint32_t *from_index, void *to, const uint32_t *to_index, uint32_t count,
                      size_t row_bytes, void *stream);
-    /* The sum of each list, in its order, or the mean of its rows. An empty one's is zero. */
+    /* The sum of each list, in its order, or the mean of its rows. An empty one's is zero. wide: NULL; or the same as float32. */
     int (*sum_rows)(const tacit_device_tokens_t *shape, const tacit_device_lists_t *lists, const void *rows, bool mean, void *out,
-                    void *stream);
+                    float *wide, void *stream);
+    /* found: of each of shape->count rows 1 where not all of it is finite, else 0. */
+    int (*check_rows)(const tacit_device_tokens_t *shape, const void *rows, uint32_t *found, void *stream);
+    /* out: two numbers of each member: the square of the token, and of what it has beyond its row, which is 0 where it is alone
+       in that. means: rows as float32. */
+    int (*measure_rows)(const tacit_device_tokens_t *shape, const tacit_device_members_t *members, const void *tokens,
+                        const float *means, double *out, void *stream);
     /* out: of each token the sum of weights[choice] times what the choice's reply stands for. centroids: the rows that were
        sent. */
     int (*combine_rows)(const tacit_device_choices_t *choices, const float *weights, const void *tokens, const void *centroids,

@@ -74,7 +74,10 @@ extern "C" void tacit_cuda_lsh_cluster(const tacit_device_coded_t *, const tacit
 extern "C" void tacit_cuda_rows_copy(const void *from, const uint32_t *from_index, void *to, const uint32_t *to_index,
                                      uint32_t count, size_t row_bytes, void *stream);
 extern "C" void tacit_cuda_rows_sum(const tacit_device_tokens_t *, const tacit_device_lists_t *, const void *rows, bool mean,
-                                    void *out, void *stream);
+                                    void *out, float *wide, void *stream);
+extern "C" void tacit_cuda_rows_check(const tacit_device_tokens_t *, const void *rows, uint32_t *found, void *stream);
+extern "C" void tacit_cuda_rows_measure(const tacit_device_tokens_t *, const tacit_device_members_t *, const void *tokens,
+                                        const float *means, double *out, void *stream);
 extern "C" void tacit_cuda_rows_combine(const tacit_device_choices_t *, const float *weights, const void *tokens,
                                         const void *centroids, const void *replies, void *out, void *stream);
 extern "C" void tacit_cuda_rows_weigh(const tacit_device_choices_t *, const void *gradients, const void *tokens,
@@ -250,9 +253,22 @@ static int copy_rows(const void *from, const uint32_t *from_index, void *to, con
 }
 
 static int sum_rows(const tacit_device_tokens_t *shape, const tacit_device_lists_t *lists, const void *rows, bool mean, void *out,
-                    void *stream)
+                    float *wide, void *stream)
 {
-    tacit_cuda_rows_sum(shape, lists, rows, mean, out, stream);
+    tacit_cuda_rows_sum(shape, lists, rows, mean, out, wide, stream);
+    return (int)cudaGetLastError();
+}
+
+static int check_rows(const tacit_device_tokens_t *shape, const void *rows, uint32_t *found, void *stream)
+{
+    tacit_cuda_rows_check(shape, rows, found, stream);
+    return (int)cudaGetLastError();
+}
+
+static int measure_rows(const tacit_device_tokens_t *shape, const tacit_device_members_t *members, const void *tokens,
+                        const float *means, double *out, void *stream)
+{
+    tacit_cuda_rows_measure(shape, members, tokens, means, out, stream);
     return (int)cudaGetLastError();
 }
 
@@ -509,6 +525,8 @@ static const tacit_cuda_module_t table = {
     lsh_cluster,
     copy_rows,
     sum_rows,
+    check_rows,
+    measure_rows,
     combine_rows,
     weigh_rows,
     spread_rows,

@@ -115,7 +115,7 @@ __device__ inline void add(bool first, float weight, const float (&x)[WIDTH], fl
 
 /* Entries are looked up by all lanes at once, for the next 32 rows. */
 __global__ void __launch_bounds__(THREADS)
-    add_up(tacit_device_tokens_t shape, tacit_device_lists_t lists, const void *rows, bool mean, void *out)
+    add_up(tacit_device_tokens_t shape, tacit_device_lists_t lists, const void *rows, bool mean, void *out, float *wide)
 {
     const stretch_t own = own_stretch(shape);
     const uint32_t  count = lists.count_there != NULL ? *lists.count_there : lists.count;
@@ -148,6 +148,94 @@ __global__ void __launch_bounds__(THREADS)
         sum[c] = mean && length != 0 ? sum[c] / (float)length : sum[c];
     }
     store_row(shape, out, own, sum);
+    if (wide != NULL) {
+        store(wide + (size_t)shape.dimension * own.row + own.first, 0, own.count, sum);
+    }
+}
+
+/* A warp a row. */
+__global__ void __launch_bounds__(THREADS) check(tacit_device_tokens_t shape, const void *rows, uint32_t *found)
+{
+    const size_t row = own_warp();
+    bool         finite = true;
+
+    if (row >= shape.count) {
+        return;
+    }
+    for (uint32_t first = 0; first < shape.dimension; first += ROW) {
+        const stretch_t own = {(uint32_t)row, (int)(shape.dimension - first), first};
+        float           x[WIDTH];
+
+        load_row(shape, rows, row, own, x);
+#pragma unroll
+        for (int c = 0; c < WIDTH; c++) {
+            finite = finite && is_finite(x[c]);
+        }
+    }
+    finite = !__any_sync(ALL, !finite);
+    if (lane() == 0) {
+        found[row] = !finite;
+    }
+}
+
+/* ---- Sums of products, of a warp: block sums, in float64 one to the other ---- */
+
+constexpr int SUM_ROWS = TACIT_BLOCK_SUM / ROW;
+
+/* The stretch of such a block of a row, from the element `begin` on; a count that is not positive: there is none. */
+__device__ inline stretch_t stretch_of(const tacit_device_tokens_t &shape, size_t row, uint32_t begin, int r)
+{
+    const uint32_t  first = begin + (unsigned)(ROW * r);
+    const stretch_t own = {(uint32_t)row, (int)(shape.dimension - first), first};
+
+    return own;
+}
+
+__device__ inline double add_block(double total, const float (&products)[SUM_ROWS][WIDTH])
+{
+    return total + (double)lanes_sum<float, SUM_ROWS>([&](int r, int c) { return products[r][c]; });
+}
+
+/* A warp a member. */
+__global__ void __launch_bounds__(THREADS)
+    measure(tacit_device_tokens_t shape, tacit_device_members_t members, const void *tokens, const float *means, double *out)
+{
+    const size_t member = own_warp();
+    double       norm = 0, beyond = 0;
+
+    if (member >= members.count) {
+        return;
+    }
+    const uint32_t token = members.token[member], row = members.row[member];
+    const bool     alone = members.first[row + 1] - members.first[row] == 1;
+
+    for (uint32_t begin = 0; begin < shape.dimension; begin += TACIT_BLOCK_SUM) {
+        float squares[SUM_ROWS][WIDTH], distances[SUM_ROWS][WIDTH];
+
+#pragma unroll
+        for (int r = 0; r < SUM_ROWS; r++) {
+            const stretch_t own = stretch_of(shape, token, begin, r);
+            float           x[WIDTH] = {0, 0, 0, 0}, mean[WIDTH] = {0, 0, 0, 0};
+
+            if (own.count > 0) {
+                load_token(shape, tokens, token, own, x);
+                load(means + (size_t)shape.dimension * row + own.first, 0, own.count, mean);
+            }
+#pragma unroll
+            for (int c = 0; c < WIDTH; c++) {
+                const float difference = x[c] - mean[c];
+
+                squares[r][c] = x[c] * x[c];
+                distances[r][c] = difference * difference;
+            }
+        }
+        norm = add_block(norm, squares);
+        beyond = add_block(beyond, distances);
+    }
+    if (lane() == 0) {
+        out[2 * member] = norm;
+        out[2 * member + 1] = alone ? 0 : beyond;
+    }
 }
 
 /* ---- What a reply stands for ---- */
@@ -201,11 +289,10 @@ __global__ void __launch_bounds__(THREADS) combine(tacit_device_choices_t choice
     store_row(choices.tokens, out, own, sum);
 }
 
-/* A warp a choice: block sums, in float64 one to the other. */
+/* A warp a choice. */
 __global__ void __launch_bounds__(THREADS) weigh(tacit_device_choices_t choices, const void *gradients, const void *tokens,
                                                  const void *centroids, const void *replies, float *out)
 {
-    constexpr int                ROWS = TACIT_BLOCK_SUM / ROW;
     const tacit_device_tokens_t &shape = choices.tokens;
     const size_t                 choice = own_warp();
     double                       total = 0;
@@ -216,12 +303,11 @@ __global__ void __launch_bounds__(THREADS) weigh(tacit_device_choices_t choices,
     const uint32_t reply = choices.reply[choice];
 
     for (uint32_t begin = 0; begin < shape.dimension && reply != TACIT_DEVICE_NOWHERE; begin += TACIT_BLOCK_SUM) {
-        float products[ROWS][WIDTH];
+        float products[SUM_ROWS][WIDTH];
 
 #pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-            const uint32_t  first = begin + (unsigned)(ROW * r);
-            const stretch_t own = {(uint32_t)(choice / choices.choices), (int)(shape.dimension - first), first};
+        for (int r = 0; r < SUM_ROWS; r++) {
+            const stretch_t own = stretch_of(shape, choice / choices.choices, begin, r);
             float           gradient[WIDTH] = {0, 0, 0, 0}, value[WIDTH] = {0, 0, 0, 0};
 
             if (own.count > 0) {
@@ -233,7 +319,7 @@ __global__ void __launch_bounds__(THREADS) weigh(tacit_device_choices_t choices,
                 products[r][c] = gradient[c] * value[c];
             }
         }
-        total += (double)lanes_sum<float, ROWS>([&](int r, int c) { return products[r][c]; });
+        total = add_block(total, products);
     }
     if (lane() == 0) {
         out[choice] = (float)total;
@@ -271,13 +357,15 @@ __global__ void __launch_bounds__(THREADS) spread(tacit_device_choices_t choices
 {
     const tacit_device_tokens_t &shape = choices.tokens;
     const stretch_t              own = own_stretch(shape);
-    float                        total[WIDTH] = {0, 0, 0, 0}, gradient[WIDTH], x[WIDTH];
+    float                        total[WIDTH] = {0, 0, 0, 0}, gradient[WIDTH] = {0, 0, 0, 0}, x[WIDTH];
     bool                         first = true;
 
     if (own.row >= shape.count) {
         return;
     }
-    load_token(shape, gradients, own.row, own, gradient);
+    if (choices.residual) { /* else nobody has kept them */
+        load_token(shape, gradients, own.row, own, gradient);
+    }
     for (uint32_t row = next_row(choices, own.row, 0); row != TACIT_DEVICE_NOWHERE; row = next_row(choices, own.row, row + 1)) {
         const uint32_t begin = choices.first_reply[row], end = choices.first_reply[row + 1];
         const float    members = (float)(choices.first_member[row + 1] - choices.first_member[row]);
@@ -314,10 +402,22 @@ extern "C" void tacit_cuda_rows_copy(const void *from, const uint32_t *from_inde
 }
 
 extern "C" void tacit_cuda_rows_sum(const tacit_device_tokens_t *shape, const tacit_device_lists_t *lists, const void *rows,
-                                    bool mean, void *out, void *stream)
+                                    bool mean, void *out, float *wide, void *stream)
 {
     TACIT_LAUNCH(tacit_rows::add_up, tacit_rows::blocks_for(*shape, lists->count), tacit_rows::THREADS, stream, *shape, *lists,
-                 rows, mean, out);
+                 rows, mean, out, wide);
+}
+
+extern "C" void tacit_cuda_rows_check(const tacit_device_tokens_t *shape, const void *rows, uint32_t *found, void *stream)
+{
+    TACIT_LAUNCH(tacit_rows::check, tacit_rows::blocks_of(shape->count), tacit_rows::THREADS, stream, *shape, rows, found);
+}
+
+extern "C" void tacit_cuda_rows_measure(const tacit_device_tokens_t *shape, const tacit_device_members_t *members,
+                                        const void *tokens, const float *means, double *out, void *stream)
+{
+    TACIT_LAUNCH(tacit_rows::measure, tacit_rows::blocks_of(members->count), tacit_rows::THREADS, stream, *shape, *members,
+                 tokens, means, out);
 }
 
 extern "C" void tacit_cuda_rows_combine(const tacit_device_choices_t *choices, const float *weights, const void *tokens,

@@ -262,7 +262,7 @@ static void check_rows(const setup_t *setup, const tacit_clusters_t *cpu, const 
 
     for (int backward = 0; backward < 2; backward++) {
         sum_tokens(setup, cpu, widened, !backward, rows);
-        MUST(cuda->sum_rows(&shape, &lists, tokens, !backward, out, NULL));
+        MUST(cuda->sum_rows(&shape, &lists, tokens, !backward, out, NULL, NULL));
         MUST(cuda->synchronize());
         same_rows(setup, backward ? "sums" : "centroids", rows, out, count);
         check_conclusion(setup, cpu, &choices, backward, tokens, widened, out, rows);

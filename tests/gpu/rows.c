@@ -261,6 +261,7 @@ START_TEST(lists)
     float                      *x = get(ROWS * 130, 4), *weights = get(ENTRIES, 4), *cpu = get(LISTS * 130, 4);
     uint32_t                   *begin = get(LISTS + 1, 4), *row = get(ENTRIES, 4), *weight = get(ENTRIES, 4);
     void                       *rows, *out = get(LISTS * 130, bytes_of(setup.dtype));
+    float                      *wide = get(LISTS * 130, 4);
 
     harness_fill(x, ROWS * 130, 5, 1);
     rows = rounded(&setup, x, ROWS * 130);
@@ -279,9 +280,12 @@ START_TEST(lists)
         }
     }
     MUST(cuda->sum_rows(&shape, &(tacit_device_lists_t){LISTS, NULL, begin, NULL, row, weight, _i < 2 ? weights : NULL}, rows,
-                        false, out, NULL));
+                        false, out, wide, NULL));
     MUST(cuda->synchronize());
+    same_floats(&setup, "sums of lists, as float32", cpu, wide, LISTS * 130);
+    nothing_behind(wide, LISTS * 130 * sizeof *wide);
     same_rows(&setup, "sums of lists", cpu, out, LISTS * 130);
+    give(wide);
     give(x);
     give(weights);
     give(cpu);
@@ -290,6 +294,84 @@ START_TEST(lists)
     give(weight);
     give(rows);
     give(out);
+}
+END_TEST
+
+/* Rows of which some are not finite, first, in between, or last in them. */
+START_TEST(not_finite)
+{
+    static const size_t         some[] = {1, 4, 127, 260, 2049};
+    static const tacit_dtype_t  dtypes[] = {TACIT_FLOAT32, TACIT_FLOAT16, TACIT_BFLOAT16};
+    const setup_t               setup = {ROWS, some[_i / 3], 0, 0, dtypes[_i % 3], _i % 2 == 0};
+    const tacit_device_tokens_t shape = shape_of(&setup);
+    float                      *x = get(ROWS * setup.dimension, 4);
+    uint32_t                   *found = get(ROWS, 4);
+    void                       *rows;
+
+    harness_fill(x, ROWS * setup.dimension, 7, 1);
+    for (size_t row = 0; row < ROWS; row += 3) {
+        const size_t at = row % 2 == 0 ? 0 : row % 9 == 0 ? setup.dimension - 1 : setup.dimension / 2;
+
+        x[setup.dimension * row + at] = row % 4 == 0 ? NAN : row % 4 == 1 ? INFINITY : -INFINITY;
+    }
+    rows = rounded(&setup, x, ROWS * setup.dimension);
+    MUST(cuda->check_rows(&shape, rows, found, NULL));
+    MUST(cuda->synchronize());
+    for (uint32_t row = 0; row < ROWS; row++) {
+        ck_assert_uint_eq(found[row], row % 3 == 0);
+    }
+    nothing_behind(found, ROWS * sizeof *found);
+    give(x);
+    give(found);
+    give(rows);
+}
+END_TEST
+
+/* Tokens in rows of several, or alone in them, where what they have beyond them is nothing whatever they are. */
+START_TEST(measured)
+{
+    enum { MEMBERS = 50, MEANS = 20 };
+    static const size_t          some[] = {1, 4, 127, 260, 2049, 4104};
+    static const tacit_dtype_t   dtypes[] = {TACIT_FLOAT32, TACIT_FLOAT16, TACIT_BFLOAT16};
+    const setup_t                setup = {TOKENS, some[_i / 3], 0, 0, dtypes[_i % 3], false};
+    const size_t                 dimension = setup.dimension;
+    const tacit_device_tokens_t  shape = shape_of(&setup);
+    float                       *x = get(TOKENS * dimension, 4), *means = get(MEANS * dimension, 4);
+    uint32_t                    *token = get(MEMBERS, 4), *row = get(MEMBERS, 4), *first = get(MEANS + 1, 4), next = 0;
+    double                      *out = get(2 * MEMBERS, sizeof *out);
+    const tacit_device_members_t members = {MEMBERS, token, row, first};
+    void                        *tokens;
+
+    harness_fill(x, TOKENS * dimension, 11, 1);
+    harness_fill(means, MEANS * dimension, 12, 1);
+    for (uint32_t i = 0; i < MEANS; i++) {
+        first[i] = next;
+        for (uint32_t k = 0; k < (i < 10 ? 1 + i % 2 : 3 + i / 15) && next < MEMBERS; k++, next++) {
+            token[next] = next * 7 % TOKENS;
+            row[next] = i;
+        }
+    }
+    first[MEANS] = next;
+    ck_assert_uint_eq(next, MEMBERS);
+    x[dimension * token[0]] = INFINITY; /* alone */
+    tokens = rounded(&setup, x, TOKENS * dimension);
+    MUST(cuda->measure_rows(&shape, &members, tokens, means, out, NULL));
+    MUST(cuda->synchronize());
+    for (uint32_t i = 0; i < MEMBERS; i++) {
+        const float *own = x + dimension * token[i], *mean = means + dimension * row[i];
+        const bool   alone = first[row[i] + 1] - first[row[i]] == 1;
+
+        ck_assert_double_eq(out[2 * i], tacit__moe_dot(own, own, dimension));
+        ck_assert_double_eq(out[2 * i + 1], alone ? 0 : tacit__moe_distance(own, mean, dimension));
+    }
+    nothing_behind(out, 2 * MEMBERS * sizeof *out);
+    give(x);
+    give(means);
+    give(token);
+    give(row);
+    give(first);
+    give(out);
+    give(tokens);
 }
 END_TEST
 
@@ -307,6 +389,8 @@ int main(void)
     tcase_add_loop_test(tests, copied, 0, 6);
     tcase_add_loop_test(tests, choices, 0, 18);
     tcase_add_loop_test(tests, lists, 0, 4);
+    tcase_add_loop_test(tests, not_finite, 0, 15);
+    tcase_add_loop_test(tests, measured, 0, 18);
     suite_add_tcase(suite, tests);
     return harness_main(suite);
 }
