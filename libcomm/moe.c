@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "codec.h"
+#include "moe_device.h"
 
 enum {
     MOST_HERE = 0x8000 /* experts of a rank: a head's words have a bit more (moe_layout.c) */
@@ -47,8 +48,8 @@ static tacit_status_t check_config(const char *name, const tacit_moe_config_t *c
     if ((int)config->dtype < TACIT_FLOAT32 || config->dtype > TACIT_BFLOAT16) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "moe '%s': dtype %d is not a tacit_dtype_t", name, (int)config->dtype);
     }
-    if (config->device != TACIT_CPU) {
-        return tacit__fail(TACIT_ERR_UNSUPPORTED, "moe '%s': tokens are in the CPU's memory; copy those on a GPU there", name);
+    if (config->device != TACIT_CPU && config->device != TACIT_CUDA) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "moe '%s': device %d is not a tacit_device_t", name, (int)config->device);
     }
     return check_counts(name, config, ranks);
 }
@@ -126,6 +127,9 @@ tacit_status_t tacit__moe_create(const char *name, const tacit_moe_config_t *moe
     TRY(read_spec(moe, moe_config->spec, disabled, &key));
     moe->row_bytes = moe->config.dimension * tacit__values_element_bytes(&moe->values);
     TRY(make_room(moe));
+    if (moe->config.device == TACIT_CUDA) {
+        TRY(tacit__moe_device_create(moe));
+    }
     *moe_out = moe;
     moe = NULL; /* now the caller's */
 out:
@@ -173,6 +177,7 @@ void tacit_moe_destroy(tacit_moe_t *moe)
     if (moe->comm != NULL) {
         tacit__moe_unlink(moe);
     }
+    tacit__moe_device_destroy(moe);
     tacit__values_fini(&moe->values);
     tacit__free(moe->name);
     tacit__free(moe->signs);
@@ -181,6 +186,33 @@ void tacit_moe_destroy(tacit_moe_t *moe)
     tacit__free(moe->order);
     tacit__free(moe->scratch[0]);
     tacit__free(moe);
+}
+
+void *tacit__moe_get(tacit_moe_t *moe, tacit_moe_room_t room, size_t bytes)
+{
+    return moe->device != NULL ? tacit__moe_device_get(moe->device, room, bytes) : tacit__alloc_unset(bytes);
+}
+
+void tacit__moe_put(tacit_moe_t *moe, void *memory)
+{
+    if (moe->device != NULL) {
+        tacit__moe_device_put(moe->device, memory);
+    } else {
+        tacit__free(memory);
+    }
+}
+
+tacit_status_t tacit_moe_set_stream(tacit_moe_t *moe, void *stream)
+{
+    if (moe == NULL || moe->device == NULL) {
+        return tacit__fail(TACIT_ERR_ARGUMENT, "tacit_moe_set_stream(): the layer is NULL, or its tokens are on the CPU");
+    }
+    if (moe->comm != NULL) {
+        return tacit__fail(TACIT_ERR_STATE, "rank %d: moe '%s' has a communicator: its stream is that of tacit_comm_set_stream()",
+                           moe->rank, moe->name);
+    }
+    moe->device->stream = stream;
+    return TACIT_OK;
 }
 
 tacit_status_t tacit_moe_counters(const tacit_moe_t *moe, tacit_moe_counters_t *counters_out)

@@ -38,31 +38,35 @@ typedef struct tacit_moe_work {
     tacit_status_t (*spread)(tacit_moe_pass_t *pass, void *token_gradients);
 } tacit_moe_work_t;
 
-extern const tacit_moe_work_t tacit__moe_cpu;
+extern const tacit_moe_work_t tacit__moe_cpu, tacit__moe_gpu;
+
+/* Memory of a layer's passes: what is sent and what comes, which the CPU encodes and decodes; and what is where tokens are. */
+typedef enum { TACIT_MOE_MESSAGES, TACIT_MOE_TOKENS } tacit_moe_room_t;
 
 struct tacit_moe {
-    char                   *name;
-    const tacit_moe_work_t *work;
-    int                     rank, ranks;
-    tacit_moe_config_t      config;
-    size_t                  row_bytes; /* of a token as it is in memory */
-    size_t                  experts;   /* here */
-    tacit_nonfinite_t       nonfinite;
-    uint64_t                spec_hash;
-    tacit_values_t          values;   /* how rows travel; passes have copies with keys of their own */
-    bool                    clusters; /* `lsh` … */
-    bool                    residual; /* … and what tokens have beyond their rows is added to replies */
-    tacit_lsh_t             lsh;
-    tacit_rotations_t       rotations;
-    uint32_t               *signs;
-    float                  *scratch[TACIT_MOE_ROWS]; /* rows as float32 */
-    float                  *hashing;
-    float                  *hashed; /* room for so many tokens as float32 */
-    uint32_t               *order;  /* room to sort a token's choices */
-    tacit_comm_t           *comm;   /* NULL: it has none, and the next two neither */
-    tacit_moe_t            *next;   /* of its layers */
-    uint64_t                passes; /* begun */
-    tacit_moe_pass_t       *first;  /* those that live */
+    char                    *name;
+    const tacit_moe_work_t  *work;
+    struct tacit_moe_device *device; /* NULL: tokens are in the CPU's memory */
+    int                      rank, ranks;
+    tacit_moe_config_t       config;
+    size_t                   row_bytes; /* of a token as it is in memory */
+    size_t                   experts;   /* here */
+    tacit_nonfinite_t        nonfinite;
+    uint64_t                 spec_hash;
+    tacit_values_t           values;   /* how rows travel; passes have copies with keys of their own */
+    bool                     clusters; /* `lsh` … */
+    bool                     residual; /* … and what tokens have beyond their rows is added to replies */
+    tacit_lsh_t              lsh;
+    tacit_rotations_t        rotations;
+    uint32_t                *signs;
+    float                   *scratch[TACIT_MOE_ROWS]; /* rows as float32 */
+    float                   *hashing;
+    float                   *hashed; /* room for so many tokens as float32 */
+    uint32_t                *order;  /* room to sort a token's choices */
+    tacit_comm_t            *comm;   /* NULL: it has none, and the next two neither */
+    tacit_moe_t             *next;   /* of its layers */
+    uint64_t                 passes; /* begun */
+    tacit_moe_pass_t        *first;  /* those that live */
 
     tacit_moe_counters_t counters;
     double               beyond, norm; /* of tokens: squares of what they have beyond their rows, and theirs */
@@ -111,12 +115,14 @@ struct tacit_moe_pass {
     void                *batch_rows;
     size_t              *batch_first;
     uint8_t             *outgoing[TACIT_MOE_EXCHANGES], *incoming[TACIT_MOE_EXCHANGES]; /* rows or replies, the own rank's too */
-    float               *weights;
-    uint8_t             *gradients; /* what goes past the experts */
-    size_t               choices;   /* that other ranks reply to */
-    tacit_moe_counters_t tally;     /* of this pass, until it is dispatched */
-    double               beyond, norm;
-    tacit_moe_arrival_t  arrivals[]; /* of each rank */
+    uint8_t             *outgoing_there[TACIT_MOE_EXCHANGES], *incoming_there[TACIT_MOE_EXCHANGES]; /* the same, on a GPU */
+    struct tacit_moe_numbers *numbers;                                                              /* on a GPU */
+    float                    *weights;
+    uint8_t                  *gradients; /* what goes past the experts */
+    size_t                    choices;   /* that other ranks reply to */
+    tacit_moe_counters_t      tally;     /* of this pass, until it is dispatched */
+    double                    beyond, norm;
+    tacit_moe_arrival_t       arrivals[]; /* of each rank */
 };
 
 /* ---- For those who move messages (moe_message.c, and exchanges over a communicator) ---- */
@@ -127,6 +133,10 @@ tacit_status_t tacit__moe_config(const char *name, const tacit_moe_config_t *giv
 /* As tacit_moe_create_codec(), from a complete configuration. disabled: rows travel as they are, but the spec is checked. */
 tacit_status_t tacit__moe_create(const char *name, const tacit_moe_config_t *moe_config, const tacit_config_t *config,
                                  bool disabled, int rank, int ranks, tacit_moe_t **moe_out);
+
+/* Unset; NULL: there is none. put() accepts NULL. */
+void *tacit__moe_get(tacit_moe_t *moe, tacit_moe_room_t room, size_t bytes);
+void  tacit__moe_put(tacit_moe_t *moe, void *memory);
 
 /* What goes to another rank in the exchange that has begun, and what comes from there. Values are pass->values. */
 typedef struct tacit_moe_parcel {
@@ -159,6 +169,9 @@ void tacit__moe_read(tacit_moe_pass_t *pass, int rank);
 void tacit__moe_leave(tacit_moe_pass_t *pass);
 /* TACIT_ERR_VALUE for what an encoder of the parcel to a rank has found. */
 tacit_status_t tacit__moe_report(const tacit_moe_pass_t *pass, int rank, uint32_t faults);
+
+/* The same for the mean of some tokens, of which this is the first. */
+tacit_status_t tacit__moe_report_mean(const tacit_moe_pass_t *pass, uint32_t token, size_t members);
 
 /* ---- Over a communicator (moe_comm.c) ---- */
 

@@ -154,7 +154,16 @@ out:
     return status;
 }
 
-/* ---- Calls. What ends an exchange cannot fail: it got its memory when that began ---- */
+/* ---- Calls ---- */
+
+/* What ends an exchange got its memory when that began. Where it fails, CUDA does, on this rank alone. */
+static tacit_status_t ended(tacit_moe_t *moe, tacit_status_t status)
+{
+    if (status != TACIT_OK) {
+        tacit__comm_break(moe->comm);
+    }
+    return status;
+}
 
 static tacit_status_t enter(tacit_moe_t *moe, const char *what)
 {
@@ -182,7 +191,7 @@ tacit_status_t tacit_moe_dispatch(tacit_moe_t *moe, const void *tokens, size_t c
     number = moe->passes;
     mine = tacit_moe_dispatch_begin(moe, tokens, count, experts, pass_out != NULL && batch_out != NULL ? &pass : NULL);
     TRY(exchange(moe, pass, what, mine));
-    TRY(tacit_moe_dispatch_end(pass, batch_out));
+    TRY(ended(moe, tacit_moe_dispatch_end(pass, batch_out)));
     *pass_out = pass;
     pass = NULL; /* now the caller's */
 out:
@@ -231,7 +240,7 @@ tacit_status_t tacit_moe_combine(tacit_moe_pass_t *pass, const void *replies, co
     mine = check_outputs(pass, what, pass->count, weights, out);
     mine = mine == TACIT_OK ? tacit_moe_combine_begin(pass, replies) : mine;
     TRY(go_on(pass, what, mine));
-    TRY(tacit_moe_combine_end(pass, weights, out));
+    TRY(ended(pass->moe, tacit_moe_combine_end(pass, weights, out)));
 out:
     tacit__comm_leave(pass->moe->comm);
     return status;
@@ -249,7 +258,7 @@ tacit_status_t tacit_moe_combine_backward(tacit_moe_pass_t *pass, const void *gr
     mine = check_outputs(pass, what, pass->batch.count, reply_gradients, reply_gradients);
     mine = mine == TACIT_OK ? tacit_moe_combine_backward_begin(pass, gradients, weight_gradients) : mine;
     TRY(go_on(pass, what, mine));
-    TRY(tacit_moe_combine_backward_end(pass, reply_gradients));
+    TRY(ended(pass->moe, tacit_moe_combine_backward_end(pass, reply_gradients)));
 out:
     tacit__comm_leave(pass->moe->comm);
     return status;
@@ -266,7 +275,7 @@ tacit_status_t tacit_moe_dispatch_backward(tacit_moe_pass_t *pass, const void *r
     mine = check_outputs(pass, what, pass->count, token_gradients, token_gradients);
     mine = mine == TACIT_OK ? tacit_moe_dispatch_backward_begin(pass, row_gradients) : mine;
     TRY(go_on(pass, what, mine));
-    TRY(tacit_moe_dispatch_backward_end(pass, token_gradients));
+    TRY(ended(pass->moe, tacit_moe_dispatch_backward_end(pass, token_gradients)));
 out:
     tacit__comm_leave(pass->moe->comm);
     return status;

@@ -69,10 +69,7 @@ static tacit_status_t write_centroid(tacit_moe_pass_t *pass, size_t row, void *o
         pass->norm += tacit__moe_dot(token, token, dimension);
         pass->beyond += members > 1 ? tacit__moe_distance(token, mean, dimension) : 0;
     }
-    return store_clustered(moe, mean, out)
-               ? TACIT_OK
-               : tacit__fail(TACIT_ERR_VALUE, "rank %d: moe '%s': the mean of token %u and %zu others is not finite", moe->rank,
-                             moe->name, member[0], members - 1);
+    return store_clustered(moe, mean, out) ? TACIT_OK : tacit__moe_report_mean(pass, member[0], members);
 }
 
 /* What goes to other ranks. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Who sends which rows to whom: a pass's tokens in the order of receivers, rows made of them, heads that say so, and where rows
    that have come are in the batch. Heads: doc/wire-format.md, "Tokens". */
-#include "moe.h"
+#include "moe_device.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -37,17 +37,17 @@ typedef struct draft {
     uint32_t      *choice;                   /* of an entry */
     size_t        *ranks;                    /* memory of the four of ranks … */
     uint32_t      *words;                    /* … and of all from then on */
-    uint32_t      *codes;                    /* where tokens are clustered: room for all hashes of each token … */
-    uint32_t      *room;                     /* … and for one rank's clusters */
-    size_t         hashes;                   /* of each token that leaves, which are made */
+    uint32_t *codes; /* where tokens are clustered: room for all hashes of each token, and on a GPU behind them a word more … */
+    uint32_t *room;  /* … and for one rank's clusters */
+    size_t    hashes; /* of each token that leaves, which are made */
 } draft_t;
 
-static void draft_release(draft_t *draft)
+static void draft_release(const tacit_moe_pass_t *pass, draft_t *draft)
 {
     tacit__free(draft->going);
     tacit__free(draft->ranks);
     tacit__free(draft->words);
-    tacit__free(draft->codes);
+    tacit__moe_put(pass->moe, draft->codes);
     tacit__free(draft->room);
 }
 
@@ -256,22 +256,27 @@ static bool leaves(const tacit_moe_pass_t *pass, const int32_t *experts, size_t 
 
 static tacit_status_t make_room(const tacit_moe_pass_t *pass, draft_t *draft)
 {
-    const tacit_moe_t *moe = pass->moe;
-    const size_t       hashes = moe->rotations.hashes;
-    size_t             most = 0;
+    tacit_moe_t *moe = pass->moe;
+    const size_t hashes = moe->rotations.hashes;
+    size_t       most = 0;
 
     for (int r = 0; r < moe->ranks; r++) {
         const size_t copies = r != moe->rank ? draft->first_copy[r + 1] - draft->first_copy[r] : 0;
 
         most = most < copies ? copies : most;
     }
-    draft->codes = tacit__alloc_unset(pass->count * hashes * sizeof *draft->codes);
+    draft->codes = tacit__moe_get(moe, TACIT_MOE_MESSAGES, pass->count * (hashes + 1) * sizeof *draft->codes);
     draft->room = tacit__alloc_unset((most * (hashes + 1 + width_of(moe)) + 2 * tacit__lsh_room(most)) * sizeof *draft->room);
     return draft->codes != NULL && draft->room != NULL ? TACIT_OK : no_memory(pass);
 }
 
-/* Makes the next hashes of each token that leaves this rank; of those that lie side by side together. */
-static tacit_status_t make_codes(const tacit_moe_pass_t *pass, draft_t *draft)
+static tacit_status_t report_token(const tacit_moe_t *moe, size_t token)
+{
+    return tacit__fail(TACIT_ERR_VALUE, "rank %d: moe '%s': token %zu holds NaN or infinity", moe->rank, moe->name, token);
+}
+
+/* The next hashes; of tokens that lie side by side together. */
+static tacit_status_t hash_on_cpu(const tacit_moe_pass_t *pass, draft_t *draft)
 {
     const tacit_moe_t      *moe = pass->moe;
     const size_t            all = moe->rotations.hashes, dimension = moe->config.dimension, left = all - draft->hashes;
@@ -287,14 +292,37 @@ static tacit_status_t make_codes(const tacit_moe_pass_t *pass, draft_t *draft)
         tokens = tacit__load(moe->config.dtype, moe->nonfinite, pass->tokens, t * dimension, count * dimension, moe->hashed);
         for (size_t i = 0; moe->nonfinite == TACIT_NONFINITE_ERROR && i < count; i++) {
             if (!tacit__unit_is_finite(tokens + i * dimension, dimension)) {
-                return tacit__fail(TACIT_ERR_VALUE, "rank %d: moe '%s': token %zu holds NaN or infinity", moe->rank, moe->name,
-                                   t + i);
+                return report_token(moe, t + i);
             }
         }
         tacit__lsh_codes(&rotations, tokens, count, moe->hashing, draft->codes + all * t + draft->hashes);
     }
     draft->hashes += more;
     return TACIT_OK;
+}
+
+/* All hashes, and those of tokens that stay too. */
+static tacit_status_t hash_on_gpu(const tacit_moe_pass_t *pass, draft_t *draft)
+{
+    const tacit_moe_t *moe = pass->moe;
+    const uint32_t    *not_finite = draft->codes + pass->count * moe->rotations.hashes;
+    tacit_status_t     status;
+
+    TRY(tacit__moe_device_codes(pass, draft->codes));
+    for (size_t t = 0; moe->nonfinite == TACIT_NONFINITE_ERROR && t < pass->count; t++) {
+        if (not_finite[t] != 0 && leaves(pass, draft->experts, t)) {
+            return report_token(moe, t);
+        }
+    }
+    draft->hashes = moe->rotations.hashes;
+out:
+    return status;
+}
+
+/* Makes more hashes of each token that leaves this rank. */
+static tacit_status_t make_codes(const tacit_moe_pass_t *pass, draft_t *draft)
+{
+    return pass->moe->device != NULL ? hash_on_gpu(pass, draft) : hash_on_cpu(pass, draft);
 }
 
 /* Clusters of the copies that go to a rank, within groups, by the hashes that are made. */
@@ -522,7 +550,7 @@ tacit_status_t tacit__moe_lay_out(tacit_moe_pass_t *pass, const int32_t *experts
     TRY(fill_sent(pass, &draft));
     TRY(write_heads(pass));
 out:
-    draft_release(&draft);
+    draft_release(pass, &draft);
     return status;
 }
 
@@ -617,7 +645,7 @@ static tacit_status_t read_counts(const tacit_moe_t *moe, int rank, const uint8_
 
 tacit_status_t tacit__moe_meet(tacit_moe_pass_t *pass, int rank, const uint8_t *head, size_t bytes)
 {
-    const tacit_moe_t  *moe = pass->moe;
+    tacit_moe_t        *moe = pass->moe;
     tacit_moe_arrival_t arrival = {0};
     tacit_status_t      status;
     size_t             *counts = NULL;
@@ -629,7 +657,7 @@ tacit_status_t tacit__moe_meet(tacit_moe_pass_t *pass, int rank, const uint8_t *
     counts = tacit__alloc(moe->experts, sizeof *counts);
     arrival.first_reply = tacit__alloc(arrival.rows + 1, sizeof *arrival.first_reply);
     arrival.expert = tacit__alloc(arrival.replies, sizeof *arrival.expert);
-    arrival.memory = rank != moe->rank ? tacit__alloc_unset(arrival.rows * moe->row_bytes) : NULL;
+    arrival.memory = rank != moe->rank ? tacit__moe_get(moe, TACIT_MOE_MESSAGES, arrival.rows * moe->row_bytes) : NULL;
     if (counts == NULL || arrival.first_reply == NULL || arrival.expert == NULL ||
         (arrival.memory == NULL && rank != moe->rank)) {
         status = tacit__fail(TACIT_ERR_MEMORY, "rank %d: moe '%s': no memory for %zu rows of rank %d", moe->rank, moe->name,
@@ -645,13 +673,14 @@ out:
     tacit__free(counts);
     tacit__free(arrival.first_reply);
     tacit__free(arrival.expert);
-    tacit__free(arrival.memory);
+    tacit__moe_put(moe, arrival.memory);
     return status;
 }
 
 tacit_status_t tacit__moe_place(tacit_moe_pass_t *pass)
 {
     const tacit_moe_t *moe = pass->moe;
+    tacit_status_t     status;
     size_t            *first = NULL;
     size_t             rows = 0, replies = 0;
 
@@ -670,11 +699,16 @@ tacit_status_t tacit__moe_place(tacit_moe_pass_t *pass)
             first[arrival->expert[i] + 2]++;
         }
     }
-    pass->batch_rows = first != NULL ? tacit__alloc_unset(replies * moe->row_bytes) : NULL;
+    pass->rows = rows;
+    pass->replies = replies;
+    pass->batch_rows = first != NULL ? tacit__moe_get(pass->moe, TACIT_MOE_TOKENS, replies * moe->row_bytes) : NULL;
     if (pass->batch_rows == NULL) {
-        tacit__free(first);
-        return tacit__fail(TACIT_ERR_MEMORY, "rank %d: moe '%s': no memory for a batch of %zu rows", moe->rank, moe->name,
-                           replies);
+        status =
+            tacit__fail(TACIT_ERR_MEMORY, "rank %d: moe '%s': no memory for a batch of %zu rows", moe->rank, moe->name, replies);
+        goto out;
+    }
+    if (moe->device != NULL) {
+        TRY(tacit__moe_device_place(pass));
     }
     for (size_t e = 0; e < moe->experts; e++) {
         first[e + 2] += first[e + 1];
@@ -686,9 +720,15 @@ tacit_status_t tacit__moe_place(tacit_moe_pass_t *pass)
             arrival->expert[i] = (uint32_t)first[arrival->expert[i] + 1]++;
         }
     }
-    pass->rows = rows;
-    pass->replies = replies;
     pass->batch_first = first;
     pass->batch = (tacit_moe_batch_t){pass->batch_rows, replies, moe->experts, first};
-    return TACIT_OK;
+    first = NULL; /* now the pass's */
+    status = TACIT_OK;
+out:
+    if (status != TACIT_OK) {
+        tacit__moe_put(pass->moe, pass->batch_rows);
+        pass->batch_rows = NULL;
+    }
+    tacit__free(first);
+    return status;
 }

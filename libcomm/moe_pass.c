@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A pass through a mixture's layer: the calls that its four exchanges begin and end with, in their order, and its memory. */
-#include "moe.h"
+#include "moe_device.h"
 
 #include <string.h>
 
@@ -74,10 +74,46 @@ static void enter(tacit_moe_pass_t *pass, tacit_moe_exchange_t exchange)
     }
 }
 
-static void forget(uint8_t **memory)
+static void forget(const tacit_moe_pass_t *pass, uint8_t **memory)
 {
-    tacit__free(*memory);
+    tacit__moe_put(pass->moe, *memory);
     *memory = NULL;
+}
+
+static void forget_outgoing(tacit_moe_pass_t *pass, tacit_moe_exchange_t exchange)
+{
+    forget(pass, &pass->outgoing[exchange]);
+    forget(pass, &pass->outgoing_there[exchange]);
+}
+
+static void forget_incoming(tacit_moe_pass_t *pass, tacit_moe_exchange_t exchange)
+{
+    forget(pass, &pass->incoming[exchange]);
+    forget(pass, &pass->incoming_there[exchange]);
+}
+
+/* Memory of an exchange, on a GPU twice. incoming: not in dispatch, where it is not known yet. */
+static tacit_status_t make_rows(tacit_moe_pass_t *pass, tacit_moe_exchange_t exchange, size_t outgoing, size_t incoming)
+{
+    tacit_moe_t *moe = pass->moe;
+    uint8_t    **rows[] = {&pass->outgoing[exchange], &pass->incoming[exchange], &pass->outgoing_there[exchange],
+                           &pass->incoming_there[exchange]};
+    bool         all = true;
+
+    for (size_t i = 0; i < (moe->device != NULL ? 4 : 2); i++) {
+        if (i % 2 == 0 || exchange != TACIT_MOE_DISPATCH) {
+            *rows[i] = tacit__moe_get(moe, i < 2 ? TACIT_MOE_MESSAGES : TACIT_MOE_TOKENS,
+                                      (i % 2 == 0 ? outgoing : incoming) * moe->row_bytes);
+            all = all && *rows[i] != NULL;
+        }
+    }
+    if (!all) {
+        forget_outgoing(pass, exchange);
+        forget_incoming(pass, exchange);
+        return tacit__fail(TACIT_ERR_MEMORY, "rank %d: moe '%s': no memory for %s of %zu rows and %zu that come", moe->rank,
+                           moe->name, tacit__moe_exchanges[exchange], outgoing, incoming);
+    }
+    return TACIT_OK;
 }
 
 /* Checks the call, and makes memory for what will be sent and received. Where the caller fails after it: tacit__moe_leave(). */
@@ -85,6 +121,7 @@ static tacit_status_t begin(tacit_moe_pass_t *pass, tacit_moe_exchange_t exchang
 {
     const tacit_moe_t *moe;
     size_t             home, away;
+    tacit_status_t     status;
 
     if (pass == NULL) {
         return tacit__fail(TACIT_ERR_ARGUMENT, "moe: %s_begin: there is no pass", tacit__moe_exchanges[exchange]);
@@ -101,29 +138,30 @@ static tacit_status_t begin(tacit_moe_pass_t *pass, tacit_moe_exchange_t exchang
         return tacit__fail(TACIT_ERR_ARGUMENT, "rank %d: moe '%s': %s_begin: the rows are NULL", moe->rank, moe->name,
                            tacit__moe_exchanges[exchange]);
     }
-    pass->outgoing[exchange] = tacit__alloc_unset((leaves_home(exchange) ? home : away) * moe->row_bytes);
-    pass->incoming[exchange] = tacit__alloc_unset((leaves_home(exchange) ? away : home) * moe->row_bytes);
-    if (pass->outgoing[exchange] == NULL || pass->incoming[exchange] == NULL) {
-        forget(&pass->outgoing[exchange]);
-        forget(&pass->incoming[exchange]);
-        return tacit__fail(TACIT_ERR_MEMORY, "rank %d: moe '%s': no memory for %s of %zu rows and %zu that come", moe->rank,
-                           moe->name, tacit__moe_exchanges[exchange], leaves_home(exchange) ? home : away,
-                           leaves_home(exchange) ? away : home);
+    if (moe->device != NULL) {
+        TRY(tacit__moe_device_enter(moe));
     }
+    TRY(make_rows(pass, exchange, leaves_home(exchange) ? home : away, leaves_home(exchange) ? away : home));
     enter(pass, exchange);
-    return TACIT_OK;
+out:
+    return status;
+}
+
+static void forget_weights(tacit_moe_pass_t *pass)
+{
+    tacit__moe_put(pass->moe, pass->weights);
+    pass->weights = NULL;
 }
 
 void tacit__moe_leave(tacit_moe_pass_t *pass)
 {
     if (pass->exchange == TACIT_MOE_COMBINE) {
-        tacit__free(pass->weights);
-        pass->weights = NULL;
+        forget_weights(pass);
     } else if (pass->exchange == TACIT_MOE_COMBINE_BACKWARD) {
-        forget(&pass->gradients);
+        forget(pass, &pass->gradients);
     }
-    forget(&pass->outgoing[pass->exchange]);
-    forget(&pass->incoming[pass->exchange]);
+    forget_outgoing(pass, pass->exchange);
+    forget_incoming(pass, pass->exchange);
     pass->exchange--;
     pass->open = false;
 }
@@ -150,7 +188,7 @@ static tacit_status_t check_end(const tacit_moe_pass_t *pass, tacit_moe_exchange
                                pass->arrivals[r].written ? "read" : "written");
         }
     }
-    return TACIT_OK;
+    return moe->device != NULL ? tacit__moe_device_enter(moe) : TACIT_OK;
 }
 
 void tacit__moe_written(tacit_moe_pass_t *pass, int rank, size_t bytes)
@@ -169,6 +207,12 @@ tacit_status_t tacit__moe_report(const tacit_moe_pass_t *pass, int rank, uint32_
     return faults == 0 ? TACIT_OK
                        : tacit__fail(TACIT_ERR_VALUE, "rank %d: moe '%s': what goes to rank %d in %s holds NaN or infinity",
                                      pass->moe->rank, pass->moe->name, rank, tacit__moe_exchanges[pass->exchange]);
+}
+
+tacit_status_t tacit__moe_report_mean(const tacit_moe_pass_t *pass, uint32_t token, size_t members)
+{
+    return tacit__fail(TACIT_ERR_VALUE, "rank %d: moe '%s': the mean of token %u and %zu others is not finite", pass->moe->rank,
+                       pass->moe->name, token, members - 1);
 }
 
 /* ---- Dispatch ---- */
@@ -215,6 +259,9 @@ tacit_status_t tacit_moe_dispatch_begin(tacit_moe_t *moe, const void *tokens, si
     const uint32_t    step = moe != NULL ? (uint32_t)moe->passes++ : 0; /* other ranks count a call that fails here, too */
 
     TRY(check_dispatch(moe, tokens, count, experts, pass_out));
+    if (moe->device != NULL) {
+        TRY(tacit__moe_device_enter(moe));
+    }
     pass = tacit__alloc(1, sizeof *pass + (size_t)moe->ranks * sizeof *pass->arrivals);
     if (pass == NULL) {
         return tacit__fail(TACIT_ERR_MEMORY, "rank %d: moe '%s': no memory for a pass", moe->rank, moe->name);
@@ -224,12 +271,7 @@ tacit_status_t tacit_moe_dispatch_begin(tacit_moe_t *moe, const void *tokens, si
     pass->tally.tokens = count;
     TRY(tacit__moe_lay_out(pass, experts));
     enter(pass, TACIT_MOE_DISPATCH);
-    pass->outgoing[TACIT_MOE_DISPATCH] = tacit__alloc_unset(pass->sent.rows * moe->row_bytes);
-    if (pass->outgoing[TACIT_MOE_DISPATCH] == NULL) {
-        status =
-            tacit__fail(TACIT_ERR_MEMORY, "rank %d: moe '%s': no memory for %zu rows", moe->rank, moe->name, pass->sent.rows);
-        goto out;
-    }
+    TRY(make_rows(pass, TACIT_MOE_DISPATCH, pass->sent.rows, 0));
     TRY(moe->work->write_rows(pass));
     TRY(tacit__moe_meet(pass, moe->rank, tacit__moe_outgoing(pass, moe->rank).head,
                         tacit__moe_outgoing(pass, moe->rank).head_bytes));
@@ -273,11 +315,11 @@ tacit_status_t tacit_moe_dispatch_end(tacit_moe_pass_t *pass, tacit_moe_batch_t 
     TRY(tacit__moe_place(pass));
     TRY(pass->moe->work->fill_batch(pass));
     for (int r = 0; r < pass->moe->ranks; r++) {
-        tacit__free(pass->arrivals[r].memory);
+        tacit__moe_put(pass->moe, pass->arrivals[r].memory);
         pass->arrivals[r].memory = NULL;
     }
     if (!pass->moe->residual) {
-        forget(&pass->outgoing[TACIT_MOE_DISPATCH]);
+        forget_outgoing(pass, TACIT_MOE_DISPATCH);
     }
     count_pass(pass);
     pass->open = false;
@@ -295,7 +337,7 @@ tacit_status_t tacit_moe_combine_begin(tacit_moe_pass_t *pass, const void *repli
 
     TRY(begin(pass, TACIT_MOE_COMBINE, replies));
     begun = true;
-    pass->weights = tacit__alloc_unset(pass->count * pass->moe->config.choices * sizeof *pass->weights);
+    pass->weights = tacit__moe_get(pass->moe, TACIT_MOE_TOKENS, pass->count * pass->moe->config.choices * sizeof *pass->weights);
     if (pass->weights == NULL) {
         status = tacit__fail(TACIT_ERR_MEMORY, "rank %d: moe '%s': no memory for %zu tokens' weights", pass->moe->rank,
                              pass->moe->name, pass->count);
@@ -315,7 +357,7 @@ tacit_status_t tacit_moe_combine_end(tacit_moe_pass_t *pass, const float *weight
 
     TRY(check_end(pass, TACIT_MOE_COMBINE, pass == NULL || pass->count == 0 || (weights != NULL && out != NULL)));
     TRY(pass->moe->work->combine(pass, weights, out));
-    forget(&pass->outgoing[TACIT_MOE_COMBINE]);
+    forget_outgoing(pass, TACIT_MOE_COMBINE);
     count_dense(pass, pass->choices);
     pass->open = false;
 out:
@@ -334,7 +376,7 @@ tacit_status_t tacit_moe_combine_backward_begin(tacit_moe_pass_t *pass, const vo
     begun = true;
     moe = pass->moe;
     if (moe->residual) {
-        pass->gradients = tacit__alloc_unset(pass->count * moe->row_bytes);
+        pass->gradients = tacit__moe_get(pass->moe, TACIT_MOE_TOKENS, pass->count * moe->row_bytes);
         if (pass->gradients == NULL) {
             status = tacit__fail(TACIT_ERR_MEMORY, "rank %d: moe '%s': no memory for the gradients of %zu tokens", moe->rank,
                                  moe->name, pass->count);
@@ -357,11 +399,11 @@ tacit_status_t tacit_moe_combine_backward_end(tacit_moe_pass_t *pass, void *repl
     TRY(check_end(pass, TACIT_MOE_COMBINE_BACKWARD, pass == NULL || pass->batch.count == 0 || reply_gradients != NULL));
     moe = pass->moe;
     TRY(moe->work->scatter_sums(pass, reply_gradients));
-    forget(&pass->outgoing[TACIT_MOE_DISPATCH]);
-    forget(&pass->incoming[TACIT_MOE_COMBINE]);
-    forget(&pass->incoming[TACIT_MOE_COMBINE_BACKWARD]);
+    forget_outgoing(pass, TACIT_MOE_DISPATCH);
+    forget_incoming(pass, TACIT_MOE_COMBINE);
+    forget_incoming(pass, TACIT_MOE_COMBINE_BACKWARD);
     if (!moe->residual) {
-        forget(&pass->outgoing[TACIT_MOE_COMBINE_BACKWARD]);
+        forget_outgoing(pass, TACIT_MOE_COMBINE_BACKWARD);
     }
     count_dense(pass, pass->choices);
     pass->open = false;
@@ -405,16 +447,17 @@ void tacit_moe_pass_destroy(tacit_moe_pass_t *pass)
     for (int r = 0; r < pass->moe->ranks; r++) {
         tacit__free(pass->arrivals[r].first_reply);
         tacit__free(pass->arrivals[r].expert);
-        tacit__free(pass->arrivals[r].memory);
+        tacit__moe_put(pass->moe, pass->arrivals[r].memory);
     }
-    for (size_t x = 0; x < TACIT_MOE_EXCHANGES; x++) {
-        tacit__free(pass->outgoing[x]);
-        tacit__free(pass->incoming[x]);
+    for (tacit_moe_exchange_t x = TACIT_MOE_DISPATCH; x < TACIT_MOE_EXCHANGES; x++) {
+        forget_outgoing(pass, x);
+        forget_incoming(pass, x);
     }
+    tacit__moe_device_forget(pass);
     tacit__moe_sent_release(&pass->sent);
-    tacit__free(pass->batch_rows);
+    tacit__moe_put(pass->moe, pass->batch_rows);
     tacit__free(pass->batch_first);
-    tacit__free(pass->weights);
-    tacit__free(pass->gradients);
+    forget_weights(pass);
+    forget(pass, &pass->gradients);
     tacit__free(pass);
 }

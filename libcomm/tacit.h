@@ -116,7 +116,7 @@ TACIT_API_VOID int tacit_comm_ranks(const tacit_comm_t *comm);
 /* Whether requests advance by themselves: TACIT_PROGRESS_THREAD was asked for and could be had. */
 TACIT_API_VOID int tacit_comm_has_thread(const tacit_comm_t *comm);
 /* Of tensors on a GPU: the cudaStream_t on which `in` is produced, in reductions that follow; what is on it when one is called
-   comes before. NULL, as at first: the default stream. Local. */
+   comes before. Likewise of layers of experts (tacit_moe.h). NULL, as at first: the default stream. Local. */
 TACIT_API tacit_status_t tacit_comm_set_stream(tacit_comm_t *comm, void *stream);
 /* Destroys the communicator, its slots and its unfinished requests. Local; accepts NULL. */
 TACIT_API_VOID void tacit_comm_destroy(tacit_comm_t *comm);

@@ -19,7 +19,15 @@
    rank is neither encoded nor clustered. Nothing is remembered from pass to pass but counters.
 
    A token that goes to several experts of one rank travels there once; its replies come back one by one, since each has a weight
-   of its own, and its gradient, their sum, once. */
+   of its own, and its gradient, their sum, once.
+
+   Where `device` is TACIT_CUDA, all that a layer reads and writes is memory of the present GPU (cudaSetDevice()), which stays so
+   in all calls: tokens, weights, the batch's rows, replies, outputs, and the gradients of all these. Only `experts`, and the
+   batch's `first`, are the CPU's. What is on the stream when a call is made comes before it; when it returns, all that it writes
+   is there, for every stream to read. Results have the bits that they have on the CPU (NaN may have others), so that each rank
+   may have its tokens where it likes. Rows are made and added up on the GPU; those for other ranks are copied to the host, and
+   encoded and sent there; what a rank keeps for itself does not leave its GPU. Memory of passes is kept for those that follow.
+   This has run in emulation on the CPU, not yet on a GPU. */
 #ifndef TACIT_MOE_H
 #define TACIT_MOE_H
 
@@ -32,7 +40,7 @@ extern "C" {
 typedef struct tacit_moe      tacit_moe_t;
 typedef struct tacit_moe_pass tacit_moe_pass_t;
 
-/* The same on all ranks. Zero means default but in the first three fields. */
+/* The same on all ranks, but for `device`. Zero means default but in the first three fields. */
 typedef struct tacit_moe_config {
     size_t         struct_bytes; /* sizeof(tacit_moe_config_t): set by TACIT_MOE_CONFIG_INIT */
     size_t         dimension;    /* elements of a token, and of a reply */
@@ -41,8 +49,8 @@ typedef struct tacit_moe_config {
     size_t         choices;      /* experts of a token: 2 for top-2; 0: 1 */
     size_t         capacity;     /* tokens that a rank sends to one expert at most, its first ones; 0: all */
     tacit_dtype_t  dtype;        /* of tokens, replies, outputs and their gradients; weights are float32 */
-    tacit_device_t device;
-    const char    *spec; /* NULL: "none" */
+    tacit_device_t device;       /* whose memory all that is: see above */
+    const char    *spec;         /* NULL: "none" */
 } tacit_moe_config_t;
 
 #define TACIT_MOE_CONFIG_INIT                                                                                                    \
@@ -51,7 +59,8 @@ typedef struct tacit_moe_config {
     }
 
 /* Makes a layer. Collective over comm, as tacit_slot_create(). Owned by comm: lives until tacit_moe_destroy() or
-   tacit_comm_destroy(). */
+   tacit_comm_destroy(). TACIT_ERR_UNSUPPORTED where tokens are to be on a GPU and there is none, or "lsh" is to take more than
+   8192 elements there. The stream is that of tacit_comm_set_stream(). */
 TACIT_API tacit_status_t tacit_moe_create(tacit_comm_t *comm, const char *name, const tacit_moe_config_t *config,
                                           tacit_moe_t **moe_out);
 /* With all its passes. Local; accepts NULL. Call it on every rank. */
@@ -69,7 +78,8 @@ typedef struct tacit_moe_batch {
 /* Sends `count` tokens, rows of `dimension` elements. experts[t * choices + j], from 0 on over all ranks, is where token t
    goes as its choice j; -1: nowhere, as with padding. No expert twice for a token. Tokens stay valid and unchanged as long as the
    pass lives. Collective; the number of tokens is each rank's own. Passes may live side by side. On an error all ranks return
-   the same, and there is no pass. */
+   the same, and there is no pass. In this call and the next three, where CUDA fails behind the exchange, it is on one rank alone:
+   TACIT_ERR_DEVICE, with which its communicator is broken. */
 TACIT_API tacit_status_t tacit_moe_dispatch(tacit_moe_t *moe, const void *tokens, size_t count, const int32_t *experts,
                                             tacit_moe_pass_t **pass_out, tacit_moe_batch_t *batch_out);
 /* replies: one for each row of the batch. weights[t * choices + j]. out[t], `count` rows, zero where a token went nowhere. */
@@ -113,6 +123,10 @@ TACIT_API tacit_status_t tacit_moe_counters(const tacit_moe_t *moe, tacit_moe_co
 /* As tacit_codec_create(). */
 TACIT_API tacit_status_t tacit_moe_create_codec(const char *name, const tacit_moe_config_t *moe_config,
                                                 const tacit_config_t *config, int rank, int ranks, tacit_moe_t **moe_out);
+
+/* Of tokens on a GPU: the cudaStream_t of the calls that follow; NULL, as at first: the default stream. TACIT_ERR_STATE where the
+   layer has a communicator, which has one. */
+TACIT_API tacit_status_t tacit_moe_set_stream(tacit_moe_t *moe, void *stream);
 
 TACIT_API tacit_status_t tacit_moe_dispatch_begin(tacit_moe_t *moe, const void *tokens, size_t count, const int32_t *experts,
                                                   tacit_moe_pass_t **pass_out);

@@ -60,6 +60,7 @@ passes() {
     experts) objects=$experts_objects ;;
     transformer) objects=$transformer_objects ;;
     gpu) objects="${gpu_objects% *} $build/tests/gpu/trainer_emulated.o" ;;
+    moe_gpu) objects="$build/tests/gpu/moe_emulated-moe.o $build/tests/gpu/emulated.o" ;;
     device) objects="$build/tests/gpu/device_emulated-device.o $build/tests/gpu/emulated.o" ;;
     nccl*)
         objects="$build/tests/gpu/$2_emulated-$2.o $build/tests/gpu/emulated.o"
@@ -257,6 +258,11 @@ device_mutant() {
     [ ! -f "$build/tests/gpu/device_emulated" ] || mutant "$1" "$2" device:device "$3"
 }
 
+# moe_mutant NAME FILE CASE SED-SCRIPT: of a mixture's layer on a GPU.
+moe_mutant() {
+    [ ! -f "$build/tests/gpu/moe_emulated" ] || mutant "moe on a GPU: $1" "$2" "moe_gpu:$3" "$4"
+}
+
 # unchanged TEST:CASE...: they pass on their own; otherwise they prove nothing. Those without kernels pass in bootstrap's build
 # without MPI, which is of the plain code too, under the same limit of time.
 unchanged() {
@@ -427,6 +433,34 @@ mutant "moe: any number of rows" libcomm/moe_layout.c moe_faults:moe_faults \
     's/arrival->rows > rows_bound\(moe\) \|\|/false \&\&/'
 mutant "moe: a message of another pass" libcomm/moe_message.c moe_faults:moe_faults \
     's/frame_out->step != own.step \|\| //'
+moe_mutant "a row is what was sent, not what has come" libcomm/moe_gpu.c results \
+    's/pass->moe->residual && !tacit__values_are_exact\(&pass->values\)/false/'
+moe_mutant "the own replies are where others' are" libcomm/moe_gpu.c results \
+    's/pass->incoming_there\[TACIT_MOE_COMBINE\], home\)/pass->incoming_there[TACIT_MOE_COMBINE], 0 * home)/'
+moe_mutant "own rows are tokens in their order" libcomm/moe_gpu.c results \
+    's/: sent->members\[sent->first_member\[sent->first_row\[r\] \+ row\]\]/: (uint32_t)row/'
+moe_mutant "gradients of replies without weights" libcomm/moe_gpu.c results 's/\.weights = pass->weights/.weights = NULL/'
+moe_mutant "gradients that stay are as those that leave" libcomm/moe_gpu.c results \
+    's/gradients, false, others\.own/gradients, true, others.own/'
+moe_mutant "one of a row's experts has a gradient for it" libcomm/moe_gpu.c results \
+    's/\(arrival->reply0 \+ arrival->first_reply\[row\]\)/(arrival->reply0 + arrival->first_reply[row + 1] - 1)/'
+moe_mutant "what tokens have beyond their rows is all of them" libcomm/moe_gpu.c results \
+    's/squares\[2 \* i \+ 1\]/squares[2 * i]/'
+moe_mutant "what the own rank keeps is measured" libcomm/moe_gpu.c results \
+    's/\{\{0, own\.first\}, \{end, all - end\}\}/{{0, end}, {end, all - end}}/'
+moe_mutant "means may be infinite" libcomm/moe_gpu.c results \
+    's/!moe->clusters \|\| moe->nonfinite != TACIT_NONFINITE_ERROR/true/'
+moe_mutant "a fault is of another rank" libcomm/moe_gpu.c results 's/<= reply\)/< reply)/'
+moe_mutant "tokens that stay must be finite" libcomm/moe_layout.c results 's/ && leaves\(pass, draft->experts, t\)//'
+moe_mutant "nobody waits" libcomm/moe_device.c results 's/while \(error == 0 && !reached\)/while (false)/'
+moe_mutant "what stays is copied, too" libcomm/moe_gpu.c calls \
+    's/copied\(pass, row_at\(pass, to, part.first\), .*/copied(pass, to, from, (others->own.count + 1) * pass->moe->row_bytes));/'
+moe_mutant "each pass has memory of its own" libcomm/moe_device.c calls 's/block->next = device->spare;/block->room = 7; &/'
+moe_mutant "a pass keeps its memory" libcomm/moe_gpu.c calls 's/tacit__moe_put\(pass->moe, pass->numbers->sent\.first_reply\);//'
+moe_mutant "any GPU will do" libcomm/moe_device.c calls 's/gpu != device->gpu/false/'
+moe_mutant "captures see it" libcomm/moe_device.c calls 's/if \(capturing\)/if (false)/'
+moe_mutant "the default stream will do" libcomm/moe_device.c calls 's/moe->comm->stream : moe->device->stream/NULL : NULL/'
+moe_mutant "ranks go on without one" libcomm/moe_comm.c calls 's/tacit__comm_break\(moe->comm\)/(void)moe/'
 mutant "qsgd: the worst case is taken for the usual one" compressors/qsgd.c qsgd:qsgd \
     's/^    return 1 - \(1 - 2 \/ n\).*/    return fmax(0, 1 - n \/ (2 * top * top));/'
 mutant "qsgd: what is lost at random counts as lost to the nearest" compressors/qsgd.c qsgd:qsgd \

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Slots on a GPU over MPI, whose kernels run on the CPU: they have the bits of slots on the CPU. And communicators over NCCL that
-   MPI brings about, with a libnccl of ours: on two ranks, the last of which has one that is too old, all are told so. */
+/* Slots on a GPU over MPI, and a layer of experts, whose kernels run on the CPU: they have the bits of those on the CPU. And
+   communicators over NCCL that MPI brings about, with a libnccl of ours: on two ranks, the last of which has one that is too old,
+   all are told so. */
 /* ranks: 2 3 */
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <unistd.h>
 
 #include "comm.h"
+#include "tacit_moe.h"
 #include "world.h"
 
 enum { COUNT = 30000, SLOTS = 3, STEPS = 3 };
@@ -62,6 +64,52 @@ static void test_slots(void)
         REQUIRE(memcmp(out[0], out[1], sizeof out[0]) == 0, "step %d", step);
         REQUIRE(world_agrees(MPI_COMM_WORLD, out[1], sizeof out[1]), "step %d", step);
     }
+    tacit_comm_destroy(comm);
+}
+
+/* ---- Layers of experts ---- */
+
+enum { DIMENSION = 24, TOKENS = 60 };
+
+/* A pass forward and backward, with experts that send back what they get; out: outputs, then gradients of tokens. */
+static void run_layer(tacit_comm_t *comm, tacit_device_t device, float *out)
+{
+    static float       tokens[TOKENS * DIMENSION], gradients[TOKENS * DIMENSION], weights[TOKENS], weight_gradients[TOKENS];
+    static float       rows[3 * TOKENS * DIMENSION];
+    tacit_moe_config_t config = TACIT_MOE_CONFIG_INIT;
+    tacit_moe_t       *moe;
+    tacit_moe_pass_t  *pass;
+    tacit_moe_batch_t  batch;
+    int32_t            experts[TOKENS];
+
+    config.dimension = DIMENSION;
+    config.experts = 2 * (size_t)world_ranks();
+    config.tokens = TOKENS;
+    config.device = device;
+    config.spec = "lsh:hashes=2,values=bf16";
+    for (int t = 0; t < TOKENS; t++) { /* many alike */
+        world_input(world_rank(), t % 5, DIMENSION, tokens + DIMENSION * t);
+        experts[t] = t % (2 * world_ranks());
+    }
+    world_input(world_rank(), 100, TOKENS * DIMENSION, gradients);
+    world_input(world_rank(), 200, TOKENS, weights);
+    MUST(tacit_moe_create(comm, "layer", &config, &moe));
+    MUST(tacit_moe_dispatch(moe, tokens, TOKENS, experts, &pass, &batch));
+    MUST(tacit_moe_combine(pass, batch.rows, weights, out));
+    MUST(tacit_moe_combine_backward(pass, gradients, weight_gradients, rows));
+    MUST(tacit_moe_dispatch_backward(pass, rows, out + TOKENS * DIMENSION));
+    tacit_moe_destroy(moe);
+}
+
+static void test_layers(void)
+{
+    static float  out[2][2 * TOKENS * DIMENSION];
+    tacit_comm_t *comm;
+
+    MUST(tacit_comm_create_mpi(MPI_COMM_WORLD, NULL, &comm));
+    run_layer(comm, TACIT_CPU, out[0]);
+    run_layer(comm, TACIT_CUDA, out[1]);
+    REQUIRE(memcmp(out[0], out[1], sizeof out[0]) == 0, "a layer has other results on a GPU");
     tacit_comm_destroy(comm);
 }
 
@@ -164,6 +212,7 @@ int main(int argc, char **argv)
     MPI_Init(&argc, &argv);
     tacit__cuda_use(tacit_cuda_module(sizeof(tacit_cuda_module_t)));
     test_slots();
+    test_layers();
     test_nccl();
     MPI_Finalize();
     return 0;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Mixtures of experts: calls that are wrong or come at the wrong time, messages that nobody honest has sent, NaN, no memory. */
 #include "bits.h"
+#include "cuda_module.h"
 #include "frame.h"
 #include "mixture.h"
 
@@ -55,7 +56,7 @@ START_TEST(configurations)
         {{sizeof(tacit_moe_config_t), SIZE_MAX / 2, 4, 4, 1, 0, 0, 0, 0}, 0, 2, TACIT_ERR_ARGUMENT, "too many"},
         {{sizeof(tacit_moe_config_t), 1u << 30, 2, SIZE_MAX / 4, 2, 0, 0, 0, 0}, 0, 8, TACIT_ERR_ARGUMENT, "too many"},
         {{sizeof(tacit_moe_config_t), 4, 4, 4, 1, 0, (tacit_dtype_t)3, 0, 0}, 0, 2, TACIT_ERR_ARGUMENT, "dtype 3"},
-        {{sizeof(tacit_moe_config_t), 4, 4, 4, 1, 0, 0, TACIT_CUDA, 0}, 0, 2, TACIT_ERR_UNSUPPORTED, "'m'|CPU"},
+        {{sizeof(tacit_moe_config_t), 4, 4, 4, 1, 0, 0, (tacit_device_t)2, 0}, 0, 2, TACIT_ERR_ARGUMENT, "'m'|device 2"},
         {{sizeof(tacit_moe_config_t), 4, 4, 4, 1, 0, 0, 0, 0}, 2, 2, TACIT_ERR_ARGUMENT, "rank 2 of 2"},
         {{sizeof(tacit_moe_config_t) - 1, 4, 4, 4, 1, 0, 0, 0, 0},
          0,
@@ -78,6 +79,23 @@ START_TEST(configurations)
     fails(tacit_moe_counters(NULL, NULL), TACIT_ERR_ARGUMENT, "counters_out");
     tacit_moe_destroy(NULL);
     tacit_moe_pass_destroy(NULL);
+}
+END_TEST
+
+/* Where tokens are to be on a GPU and there is none, the reason is the one that all who want one get. */
+START_TEST(without_a_gpu)
+{
+    const tacit_moe_config_t   config = {sizeof config, 4, 4, 4, 1, 0, TACIT_FLOAT32, TACIT_CUDA, NULL};
+    const tacit_cuda_module_t *module = NULL;
+    const tacit_status_t       expected = tacit__cuda_module(&module);
+    tacit_moe_t               *moe = NULL;
+    char                       text[TACIT_TEXT_BYTES];
+
+    snprintf(text, sizeof text, "%s", tacit_last_error());
+    ck_assert_int_eq(tacit_moe_create_codec("m", &config, NULL, 0, 2, &moe), expected);
+    ck_assert((moe != NULL) == (expected == TACIT_OK));
+    ck_assert(expected == TACIT_OK || strcmp(tacit_last_error(), text) == 0);
+    tacit_moe_destroy(moe);
 }
 END_TEST
 
@@ -665,6 +683,7 @@ static Suite *suite(void)
     TCase *moe = tcase_create("moe_faults");
 
     tcase_add_test(moe, configurations);
+    tcase_add_test(moe, without_a_gpu);
     tcase_add_test(moe, choices);
     tcase_add_test(moe, order_of_calls);
     tcase_add_test(moe, side_by_side);
