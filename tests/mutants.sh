@@ -433,6 +433,7 @@ mutant "moe: any number of rows" libcomm/moe_layout.c moe_faults:moe_faults \
     's/arrival->rows > rows_bound\(moe\) \|\|/false \&\&/'
 mutant "moe: a message of another pass" libcomm/moe_message.c moe_faults:moe_faults \
     's/frame_out->step != own.step \|\| //'
+[ ! -f "$build/tests/gpu/moe_emulated" ] || unchanged moe_gpu:results moe_gpu:calls
 moe_mutant "a row is what was sent, not what has come" libcomm/moe_gpu.c results \
     's/pass->moe->residual && !tacit__values_are_exact\(&pass->values\)/false/'
 moe_mutant "the own replies are where others' are" libcomm/moe_gpu.c results \
