@@ -213,14 +213,27 @@ out:
     return status;
 }
 
+/* Whether the communicator's limit of time is behind; without one there is none. */
+static bool is_late(const tacit_moe_t *moe, double began)
+{
+    const int64_t limit = moe->comm != NULL ? moe->comm->config.timeout_ms : -1;
+
+    return limit >= 0 && tacit__seconds() - began > 1e-3 * (double)limit;
+}
+
 tacit_status_t tacit__moe_device_settle(const tacit_moe_t *moe, tacit_status_t status)
 {
     const tacit_moe_device_t *device = moe->device;
+    const double              began = tacit__seconds();
     bool                      reached = false;
     int                       error = device->module->record(device->event, tacit__moe_device_stream(moe));
 
     while (error == 0 && !reached) {
         error = device->module->reached(device->event, &reached);
+        if (error == 0 && !reached && is_late(moe, began)) {
+            return tacit__fail(TACIT_ERR_TIMEOUT, "rank %d: moe '%s': the GPU has not done its work in %lld ms", moe->rank,
+                               moe->name, (long long)moe->comm->config.timeout_ms);
+        }
         if (!reached) {
             sched_yield();
         }

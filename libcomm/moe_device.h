@@ -36,7 +36,8 @@ void *tacit__moe_device_get(tacit_moe_device_t *device, tacit_moe_room_t room, s
 void  tacit__moe_device_put(tacit_moe_device_t *device, void *memory);
 /* TACIT_ERR_DEVICE with what CUDA says, or TACIT_OK. */
 tacit_status_t tacit__moe_device_check(const tacit_moe_t *moe, int error, const char *what);
-/* The status so far, or that of waiting for all that was put on the stream; waits whatever it is. */
+/* The status so far, or that of waiting for all that was put on the stream; waits whatever it is. TACIT_ERR_TIMEOUT, with which a
+   communicator comes to its end, where the GPU does not come to one: what is on the stream may still have the pass's memory. */
 tacit_status_t tacit__moe_device_settle(const tacit_moe_t *moe, tacit_status_t status);
 void          *tacit__moe_device_stream(const tacit_moe_t *moe);
 

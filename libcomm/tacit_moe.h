@@ -79,7 +79,7 @@ typedef struct tacit_moe_batch {
    goes as its choice j; -1: nowhere, as with padding. No expert twice for a token. Tokens stay valid and unchanged as long as the
    pass lives. Collective; the number of tokens is each rank's own. Passes may live side by side. On an error all ranks return
    the same, and there is no pass. In this call and the next three, where CUDA fails behind the exchange, it is on one rank alone:
-   TACIT_ERR_DEVICE, with which its communicator is broken. */
+   TACIT_ERR_DEVICE, with which its communicator is broken; so it is where a GPU is not done within the limit of time. */
 TACIT_API tacit_status_t tacit_moe_dispatch(tacit_moe_t *moe, const void *tokens, size_t count, const int32_t *experts,
                                             tacit_moe_pass_t **pass_out, tacit_moe_batch_t *batch_out);
 /* replies: one for each row of the batch. weights[t * choices + j]. out[t], `count` rows, zero where a token went nowhere. */

@@ -461,6 +461,7 @@ moe_mutant "a pass keeps its memory" libcomm/moe_gpu.c calls 's/tacit__moe_put\(
 moe_mutant "any GPU will do" libcomm/moe_device.c calls 's/gpu != device->gpu/false/'
 moe_mutant "captures see it" libcomm/moe_device.c calls 's/if \(capturing\)/if (false)/'
 moe_mutant "the default stream will do" libcomm/moe_device.c calls 's/moe->comm->stream : moe->device->stream/NULL : NULL/'
+moe_mutant "a GPU that is late is forgiven" libcomm/moe_device.c calls 's/TACIT_ERR_TIMEOUT, "rank/TACIT_ERR_DEVICE, "rank/'
 moe_mutant "ranks go on without one" libcomm/moe_comm.c calls 's/tacit__comm_break\(moe->comm\)/(void)moe/'
 mutant "qsgd: the worst case is taken for the usual one" compressors/qsgd.c qsgd:qsgd \
     's/^    return 1 - \(1 - 2 \/ n\).*/    return fmax(0, 1 - n \/ (2 * top * top));/'

@@ -459,6 +459,41 @@ START_TEST(odd_rank)
 }
 END_TEST
 
+static pthread_barrier_t all_there;
+
+static void stuck_body(tacit_comm_t *comm, void *arg)
+{
+    member_t *member = join(arg, comm);
+
+    fill(member, 0);
+    (void)pthread_barrier_wait(&all_there);
+    stuck = true;
+    for (int i = 0; i < 2; i++) {
+        (void)went(member, tacit_moe_dispatch(member->moe, member->tokens, member->count, member->experts, &member->pass,
+                                              &member->batch));
+    }
+    member_free(member);
+}
+
+/* A GPU that comes to no end is no peer's fault. */
+START_TEST(stuck_gpu)
+{
+    run_t          run = {.layer = &cases[0], .ranks = 3, .devices = {TACIT_CUDA, TACIT_CUDA, TACIT_CUDA}};
+    tacit_config_t config = TACIT_CONFIG_INIT;
+
+    config.timeout_ms = 600;
+    pthread_barrier_init(&all_there, NULL, 3);
+    run_ranks(3, &config, stuck_body, &run);
+    stuck = false;
+    for (int r = 0; r < 3; r++) {
+        ck_assert(has(&run.members[r], "moe 'layer': the GPU has not done its work in 600 ms"));
+        ck_assert_int_eq(run.members[r].last, TACIT_ERR_BROKEN);
+    }
+    run_free(&run);
+    pthread_barrier_destroy(&all_there);
+}
+END_TEST
+
 typedef struct poverty {
     run_t             run;
     size_t            nth;
@@ -605,6 +640,7 @@ END_TEST
 static void add_emulated(TCase *tests)
 {
     tcase_add_test(tests, odd_rank);
+    tcase_add_test(tests, stuck_gpu);
     tcase_add_loop_test(tests, no_memory, 0, 2);
     tcase_add_loop_test(tests, memory_is_kept, 0, COUNT_OF(cases) / 3);
     tcase_add_loop_test(tests, what_stays_is_not_copied, 0, COUNT_OF(cases));
