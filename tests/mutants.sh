@@ -1223,10 +1223,6 @@ kernel_mutant "kernels: what lies behind a short token is near" compressors/cuda
     's/at < padded \? nearness_of/true ? nearness_of/'
 kernel_mutant "kernels: neighbours become their sum first" compressors/cuda/lsh.cu lsh \
     's/unsigned step = SIDE_STEPS; step > 0; step--/unsigned step = 1; step <= SIDE_STEPS; step++/'
-kernel_mutant "kernels: clusters are of all codes" compressors/cuda/lsh.cu lsh 's/order.hashes != NULL \?/false ?/'
-kernel_mutant "kernels: clusters have one more hash" compressors/cuda/lsh.cu lsh \
-    's/count \+ levels\[hashes\]\) \/ tokens/count) \/ tokens/'
-kernel_mutant "kernels: clusters are numbered by tiles" compressors/cuda/lsh.cu lsh 's/before \+ block_prefix\(/block_prefix(/'
 kernel_mutant "kernels: a sum of one loses its sign" compressors/cuda/rows.cu lsh 's/first \? product : //'
 kernel_mutant "kernels: what a token has beyond its row is added" compressors/cuda/rows.cu lsh \
     's/value\[c\] - \(centroid\[c\] - token\[c\]\)/value[c] + (token[c] - centroid[c])/'

@@ -298,7 +298,6 @@ typedef struct tacit_device_wholes {
 
 enum {
     TACIT_DEVICE_DIMENSION = 8192, /* of tokens that have codes, at most: what a block of threads has in shared memory */
-    TACIT_SORTED_TILE = 512,       /* tokens that a block of threads sorts */
     TACIT_BLOCK_SUM = 2048         /* products of which a sum of float64 takes one of float32 */
 };
 
@@ -312,55 +311,13 @@ typedef struct tacit_device_tokens {
     bool     skip; /* of tokens and their gradients: what is not finite counts as zero */
 } tacit_device_tokens_t;
 
-/* What is known of tokens (tacit_coded_t), which are in parts: each is within the rate for itself. No group is in two of them. */
-typedef struct tacit_device_coded {
-    const uint32_t *codes; /* of each token `hashes` */
-    const uint32_t *group, *part;
-    uint32_t        tokens, hashes, parts;
-    double          rate; /* 0: any */
-} tacit_device_coded_t;
-
-/* Clusters as those of the CPU, in the caller's memory. Cluster c's tokens are order[begin[c]], and so on, ascending. */
-typedef struct tacit_device_clusters {
-    uint32_t *count, *of, *members, *first, *begin, *order;
-    uint32_t *hashes;                 /* of a part: those that tell clusters apart */
-    uint32_t *spare, *tiles, *levels; /* in between */
-} tacit_device_clusters_t;
-
-/* Words of memory for the clusters of these; and where is what. */
-static inline size_t tacit__device_clusters_words(const tacit_device_coded_t *coded)
-{
-    const size_t tokens = coded->tokens, parts = coded->parts;
-
-    return 1 + 6 * tokens + parts + (tokens + TACIT_SORTED_TILE - 1) / TACIT_SORTED_TILE + parts * (coded->hashes + 1);
-}
-
-static inline tacit_device_clusters_t tacit__device_clusters(const tacit_device_coded_t *coded, uint32_t *words)
-{
-    const size_t            tokens = coded->tokens;
-    tacit_device_clusters_t clusters;
-
-    clusters.count = words;
-    clusters.of = clusters.count + 1;
-    clusters.members = clusters.of + tokens;
-    clusters.first = clusters.members + tokens;
-    clusters.begin = clusters.first + tokens;
-    clusters.order = clusters.begin + tokens;
-    clusters.spare = clusters.order + tokens;
-    clusters.hashes = clusters.spare + tokens;
-    clusters.levels = clusters.hashes + coded->parts;
-    clusters.tiles = clusters.levels + (size_t)coded->parts * (coded->hashes + 1);
-    return clusters;
-}
-
 /* Lists of rows, and a weight of each of their entries. */
 typedef struct tacit_device_lists {
     uint32_t        count;
-    const uint32_t *count_there;     /* NULL; or, on the device, how many of these there are */
-    const uint32_t *begin, *lengths; /* lengths NULL: up to where the next one begins */
-    const uint32_t *row;             /* of an entry */
-    const uint32_t *weight;          /* of an entry: which of … */
-    const float    *weights;         /* … these it is; NULL: 1 */
+    const uint32_t *begin;   /* of each, and behind the last */
+    const uint32_t *row;     /* of an entry */
+    const uint32_t *weight;  /* of an entry: which of … */
+    const float    *weights; /* … these it is; NULL: 1 */
 } tacit_device_lists_t;
 
 /* Tokens that are in rows of which each is the mean of some. */
@@ -440,7 +397,6 @@ typedef struct tacit_cuda_module {
     /* Those of compressors/lsh.h. `signs` are on the device. */
     int (*lsh_codes)(const tacit_rotations_t *rotations, const tacit_device_tokens_t *shape, const void *tokens, uint32_t *codes,
                      void *stream);
-    int (*lsh_cluster)(const tacit_device_coded_t *coded, const tacit_device_clusters_t *clusters, void *stream);
     /* Rows of so many bytes: to[to_index[i]] = from[from_index[i]]; without an index it is i. Bytes and addresses are even. */
     int (*copy_rows)(const void *from, const uint32_t *from_index, void *to, const uint32_t *to_index, uint32_t count,
                      size_t row_bytes, void *stream);

@@ -70,7 +70,6 @@ TACIT_DECLARE_WHOLES(topk_encode, void *message, void *stream)
 TACIT_DECLARE_WHOLES(topk_take, const uint64_t *faults, const void *gathered, void *stream)
 extern "C" void tacit_cuda_lsh_codes(const tacit_rotations_t *, const tacit_device_tokens_t *, const void *tokens,
                                      uint32_t *codes, void *stream);
-extern "C" void tacit_cuda_lsh_cluster(const tacit_device_coded_t *, const tacit_device_clusters_t *, void *stream);
 extern "C" void tacit_cuda_rows_copy(const void *from, const uint32_t *from_index, void *to, const uint32_t *to_index,
                                      uint32_t count, size_t row_bytes, void *stream);
 extern "C" void tacit_cuda_rows_sum(const tacit_device_tokens_t *, const tacit_device_lists_t *, const void *rows, bool mean,
@@ -236,12 +235,6 @@ static int lsh_codes(const tacit_rotations_t *rotations, const tacit_device_toke
         return (int)cudaErrorInvalidValue;
     }
     tacit_cuda_lsh_codes(rotations, shape, tokens, codes, stream);
-    return (int)cudaGetLastError();
-}
-
-static int lsh_cluster(const tacit_device_coded_t *coded, const tacit_device_clusters_t *clusters, void *stream)
-{
-    tacit_cuda_lsh_cluster(coded, clusters, stream);
     return (int)cudaGetLastError();
 }
 
@@ -522,7 +515,6 @@ static const tacit_cuda_module_t table = {
     take_wholes,
     finish_wholes,
     lsh_codes,
-    lsh_cluster,
     copy_rows,
     sum_rows,
     check_rows,

@@ -118,13 +118,11 @@ __global__ void __launch_bounds__(THREADS)
     add_up(tacit_device_tokens_t shape, tacit_device_lists_t lists, const void *rows, bool mean, void *out, float *wide)
 {
     const stretch_t own = own_stretch(shape);
-    const uint32_t  count = lists.count_there != NULL ? *lists.count_there : lists.count;
 
-    if (own.row >= count) {
+    if (own.row >= lists.count) {
         return;
     }
-    const uint32_t begin = lists.begin[own.row];
-    const uint32_t length = lists.lengths != NULL ? lists.lengths[own.row] : lists.begin[own.row + 1] - begin;
+    const uint32_t begin = lists.begin[own.row], length = lists.begin[own.row + 1] - begin;
     float          sum[WIDTH] = {0, 0, 0, 0};
 
     for (uint32_t base = 0; base < length; base += WARP) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tokens that are alike, on a GPU: codes, clusters, their rows, and what comes of these have the bits that the CPU's have. With
+/* Tokens that are alike, on a GPU: codes, rows of clusters, and what comes of these have the bits that the CPU's have. With
    TACIT_EMULATED the kernels run on the CPU (emulation.h); otherwise, where there is no GPU, the test is skipped. */
 #include <stdlib.h>
 
@@ -86,108 +86,52 @@ static uint32_t *codes_of(const setup_t *setup, const void *tokens, const float 
     return gpu;
 }
 
-/* ---- Clusters ---- */
-
-/* How many of its hashes the CPU uses for the tokens of a part. */
-static uint32_t hashes_of(const tacit_device_coded_t *coded, uint32_t part)
-{
-    const size_t  hashes = coded->hashes;
-    uint32_t     *codes = calloc(coded->tokens * hashes + 1, 4), *groups = calloc(coded->tokens + 1, 4);
-    tacit_coded_t own = {.groups = groups, .codes = codes, .stride = hashes, .hashes = hashes};
-    uint32_t     *room, used;
-
-    for (size_t t = 0; t < coded->tokens; t++) {
-        if (coded->part[t] == part) {
-            memcpy(codes + hashes * own.tokens, coded->codes + hashes * t, hashes * sizeof *codes);
-            groups[own.tokens++] = coded->group[t];
-        }
-    }
-    room = calloc(tacit__lsh_room(own.tokens) + 1, 4);
-    used = (uint32_t)tacit__lsh_cluster(&own, coded->rate, room).hashes;
-    free(codes);
-    free(groups);
-    free(room);
-    return used;
-}
-
-/* The CPU's of all tokens, whose codes behind those that are used are alike. */
-static tacit_clusters_t clusters_of(const setup_t *setup, const tacit_device_coded_t *coded, const uint32_t *hashes,
-                                    uint32_t *room)
-{
-    const size_t        stride = coded->hashes;
-    uint32_t           *codes = calloc(coded->tokens * stride + 1, 4);
-    const tacit_coded_t all = {coded->tokens, coded->group, codes, stride, stride};
-    tacit_clusters_t    clusters;
-
-    for (uint32_t part = 0; part < coded->parts; part++) {
-        const uint32_t used = hashes_of(coded, part);
-
-        same_words(setup, "hashes", &used, &hashes[part], 1);
-    }
-    for (size_t t = 0; t < coded->tokens; t++) {
-        memcpy(codes + stride * t, coded->codes + stride * t, hashes[coded->part[t]] * sizeof *codes);
-    }
-    clusters = tacit__lsh_cluster(&all, 0, room);
-    free(codes);
-    return clusters;
-}
-
-/* Lists of members, in ascending order, that have all tokens among them. */
-static void check_members(const tacit_device_clusters_t *clusters, size_t tokens)
-{
-    size_t all = 0;
-
-    for (uint32_t c = 0; c < *clusters->count; c++) {
-        const uint32_t *order = clusters->order + clusters->begin[c];
-
-        ck_assert_uint_eq(order[0], clusters->first[c]);
-        for (uint32_t i = 0; i < clusters->members[c]; i++) {
-            ck_assert_uint_eq(clusters->of[order[i]], c);
-            ck_assert(i == 0 || order[i - 1] < order[i]);
-        }
-        all += clusters->members[c];
-    }
-    ck_assert_uint_eq(all, tokens);
-}
-
-/* Both: the GPU's in *gpu_out. */
-static tacit_clusters_t cluster_both(const setup_t *setup, const tacit_device_coded_t *coded, uint32_t *room, uint32_t *words,
-                                     tacit_device_clusters_t *gpu_out)
-{
-    const tacit_device_clusters_t gpu = tacit__device_clusters(coded, words);
-    tacit_clusters_t              cpu;
-
-    MUST(cuda->lsh_cluster(coded, &gpu, NULL));
-    MUST(cuda->synchronize());
-    cpu = clusters_of(setup, coded, gpu.hashes, room);
-    ck_assert_uint_eq(*gpu.count, cpu.count);
-    same_words(setup, "clusters of tokens", cpu.of, gpu.of, setup->tokens);
-    same_words(setup, "members", cpu.members, gpu.members, cpu.count);
-    same_words(setup, "first tokens", cpu.first, gpu.first, cpu.count);
-    check_members(&gpu, setup->tokens);
-    nothing_behind(words, 4 * tacit__device_clusters_words(coded));
-    *gpu_out = gpu;
-    return cpu;
-}
-
 /* ---- Rows of clusters ---- */
 
-/* A token has one choice, and a cluster one reply. */
-static tacit_device_choices_t choices_of(const setup_t *setup, const tacit_device_clusters_t *clusters, uint32_t *words)
-{
-    uint32_t *const numbers = words, *const first_member = numbers + setup->tokens + 1;
+/* In memory of the GPU. */
+typedef struct members {
+    uint32_t *of;            /* each token's cluster */
+    uint32_t *begin, *token; /* of each cluster, ascending */
+    uint32_t *number;        /* i at i */
+} members_t;
 
-    first_member[0] = 0;
-    for (uint32_t c = 0; c <= *clusters->count; c++) {
-        numbers[c] = c;
-        first_member[c + 1] = c < *clusters->count ? first_member[c] + clusters->members[c] : 0;
+static members_t members_of(const setup_t *setup, const tacit_clusters_t *clusters)
+{
+    const size_t tokens = setup->tokens;
+    members_t    members = {get(tokens, 4), get(tokens + 2, 4), get(tokens, 4), get(tokens + 1, 4)};
+
+    members.begin[0] = 0; /* the end of each, once it is filled */
+    for (size_t c = 0, next = 0; c < clusters->count; c++) {
+        members.begin[c + 1] = (uint32_t)next;
+        next += clusters->members[c];
     }
+    for (size_t t = 0; t < tokens; t++) {
+        members.of[t] = clusters->of[t];
+        members.token[members.begin[clusters->of[t] + 1]++] = (uint32_t)t;
+    }
+    for (size_t i = 0; i <= tokens; i++) {
+        members.number[i] = (uint32_t)i;
+    }
+    return members;
+}
+
+static void give_members(const members_t *members)
+{
+    give(members->of);
+    give(members->begin);
+    give(members->token);
+    give(members->number);
+}
+
+/* A token has one choice, and a cluster one reply. */
+static tacit_device_choices_t choices_of(const setup_t *setup, const members_t *members)
+{
     return (tacit_device_choices_t){.tokens = shape_of(setup),
                                     .choices = 1,
-                                    .reply = clusters->of,
-                                    .row = numbers,
-                                    .first_reply = numbers,
-                                    .first_member = first_member,
+                                    .reply = members->of,
+                                    .row = members->number,
+                                    .first_reply = members->number,
+                                    .first_member = members->begin,
                                     .residual = true};
 }
 
@@ -249,44 +193,36 @@ static void check_conclusion(const setup_t *setup, const tacit_clusters_t *cpu, 
     give(out);
 }
 
-static void check_rows(const setup_t *setup, const tacit_clusters_t *cpu, const tacit_device_clusters_t *gpu, const void *tokens,
-                       const float *widened)
+static void check_rows(const setup_t *setup, const tacit_clusters_t *clusters, const void *tokens, const float *widened)
 {
-    const size_t                 count = cpu->count * setup->dimension;
+    const size_t                 count = clusters->count * setup->dimension;
     const tacit_device_tokens_t  shape = shape_of(setup);
-    const tacit_device_lists_t   lists = {shape.count, gpu->count, gpu->begin, gpu->members, gpu->order, NULL, NULL};
+    const members_t              members = members_of(setup, clusters);
+    const tacit_device_lists_t   lists = {(uint32_t)clusters->count, members.begin, members.token, NULL, NULL};
+    const tacit_device_choices_t choices = choices_of(setup, &members);
     float                       *rows = get(count, 4);
     void                        *out = get(count, bytes_of(setup->dtype));
-    uint32_t                    *words = get(2 * setup->tokens + 3, 4);
-    const tacit_device_choices_t choices = choices_of(setup, gpu, words);
 
     for (int backward = 0; backward < 2; backward++) {
-        sum_tokens(setup, cpu, widened, !backward, rows);
+        sum_tokens(setup, clusters, widened, !backward, rows);
         MUST(cuda->sum_rows(&shape, &lists, tokens, !backward, out, NULL, NULL));
         MUST(cuda->synchronize());
         same_rows(setup, backward ? "sums" : "centroids", rows, out, count);
-        check_conclusion(setup, cpu, &choices, backward, tokens, widened, out, rows);
+        check_conclusion(setup, clusters, &choices, backward, tokens, widened, out, rows);
     }
+    give_members(&members);
     give(rows);
     give(out);
-    give(words);
 }
 
-/* All of it, tokens in so many groups, each of a part of its own. */
-static void run_rate(const setup_t *setup, uint32_t groups, double rate,
-                     void (*change)(const setup_t *setup, float *widened, void *tokens))
+/* All of it, tokens in so many groups. */
+static void run(const setup_t *setup, uint32_t groups, void (*change)(const setup_t *setup, float *widened, void *tokens))
 {
-    float                  *widened = get(setup->tokens * setup->dimension, 4);
-    void                   *tokens = tokens_of(setup, widened);
-    uint32_t               *group = get(setup->tokens, 4), *room = get(tacit__lsh_room(setup->tokens), 4), *words, *codes;
-    tacit_device_coded_t    coded = {.group = group,
-                                     .part = group,
-                                     .tokens = (uint32_t)setup->tokens,
-                                     .hashes = (uint32_t)setup->hashes,
-                                     .parts = groups,
-                                     .rate = rate};
-    tacit_device_clusters_t gpu;
-    tacit_clusters_t        cpu;
+    const size_t     hashes = (size_t)setup->hashes;
+    float           *widened = get(setup->tokens * setup->dimension, 4);
+    void            *tokens = tokens_of(setup, widened);
+    uint32_t        *group = get(setup->tokens, 4), *room = get(tacit__lsh_room(setup->tokens), 4), *codes;
+    tacit_clusters_t clusters;
 
     if (change != NULL) {
         change(setup, widened, tokens);
@@ -297,21 +233,14 @@ static void run_rate(const setup_t *setup, uint32_t groups, double rate,
     for (size_t t = 0; t < setup->tokens; t++) {
         group[t] = (uint32_t)(t * t) % groups;
     }
-    coded.codes = codes = codes_of(setup, tokens, widened);
-    words = get(tacit__device_clusters_words(&coded), 4);
-    cpu = cluster_both(setup, &coded, room, words, &gpu);
-    check_rows(setup, &cpu, &gpu, tokens, widened);
+    codes = codes_of(setup, tokens, widened);
+    clusters = tacit__lsh_cluster(&(tacit_coded_t){setup->tokens, group, codes, hashes, hashes}, 0, room);
+    check_rows(setup, &clusters, tokens, widened);
     give(widened);
     give(tokens);
     give(group);
     give(codes);
     give(room);
-    give(words);
-}
-
-static void run(const setup_t *setup, uint32_t groups, void (*change)(const setup_t *setup, float *widened, void *tokens))
-{
-    run_rate(setup, groups, 0, change);
 }
 
 /* ---- Tests ---- */
@@ -405,49 +334,6 @@ START_TEST(one_cluster)
 }
 END_TEST
 
-/* Fewer hashes where there would be more clusters. */
-START_TEST(rates)
-{
-    static const double some[] = {0.01, 0.1, 0.3, 0.6, 1};
-
-    run_rate(&(setup_t){600, 16, 8, 2, TACIT_FLOAT32, false}, 1 + (uint32_t)_i % 4, some[_i], NULL);
-    run_rate(&(setup_t){0, 16, 8, 2, TACIT_FLOAT32, false}, 2, some[_i], NULL);
-}
-END_TEST
-
-/* Codes as they never come: few, so that many tokens meet, and many, with counts around those of tiles. */
-START_TEST(any_codes)
-{
-    static const uint32_t ranges[] = {1, 2, 3, 40, 100000, UINT32_MAX};
-    static const uint32_t counts[] = {511, 512, 513, 1024, 1537, 5000};
-    enum { PARTS = 4, HASHES = 3 };
-    harness_random_t random = {(uint64_t)_i};
-
-    for (size_t n = 0; n < COUNT_OF(counts); n++) {
-        const setup_t           setup = {counts[n], 1, HASHES, 1, TACIT_FLOAT32, false};
-        uint32_t               *codes = get(counts[n] * HASHES, 4), *group = get(counts[n], 4), *part = get(counts[n], 4);
-        uint32_t               *room = get(tacit__lsh_room(counts[n]), 4), *words;
-        tacit_device_coded_t    coded = {codes, group, part, counts[n], HASHES, PARTS, n % 3 == 0 ? 0 : 0.05 * (double)n};
-        tacit_device_clusters_t gpu;
-
-        for (size_t i = 0; i < counts[n] * HASHES; i++) {
-            codes[i] = (uint32_t)harness_next(&random) % ranges[_i];
-        }
-        for (size_t t = 0; t < counts[n]; t++) {
-            part[t] = (uint32_t)harness_next(&random) % (PARTS - 1); /* of the last there are none */
-            group[t] = 10 * part[t] + (uint32_t)harness_next(&random) % 3;
-        }
-        words = get(tacit__device_clusters_words(&coded), 4);
-        (void)cluster_both(&setup, &coded, room, words, &gpu);
-        give(codes);
-        give(group);
-        give(part);
-        give(room);
-        give(words);
-    }
-}
-END_TEST
-
 /* A kernel for each number of elements ends somewhere: what is longer is refused. */
 START_TEST(too_long)
 {
@@ -476,8 +362,6 @@ int main(void)
     tcase_add_loop_test(tests, halves, 0, 2);
     tcase_add_loop_test(tests, not_finite, 0, 7);
     tcase_add_test(tests, one_cluster);
-    tcase_add_loop_test(tests, rates, 0, 5);
-    tcase_add_loop_test(tests, any_codes, 0, 6);
     tcase_add_test(tests, too_long);
     suite_add_tcase(suite, tests);
     return harness_main(suite);

@@ -279,8 +279,8 @@ START_TEST(lists)
             tacit__moe_add(cpu + 130 * i, _i < 2 ? weights[weight[k]] : 1, x + 130 * row[k], 130, k == begin[i]);
         }
     }
-    MUST(cuda->sum_rows(&shape, &(tacit_device_lists_t){LISTS, NULL, begin, NULL, row, weight, _i < 2 ? weights : NULL}, rows,
-                        false, out, wide, NULL));
+    MUST(cuda->sum_rows(&shape, &(tacit_device_lists_t){LISTS, begin, row, weight, _i < 2 ? weights : NULL}, rows, false, out,
+                        wide, NULL));
     MUST(cuda->synchronize());
     same_floats(&setup, "sums of lists, as float32", cpu, wide, LISTS * 130);
     nothing_behind(wide, LISTS * 130 * sizeof *wide);
