@@ -23,7 +23,11 @@ typedef struct cached {
 } cached_t;
 
 static _Thread_local cached_t cache[CACHED];
-static _Thread_local unsigned depth;
+
+/* The thread's call that is under way, how far down the stack that began, and whether it is in the interposer itself. */
+static _Thread_local const preload_entry_t *outermost;
+static _Thread_local uintptr_t              frame;
+static _Thread_local unsigned               inside;
 
 /* Raised whenever a communicator ends, whose handle the next one may have. */
 static _Atomic uint64_t epoch;
@@ -44,9 +48,9 @@ static uint64_t now(void)
 void preload_forget(preload_group_t *group)
 {
     atomic_fetch_add(&epoch, 1);
-    depth++;
+    inside++;
     preload_end(group);
-    depth--;
+    inside--;
 }
 
 static preload_group_t *make_group(const preload_mpi_t *mpi, uintptr_t comm)
@@ -65,6 +69,9 @@ static preload_group_t *group_of(const preload_mpi_t *mpi, uintptr_t comm)
 {
     preload_group_t *group = NULL;
 
+    if (!mpi->get_group(comm, &group) || group != NULL) { /* of no communicator, its error handler may not return */
+        return group;
+    }
     pthread_mutex_lock(&lock);
     if (mpi->get_group(comm, &group) && group == NULL) {
         group = make_group(mpi, comm);
@@ -111,13 +118,14 @@ static bool knows(const cached_t *place, const preload_call_t *call)
 }
 
 /* The call may be wrong, which is MPI's to say: handles are compared with those that are known to be good, and buffers too. */
-bool preload_take(const preload_call_t *call, const void *in, void *out, int *status)
+bool preload_take(const preload_entry_t *entry, const preload_call_t *call, const void *in, void *out, int *status)
 {
-    const preload_mpi_t *mpi =
-        depth == 1 && !atomic_load_explicit(&stopped, memory_order_relaxed) && preload_rules()->asked ? preload_mpi() : NULL;
-    preload_sum_t    sum = {.out = out, .count = call->count};
-    cached_t        *place = place_of(call);
-    preload_group_t *group;
+    const preload_mpi_t *mpi = entry->mark != 0 && !atomic_load_explicit(&stopped, memory_order_relaxed) && preload_rules()->asked
+                                   ? preload_mpi()
+                                   : NULL;
+    preload_sum_t        sum = {.out = out, .count = call->count};
+    cached_t            *place = place_of(call);
+    preload_group_t     *group;
 
     if (mpi == NULL || call->count == 0 || call->count > INT32_MAX) {
         return false;
@@ -150,29 +158,58 @@ static void note(preload_site_t *site, uint64_t entered, uint64_t left)
     preload_note_gap(entered, left);
 }
 
-uint64_t preload_enter(void)
+static uintptr_t mark_of(const preload_entry_t *entry)
 {
-    return depth++ == 0 ? now() : 0;
+    return (uintptr_t)entry ^ (uintptr_t)0x9e3779b97f4a7c15u;
 }
 
-void preload_leave(uint64_t entered, const preload_call_t *call, bool succeeded)
+/* An error handler may have left the former call by longjmp() or an exception. Then the stack is not as far down as it was there,
+   or other frames have come over what is left of it. */
+static bool is_inner(uintptr_t here)
 {
-    if (--depth == 0 && succeeded) {
-        const uint64_t  left = now();
-        cached_t       *place = place_of(call);
-        preload_site_t *site;
+    return inside != 0 || (outermost != NULL && here < frame && outermost->mark == mark_of(outermost));
+}
 
-        depth++; /* what MPI calls back is not the program's */
-        site = knows(place, call) ? place->site : look_up(call, place);
-        depth--;
-        if (site != NULL) {
-            atomic_fetch_add_explicit(&site->calls, 1, memory_order_relaxed);
-            atomic_fetch_add_explicit(&site->nanoseconds, left - entered, memory_order_relaxed);
-        }
-        if (site != NULL && preload_waits(site)) {
-            note(site, entered, left);
-        }
+void preload_enter(preload_entry_t *entry)
+{
+    const uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+
+    *entry = (preload_entry_t){.mark = 0}; /* perhaps where the former one was */
+    if (!is_inner(here)) {
+        outermost = entry;
+        frame = here;
+        *entry = (preload_entry_t){now(), mark_of(entry)};
     }
+}
+
+static void count(const preload_call_t *call, uint64_t entered, uint64_t left)
+{
+    cached_t       *place = place_of(call);
+    preload_site_t *site;
+
+    inside++; /* what MPI calls back is not the program's */
+    site = knows(place, call) ? place->site : look_up(call, place);
+    inside--;
+    if (site != NULL) {
+        atomic_fetch_add_explicit(&site->calls, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&site->nanoseconds, left - entered, memory_order_relaxed);
+    }
+    if (site != NULL && preload_waits(site)) {
+        note(site, entered, left);
+    }
+}
+
+/* The error handler comes last: it may not return. */
+int preload_leave(preload_entry_t *entry, const preload_call_t *call, int status)
+{
+    if (entry->mark != 0) {
+        if (status == 0) {
+            count(call, entry->entered, now());
+        }
+        entry->mark = 0;
+        outermost = NULL;
+    }
+    return status == PRELOAD_RAISES ? preload_mpi()->raise(preload_mpi()->comm_of(call)) : status;
 }
 
 void preload_stop(void)

@@ -34,13 +34,21 @@ static inline bool preload_waits(const preload_site_t *site)
     return site->key.function == preload_allreduce && site->key.group->whole;
 }
 
-/* The time; 0 inside of another call, since some MPIs call themselves, and Fortran's functions those of C. */
-uint64_t preload_enter(void);
-/* After that: Tacit reduces it, if rules ask for it, and *status is what the caller gets. False: MPI is to do it, and nothing has
-   happened. For preload_allreduce alone. */
-bool preload_take(const preload_call_t *call, const void *in, void *out, int *status);
-/* Counts the call, if it was not inside of another one, and succeeded: its handles are good then. */
-void preload_leave(uint64_t entered, const preload_call_t *call, bool succeeded);
+/* A call of the program's, in the frame of the function that it has called. Zero, where it is inside of another call: some MPIs
+   call themselves, and Fortran's functions those of C. */
+typedef struct preload_entry {
+    uint64_t  entered; /* the time */
+    uintptr_t mark;    /* while the call is under way */
+} preload_entry_t;
+
+void preload_enter(preload_entry_t *entry);
+/* After that: Tacit reduces it, if rules ask for it, and *status is what preload_leave() gets. False: MPI is to do it, and
+   nothing has happened. For preload_allreduce alone. */
+bool preload_take(const preload_entry_t *entry, const preload_call_t *call, const void *in, void *out, int *status);
+/* Counts the call, if it was not inside of another one, and succeeded: its handles are good then. Returns what the caller gets;
+   of PRELOAD_RAISES, which is no status of MPI's, that of the communicator's error handler, if it returns. */
+enum { PRELOAD_RAISES = -1 };
+int preload_leave(preload_entry_t *entry, const preload_call_t *call, int status);
 /* A communicator that ends, from a callback of MPI's. */
 void preload_forget(preload_group_t *group);
 /* Ends what Tacit has here; nothing goes by it from then on, as in the functions of attributes that MPI_Finalize() deletes. */

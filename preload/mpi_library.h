@@ -31,7 +31,7 @@ typedef struct preload_mpi {
     bool (*describe_call)(const preload_call_t *call, preload_key_t *key);
 
     /* What is known of a communicator, as an attribute; *group_out is NULL where it has none. preload_forget() is called before
-       it ends. By one thread at a time. */
+       it ends. */
     bool (*get_group)(uintptr_t comm, preload_group_t **group_out);
     bool (*set_group)(uintptr_t comm, preload_group_t *group);
     bool (*describe_comm)(uintptr_t comm, preload_group_t *group);

@@ -384,7 +384,7 @@ static tacit_slot_t *slot_of(const preload_mpi_t *mpi, plan_t *plan, entry_t *en
 
 /* All ranks have the same status. Where the library can go on, nothing has changed, so that MPI can do it; it also knows what to
    make of NaN and infinity. */
-static bool end_sum(const preload_mpi_t *mpi, plan_t *plan, uintptr_t comm, tacit_status_t result, int *status)
+static bool end_sum(plan_t *plan, tacit_status_t result, int *status)
 {
     const char *why = "";
 
@@ -396,7 +396,7 @@ static bool end_sum(const preload_mpi_t *mpi, plan_t *plan, uintptr_t comm, taci
     case TACIT_ERR_TRANSPORT:
     case TACIT_ERR_BROKEN:
         fprintf(stderr, "tacit: communicator %u: %s\n", plan->group->number, preload_library(&why)->last_error());
-        *status = mpi->raise(comm);
+        *status = PRELOAD_RAISES;
         return true;
     case TACIT_ERR_VALUE:
         return false;
@@ -444,7 +444,7 @@ static bool pay(const preload_mpi_t *mpi, plan_t *plan, entry_t *entry, const pr
     bool                     done = false;
 
     if (tensor != NULL && tacit->slot_set_spec(tensor->slot, "none") == TACIT_OK) {
-        done = end_sum(mpi, plan, sum->comm, tacit->allreduce(tensor->slot, sum->in, sum->out, TACIT_SUM), status);
+        done = end_sum(plan, tacit->allreduce(tensor->slot, sum->in, sum->out, TACIT_SUM), status);
     }
     if (done) {
         end_tensor(plan, entry, tensor, true);
@@ -490,7 +490,7 @@ bool preload_reduce(const preload_mpi_t *mpi, preload_group_t *group, const prel
     if (slot == NULL) {
         return false;
     }
-    done = end_sum(mpi, plan, sum->comm, preload_library(&why)->allreduce(slot, sum->in, sum->out, TACIT_SUM), status);
+    done = end_sum(plan, preload_library(&why)->allreduce(slot, sum->in, sum->out, TACIT_SUM), status);
     if (done && *status == 0 && entry->site != NULL) {
         atomic_fetch_add(&entry->site->taken, 1);
     }

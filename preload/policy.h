@@ -19,7 +19,7 @@ typedef struct preload_sum {
 } preload_sum_t;
 
 /* Reduces it. False: MPI is to do it, and nothing has happened; all ranks return the same. Otherwise *status is what the caller
-   gets, whose error handler has been called if it is an error. Every sum on the communicator comes here. */
+   gets, or PRELOAD_RAISES. Every sum on the communicator comes here. */
 bool preload_reduce(const preload_mpi_t *mpi, preload_group_t *group, const preload_sum_t *sum, int *status);
 /* Ends what a communicator has here: before it is freed, or all of them are: NULL. */
 void preload_end(preload_group_t *group);

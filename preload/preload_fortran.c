@@ -23,13 +23,14 @@ static void reduce(preload_next_t *next, void *in, void *out, int *count, int *t
     allreduce_t         *function = preload_next(next);
     const preload_call_t call = call_of(preload_allreduce, count, type, op, comm);
     int                  own = 0, *status = error != NULL ? error : &own;
-    const uint64_t       entered = preload_enter();
+    preload_entry_t      entry;
 
+    preload_enter(&entry);
     *status = PRELOAD_NO_MPI;
-    if (function != NULL && !preload_take(&call, in, out, status)) {
+    if (function != NULL && !preload_take(&entry, &call, in, out, status)) {
         function(in, out, count, type, op, comm, status);
     }
-    preload_leave(entered, &call, *status == 0);
+    *status = preload_leave(&entry, &call, *status);
 }
 
 static void start(preload_next_t *next, void *in, void *out, int *count, int *type, int *op, int *comm, void *request, int *error)
@@ -37,13 +38,14 @@ static void start(preload_next_t *next, void *in, void *out, int *count, int *ty
     iallreduce_t        *function = preload_next(next);
     const preload_call_t call = call_of(preload_iallreduce, count, type, op, comm);
     int                  own = 0, *status = error != NULL ? error : &own;
-    const uint64_t       entered = preload_enter();
+    preload_entry_t      entry;
 
+    preload_enter(&entry);
     *status = PRELOAD_NO_MPI;
     if (function != NULL) {
         function(in, out, count, type, op, comm, request, status);
     }
-    preload_leave(entered, &call, *status == 0);
+    *status = preload_leave(&entry, &call, *status);
 }
 
 static void finalize(preload_next_t *next, int *error)

@@ -35,25 +35,26 @@ static int reduce(preload_next_t *next, const void *in, void *out, int count, ui
 {
     allreduce_t         *function = preload_next(next);
     const preload_call_t call = {preload_allreduce, (uint64_t)count, comm, type, op, false};
-    const uint64_t       entered = preload_enter();
+    preload_entry_t      entry;
     int                  status = PRELOAD_NO_MPI;
 
-    if (function != NULL && !preload_take(&call, in, out, &status)) {
+    preload_enter(&entry);
+    if (function != NULL && !preload_take(&entry, &call, in, out, &status)) {
         status = function(in, out, count, type, op, comm);
     }
-    preload_leave(entered, &call, status == 0);
-    return status;
+    return preload_leave(&entry, &call, status);
 }
 
 static int start(preload_next_t *next, const void *in, void *out, int count, uintptr_t type, uintptr_t op, uintptr_t comm,
                  void *request)
 {
-    iallreduce_t  *function = preload_next(next);
-    const uint64_t entered = preload_enter();
-    const int      status = function != NULL ? function(in, out, count, type, op, comm, request) : PRELOAD_NO_MPI;
+    iallreduce_t   *function = preload_next(next);
+    preload_entry_t entry;
+    int             status;
 
-    preload_leave(entered, &(preload_call_t){preload_iallreduce, (uint64_t)count, comm, type, op, false}, status == 0);
-    return status;
+    preload_enter(&entry);
+    status = function != NULL ? function(in, out, count, type, op, comm, request) : PRELOAD_NO_MPI;
+    return preload_leave(&entry, &(preload_call_t){preload_iallreduce, (uint64_t)count, comm, type, op, false}, status);
 }
 
 static int finish(preload_next_t *next)
@@ -103,32 +104,30 @@ int PMPI_Finalize(void)
    what an int can count is done by the functions that every MPI has. */
 int MPI_Allreduce_c(const void *in, void *out, int64_t count, uintptr_t type, uintptr_t op, uintptr_t comm)
 {
-    allreduce_c_t *function;
-    uint64_t       entered;
-    int            status;
+    allreduce_c_t  *function;
+    preload_entry_t entry;
+    int             status;
 
     if (count == (int)count) {
         return reduce(&allreduce, in, out, (int)count, type, op, comm);
     }
     function = preload_next(&allreduce_c);
-    entered = preload_enter();
+    preload_enter(&entry);
     status = function != NULL ? function(in, out, count, type, op, comm) : PRELOAD_NO_MPI;
-    preload_leave(entered, &(preload_call_t){preload_allreduce, (uint64_t)count, comm, type, op, false}, status == 0);
-    return status;
+    return preload_leave(&entry, &(preload_call_t){preload_allreduce, (uint64_t)count, comm, type, op, false}, status);
 }
 
 int MPI_Iallreduce_c(const void *in, void *out, int64_t count, uintptr_t type, uintptr_t op, uintptr_t comm, void *request)
 {
     iallreduce_c_t *function;
-    uint64_t        entered;
+    preload_entry_t entry;
     int             status;
 
     if (count == (int)count) {
         return start(&iallreduce, in, out, (int)count, type, op, comm, request);
     }
     function = preload_next(&iallreduce_c);
-    entered = preload_enter();
+    preload_enter(&entry);
     status = function != NULL ? function(in, out, count, type, op, comm, request) : PRELOAD_NO_MPI;
-    preload_leave(entered, &(preload_call_t){preload_iallreduce, (uint64_t)count, comm, type, op, false}, status == 0);
-    return status;
+    return preload_leave(&entry, &(preload_call_t){preload_iallreduce, (uint64_t)count, comm, type, op, false}, status);
 }

@@ -10,6 +10,7 @@
 #include "deliver.h"
 #include "gain.h"
 #include "mpi_library.h"
+#include "next.h"
 
 static void print_site(FILE *out, size_t number, const preload_site_t *site, double run)
 {
@@ -180,11 +181,12 @@ void preload_finish(void)
 {
     static atomic_flag   finished = ATOMIC_FLAG_INIT;
     const preload_mpi_t *mpi = preload_mpi();
+    preload_entry_t      entry;
 
     if (mpi != NULL && !atomic_flag_test_and_set(&finished)) {
-        (void)preload_enter(); /* what is called here is not the program's */
+        preload_enter(&entry); /* what is called here is not the program's */
         preload_stop();
         report(mpi);
-        preload_leave(0, NULL, false);
+        (void)preload_leave(&entry, NULL, PRELOAD_NO_MPI);
     }
 }

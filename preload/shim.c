@@ -2,6 +2,7 @@
 /* What the interposer asks of one MPI: compiled for each that Tacit is built for, with its mpi.h. Functions are found by name,
    always as PMPI_NAME. */
 #include <mpi.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <tacit.h>
@@ -292,15 +293,21 @@ static int forget(MPI_Comm comm, int key, void *value, void *extra)
     return MPI_SUCCESS;
 }
 
-static bool has_keyval;
-static int  keyval;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static bool           has_keyval;
+static int            keyval;
+
+static void make_keyval(void)
+{
+    has_keyval = mpi.Comm_create_keyval(do_not_copy, forget, &keyval, NULL) == MPI_SUCCESS;
+}
 
 static bool get_group(uintptr_t comm, preload_group_t **group_out)
 {
     preload_group_t *group = NULL;
     int              flag = 0;
 
-    has_keyval = has_keyval || mpi.Comm_create_keyval(do_not_copy, forget, &keyval, NULL) == MPI_SUCCESS;
+    (void)pthread_once(&once, make_keyval);
     if (!has_keyval || mpi.Comm_get_attr((MPI_Comm)comm, keyval, &group, &flag) != MPI_SUCCESS) {
         return false;
     }

@@ -103,6 +103,7 @@ with() {
     compile "${CC:-cc}" program.c program.so "-shared -fPIC $3 -lpthread"
     compile "${CC:-cc}" taken.c taken "$3 -lpthread -lm"
     compile "${CC:-cc}" late.c late "$3"
+    compile "${CC:-cc}" leaves.c leaves "$3"
     compile "${CC:-cc}" recurrence.c recurrence "$3 -lm"
     compile "${CC:-cc}" training.c training "$3 -lm"
     compile "${CC:-cc}" turns.c turns "$3"
@@ -169,6 +170,16 @@ late() {
     [ "$(grep -c '^told$' "$folder/out")" -eq 2 ] || fail "not all were told: $(cat "$folder/out" "$folder/err")"
     says err 'nothing from rank 1 for 200 ms'
     says report '^Site 1: 1 of 1 calls'
+}
+
+# An error handler that does not return, from MPI's call or from Tacit's: calls are taken as before.
+left() {
+    for late in '' late; do
+        TACIT_TIMEOUT_MS=${late:+200} ends 0 "$run" --report "$folder/report" --rule min=4K:onebit -- "$mpirun" -n 2 \
+            "$folder/leaves" $late
+        [ "$(grep -c '^left$' "$folder/out")" -eq 2 ] || fail "the handler was not called: $(cat "$folder/out" "$folder/err")"
+        says report '^Site 1: 1 of 1 calls' '^Site 2: 3 of 3 calls'
+    done
 }
 
 # Waiting for ranks that come late is known, though none comes later than others on the whole: 10 times 50 ms, or nearly.
@@ -261,6 +272,7 @@ says out '^right$' '^counted 14$'
 says report "^Site 1: 10 of 10 calls were reduced by 'none'" "^Site 2: 3 of 3 calls were reduced by 'none'" \
     " 8 MPI_Iallreduce 1 (world) 2 MPI_INT MPI_MAX 1 3 4 "
 late
+left
 in_turn
 for how in same apart one; do
     fed_back $how 200 4
@@ -346,6 +358,7 @@ else
     taken 3
     all_taken
     late
+    left
     in_turn
     fed_back same 200 4
     from_fortran
