@@ -1155,7 +1155,7 @@ preload_mutant "nccl: who aborts waits for ranks that meet" preload/nccl_compani
     's/^ *pthread_mutex_(un)?lock\(&clique->lock\);//' \
     "TACIT_ALLREDUCE=onebit TACIT_TIMEOUT_MS=12000" meeting 2 16
 preload_mutant "nccl: nobody hears of an abort" preload/nccl_calls.c 's/preload_hurry\(clique\);//' \
-    "TACIT_ALLREDUCE=onebit" step 2 40
+    "TACIT_ALLREDUCE=onebit TACIT_TIMEOUT_MS=12000" step 2 40
 preload_mutant "nccl: nobody hears of what is revoked" preload/preload_nccl.c \
     '/^int ncclCommRevoke/,/^}/s/preload_nccl_break.*//' "TACIT_ALLREDUCE=onebit TACIT_TIMEOUT_MS=-1" step 2 40 revoke
 preload_mutant "nccl: nobody hears of what is shrunk" preload/preload_nccl.c \
