@@ -299,16 +299,22 @@ static void goes_as(const world_t *world, const char *large)
     }
 }
 
-/* Compressed where bytes are what counts; and only there, though it is allowed. */
+/* Compressed where bytes are what counts; and only there, though it is allowed. Encoding is timed: where the machine does much
+   else for a moment, it is tried again. */
 START_TEST(compressor)
 {
-    static world_t slow = {
+    static const world_t slow = {
         .ranks = 3, .hosts = {"a", "b", "c"}, .seconds = {5, 5, 5}, .spec = "auto:error=0.05+ef", .slow_bytes = true};
     static world_t fast = {.ranks = 3, .hosts = {"a", "b", "c"}, .spec = "auto:error=0.4+ef", .slow_wire = true};
+    static world_t world;
+    int            tries = 0;
 
-    run(&slow);
-    goes_by(&slow, "framed", "native");
-    goes_as(&slow, "qsgd:bits=8+ef");
+    do {
+        world = slow;
+        run(&world);
+    } while (strcmp(world.inside[0][0], "none") == 0 && ++tries < 3);
+    goes_by(&world, "framed", "native");
+    goes_as(&world, "qsgd:bits=8+ef");
     run(&fast);
     goes_by(&fast, "native", "native");
     goes_as(&fast, "none");
