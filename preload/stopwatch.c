@@ -48,6 +48,9 @@ preload_lap_t *preload_start(preload_stopwatch_t *watch, const preload_driver_t 
 
 void preload_add_part(preload_lap_t *lap, preload_site_t *site, double bytes)
 {
+    if (lap->second == NULL) {
+        return;
+    }
     if (lap->count == lap->room) {
         const size_t    more = lap->room != 0 ? 2 * lap->room : 1;
         preload_part_t *grown = realloc(lap->parts, more * sizeof *grown);
@@ -63,7 +66,7 @@ void preload_add_part(preload_lap_t *lap, preload_site_t *site, double bytes)
 
 void preload_stop(preload_lap_t *lap, const preload_driver_t *driver, void *stream)
 {
-    lap->runs = driver->record_event(lap->second, stream) == 0;
+    lap->runs = lap->second != NULL && driver->record_event(lap->second, stream) == 0;
 }
 
 void preload_read(preload_stopwatch_t *watch, const preload_driver_t *driver)

@@ -35,7 +35,8 @@ void preload_add_part(preload_lap_t *lap, preload_site_t *site, double bytes);
 void preload_stop(preload_lap_t *lap, const preload_driver_t *driver, void *stream);
 /* Reads what has ended. */
 void preload_read(preload_stopwatch_t *watch, const preload_driver_t *driver);
-/* Reads it, and frees all. */
+/* Reads it, and frees all. Laps that have begun may still be stopped, which is nothing then: another thread ends a watch where a
+   communicator is aborted. */
 void preload_end_watch(preload_stopwatch_t *watch, const preload_driver_t *driver);
 
 #endif

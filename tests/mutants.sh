@@ -1156,6 +1156,8 @@ preload_mutant "nccl: who aborts waits for ranks that meet" preload/nccl_compani
     "TACIT_ALLREDUCE=onebit TACIT_TIMEOUT_MS=12000" meeting 2 16
 preload_mutant "nccl: nobody hears of an abort" preload/nccl_calls.c 's/preload_hurry\(clique\);//' \
     "TACIT_ALLREDUCE=onebit TACIT_TIMEOUT_MS=12000" step 2 40
+preload_mutant "nccl: what is aborted is timed to the end" preload/stopwatch.c 's/lap->second != NULL \&\& //' \
+    "TACIT_ALLREDUCE=onebit FAKE_CUDA_SLOW=1" step 2 40
 preload_mutant "nccl: nobody hears of what is revoked" preload/preload_nccl.c \
     '/^int ncclCommRevoke/,/^}/s/preload_nccl_break.*//' "TACIT_ALLREDUCE=onebit TACIT_TIMEOUT_MS=-1" step 2 40 revoke
 preload_mutant "nccl: nobody hears of what is shrunk" preload/preload_nccl.c \

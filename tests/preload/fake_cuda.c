@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A libcuda.so.1 for tests of the interposer: as much of the driver as it calls, on the host's clock and memory. An event is past
-   50 microseconds after it was recorded, if what was called of the tests' NCCL before is done. fake_ functions are the tests'. */
+   50 microseconds after it was recorded, if what was called of the tests' NCCL before is done. fake_ functions are the tests'.
+   With FAKE_CUDA_SLOW it takes 20 ms to enter a context. */
 #include <stddef.h>
 #include <stdlib.h>
 #include <time.h>
@@ -72,7 +73,10 @@ int cuCtxPopCurrent_v2(void **context)
 
 int cuCtxPushCurrent_v2(void *context)
 {
+    const struct timespec moment = {0, getenv("FAKE_CUDA_SLOW") != NULL ? 20000000 : 0};
+
     (void)context;
+    (void)nanosleep(&moment, NULL);
     depth++;
     return 0;
 }

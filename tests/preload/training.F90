@@ -1,6 +1,11 @@
 ! SPDX-License-Identifier: Apache-2.0
 ! A trainer in Fortran, of preload.sh: least squares by gradient descent with momentum, two tensors of the same size, and a scalar
-! for the loss. By the module mpi, or with -DF08 by mpi_f08. Arguments: steps.
+! for the loss. By the module mpi, or with -DF08 by mpi_f08. Arguments: steps. Larger with -DINPUTS=512 -DOUTPUTS=2048 -DBATCH=4.
+#ifndef INPUTS
+#define INPUTS 128
+#define OUTPUTS 64
+#define BATCH 16
+#endif
 program training
 #ifdef F08
     use mpi_f08
@@ -8,7 +13,7 @@ program training
     use mpi
 #endif
     implicit none
-    integer, parameter :: inputs = 128, outputs = 64, batch = 16
+    integer, parameter :: inputs = INPUTS, outputs = OUTPUTS, batch = BATCH
     real, parameter :: rate = 0.004, momentum = 0.9
     real :: truth(outputs, inputs, 2), model(outputs, inputs, 2), gradient(outputs, inputs, 2), velocity(outputs, inputs, 2)
     real :: x(inputs, 2), noise(outputs), error(outputs), loss, highest, lowest
