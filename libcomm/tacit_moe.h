@@ -26,8 +26,7 @@
    batch's `first`, are the CPU's. What is on the stream when a call is made comes before it; when it returns, all that it writes
    is there, for every stream to read. Results have the bits that they have on the CPU (NaN may have others), so that each rank
    may have its tokens where it likes. Rows are made and added up on the GPU; those for other ranks are copied to the host, and
-   encoded and sent there; what a rank keeps for itself does not leave its GPU. Memory of passes is kept for those that follow.
-   This has run in emulation on the CPU, not yet on a GPU. */
+   encoded and sent there; what a rank keeps for itself does not leave its GPU. Memory of passes is kept for those that follow. */
 #ifndef TACIT_MOE_H
 #define TACIT_MOE_H
 
